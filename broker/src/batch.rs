@@ -1,0 +1,160 @@
+//! Runs of records as bytes.
+
+use bytes::Bytes;
+
+use crate::{Offset, TopicPartition};
+
+/// Records gathered for one partition, in one buffer. The layout of a record is key length, value length plus one (zero:
+/// no value), time, key, value.
+#[derive(Clone, Debug, Default)]
+pub struct RecordBuffer {
+    bytes: Vec<u8>,
+    count: u32,
+    last_value: usize,
+    timestamp_max: i64,
+}
+
+const HEADER: usize = 16;
+
+impl RecordBuffer {
+    /// Appends a record. `write_value` writes the value behind whatever the buffer holds; without it the record is a
+    /// tombstone. `timestamp_ms` is milliseconds since 1970-01-01T00:00:00Z.
+    pub fn push(&mut self, timestamp_ms: i64, key: &[u8], write_value: Option<impl FnOnce(&mut Vec<u8>)>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; HEADER]);
+        self.bytes.extend_from_slice(key);
+        self.last_value = self.bytes.len();
+        let value_len = write_value.map(|write| {
+            write(&mut self.bytes);
+            self.bytes.len() - self.last_value
+        });
+        let key_len = u32::try_from(key.len()).expect("keys are bounded by the source's row size");
+        let value_len = u32::try_from(value_len.map_or(0, |len| len + 1)).expect("values are bounded by the row size");
+        let header = &mut self.bytes[start..start + HEADER];
+        header[..4].copy_from_slice(&key_len.to_le_bytes());
+        header[4..8].copy_from_slice(&value_len.to_le_bytes());
+        header[8..].copy_from_slice(&timestamp_ms.to_le_bytes());
+        self.timestamp_max = if self.count == 0 { timestamp_ms } else { self.timestamp_max.max(timestamp_ms) };
+        self.count += 1;
+    }
+
+    /// The value of the record pushed last, for marks that are known only afterwards.
+    pub fn last_value_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.last_value..]
+    }
+
+    /// Number of records.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Size in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Greatest timestamp of the records; 0 when there are none.
+    pub fn timestamp_max(&self) -> i64 {
+        self.timestamp_max
+    }
+
+    /// The records as bytes, as [`FetchedBatch::new`] takes them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Empties the buffer and keeps its memory.
+    pub fn clear(&mut self) {
+        *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
+        self.bytes.clear();
+    }
+}
+
+/// Records to append to one partition.
+#[derive(Clone, Debug)]
+pub struct AppendBatch {
+    /// Where to.
+    pub to: TopicPartition,
+    /// Bytes that all records share: for change events the [`headwater_schemas::TableSchema`] they are read by; empty
+    /// for other records.
+    pub prelude: Bytes,
+    /// The records.
+    pub records: RecordBuffer,
+}
+
+/// Consecutive records of one partition, as read.
+#[derive(Clone, Debug)]
+pub struct FetchedBatch {
+    /// Where from.
+    pub from: TopicPartition,
+    /// Offset of the first record in `records`.
+    pub base: Offset,
+    /// Bytes that all records share; see [`AppendBatch::prelude`].
+    pub prelude: Bytes,
+    records: Bytes,
+    count: u32,
+}
+
+/// One record, borrowed from its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordRef<'a> {
+    /// Its offset.
+    pub offset: Offset,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub timestamp_ms: i64,
+    /// Key; empty where records have none.
+    pub key: &'a [u8],
+    /// Value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl FetchedBatch {
+    /// Wraps `count` records in the layout of [`RecordBuffer::as_bytes`], the first of which stands at `base`.
+    pub fn new(from: TopicPartition, base: Offset, prelude: Bytes, records: Bytes, count: u32) -> Self {
+        Self { from, base, prelude, records, count }
+    }
+
+    /// Number of records.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Size in bytes.
+    pub fn byte_len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Offset of the record after the last.
+    pub fn next(&self) -> Offset {
+        Offset(self.base.0 + u64::from(self.count))
+    }
+
+    /// The records in order. Ends early if the bytes do: compare the number with [`Self::count`] to notice.
+    pub fn records(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        let mut rest = &self.records[..];
+        let mut offset = self.base.0;
+        std::iter::from_fn(move || {
+            let (header, after) = rest.split_at_checked(HEADER)?;
+            let length = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+            let (key, after) = after.split_at_checked(length(0) as usize)?;
+            let (value, after) = match length(4) {
+                0 => (None, after),
+                n => {
+                    let (value, after) = after.split_at_checked(n as usize - 1)?;
+                    (Some(value), after)
+                }
+            };
+            let mut time = [0; 8];
+            time.copy_from_slice(&header[8..]);
+            rest = after;
+            let record = RecordRef { offset: Offset(offset), timestamp_ms: i64::from_le_bytes(time), key, value };
+            offset += 1;
+            Some(record)
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! The embedded engine: an append log in LMDB.

@@ -1,0 +1,88 @@
+//! What can go wrong in a log, and what the caller is to do about it.
+
+use crate::TopicPartition;
+
+/// An error of a log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A read from an offset that is no longer, or not yet, there. Never answered by reading from elsewhere.
+    #[error(
+        "offset {wanted} of {partition} is outside the log, which holds {low} to {high}: retention removed what was not \
+         read yet, or the log was replaced; rebuild the read models with `headwater replay --from earliest`, and raise \
+         the topic's retention"
+    )]
+    OffsetOutOfRange {
+        /// What was read.
+        partition: TopicPartition,
+        /// The offset asked for.
+        wanted: u64,
+        /// First offset present.
+        low: u64,
+        /// Next offset to be written.
+        high: u64,
+    },
+    /// The topic does not exist.
+    #[error("topic `{topic}` does not exist")]
+    UnknownTopic {
+        /// Its name.
+        topic: String,
+    },
+    /// Another producer of the same name has taken over.
+    #[error("producer `{producer}` was taken over by another process; this one must stop writing")]
+    Fenced {
+        /// Its name.
+        producer: String,
+    },
+    /// No room to write. What was acknowledged before is safe.
+    #[error(
+        "the log at {place} cannot grow: {cause}; free disk space or raise `broker.embedded.size_max`, then start again"
+    )]
+    Full {
+        /// Where the log is.
+        place: String,
+        /// What the operating system or engine said.
+        cause: String,
+    },
+    /// The engine failed.
+    #[error("the log at {place} failed to {action}")]
+    Engine {
+        /// Where the log is.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Bytes in the log that are not what was written.
+    #[error("the log at {place} holds damaged data: {what}; restore it from a backup, or remove it and snapshot again")]
+    Damaged {
+        /// Where the log is.
+        place: String,
+        /// What was wrong.
+        what: String,
+    },
+    /// The log was closed while the call was waiting.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// What the caller does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try again later.
+    Retryable,
+    /// Stop and tell a person.
+    Fatal,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Engine { .. } => ErrorKind::Retryable,
+            _ => ErrorKind::Fatal,
+        }
+    }
+}

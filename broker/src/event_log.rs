@@ -1,0 +1,128 @@
+//! The seam between the pipeline and its broker.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{AppendBatch, Error, FetchedBatch};
+
+/// One partition of a topic: the unit of order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// Name of the topic.
+    pub topic: Arc<str>,
+    /// Number of the partition, from 0.
+    pub partition: u32,
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// Place of a record in its partition, counted from 0 and without gaps but for removed records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+/// What a topic is to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Name.
+    pub name: Arc<str>,
+    /// Number of partitions, at least 1. Cannot be changed once the topic exists.
+    pub partitions: u32,
+    /// What may be removed.
+    pub retention: Retention,
+}
+
+/// Which records a topic may lose. Limits are lower bounds of what stays: an engine removes whole batches, later rather
+/// than sooner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Records older than this may go; `None` keeps them for ever.
+    pub age_max: Option<Duration>,
+    /// Oldest records may go while a partition is larger than this; `None` keeps any size.
+    pub bytes_max: Option<u64>,
+    /// Of several records with one key only the last must stay.
+    pub compact: bool,
+}
+
+/// First offset present and next offset to be written; equal when the partition is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// First offset present.
+    pub low: Offset,
+    /// Next offset to be written.
+    pub high: Offset,
+}
+
+/// Where a fetch starts in one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchFrom {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The first wanted offset.
+    pub offset: Offset,
+}
+
+/// How much one fetch brings.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchLimits {
+    /// Stop once this many bytes are gathered; at least one batch is brought where there is one.
+    pub bytes_max: usize,
+    /// Wait this long for a first record before answering with nothing.
+    pub wait_max: Duration,
+}
+
+/// Topics of records, durable and ordered per partition.
+///
+/// *Order*: records of a partition are read in the order they were appended. Between partitions there is none.
+/// *Durability*: see [`Producer::append`]. *Duplicates*: a record is read once per fetch of its offset; an append whose
+/// answer was lost may be in the log, and its writer finds out from the checkpoint. *Cancellation*: every future may be
+/// dropped at any point; a dropped append may or may not have happened.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Creates the topics that do not exist. An existing topic keeps its partitions and takes over the retention.
+    async fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), Error>;
+
+    /// Every topic and its number of partitions, by name.
+    async fn topics(&self) -> Result<Vec<(Arc<str>, u32)>, Error>;
+
+    /// Opens the producer `name` and shuts out every earlier one of that name: their appends fail with
+    /// [`Error::Fenced`] from here on.
+    async fn producer(&self, name: &str) -> Result<Arc<dyn Producer>, Error>;
+
+    /// Reads on in several partitions. Brings whole batches (the first may start before the wanted offset only by
+    /// records that are cut off) fairly among partitions; answers with nothing after `wait_max`. Fails with
+    /// [`Error::OffsetOutOfRange`] when a wanted offset is below the low or above the high watermark.
+    async fn fetch(&self, from: &[FetchFrom], limits: FetchLimits) -> Result<Vec<FetchedBatch>, Error>;
+
+    /// Where a partition begins and ends now.
+    async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks, Error>;
+
+    /// Offset of the first record with this timestamp (milliseconds since 1970) or a later one; the high watermark when
+    /// there is none. Engines may answer with an earlier offset of the same batch, never with a later one.
+    async fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Offset, Error>;
+
+    /// Stores the next offsets a consumer group wants, all or none, durable when answered.
+    async fn commit_offsets(&self, group: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), Error>;
+
+    /// What [`Self::commit_offsets`] stored last, by partition.
+    async fn committed_offsets(&self, group: &str) -> Result<Vec<(TopicPartition, Offset)>, Error>;
+}
+
+/// The right to append under a name. One process per name has it; see [`EventLog::producer`].
+#[async_trait]
+pub trait Producer: Send + Sync {
+    /// The checkpoint stored with the last append that had one, also by an earlier producer of this name.
+    async fn checkpoint(&self) -> Result<Option<Bytes>, Error>;
+
+    /// Appends the batches and replaces the checkpoint, all or none; durable when answered. Answers with the offset of
+    /// each batch's first record, in the order of `batches`. Appends take effect in the order in which they are first
+    /// polled; several may be in flight.
+    async fn append(&self, batches: Vec<AppendBatch>, checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error>;
+}

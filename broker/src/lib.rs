@@ -1,0 +1,17 @@
+//! The broker: change events between their capture and their projection, kept in order, durable, and readable again
+//! from any offset.
+//!
+//! [`EventLog`] is the seam; [`embedded`] is the engine that needs nothing installed. A record goes in as part of a
+//! [`RecordBuffer`] (one run of bytes, filled by the connector, written as it is) and comes out as part of a
+//! [`FetchedBatch`] (the same bytes).
+
+mod batch;
+pub mod embedded;
+mod error;
+mod event_log;
+
+pub use batch::{AppendBatch, FetchedBatch, RecordBuffer, RecordRef};
+pub use error::{Error, ErrorKind};
+pub use event_log::{
+    EventLog, FetchFrom, FetchLimits, Offset, Producer, Retention, TopicPartition, TopicSpec, Watermarks,
+};

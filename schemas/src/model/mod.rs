@@ -1,0 +1,9 @@
+//! Read models: what documents are made of the rows. A model is data, written in YAML by the user; see
+//! [`definition`] for its shape.
+
+pub mod definition;
+mod predicate;
+mod shape;
+
+pub use predicate::{Literal, Operator, Predicate};
+pub use shape::{FieldType, IndexShape, ModelShape, ShapeField};

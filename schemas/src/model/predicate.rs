@@ -1,0 +1,212 @@
+//! Conditions on rows and documents: the same words in a model's `where` and in the filters of the query API.
+
+use serde::{Deserialize, Serialize};
+
+use crate::value::ValueRef;
+
+/// A literal as it stood in YAML, JSON or a query string.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Literal {
+    /// `null`.
+    Null,
+    /// Boolean.
+    Bool(bool),
+    /// A number in plain notation, exact.
+    Number(String),
+    /// Text; compared with times, UUIDs and numbers it is read as one of those first.
+    Text(String),
+}
+
+/// What a comparison asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operator {
+    /// Equal; `eq: null` is "is null".
+    Eq,
+    /// Not equal; `ne: null` is "is not null". As in SQL, null is not unequal to a value: it matches nothing.
+    Ne,
+    /// One of a list.
+    In,
+    /// Not null and none of a list.
+    Nin,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Gte,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Lte,
+    /// `true`: not null; `false`: null.
+    Exists,
+    /// Text that starts with the literal.
+    StartsWith,
+    /// Text that contains the literal.
+    Contains,
+}
+
+/// A condition over named values. `N` is how a value is named: a column, or a path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Predicate<N = String> {
+    /// All hold; empty is true.
+    And(Vec<Predicate<N>>),
+    /// One holds; empty is false.
+    Or(Vec<Predicate<N>>),
+    /// It does not hold.
+    Not(Box<Predicate<N>>),
+    /// One value compared.
+    Compare {
+        /// Which value.
+        name: N,
+        /// How.
+        operator: Operator,
+        /// With what: one literal, or the list of `In` and `Nin`.
+        literals: Vec<Literal>,
+    },
+}
+
+impl Operator {
+    /// All of them, as written.
+    pub const ALL: [(&'static str, Operator); 11] = [
+        ("eq", Operator::Eq),
+        ("ne", Operator::Ne),
+        ("in", Operator::In),
+        ("nin", Operator::Nin),
+        ("gt", Operator::Gt),
+        ("gte", Operator::Gte),
+        ("lt", Operator::Lt),
+        ("lte", Operator::Lte),
+        ("exists", Operator::Exists),
+        ("startsWith", Operator::StartsWith),
+        ("contains", Operator::Contains),
+    ];
+
+    /// The operator written as `word`.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(name, _)| *name == word).map(|(_, operator)| *operator)
+    }
+
+    /// How it is written.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, operator)| *operator == self).expect("ALL has every operator").0
+    }
+}
+
+impl<N> Predicate<N> {
+    /// Every name compared, in order of appearance.
+    pub fn names(&self) -> Vec<&N> {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::names).collect(),
+            Self::Not(inner) => inner.names(),
+            Self::Compare { name, .. } => vec![name],
+        }
+    }
+
+    /// The same condition with its values named otherwise.
+    pub fn rename<M, E>(&self, rename: &mut impl FnMut(&N) -> Result<M, E>) -> Result<Predicate<M>, E> {
+        let mut all = |parts: &[Self]| parts.iter().map(|part| part.rename(rename)).collect::<Result<Vec<_>, E>>();
+        Ok(match self {
+            Self::And(parts) => Predicate::And(all(parts)?),
+            Self::Or(parts) => Predicate::Or(all(parts)?),
+            Self::Not(inner) => Predicate::Not(Box::new(inner.rename(rename)?)),
+            Self::Compare { name, operator, literals } => {
+                Predicate::Compare { name: rename(name)?, operator: *operator, literals: literals.clone() }
+            }
+        })
+    }
+
+    /// Whether the condition holds for the values that `lookup` finds.
+    pub fn matches<'v>(&self, lookup: &mut impl FnMut(&N) -> ValueRef<'v>) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().all(|part| part.matches(lookup)),
+            Self::Or(parts) => parts.iter().any(|part| part.matches(lookup)),
+            Self::Not(inner) => !inner.matches(lookup),
+            Self::Compare { name, operator, literals } => operator.matches(lookup(name), literals),
+        }
+    }
+}
+
+impl Operator {
+    /// Whether `value` stands in this relation to `literals`. A list operator takes any number of literals, the others
+    /// exactly one: with none they match nothing.
+    pub fn matches(self, value: ValueRef<'_>, literals: &[Literal]) -> bool {
+        use std::cmp::Ordering::{Equal, Greater, Less};
+        let first = literals.first();
+        let compared = || first.and_then(|literal| literal.compare_to(value));
+        let text = || match value {
+            ValueRef::Text(text) | ValueRef::Enum(text) => Some(text),
+            _ => None,
+        };
+        match self {
+            Self::Eq => first.is_some_and(|literal| literal.equals(value)),
+            Self::Ne => match first {
+                Some(Literal::Null) => !value.is_null(),
+                Some(literal) => !value.is_null() && !literal.equals(value),
+                None => false,
+            },
+            Self::In => literals.iter().any(|literal| literal.equals(value)),
+            Self::Nin => !value.is_null() && !literals.iter().any(|literal| literal.equals(value)),
+            Self::Gt => compared() == Some(Greater),
+            Self::Gte => matches!(compared(), Some(Greater | Equal)),
+            Self::Lt => compared() == Some(Less),
+            Self::Lte => matches!(compared(), Some(Less | Equal)),
+            Self::Exists => match first {
+                Some(Literal::Bool(wanted)) => *wanted != value.is_null(),
+                _ => false,
+            },
+            Self::StartsWith => match (text(), first) {
+                (Some(text), Some(Literal::Text(prefix))) => text.starts_with(prefix.as_str()),
+                _ => false,
+            },
+            Self::Contains => match (text(), first) {
+                (Some(text), Some(Literal::Text(part))) => text.contains(part.as_str()),
+                _ => false,
+            },
+        }
+    }
+}
+
+impl Literal {
+    fn equals(&self, value: ValueRef<'_>) -> bool {
+        match self {
+            Self::Null => value.is_null(),
+            other => other.compare_to(value) == Some(std::cmp::Ordering::Equal),
+        }
+    }
+
+    /// How `value` compares with this literal (`Less`: the value is less); `None` where they cannot be compared, which
+    /// includes null.
+    pub fn compare_to(&self, value: ValueRef<'_>) -> Option<std::cmp::Ordering> {
+        use ValueRef as V;
+
+        use crate::temporal as t;
+        let numeric = |text: &str| crate::is_decimal(text).then(|| value.compare(&V::Decimal(text)));
+        match (self, value) {
+            (Self::Null, _) | (_, V::Null | V::Missing) => None,
+            (Self::Bool(literal), V::Bool(value)) => Some(value.cmp(literal)),
+            (
+                Self::Number(text) | Self::Text(text),
+                V::Int(_) | V::UInt(_) | V::Decimal(_) | V::Float32(_) | V::Float64(_),
+            ) => numeric(text),
+            (Self::Text(literal) | Self::Number(literal), V::Text(value) | V::Enum(value) | V::Json(value)) => {
+                Some(value.as_bytes().cmp(literal.as_bytes()))
+            }
+            (Self::Text(literal), V::Date(days)) => Some(match t::parse_date(literal) {
+                Some(literal) => days.cmp(&literal),
+                None => value.compare(&V::Timestamp(t::parse_timestamp(literal)?)),
+            }),
+            (Self::Text(literal), V::Timestamp(micros)) => Some(micros.cmp(&t::parse_timestamp(literal)?)),
+            (Self::Text(literal), V::TimestampTz(micros)) => Some(micros.cmp(&t::parse_timestamp_tz(literal)?)),
+            (Self::Text(literal), V::Time(micros)) => Some(micros.cmp(&t::parse_time(literal)?)),
+            (Self::Text(literal), V::Uuid(_)) => Some(value.compare(&V::Text(&literal.to_lowercase()))),
+            (Self::Text(literal), V::Bool(value)) => match literal.as_str() {
+                "true" => Some(value.cmp(&true)),
+                "false" => Some(value.cmp(&false)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}

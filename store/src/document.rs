@@ -1,0 +1,73 @@
+//! The seam through which readers see documents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_schemas::SourcePosition;
+use tokio::sync::{broadcast, watch};
+
+use crate::{Error, IndexQuery, Page, VersionId, VersionRecord};
+
+/// One document as readers get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Rises with every write of the document's store; together with the version it identifies the bytes.
+    pub stamp: u64,
+    /// Source time up to which the document was known to be complete when it was written, microseconds since 1970.
+    pub as_of_micros: i64,
+    /// Final JSON bytes.
+    pub body: Bytes,
+}
+
+/// A document was written or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentChange {
+    /// Of which version.
+    pub version: VersionId,
+    /// Its id.
+    pub id: Bytes,
+    /// Its new stamp; `None`: deleted.
+    pub stamp: Option<u64>,
+}
+
+/// How far a source is projected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frontier {
+    /// Everything up to here is in the documents.
+    pub position: SourcePosition,
+    /// Source time of that, microseconds since 1970.
+    pub at_micros: i64,
+    /// Whether the source's initial snapshot is complete.
+    pub snapshot_done: bool,
+}
+
+/// Reads documents while they are being written. A read sees whole micro-batches only.
+#[async_trait]
+pub trait DocumentReader: Send + Sync {
+    /// The registry of versions, kept current.
+    fn versions(&self) -> watch::Receiver<Arc<Vec<VersionRecord>>>;
+
+    /// How far each source is projected, kept current.
+    fn frontiers(&self) -> watch::Receiver<Arc<BTreeMap<String, Frontier>>>;
+
+    /// Changes as they are committed, one message a micro-batch. A receiver that falls behind is told that it missed
+    /// some and must read again.
+    fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>>;
+
+    /// One document.
+    async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error>;
+
+    /// Several documents of one moment, in the order of `ids`.
+    async fn get_many(&self, version: VersionId, ids: &[Vec<u8>]) -> Result<Vec<Option<Document>>, Error>;
+
+    /// A page of documents by index. Does work bounded by [`IndexQuery::entries_max`].
+    async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error>;
+
+    /// Number of index entries that match, counted up to `limit`.
+    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error>;
+
+    /// Number of documents of a version.
+    async fn document_count(&self, version: VersionId) -> Result<u64, Error>;
+}

@@ -1,0 +1,1 @@
+//! The embedded engine: rows, documents and offsets in one LMDB environment.

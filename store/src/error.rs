@@ -1,0 +1,70 @@
+//! What can go wrong in a store, and what the caller is to do about it.
+
+/// An error of a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No room to write. What was committed before is safe.
+    #[error(
+        "the store at {place} cannot grow: {cause}; free disk space or raise `store.embedded.size_max`, then start again"
+    )]
+    Full {
+        /// Where the store is.
+        place: String,
+        /// What the operating system or engine said.
+        cause: String,
+    },
+    /// The engine failed.
+    #[error("the store at {place} failed to {action}")]
+    Engine {
+        /// Where the store is.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Bytes in the store that are not what was written.
+    #[error(
+        "the store at {place} holds damaged data: {what}; remove it and start again: it is rebuilt from the broker"
+    )]
+    Damaged {
+        /// Where the store is.
+        place: String,
+        /// What was wrong.
+        what: String,
+    },
+    /// A document larger than the engine takes.
+    #[error(
+        "a document of {bytes} bytes is over the store's limit of {limit}; give the relation that makes it large a `limit`"
+    )]
+    DocumentTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The engine's limit.
+        limit: usize,
+    },
+}
+
+/// What the caller does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try again later.
+    Retryable,
+    /// Stop and tell a person.
+    Fatal,
+    /// This document cannot be stored: dead letter.
+    Poison,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Engine { .. } => ErrorKind::Retryable,
+            Self::Full { .. } | Self::Damaged { .. } => ErrorKind::Fatal,
+            Self::DocumentTooLarge { .. } => ErrorKind::Poison,
+        }
+    }
+}

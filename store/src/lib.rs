@@ -1,0 +1,23 @@
+//! The store: the latest image of every row, the documents folded from them, and how far that has come.
+//!
+//! Writing and reading are two seams. The projector writes through [`ProjectionStore`]: one [`Batch`] at a time, in which
+//! rows ([`RowBatch`]) and documents ([`DocumentBatch`]) change together and are committed with the offsets they came
+//! from. The query API reads through [`DocumentReader`] while that goes on. [`embedded`] is the engine that needs nothing
+//! installed.
+
+mod arena;
+mod document;
+pub mod embedded;
+mod error;
+mod projection;
+mod query;
+mod registry;
+
+pub use arena::{ByteList, RowArena, RowSlot};
+pub use document::{Document, DocumentChange, DocumentReader, Frontier};
+pub use error::{Error, ErrorKind};
+pub use projection::{
+    Batch, DocumentBatch, DocumentWrite, JoinIndex, ProjectionStore, RowBatch, RowWrite, SchemaId, StoredRow, Written,
+};
+pub use query::{Cursor, Filter, IndexQuery, KeyRange, Page};
+pub use registry::{VersionId, VersionRecord, VersionState};

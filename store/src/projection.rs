@@ -1,0 +1,170 @@
+//! The seam through which the projector writes.
+//!
+//! Calls block: the projector owns a thread. An engine that is reached over a network blocks on it inside.
+
+use std::collections::BTreeMap;
+
+use headwater_schemas::{RowRef, SourcePosition, TableId, TableSchema};
+
+use crate::{ByteList, Error, Frontier, RowArena, VersionId, VersionRecord};
+
+/// Number of a table schema within a store; rows name the schema they were written with by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SchemaId(pub u32);
+
+/// A declared way to find rows of a table by the values of some columns: what relations are walked by, in both
+/// directions. Shared by all models that join on the same columns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JoinIndex {
+    /// The table whose rows are found.
+    pub table: TableId,
+    /// The columns, in join key order.
+    pub columns: Vec<String>,
+}
+
+/// One row's new state.
+#[derive(Clone, Copy, Debug)]
+pub struct RowWrite<'a> {
+    /// Primary key, in the form of [`headwater_schemas::key`].
+    pub key: &'a [u8],
+    /// The row, or `None` for a tombstone.
+    pub row: Option<RowRef<'a>>,
+    /// The schema of `row`.
+    pub schema: SchemaId,
+    /// When it became so.
+    pub position: SourcePosition,
+    /// Join keys the row was found by before this write and is no longer: (number of the join index within the list
+    /// given to [`RowBatch::put_row`], join key). Must be what was added before, or stale entries stay.
+    pub removed: &'a [(usize, &'a [u8])],
+    /// Join keys the row is to be found by. Also those that did not change: entries carry the row's cells.
+    pub added: &'a [(usize, &'a [u8])],
+}
+
+/// A row as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredRow<'a> {
+    /// When it became so.
+    pub position: SourcePosition,
+    /// The schema of `row`.
+    pub schema: SchemaId,
+    /// The row, or `None` for a tombstone.
+    pub row: Option<RowRef<'a>>,
+}
+
+/// One document's new state.
+#[derive(Clone, Copy, Debug)]
+pub struct DocumentWrite<'a> {
+    /// Id: the root's key, in the form of [`headwater_schemas::key`].
+    pub id: &'a [u8],
+    /// Final JSON bytes; `None` deletes the document.
+    pub body: Option<&'a [u8]>,
+    /// Index entries: (number of the index within the model, value in the form of [`headwater_schemas::key`]). Sorted,
+    /// without duplicates.
+    pub entries: &'a [(u16, &'a [u8])],
+}
+
+/// What [`DocumentBatch::put_documents`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Documents created or changed.
+    pub written: u64,
+    /// Documents deleted.
+    pub deleted: u64,
+    /// Documents whose bytes and entries were the same: nothing was written.
+    pub unchanged: u64,
+}
+
+/// Where a projector keeps its state.
+pub trait ProjectionStore: Send + Sync {
+    /// Starts a micro-batch. There is one at a time: a second call waits until the first batch is gone. Reads of the
+    /// batch see its own writes.
+    fn begin(&self) -> Result<Box<dyn Batch + '_>, Error>;
+}
+
+/// A micro-batch: everything written becomes visible and survives a crash together, at [`Batch::commit`], or, where the
+/// engine has no such transaction, in an order in which a crash between any two writes is healed by doing the batch
+/// again. Dropped without commit, it changed nothing that matters.
+pub trait Batch: RowBatch + DocumentBatch {
+    /// Commits. Readers see the batch when this returns, and listeners of changed documents are told.
+    fn commit(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Rows, and the offsets up to which they are known.
+pub trait RowBatch {
+    /// Number of a schema; stores it the first time.
+    fn schema_id(&mut self, schema: &TableSchema) -> Result<SchemaId, Error>;
+
+    /// Every schema stored, by number.
+    fn schemas(&self) -> Result<Vec<(SchemaId, TableSchema)>, Error>;
+
+    /// Reads rows of a table by primary key into `out` (which is not emptied first). Keys without row bring nothing;
+    /// tombstones are brought.
+    fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error>;
+
+    /// Reads the rows found by join keys into `out` (which is not emptied first), for each join key in key order.
+    /// Tombstones are in no join index.
+    fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error>;
+
+    /// Replaces a row, whatever its position: the caller has compared it with what is stored. `indexes` are all join
+    /// indexes of the table.
+    fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error>;
+
+    /// Reads up to `limit` rows of a table in key order, behind `after`, into `out` with request 0; tombstones too.
+    fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error>;
+
+    /// How many rows a table has, tombstones included; may be an estimate.
+    fn row_count(&self, table: &TableId) -> Result<u64, Error>;
+
+    /// The join indexes that are complete.
+    fn join_indexes(&self) -> Result<Vec<JoinIndex>, Error>;
+
+    /// Declares a join index complete: every row of its table has been written with it. Rows written without it before
+    /// must have been written again.
+    fn add_join_index(&mut self, index: &JoinIndex) -> Result<(), Error>;
+
+    /// Removes a join index and its entries.
+    fn drop_join_index(&mut self, index: &JoinIndex) -> Result<(), Error>;
+
+    /// Next offset wanted of each topic partition: (topic, partition, offset).
+    fn offsets(&self) -> Result<Vec<(String, u32, u64)>, Error>;
+
+    /// Stores the next offset wanted of a topic partition.
+    fn set_offset(&mut self, topic: &str, partition: u32, offset: u64) -> Result<(), Error>;
+
+    /// How far each source is projected, by source.
+    fn frontiers(&self) -> Result<BTreeMap<String, Frontier>, Error>;
+
+    /// Stores how far a source is projected; readers are told at commit.
+    fn set_frontier(&mut self, source: &str, frontier: Frontier) -> Result<(), Error>;
+
+    /// A small value the projector keeps for itself.
+    fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Stores or, with `None`, removes such a value.
+    fn set_note(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Error>;
+}
+
+/// Documents of model versions.
+pub trait DocumentBatch {
+    /// Every version in the registry.
+    fn versions(&self) -> Result<Vec<VersionRecord>, Error>;
+
+    /// Adds or replaces a version; readers are told at commit.
+    fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error>;
+
+    /// Removes up to `limit` documents of a version with their index entries; answers how many were removed. When none
+    /// are left, also removes the version from the registry.
+    fn purge_version(&mut self, version: VersionId, limit: usize) -> Result<usize, Error>;
+
+    /// Writes documents. One whose bytes and entries are as stored is left alone and keeps its stamp; the others get
+    /// stamps above all before. `as_of_micros` is the source time the documents reflect.
+    fn put_documents(
+        &mut self,
+        version: VersionId,
+        as_of_micros: i64,
+        writes: &[DocumentWrite<'_>],
+    ) -> Result<Written, Error>;
+
+    /// Number of documents of a version.
+    fn document_count(&self, version: VersionId) -> Result<u64, Error>;
+}

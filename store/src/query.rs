@@ -1,0 +1,86 @@
+//! Queries by declared index. Everything is a range of key bytes, so that an engine needs to understand no values.
+
+use crate::Document;
+
+/// A range of [`headwater_schemas::key`] bytes: `low` inclusive, `high` exclusive; `None` is unbounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// First key in the range.
+    pub low: Vec<u8>,
+    /// First key behind the range.
+    pub high: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    /// Whether `key` is within.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.low.as_slice() && self.high.as_deref().is_none_or(|high| key < high)
+    }
+
+    /// Exactly one key.
+    pub fn exactly(key: &[u8]) -> Self {
+        let mut high = key.to_vec();
+        high.push(0);
+        Self { low: key.to_vec(), high: Some(high) }
+    }
+}
+
+/// A condition on a document's entries of one index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Number of the index within the model.
+    pub index: u16,
+    /// The document matches when any of its entries is in any of these. Sorted by `low`, not overlapping.
+    pub ranges: Vec<KeyRange>,
+    /// Instead, it matches when it has entries and none of them is in any range.
+    pub negated: bool,
+}
+
+impl Filter {
+    /// Whether a document with these entries matches.
+    pub fn matches<'e>(&self, mut entries: impl Iterator<Item = (u16, &'e [u8])>) -> bool {
+        let within = |key: &[u8]| self.ranges.iter().any(|range| range.contains(key));
+        if self.negated {
+            let mut own = entries.filter(|(index, _)| *index == self.index).peekable();
+            own.peek().is_some() && own.all(|(_, key)| !within(key))
+        } else {
+            entries.any(|(index, key)| index == self.index && within(key))
+        }
+    }
+}
+
+/// A page of documents in the order of an index, or of their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexQuery {
+    /// The index that is walked, within its ranges; the page is in its order, then by id. Not negated. `None` walks ids.
+    /// A document with several entries in the ranges appears once, at its first in the walk's direction.
+    pub walk: Option<Filter>,
+    /// Walks from the greatest to the least.
+    pub descending: bool,
+    /// Conditions that every document on the page meets.
+    pub filters: Vec<Filter>,
+    /// Starts behind this place.
+    pub after: Option<Cursor>,
+    /// Documents on the page, at most.
+    pub limit: usize,
+    /// Entries looked at, at most: a page may end early, with a cursor, when filters pass few.
+    pub entries_max: usize,
+}
+
+/// A place in the walk of a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Value of the walked index's entry; empty when ids are walked.
+    pub value: Vec<u8>,
+    /// Id of the document.
+    pub id: Vec<u8>,
+}
+
+/// An answer to an [`IndexQuery`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Ids and documents in order.
+    pub documents: Vec<(Vec<u8>, Document)>,
+    /// Where the next page starts; `None` when this is the last.
+    pub next: Option<Cursor>,
+}
