@@ -1,0 +1,3 @@
+//! Figures, each beside its limit in one run.
+
+fn main() {}

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Makes sure that what the named purpose needs is on this machine, and says so in one line a thing.
+#   scripts/need.sh build          a Rust toolchain, a C compiler
+#   scripts/need.sh servers        PostgreSQL (real servers for the demo, the tests and the bench)
+#   scripts/need.sh tests          servers, openssl, Python with the OpenAPI validator
+#   scripts/need.sh bench          servers, wrk
+# What the environment already names (PG_BIN, WRK) or PATH already has is used as it is. The rest is installed by
+# package name: Debian packages through apt (with sudo where needed), Python packages into a virtual environment under
+# ${XDG_CACHE_HOME:-~/.cache}/headwater, outside the repository.
+set -euo pipefail
+
+cache="${XDG_CACHE_HOME:-$HOME/.cache}/headwater"
+
+fail() { printf 'need: %s\n' "$*" >&2; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+apt_install() {
+  has apt-get || fail "$* is missing and this system has no apt-get: install it with your package manager, then try again"
+  local sudo=()
+  if [ "$(id -u)" != 0 ]; then has sudo || fail "$* is missing: run 'apt-get install $*' as root"; sudo=(sudo); fi
+  printf 'need: installing %s\n' "$*"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  # A distribution's cluster is not wanted: servers are started by the tests themselves, in temporary folders.
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+need_build() {
+  has cargo || fail "cargo is missing: install Rust 1.95 or newer (rustup.rs explains how), then try again"
+  has cc || apt_install gcc libc6-dev
+}
+
+postgres_bin() {
+  if [ -n "${PG_BIN:-}" ]; then [ -x "$PG_BIN/initdb" ] || fail "PG_BIN=$PG_BIN has no initdb"; echo "$PG_BIN"; return; fi
+  local dir
+  for dir in $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -rV); do
+    if [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ]; then echo "$dir"; return; fi
+  done
+  if has initdb && has postgres; then dirname "$(command -v initdb)"; fi
+}
+
+need_servers() {
+  [ -n "$(postgres_bin)" ] || apt_install postgresql postgresql-client
+  [ -n "$(postgres_bin)" ] || fail "PostgreSQL was installed but initdb is nowhere to be found: set PG_BIN"
+}
+
+need_tests() {
+  need_servers
+  has openssl || apt_install openssl
+  has python3 || apt_install python3 python3-venv
+  if [ ! -x "$cache/python/bin/python" ] || ! "$cache/python/bin/python" -c 'import openapi_spec_validator' 2>/dev/null; then
+    printf 'need: installing the OpenAPI validator\n'
+    mkdir -p "$cache"
+    python3 -m venv "$cache/python" || { apt_install python3-venv; python3 -m venv "$cache/python"; }
+    "$cache/python/bin/pip" install -q 'openapi-spec-validator>=0.7' || fail "pip could not install openapi-spec-validator"
+  fi
+}
+
+need_bench() {
+  need_servers
+  [ -n "${WRK:-}" ] || has wrk || apt_install wrk
+}
+
+case "${1:-}" in
+  build|servers|tests|bench) "need_$1" ;;
+  *) fail "usage: scripts/need.sh build|servers|tests|bench" ;;
+esac

@@ -1,0 +1,169 @@
+//! The shape of the house, held against what cargo knows of it.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn metadata(deep: bool) -> Value {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root()).args(["metadata", "--format-version=1", "--locked"]);
+    if !deep {
+        command.arg("--no-deps");
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Crate → the crates of this workspace it may depend on, as ARCHITECTURE.md draws them. Dev-dependencies are free:
+/// tests may look anywhere.
+fn allowed_arrows() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+    let schemas = "headwater-schemas";
+    let everything = [
+        schemas,
+        "headwater-connectors",
+        "headwater-broker",
+        "headwater-store",
+        "headwater-projector",
+        "headwater-query-api",
+        "headwater-test-servers",
+        "headwater",
+    ];
+    BTreeMap::from([
+        (schemas, BTreeSet::new()),
+        ("headwater-broker", BTreeSet::from([schemas])),
+        ("headwater-store", BTreeSet::from([schemas])),
+        ("headwater-connectors", BTreeSet::from([schemas, "headwater-broker"])),
+        ("headwater-projector", BTreeSet::from([schemas, "headwater-broker", "headwater-store"])),
+        ("headwater-query-api", BTreeSet::from([schemas, "headwater-store"])),
+        ("headwater-test-servers", BTreeSet::new()),
+        ("headwater", BTreeSet::from(everything)),
+        ("headwater-tests", BTreeSet::from(everything)),
+        ("headwater-bench", BTreeSet::from(everything)),
+    ])
+}
+
+fn forbidden(arrows: &[(String, String)]) -> Vec<String> {
+    let allowed = allowed_arrows();
+    arrows
+        .iter()
+        .filter(|(from, to)| !allowed.get(from.as_str()).is_some_and(|targets| targets.contains(to.as_str())))
+        .map(|(from, to)| format!("{from} -> {to}"))
+        .collect()
+}
+
+#[test]
+fn no_crate_depends_against_the_flow_of_the_data() {
+    let metadata = metadata(false);
+    let packages = metadata["packages"].as_array().unwrap();
+    let names: BTreeSet<&str> = packages.iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let mut arrows = Vec::new();
+    for package in packages {
+        let from = package["name"].as_str().unwrap();
+        assert!(allowed_arrows().contains_key(from), "crate {from} is new: say in this test what it may depend on");
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let to = dependency["name"].as_str().unwrap();
+            if names.contains(to) && dependency["kind"] != "dev" {
+                arrows.push((from.to_string(), to.to_string()));
+            }
+        }
+    }
+    assert_eq!(forbidden(&arrows), Vec::<String>::new(), "arrows against the flow: see ARCHITECTURE.md, \"Crates\"");
+}
+
+#[test]
+fn the_arrow_check_itself_notices_a_forbidden_arrow() {
+    let arrow = |from: &str, to: &str| (from.to_string(), to.to_string());
+    assert_eq!(forbidden(&[arrow("headwater-connectors", "headwater-store")]).len(), 1);
+    assert_eq!(forbidden(&[arrow("headwater-query-api", "headwater-broker")]).len(), 1);
+    assert_eq!(forbidden(&[arrow("headwater-store", "headwater-broker")]).len(), 1);
+    assert!(forbidden(&[arrow("headwater-projector", "headwater-store")]).is_empty());
+}
+
+/// Whether an SPDX expression can be met with the allowed licences alone. `OR` binds weaker than `AND`.
+fn licence_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let tokens: Vec<&str> = spaced.split_whitespace().collect();
+    fn either(tokens: &[&str], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+        let mut ok = both(tokens, at, allowed);
+        while tokens.get(*at) == Some(&"OR") {
+            *at += 1;
+            ok |= both(tokens, at, allowed);
+        }
+        ok
+    }
+    fn both(tokens: &[&str], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+        let mut ok = one(tokens, at, allowed);
+        while tokens.get(*at) == Some(&"AND") {
+            *at += 1;
+            ok &= one(tokens, at, allowed);
+        }
+        ok
+    }
+    fn one(tokens: &[&str], at: &mut usize, allowed: &BTreeSet<String>) -> bool {
+        if tokens.get(*at) == Some(&"(") {
+            *at += 1;
+            let ok = either(tokens, at, allowed);
+            *at += 1;
+            return ok;
+        }
+        let Some(name) = tokens.get(*at) else { return false };
+        *at += 1;
+        let mut name = (*name).to_string();
+        if tokens.get(*at) == Some(&"WITH") {
+            name = format!("{name} WITH {}", tokens.get(*at + 1).unwrap_or(&""));
+            *at += 2;
+        }
+        allowed.contains(&name)
+    }
+    either(&tokens, &mut 0, allowed)
+}
+
+#[test]
+fn every_dependency_has_an_allowed_licence_and_comes_from_the_registry() {
+    let deny = std::fs::read_to_string(root().join("deny.toml")).unwrap();
+    let list = deny.split("allow = [").nth(1).unwrap().split(']').next().unwrap();
+    let allowed: BTreeSet<String> = list.split('"').skip(1).step_by(2).map(str::to_string).collect();
+    assert!(allowed.contains("Apache-2.0") && allowed.len() > 5, "deny.toml's licence list was not understood");
+    assert!(licence_allowed("MIT OR GPL-3.0", &allowed) && !licence_allowed("MIT AND GPL-3.0", &allowed));
+
+    let metadata = metadata(true);
+    let mut offenders = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let Some(source) = package["source"].as_str() else { continue };
+        let name = package["name"].as_str().unwrap();
+        if !source.starts_with("registry+") {
+            offenders.push(format!("{name} comes from {source}"));
+        }
+        let licence = package["license"].as_str().unwrap_or("");
+        if !licence_allowed(licence, &allowed) {
+            offenders.push(format!("{name} is under {licence:?}"));
+        }
+    }
+    assert_eq!(offenders, Vec::<String>::new(), "mend the dependency, or deny.toml with a reason");
+}
+
+#[test]
+fn the_documents_point_at_things_that_exist() {
+    let root = root();
+    let mut broken = Vec::new();
+    for page in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/billing/README.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap_or_else(|_| panic!("{page} is missing"));
+        let folder = root.join(page).parent().unwrap().to_path_buf();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or("");
+            if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
+                broken.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}
