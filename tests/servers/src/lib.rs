@@ -1,1 +1,11 @@
-//! Real database servers for tests and benches.
+//! Real database servers for tests and benches: started on free loopback ports in temporary folders, stopped and removed
+//! on drop, also when a test panics.
+//!
+//! Setting up a server fails loudly: these functions panic with what is missing and how to install it.
+
+mod certificates;
+mod command;
+mod postgres;
+
+pub use certificates::Certificates;
+pub use postgres::{Postgres, PostgresOptions};
