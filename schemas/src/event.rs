@@ -85,6 +85,9 @@ pub struct EventRef<'a> {
 #[error("malformed change event: {0}")]
 pub struct MalformedEvent(pub &'static str);
 
+/// Appends the cells of one row to a buffer.
+pub type WriteRow<'w> = &'w mut (dyn FnMut(&mut Vec<u8>) + 'w);
+
 const VERSION: u8 = 1;
 const FIXED_LEN: usize = 35;
 const FLAG_LAST: u8 = 1;
@@ -95,16 +98,12 @@ const FLAG_KEY_ONLY: u8 = 8;
 impl EventHeader {
     /// Appends a whole event. `before` and `after` write the cells of a row if there is one; they are given the buffer
     /// so that a decoder can write cells straight into it.
-    pub fn encode<'w>(
-        &self,
-        out: &mut Vec<u8>,
-        before: Option<&'w mut (dyn FnMut(&mut Vec<u8>) + 'w)>,
-        after: Option<&'w mut (dyn FnMut(&mut Vec<u8>) + 'w)>,
-    ) {
-        let flags = u8::from(self.last_in_transaction) * FLAG_LAST
-            | u8::from(before.is_some()) * FLAG_BEFORE
-            | u8::from(after.is_some()) * FLAG_AFTER
-            | u8::from(self.before_is_key_only) * FLAG_KEY_ONLY;
+    pub fn encode<'w>(&self, out: &mut Vec<u8>, before: Option<WriteRow<'w>>, after: Option<WriteRow<'w>>) {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags = flag(self.last_in_transaction, FLAG_LAST)
+            | flag(before.is_some(), FLAG_BEFORE)
+            | flag(after.is_some(), FLAG_AFTER)
+            | flag(self.before_is_key_only, FLAG_KEY_ONLY);
         out.extend_from_slice(&[VERSION, self.op.letter() as u8, flags]);
         out.extend_from_slice(&self.position.to_bytes());
         out.extend_from_slice(&self.transaction.to_be_bytes());
@@ -172,8 +171,8 @@ impl<'a> EventRef<'a> {
         let mut after = self.after.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(row.0));
         self.header.encode(
             out,
-            before.as_mut().map(|write| write as &mut (dyn FnMut(&mut Vec<u8>) + '_)),
-            after.as_mut().map(|write| write as &mut (dyn FnMut(&mut Vec<u8>) + '_)),
+            before.as_mut().map(|write| write as WriteRow<'_>),
+            after.as_mut().map(|write| write as WriteRow<'_>),
         );
     }
 }

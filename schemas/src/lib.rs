@@ -8,6 +8,7 @@
 pub mod codec;
 mod dead_letter;
 mod decimal;
+mod diagnostic;
 mod event;
 mod json;
 pub mod key;
@@ -20,10 +21,12 @@ mod table;
 pub mod temporal;
 mod value;
 mod varint;
+mod yaml;
 
 pub use dead_letter::{DeadLetter, Payload, Stage, dead_letter_topic};
 pub use decimal::{DecimalSum, InvalidDecimal, compare_decimals, is_decimal};
-pub use event::{EventHeader, EventRef, MalformedEvent, Op};
+pub use diagnostic::Diagnostic;
+pub use event::{EventHeader, EventRef, MalformedEvent, Op, WriteRow};
 pub use json::{write_json_string, write_json_value};
 pub use position::SourcePosition;
 pub use progress::{SourceProgress, progress_topic};

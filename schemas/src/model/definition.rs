@@ -221,6 +221,13 @@ impl Index {
     }
 }
 
+impl Node {
+    /// The node below the relation named `name`.
+    pub fn relation(&self, name: &str) -> Option<&Node> {
+        self.relations.iter().find(|relation| relation.name == name).map(|relation| &relation.node)
+    }
+}
+
 impl ReadModel {
     /// First 8 bytes of a hash over everything that shapes the documents, in hexadecimal: two definitions with the same
     /// hash make the same documents. Docs do not count.

@@ -2,8 +2,10 @@
 //! [`definition`] for its shape.
 
 pub mod definition;
+mod parse;
 mod predicate;
 mod shape;
 
+pub use parse::{ParseContext, parse};
 pub use predicate::{Literal, Operator, Predicate};
 pub use shape::{FieldType, IndexShape, ModelShape, ShapeField};
