@@ -1,1 +1,12 @@
-//! What the end-to-end tests share: the running binary, its database, and eyes to look at both.
+//! What the end-to-end tests share: the real binary, the database it reads, and eyes to look at both.
+
+#![allow(clippy::unwrap_used)]
+
+mod binary;
+mod http;
+mod world;
+
+pub use binary::{headwater, project_root};
+pub use http::{Answer, get, get_with, post};
+pub use headwater_test_servers::Postgres;
+pub use world::{Running, World, wait_until};

@@ -1,0 +1,37 @@
+//! The binary under test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The root of the repository.
+pub fn project_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// The real binary, with the fail points built in. Built once, if it is not there already; `HEADWATER_BIN` names
+/// another one.
+pub fn headwater() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = std::env::var_os("HEADWATER_BIN") {
+            return given.into();
+        }
+        // The same selection and features as `scripts/test.sh`, so that this finds everything built.
+        let output = Command::new(env!("CARGO"))
+            .current_dir(project_root())
+            .args(["build", "--workspace", "--bin", "headwater", "--features", "headwater/failpoints"])
+            .args(["--message-format", "json-render-diagnostics"])
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "the binary does not build");
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "headwater")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the executable it built")
+    })
+}

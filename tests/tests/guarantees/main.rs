@@ -1,0 +1,7 @@
+//! What Headwater promises, one module per guarantee, each against the real binary and real servers.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod crash_anywhere;
+mod documents_follow_rows;
+mod shop;
