@@ -136,25 +136,45 @@ impl FetchedBatch {
 
     /// The records in order. Ends early if the bytes do: compare the number with [`Self::count`] to notice.
     pub fn records(&self) -> impl Iterator<Item = RecordRef<'_>> {
-        let mut rest = &self.records[..];
-        let mut offset = self.base.0;
-        std::iter::from_fn(move || {
-            let (header, after) = rest.split_at_checked(HEADER)?;
-            let length = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-            let (key, after) = after.split_at_checked(length(0) as usize)?;
-            let (value, after) = match length(4) {
-                0 => (None, after),
-                n => {
-                    let (value, after) = after.split_at_checked(n as usize - 1)?;
-                    (Some(value), after)
-                }
-            };
-            let mut time = [0; 8];
-            time.copy_from_slice(&header[8..]);
-            rest = after;
-            let record = RecordRef { offset: Offset(offset), timestamp_ms: i64::from_le_bytes(time), key, value };
-            offset += 1;
-            Some(record)
-        })
+        Records::new(self.base, &self.records)
+    }
+}
+
+/// Walks records in the layout of [`RecordBuffer::as_bytes`]. Ends early if the bytes do.
+pub(crate) struct Records<'a> {
+    rest: &'a [u8],
+    next: u64,
+}
+
+impl<'a> Records<'a> {
+    /// Begins with the record at `base`, whose bytes come first.
+    pub(crate) fn new(base: Offset, bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, next: base.0 }
+    }
+
+    /// The bytes not walked yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = RecordRef<'a>;
+
+    fn next(&mut self) -> Option<RecordRef<'a>> {
+        let (header, after) = self.rest.split_first_chunk::<HEADER>()?;
+        let [k0, k1, k2, k3, v0, v1, v2, v3, time @ ..] = *header;
+        let (key, after) = after.split_at_checked(u32::from_le_bytes([k0, k1, k2, k3]) as usize)?;
+        let (value, after) = match u32::from_le_bytes([v0, v1, v2, v3]) {
+            0 => (None, after),
+            n => {
+                let (value, after) = after.split_at_checked(n as usize - 1)?;
+                (Some(value), after)
+            }
+        };
+        let record = RecordRef { offset: Offset(self.next), timestamp_ms: i64::from_le_bytes(time), key, value };
+        self.rest = after;
+        self.next += 1;
+        Some(record)
     }
 }

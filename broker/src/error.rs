@@ -28,11 +28,41 @@ pub enum Error {
         /// Its name.
         topic: String,
     },
+    /// The topic has no such partition.
+    #[error("{partition} does not exist: its topic has {partitions} partitions, counted from 0")]
+    UnknownPartition {
+        /// What was asked for.
+        partition: TopicPartition,
+        /// How many the topic has.
+        partitions: u32,
+    },
+    /// A name or number that this log cannot store.
+    #[error("{what} `{name}` is refused: {why}")]
+    Refused {
+        /// What kind of thing it names.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Why, and what is allowed.
+        why: &'static str,
+    },
     /// Another producer of the same name has taken over.
     #[error("producer `{producer}` was taken over by another process; this one must stop writing")]
     Fenced {
         /// Its name.
         producer: String,
+    },
+    /// An earlier append of this producer failed, so this one would leave a gap.
+    #[error("an earlier append of producer `{producer}` failed; open the producer again and go on from its checkpoint")]
+    Broken {
+        /// Its name.
+        producer: String,
+    },
+    /// The log is already open, as a rule in another process.
+    #[error("the log at {place} is already open; stop the process that has it open, or choose another folder")]
+    InUse {
+        /// Where the log is.
+        place: String,
     },
     /// No room to write. What was acknowledged before is safe.
     #[error(
@@ -81,7 +111,7 @@ impl Error {
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Engine { .. } => ErrorKind::Retryable,
+            Self::Engine { .. } | Self::Broken { .. } => ErrorKind::Retryable,
             _ => ErrorKind::Fatal,
         }
     }

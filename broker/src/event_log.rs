@@ -123,6 +123,8 @@ pub trait Producer: Send + Sync {
 
     /// Appends the batches and replaces the checkpoint, all or none; durable when answered. Answers with the offset of
     /// each batch's first record, in the order of `batches`. Appends take effect in the order in which they are first
-    /// polled; several may be in flight.
+    /// polled; several may be in flight. Once an append has failed, all later ones of this producer fail too (with
+    /// [`Error::Broken`] if for no other reason), since they would leave a gap behind a newer checkpoint: open the
+    /// producer again and go on from its checkpoint.
     async fn append(&self, batches: Vec<AppendBatch>, checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error>;
 }

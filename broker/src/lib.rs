@@ -9,9 +9,11 @@ mod batch;
 pub mod embedded;
 mod error;
 mod event_log;
+mod metrics;
 
 pub use batch::{AppendBatch, FetchedBatch, RecordBuffer, RecordRef};
 pub use error::{Error, ErrorKind};
 pub use event_log::{
     EventLog, FetchFrom, FetchLimits, Offset, Producer, Retention, TopicPartition, TopicSpec, Watermarks,
 };
+pub use metrics::{LogMetrics, PartitionLabels};

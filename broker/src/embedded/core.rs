@@ -1,0 +1,185 @@
+//! The open environment, shared by readers and the writer.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use heed::{Env, EnvOpenOptions, RoTxn, WithoutTls};
+use parking_lot::RwLock;
+
+use super::EmbeddedOptions;
+use super::tables::{PartitionId, PartitionRow, TABLES, Tables, TopicRow, Topics};
+use crate::metrics::{LogMetrics, PartitionLabels};
+use crate::{Error, TopicPartition};
+
+/// The file whose lock says that a process has the log open.
+const LOCK_FILE: &str = "headwater.lock";
+
+/// Room in the map beyond `size_max`, so that a full log can still commit offsets and remove old records, both of which
+/// write new pages before old ones become free.
+const RESERVE: u64 = 16 << 20;
+
+/// How many read transactions may be open at once.
+const READERS: u32 = 512;
+
+pub(super) struct Core {
+    // Before `_lock`: the environment is closed while the folder is still ours.
+    pub env: Env<WithoutTls>,
+    pub tables: Tables,
+    pub topics: RwLock<Topics>,
+    /// By number. A consumer gets clones of these, so equal preludes are also the same memory.
+    pub preludes: RwLock<Vec<Bytes>>,
+    pub metrics: LogMetrics,
+    pub size_max: u64,
+    /// Where the log is, for messages.
+    pub place: String,
+    _lock: File,
+}
+
+impl Core {
+    pub(super) fn open(options: &EmbeddedOptions) -> Result<Self, Error> {
+        let place = options.folder.display().to_string();
+        let engine = |action: &'static str| {
+            let place = place.clone();
+            move |source: Box<dyn std::error::Error + Send + Sync>| Error::Engine { place, action, source }
+        };
+        std::fs::create_dir_all(&options.folder).map_err(|e| engine("create its folder")(e.into()))?;
+        let lock = lock(&options.folder, &place)?;
+        let env = open_env(options).map_err(|e| engine("open")(e.into()))?;
+        let read = || -> heed::Result<_> {
+            // Slots of readers that were killed would keep old pages from being used again.
+            env.clear_stale_readers()?;
+            let tables = Tables::create(&env)?;
+            let txn = env.read_txn()?;
+            let topics: Vec<(Arc<str>, Option<TopicRow>)> = tables
+                .topics
+                .iter(&txn)?
+                .map(|entry| entry.map(|(name, row)| (Arc::from(name), TopicRow::decode(row))))
+                .collect::<heed::Result<_>>()?;
+            let preludes: Vec<Bytes> = tables
+                .preludes
+                .iter(&txn)?
+                .map(|entry| entry.map(|(_, bytes)| Bytes::copy_from_slice(bytes)))
+                .collect::<heed::Result<_>>()?;
+            Ok((tables, topics, preludes))
+        };
+        let (tables, rows, preludes) = read().map_err(|e| engine("open")(e.into()))?;
+        let mut topics = Topics::default();
+        for (name, row) in rows {
+            let row = row.ok_or_else(|| Error::Damaged {
+                place: place.clone(),
+                what: format!("the definition of topic `{name}` is cut short"),
+            })?;
+            topics.insert(name, row);
+        }
+        Ok(Self {
+            env,
+            tables,
+            topics: RwLock::new(topics),
+            preludes: RwLock::new(preludes),
+            metrics: LogMetrics::default(),
+            size_max: options.size_max,
+            place,
+            _lock: lock,
+        })
+    }
+
+    /// The engine failed at something.
+    pub(super) fn engine(&self, action: &'static str, source: heed::Error) -> Error {
+        self.shared_engine(action, &Arc::new(source))
+    }
+
+    /// The same for several callers.
+    pub(super) fn shared_engine(&self, action: &'static str, source: &Arc<heed::Error>) -> Error {
+        let full = match &**source {
+            heed::Error::Mdb(heed::MdbError::MapFull) => Some("no room within its greatest size".to_owned()),
+            heed::Error::Io(e)
+                if matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
+            {
+                Some(e.to_string())
+            }
+            _ => None,
+        };
+        match full {
+            Some(cause) => Error::Full { place: self.place.clone(), cause },
+            None => Error::Engine { place: self.place.clone(), action, source: Box::new(source.clone()) },
+        }
+    }
+
+    pub(super) fn damaged(&self, what: impl Into<String>) -> Error {
+        Error::Damaged { place: self.place.clone(), what: what.into() }
+    }
+
+    /// The number of a partition.
+    pub(super) fn partition(&self, partition: &TopicPartition) -> Result<PartitionId, Error> {
+        let topics = self.topics.read();
+        let topic = topics
+            .by_name
+            .get(&partition.topic)
+            .ok_or_else(|| Error::UnknownTopic { topic: partition.topic.to_string() })?;
+        if partition.partition >= topic.partitions {
+            return Err(Error::UnknownPartition { partition: partition.clone(), partitions: topic.partitions });
+        }
+        Ok(PartitionId::new(topic.number, partition.partition))
+    }
+
+    /// The name of a partition.
+    pub(super) fn name(&self, id: PartitionId) -> Option<TopicPartition> {
+        let topic = self.topics.read().by_number.get(&id.topic())?.clone();
+        Some(TopicPartition { topic, partition: id.partition() })
+    }
+
+    /// Publishes the watermarks of a partition.
+    pub(super) fn show(&self, id: PartitionId, row: &PartitionRow) {
+        let Some(name) = self.name(id) else { return };
+        let labels = PartitionLabels { topic: name.topic.to_string(), partition: name.partition };
+        let gauge = |offset| i64::try_from(offset).unwrap_or(i64::MAX);
+        self.metrics.low_watermark.get_or_create(&labels).set(gauge(row.low));
+        self.metrics.high_watermark.get_or_create(&labels).set(gauge(row.high));
+    }
+
+    /// The state of a partition; an empty one if nothing was ever appended.
+    pub(super) fn row(&self, txn: &RoTxn<'_>, id: PartitionId) -> Result<PartitionRow, Error> {
+        match self.tables.partitions.get(txn, &id.0).map_err(|e| self.engine("read a partition", e))? {
+            None => Ok(PartitionRow::default()),
+            Some(bytes) => {
+                PartitionRow::decode(bytes).ok_or_else(|| self.damaged(format!("the state of partition {id:?}")))
+            }
+        }
+    }
+
+    /// The prelude with this number, which `txn` sees.
+    pub(super) fn prelude(&self, txn: &RoTxn<'_>, number: u32) -> Result<Bytes, Error> {
+        if let Some(prelude) = self.preludes.read().get(number as usize) {
+            return Ok(prelude.clone());
+        }
+        // Committed a moment ago, and about to be in `preludes`.
+        match self.tables.preludes.get(txn, &number).map_err(|e| self.engine("read a prelude", e))? {
+            Some(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+            None => Err(self.damaged(format!("prelude {number} is missing"))),
+        }
+    }
+}
+
+fn lock(folder: &Path, place: &str) -> Result<File, Error> {
+    let engine = |e: std::io::Error| Error::Engine { place: place.to_owned(), action: "lock", source: e.into() };
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK_FILE)).map_err(engine)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse { place: place.to_owned() }),
+        Err(TryLockError::Error(e)) => Err(engine(e)),
+    }
+}
+
+// LMDB maps its file into memory, which is sound only while nobody else changes that file: the lock taken before says
+// that no other process of ours has it open, and no flag that weakens its promises is set.
+#[allow(unsafe_code)]
+fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
+    const PAGES: u64 = 1 << 16;
+    let size = (options.size_max + options.size_max / 8 + RESERVE).div_ceil(PAGES) * PAGES;
+    let mut open = EnvOpenOptions::new().read_txn_without_tls();
+    open.map_size(usize::try_from(size).unwrap_or(usize::MAX & !0xffff)).max_dbs(TABLES).max_readers(READERS);
+    // SAFETY: see above.
+    unsafe { open.open(&options.folder) }
+}

@@ -1,0 +1,222 @@
+//! The thread that writes: group commit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use std::vec;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::EmbeddedOptions;
+use super::append::{Failure, Transaction};
+use super::core::Core;
+use crate::{AppendBatch, Error, Offset, TopicPartition, TopicSpec};
+
+/// A group ends when it has this many bytes of records: what waits behind it is durable sooner in a group of its own.
+const GROUP_BYTES: usize = 32 << 20;
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Something to write.
+pub(super) enum Command {
+    Append { append: Append, answer: Answer<Vec<Offset>> },
+    OpenProducer { name: Arc<str>, answer: Answer<u64> },
+    CreateTopics { specs: Vec<TopicSpec>, answer: Answer<()> },
+    CommitOffsets { group: String, offsets: Vec<(TopicPartition, Offset)>, answer: Answer<()> },
+    Close(Answer<()>),
+}
+
+/// An append of a producer.
+pub(super) struct Append {
+    pub producer: Arc<str>,
+    pub epoch: u64,
+    pub batches: Vec<AppendBatch>,
+    pub checkpoint: Option<Bytes>,
+}
+
+impl Command {
+    fn byte_len(&self) -> usize {
+        match self {
+            Self::Append { append, .. } => append.batches.iter().map(|batch| batch.records.byte_len()).sum(),
+            _ => 0,
+        }
+    }
+
+    /// Who appends, and in which epoch.
+    fn producer(&self) -> Option<(Arc<str>, u64)> {
+        match self {
+            Self::Append { append, .. } => Some((append.producer.clone(), append.epoch)),
+            _ => None,
+        }
+    }
+
+    /// The answer to a write whose group failed before its turn.
+    fn unapplied(self) -> Settle {
+        match self {
+            Self::Append { answer, .. } => unapplied(answer),
+            Self::OpenProducer { answer, .. } => unapplied(answer),
+            Self::CreateTopics { answer, .. } | Self::CommitOffsets { answer, .. } | Self::Close(answer) => {
+                unapplied(answer)
+            }
+        }
+    }
+}
+
+/// The numbers of the preludes in the log. There are few: one per table and version of its schema.
+pub(super) struct PreludeNumbers(HashMap<Bytes, u32>);
+
+impl PreludeNumbers {
+    pub(super) fn get(&self, prelude: &Bytes) -> Option<u32> {
+        self.0.get(prelude).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn learn(&mut self, prelude: Bytes) {
+        let number = self.0.len() as u32;
+        self.0.insert(prelude, number);
+    }
+}
+
+pub(super) struct Writer {
+    core: Arc<Core>,
+    commands: mpsc::Receiver<Command>,
+    /// Changes whenever there are new records.
+    wake: watch::Sender<u64>,
+    numbers: PreludeNumbers,
+    /// Producers of which an append failed, with the epoch it was in.
+    broken: HashMap<Arc<str>, u64>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        core: Arc<Core>,
+        commands: mpsc::Receiver<Command>,
+        wake: watch::Sender<u64>,
+        _options: &EmbeddedOptions,
+    ) -> Result<JoinHandle<()>, Error> {
+        let numbers = core.preludes.read().iter().cloned().zip(0..).collect();
+        let place = core.place.clone();
+        let engine = |source: std::io::Error| Error::Engine { place, action: "start", source: source.into() };
+        let writer = Self { core, commands, wake, numbers: PreludeNumbers(numbers), broken: HashMap::new() };
+        std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(engine)
+    }
+
+    fn run(mut self) {
+        while let Some(first) = self.commands.blocking_recv() {
+            let mut bytes = first.byte_len();
+            let mut group = vec![first];
+            while bytes < GROUP_BYTES
+                && !matches!(group.last(), Some(Command::Close(_)))
+                && let Ok(command) = self.commands.try_recv()
+            {
+                bytes += command.byte_len();
+                group.push(command);
+            }
+            let closing = match group.pop() {
+                Some(Command::Close(answer)) => Some(answer),
+                Some(last) => {
+                    group.push(last);
+                    None
+                }
+                None => None,
+            };
+            if !group.is_empty() {
+                self.write(group);
+            }
+            if let Some(answer) = closing {
+                // The caller may have gone; the writer ends all the same.
+                let _ = answer.send(Ok(()));
+                break;
+            }
+        }
+    }
+
+    /// Writes a group in one transaction and answers it.
+    fn write(&mut self, group: Vec<Command>) {
+        let started = Instant::now();
+        let writes = group.len();
+        let producers: Vec<_> = group.iter().filter_map(Command::producer).collect();
+        let mut answers = Vec::with_capacity(writes);
+        let mut group = group.into_iter();
+        let Err(cause) = self.apply(&mut group, &mut answers) else {
+            answers.into_iter().for_each(|answer| answer(None));
+            self.core.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+            self.core.metrics.commit_writes.observe(writes as f64);
+            return;
+        };
+        // Nothing of the group was written, so every answer is this failure, also for those not applied yet.
+        let cause = Arc::new(cause);
+        let error = || self.core.shared_engine("write", &cause);
+        tracing::error!(log = %self.core.place, error = %error(), %cause, "a group of writes failed");
+        for (producer, epoch) in producers {
+            mark_broken(&mut self.broken, producer, epoch);
+        }
+        answers.extend(group.map(Command::unapplied));
+        answers.into_iter().for_each(|answer| answer(Some(error())));
+    }
+
+    /// Applies the writes of a group in order and commits them. Takes from `group` and puts into `answers` as it goes.
+    fn apply(&mut self, group: &mut vec::IntoIter<Command>, answers: &mut Vec<Settle>) -> heed::Result<()> {
+        let mut transaction = Transaction::begin(&self.core, &mut self.numbers)?;
+        for command in group {
+            match command {
+                Command::Append { append, answer } => {
+                    let broken = self.broken.get(&append.producer) == Some(&append.epoch);
+                    let result = transaction.append(&append, broken);
+                    if result.is_err() {
+                        mark_broken(&mut self.broken, append.producer.clone(), append.epoch);
+                    }
+                    settle(answers, answer, result)?;
+                }
+                Command::OpenProducer { name, answer } => settle(answers, answer, transaction.open_producer(&name))?,
+                Command::CreateTopics { specs, answer } => settle(answers, answer, transaction.create_topics(&specs))?,
+                Command::CommitOffsets { group, offsets, answer } => {
+                    settle(answers, answer, transaction.commit_offsets(&group, &offsets))?;
+                }
+                Command::Close(answer) => settle(answers, answer, Ok(()))?,
+            }
+        }
+        if transaction.commit()? {
+            self.wake.send_modify(|appends| *appends += 1);
+        }
+        Ok(())
+    }
+}
+
+/// Answers a write: with its own result, or with the failure of its group.
+type Settle = Box<dyn FnOnce(Option<Error>)>;
+
+/// Keeps the answer until the transaction has ended. Fails if the transaction must be given up.
+fn settle<T: 'static>(answers: &mut Vec<Settle>, answer: Answer<T>, result: Result<T, Failure>) -> heed::Result<()> {
+    // Whoever asked may have gone: then there is nobody to tell.
+    match result {
+        Ok(value) => answers.push(Box::new(move |failure| {
+            let _ = answer.send(failure.map_or(Ok(value), Err));
+        })),
+        Err(Failure::Refused(error)) => answers.push(Box::new(move |_| {
+            let _ = answer.send(Err(error));
+        })),
+        Err(Failure::Aborted(cause)) => {
+            answers.push(unapplied(answer));
+            return Err(cause);
+        }
+    }
+    Ok(())
+}
+
+fn unapplied<T: 'static>(answer: Answer<T>) -> Settle {
+    Box::new(move |failure| {
+        let _ = answer.send(Err(failure.unwrap_or(Error::Closed)));
+    })
+}
+
+/// Remembers that an append failed. An older epoch says nothing about a newer one.
+fn mark_broken(broken: &mut HashMap<Arc<str>, u64>, producer: Arc<str>, epoch: u64) {
+    let known = broken.entry(producer).or_insert(epoch);
+    *known = epoch.max(*known);
+}
