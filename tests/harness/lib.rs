@@ -7,6 +7,6 @@ mod http;
 mod world;
 
 pub use binary::{headwater, project_root};
-pub use http::{Answer, get, get_with, post};
 pub use headwater_test_servers::Postgres;
+pub use http::{Answer, get, get_with, post};
 pub use world::{Running, World, wait_until};

@@ -74,7 +74,9 @@ fn every_kind_of_change_reaches_its_documents() {
     world.document_when("/v1/invoice/2~1", "no lines", |doc| doc["line_count"] == 0);
 
     // A column added while streaming does not disturb the ones in use.
-    world.postgres.psql("alter table customers add column vip boolean; update customers set n = 5, vip = true where id = 8;");
+    world
+        .postgres
+        .psql("alter table customers add column vip boolean; update customers set n = 5, vip = true where id = 8;");
     world.document_when("/v1/customer_account/8", "n", |doc| doc["n"] == 5);
 
     world.verify();

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod bad_input;
 mod crash_anywhere;
 mod documents_follow_rows;
+mod query_api;
 mod shop;
+mod source_troubles;
+mod verify_tells;
+mod versions;

@@ -180,7 +180,10 @@ fn change(random: &mut SmallRng) -> String {
             "insert into payments values ({child}, {invoice_values}, now(), {amount}, 'card') on conflict (id) \
              do update set amount = excluded.amount"
         ),
-        21 => format!("update tariffs set fee = {amount}, name = 'tariff ' || {child} where id = {}", random.random_range(1..=5)),
+        21 => format!(
+            "update tariffs set fee = {amount}, name = 'tariff ' || {child} where id = {}",
+            random.random_range(1..=5)
+        ),
         22 => format!(
             "insert into customer_tags values ({customer}, {}, date '2026-01-01') on conflict do nothing",
             random.random_range(1..=6)

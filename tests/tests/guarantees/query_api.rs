@@ -1,0 +1,209 @@
+//! The query API over documents made by the whole pipeline.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use headwater_tests::{World, get_with, post};
+use serde_json::{Value, json};
+
+use crate::shop;
+
+fn world_with_customers() -> World {
+    let world = shop::world();
+    world.postgres.psql(
+        "insert into customers select n, 'name ' || n, 'c' || n || '@example.com', 1 + n % 5, n % 10 from generate_series(1, 50) n;
+         insert into invoices select 1, n, 1 + n % 50, (array['open','paid','overdue'])[1 + n % 3], n, date '2026-01-01' + n
+           from generate_series(1, 200) n;",
+    );
+    world
+}
+
+fn ids(list: &Value) -> Vec<i64> {
+    list["data"].as_array().unwrap().iter().map(|doc| doc["id"].as_i64().unwrap()).collect()
+}
+
+#[test]
+fn rest_reads_lists_pages_and_batches() {
+    let world = world_with_customers();
+    let mut running = world.start_ready();
+
+    // Point read, validators, request id, freshness.
+    let answer = get_with(&world.url("/v1/customer_account/7"), &[("x-request-id", "abc-123")]).unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("x-request-id"), "abc-123");
+    assert!(answer.header("x-data-as-of").starts_with("20"), "{:?}", answer.headers);
+    let etag = answer.header("etag").to_string();
+    let again = get_with(&world.url("/v1/customer_account/7"), &[("if-none-match", &etag)]).unwrap();
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+
+    // Field selection keeps the order of the document.
+    let chosen = world.get("/v1/customer_account/7?fields=id,invoices.total,unpaid_total").unwrap().json();
+    let members: Vec<&String> = chosen.as_object().unwrap().keys().collect();
+    assert_eq!(members, ["id", "invoices", "unpaid_total"]);
+    assert_eq!(chosen["invoices"][0].as_object().unwrap().len(), 1);
+
+    // Filter, sort, cursor: the pages together are the list, each document once.
+    let mut seen = Vec::new();
+    let mut path = "/v1/customer_account?filter[n][gte]=3&sort=-n&limit=7".to_string();
+    loop {
+        let page = world.get(&path).unwrap();
+        assert_eq!(page.status, 200, "{}", page.body);
+        let page = page.json();
+        seen.extend(
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|doc| (doc["n"].as_i64().unwrap(), doc["id"].as_i64().unwrap())),
+        );
+        assert_eq!(page["page"]["hasMore"], json!(page["page"]["next"].is_string()));
+        match page["page"]["next"].as_str() {
+            Some(next) => path = format!("/v1/customer_account?filter[n][gte]=3&sort=-n&limit=7&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 35);
+    assert!(seen.windows(2).all(|pair| pair[0].0 >= pair[1].0), "{seen:?}");
+    let mut unique = seen.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), 35);
+
+    let one = world.get("/v1/customer_account?filter[email][eq]=c9@example.com&count=exact").unwrap().json();
+    assert_eq!((ids(&one), &one["count"]["value"]), (vec![9], &json!(1)), "{one}");
+    let open = world.get("/v1/customer_account?filter[invoices.status][in]=open,overdue&limit=100").unwrap().json();
+    assert_eq!(ids(&open).len(), 50);
+    let batch = world.get("/v1/customer_account?ids=3,999,1").unwrap().json();
+    assert_eq!(batch["data"][0]["id"], 3);
+    assert!(batch["data"][1].is_null());
+    assert_eq!(batch["data"][2]["id"], 1);
+    let inner = world.get("/v1/customer_account/7/invoices?limit=2").unwrap().json();
+    assert_eq!(inner["data"].as_array().unwrap().len(), 2);
+    assert_eq!(inner["page"]["hasMore"], true);
+
+    for path in ["/livez", "/readyz", "/startupz"] {
+        assert_eq!(world.admin(path).unwrap().status, 200, "{path}");
+    }
+    let metrics = world.admin("/metrics").unwrap().body;
+    for stage in ["headwater_capture", "headwater_broker", "headwater_projector", "headwater_store", "headwater_api"] {
+        assert!(metrics.contains(stage), "no metric of {stage}:\n{metrics}");
+    }
+    assert!(metrics.contains("freshness"), "{metrics}");
+    for page in ["/console", "/graphiql"] {
+        assert!(world.admin(page).unwrap().body.contains("<html"), "{page}");
+    }
+    assert!(running.stop().success());
+}
+
+#[test]
+fn graphql_answers_what_rest_answers() {
+    let world = world_with_customers();
+    let mut running = world.start_ready();
+    let query = |text: &str, variables: Value| {
+        let answer = post(&world.url("/graphql"), &json!({"query": text, "variables": variables})).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
+    };
+    let rest = world.get("/v1/customer_account/7").unwrap().json();
+    let answer = query(
+        "query One($id: ID!) { customerAccount(id: $id) { ...all renamed: name __typename } }
+         fragment all on CustomerAccount { id unpaid_total invoices(first: 2) { number total lines { amount } } }",
+        json!({"id": "7"}),
+    );
+    assert!(answer.get("errors").is_none(), "{answer}");
+    let one = &answer["data"]["customerAccount"];
+    assert_eq!(one["renamed"], rest["name"]);
+    assert_eq!(one["unpaid_total"], rest["unpaid_total"]);
+    assert_eq!(one["__typename"], "CustomerAccount");
+    assert_eq!(one["invoices"].as_array().unwrap().len(), 2);
+    assert_eq!(one["invoices"][1]["total"], rest["invoices"][1]["total"]);
+
+    let answer = query("{ customerAccountsByIds(ids: [3, 999, 1]) { id } customerAccount(id: 999) { id } }", json!({}));
+    assert_eq!(answer["data"]["customerAccountsByIds"], json!([{"id": 3}, null, {"id": 1}]));
+    assert!(answer["data"]["customerAccount"].is_null());
+
+    let mut after = Value::Null;
+    let mut seen = Vec::new();
+    loop {
+        let answer = query(
+            "query Page($after: String) { customerAccounts(where: {n: {gte: 3}}, orderBy: n_DESC, first: 8, after: $after) {
+               nodes { id n } pageInfo { hasNextPage endCursor } totalCount } }",
+            json!({"after": after}),
+        );
+        assert!(answer.get("errors").is_none(), "{answer}");
+        let page = &answer["data"]["customerAccounts"];
+        assert_eq!(page["totalCount"], 35);
+        seen.extend(page["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_i64().unwrap()));
+        if page["pageInfo"]["hasNextPage"] != true {
+            break;
+        }
+        after = page["pageInfo"]["endCursor"].clone();
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 35);
+
+    let wrong = post(&world.url("/graphql"), &json!({"query": "{ customerAccount(id: 1) { nme } }"})).unwrap().json();
+    assert!(wrong["errors"][0]["message"].as_str().unwrap().contains("nme"), "{wrong}");
+    let introspection = query("{ __schema { queryType { name } types { name } } }", json!({}));
+    assert!(introspection.to_string().contains("CustomerAccount"));
+    assert!(running.stop().success());
+}
+
+#[test]
+fn a_document_is_followed_live() {
+    let world = world_with_customers();
+    let mut running = world.start_ready();
+    let address = world.url("").trim_start_matches("http://").to_string();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(
+        stream,
+        "GET /v1/customer_account/7 HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let mut next_document = || -> Value {
+        loop {
+            let line = lines.next().expect("the stream goes on").unwrap();
+            if let Some(data) = line.strip_prefix("data: ").or_else(|| line.strip_prefix("data:"))
+                && let Ok(document) = serde_json::from_str(data)
+            {
+                return document;
+            }
+        }
+    };
+    assert_eq!(next_document()["n"], 7);
+    for n in [100, 101, 102] {
+        world.postgres.psql(&format!("update customers set n = {n} where id = 7"));
+        while next_document()["n"] != n {}
+    }
+    assert!(running.stop().success());
+}
+
+#[test]
+fn the_openapi_document_is_valid() {
+    let world = world_with_customers();
+    let mut running = world.start_ready();
+    let answer = world.get("/openapi.json").unwrap();
+    assert_eq!(answer.status, 200);
+    let openapi = answer.json();
+    assert!(openapi["openapi"].as_str().unwrap().starts_with("3.1"));
+    for path in ["/v1/customer_account/{id}", "/v1/customer_account", "/v1/invoice/{id}"] {
+        assert!(openapi["paths"].get(path).is_some(), "{path} is missing");
+    }
+    let file = world.path("openapi.json");
+    std::fs::write(&file, &answer.body).unwrap();
+    // An independent validator, installed by `make test`.
+    let python = std::env::var("HEADWATER_PYTHON").unwrap_or_else(|_| "python3".into());
+    let output = Command::new(&python).args(["-m", "openapi_spec_validator"]).arg(&file).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{python} -m openapi_spec_validator (make test installs it): {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(running.stop().success());
+}
