@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::ValueRef;
+use crate::ColumnType;
+use crate::value::{Value, ValueRef};
 
 /// A literal as it stood in YAML, JSON or a query string.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,13 +201,83 @@ impl Literal {
             (Self::Text(literal), V::Timestamp(micros)) => Some(micros.cmp(&t::parse_timestamp(literal)?)),
             (Self::Text(literal), V::TimestampTz(micros)) => Some(micros.cmp(&t::parse_timestamp_tz(literal)?)),
             (Self::Text(literal), V::Time(micros)) => Some(micros.cmp(&t::parse_time(literal)?)),
-            (Self::Text(literal), V::Uuid(_)) => Some(value.compare(&V::Text(&literal.to_lowercase()))),
+            (Self::Text(literal), V::Uuid(_)) => match Value::parse(literal, &ColumnType::Uuid) {
+                Ok(Value::Uuid(literal)) => Some(value.compare(&V::Uuid(literal))),
+                _ => Some(value.compare(&V::Text(&literal.to_lowercase()))),
+            },
+            (Self::Text(literal), V::TimeTz(..)) => {
+                let (micros, zone) = t::parse_time_tz(literal)?;
+                Some(value.compare(&V::TimeTz(micros, zone)))
+            }
+            (Self::Text(literal), V::Interval(_)) => Some(value.compare(&V::Interval(t::parse_interval(literal)?))),
             (Self::Text(literal), V::Bool(value)) => match literal.as_str() {
                 "true" => Some(value.cmp(&true)),
                 "false" => Some(value.cmp(&false)),
                 _ => None,
             },
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Literal {
+        Literal::Text(text.into())
+    }
+
+    fn number(text: &str) -> Literal {
+        Literal::Number(text.into())
+    }
+
+    #[test]
+    fn literals_are_read_as_what_they_are_compared_with() {
+        use Operator::*;
+        use ValueRef as V;
+        let uuid = "0000000a-0000-0000-0000-000000000000";
+        let mut uuid_bytes = [0; 16];
+        uuid_bytes[3] = 10;
+        for (value, operator, literal, wanted) in [
+            (V::Int(10), Gt, number("9.5"), true),
+            (V::Int(10), Gt, text("9"), true),
+            (V::Decimal("1.50"), Eq, number("1.5"), true),
+            (V::UInt(u64::MAX), Eq, number("18446744073709551615"), true),
+            (V::Int(i64::MAX), Lt, number("9223372036854775808"), true),
+            (V::Float64(f64::NAN), Gt, number("1"), true),
+            (V::Text("10"), Eq, number("10"), true),
+            (V::Text("10"), Lt, text("9"), true),
+            (V::Date(0), Eq, text("1970-01-01"), true),
+            (V::Date(0), Lt, text("1970-01-01T00:00:01"), true),
+            (V::TimestampTz(0), Eq, text("1970-01-01T01:00:00+01:00"), true),
+            (V::Uuid(uuid_bytes), Eq, text(&uuid.to_uppercase()), true),
+            (V::Uuid(uuid_bytes), Eq, text("0000000a000000000000000000000000"), true),
+            (V::Bool(true), Eq, text("true"), true),
+            (V::Enum("open"), StartsWith, text("op"), true),
+            (V::Text("a%b"), Contains, text("%"), true),
+            (V::Int(1), Eq, text("one"), false),
+            (V::Int(1), Ne, text("one"), true),
+            (V::Date(0), Gt, text("yesterday"), false),
+        ] {
+            assert_eq!(operator.matches(value, std::slice::from_ref(&literal)), wanted, "{value:?} {literal:?}");
+        }
+    }
+
+    #[test]
+    fn null_matches_only_what_asks_for_it() {
+        use Operator::*;
+        for operator in [Eq, Ne, In, Nin, Gt, Gte, Lt, Lte, StartsWith, Contains] {
+            assert!(!operator.matches(ValueRef::Null, &[text("a")]), "{operator:?}");
+        }
+        assert!(Eq.matches(ValueRef::Null, &[Literal::Null]));
+        assert!(Ne.matches(ValueRef::Int(1), &[Literal::Null]));
+        assert!(In.matches(ValueRef::Missing, &[text("a"), Literal::Null]));
+        assert!(Exists.matches(ValueRef::Null, &[Literal::Bool(false)]));
+        assert!(!Exists.matches(ValueRef::Int(1), &[Literal::Bool(false)]));
+        for (_, operator) in Operator::ALL {
+            assert_eq!(Operator::from_word(operator.word()), Some(operator));
+            assert_eq!(operator.matches(ValueRef::Int(1), &[]), operator == Nin);
         }
     }
 }
