@@ -97,7 +97,7 @@ pub struct InvalidDecimal;
 pub struct DecimalSum {
     unscaled: i128,
     scale: u32,
-    /// Set once the sum no longer fits; then `unscaled` is unused.
+    /// Set once the sum no longer fits; then `unscaled` is unused, and `scale` is still that of the result.
     wide: Option<Box<BigDecimal>>,
     special: Special,
     count: u64,
@@ -137,7 +137,12 @@ impl DecimalSum {
             let scale = text.find('.').map_or(0, |at| text.len() - at - 1);
             match parse_unscaled(text).zip(u32::try_from(scale).ok()) {
                 Some((unscaled, scale)) => self.add_scaled(unscaled, scale),
-                None => self.widen_and_add(&text.parse().map_err(|_| InvalidDecimal)?),
+                // Only plain notation: `1e999999999` is short to read and long to write out.
+                None if !is_decimal(text) => return Err(InvalidDecimal),
+                None => {
+                    let scale = u32::try_from(scale).map_err(|_| InvalidDecimal)?;
+                    self.widen_and_add(&text.parse().map_err(|_| InvalidDecimal)?, scale);
+                }
             }
         }
         self.count += 1;
@@ -156,13 +161,16 @@ impl DecimalSum {
                 return;
             }
         }
-        self.widen_and_add(&BigDecimal::new(unscaled.into(), i64::from(scale)));
+        self.widen_and_add(&BigDecimal::new(unscaled.into(), i64::from(scale)), scale);
     }
 
-    fn widen_and_add(&mut self, n: &BigDecimal) {
-        let (unscaled, scale) = (self.unscaled, self.scale);
-        let wide = self.wide.get_or_insert_with(|| Box::new(BigDecimal::new(unscaled.into(), i64::from(scale))));
+    fn widen_and_add(&mut self, n: &BigDecimal, scale: u32) {
+        let (unscaled, own) = (self.unscaled, self.scale);
+        let wide = self.wide.get_or_insert_with(|| Box::new(BigDecimal::new(unscaled.into(), i64::from(own))));
         **wide += n;
+        // Kept beside the sum, because arithmetic with a zero may drop zeros behind the point, and then the text would
+        // depend on the order of adding.
+        self.scale = own.max(scale);
     }
 
     /// How many numbers were added.
@@ -177,7 +185,7 @@ impl DecimalSum {
             Special::Infinity => "Infinity".into(),
             Special::NegativeInfinity => "-Infinity".into(),
             Special::None => match &self.wide {
-                Some(wide) => wide.to_plain_string(),
+                Some(wide) => wide.with_scale(i64::from(self.scale)).to_plain_string(),
                 None => plain_text(self.unscaled, self.scale),
             },
         }
@@ -195,7 +203,7 @@ impl DecimalSum {
             Some(wide) => (**wide).clone(),
             None => BigDecimal::new(self.unscaled.into(), i64::from(self.scale)),
         };
-        let scale = sum.fractional_digit_count().max(6);
+        let scale = i64::from(self.scale.max(6));
         let (unscaled, _) = sum.with_scale(scale).into_bigint_and_exponent();
         let count = BigInt::from(self.count);
         let (quotient, remainder) = (&unscaled / &count, &unscaled % &count);

@@ -1,5 +1,7 @@
 //! Values as canonical JSON: the bytes of documents, and the values inside Debezium's envelope.
 
+use std::iter::Peekable;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -113,14 +115,18 @@ pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
 
 fn write_array(out: &mut Vec<u8>, array: ArrayRef<'_>) {
     let dimensions = array.dimensions();
-    let mut cells = array.cells();
+    let mut cells = array.cells().peekable();
     write_level(out, &dimensions, &mut cells);
 }
 
-fn write_level<'a>(out: &mut Vec<u8>, dimensions: &[u32], cells: &mut impl Iterator<Item = ValueRef<'a>>) {
+fn write_level<'a>(out: &mut Vec<u8>, dimensions: &[u32], cells: &mut Peekable<impl Iterator<Item = ValueRef<'a>>>) {
     out.push(b'[');
     if let Some((length, inner)) = dimensions.split_first() {
         for at in 0..*length {
+            // Torn bytes may promise more than they hold: what is not there is not written.
+            if cells.peek().is_none() {
+                break;
+            }
             if at > 0 {
                 out.push(b',');
             }

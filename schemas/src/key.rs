@@ -13,10 +13,13 @@ const NULL: u8 = 0x05;
 const BOOL: u8 = 0x10;
 const NUMBER: u8 = 0x20;
 const TIME: u8 = 0x30;
+const TIME_TZ: u8 = 0x34;
 const INSTANT: u8 = 0x38;
 const TEXT: u8 = 0x40;
 const BYTES: u8 = 0x48;
 const ARRAY: u8 = 0x50;
+
+const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 // Second byte of a number.
 const NEGATIVE_INFINITY: u8 = 0x01;
@@ -25,6 +28,11 @@ const ZERO: u8 = 0x03;
 const POSITIVE: u8 = 0x04;
 const INFINITY: u8 = 0x05;
 const NAN: u8 = 0x06;
+
+// Third byte of a number: its exponent in one byte, or where the exponent in three bytes begins.
+const EXPONENT_LOW: u8 = 0x00;
+const EXPONENT_HIGH: u8 = 0xff;
+const EXPONENT_BIAS: i64 = 0x40;
 
 /// Appends the key form of one value. Missing is written as null.
 pub fn write(out: &mut Vec<u8>, value: ValueRef<'_>) {
@@ -36,18 +44,16 @@ pub fn write(out: &mut Vec<u8>, value: ValueRef<'_>) {
         ValueRef::Decimal(text) => write_decimal(out, text),
         ValueRef::Float32(n) => write_float(out, f64::from(n), || n.to_string()),
         ValueRef::Float64(n) => write_float(out, n, || n.to_string()),
-        ValueRef::Date(days) => {
-            let micros = match days {
-                i32::MAX => i64::MAX,
-                i32::MIN => i64::MIN,
-                days => i64::from(days) * 86_400_000_000,
-            };
-            write_micros(out, INSTANT, micros);
+        ValueRef::Date(days) => write_instant(out, days, 0),
+        ValueRef::Timestamp(i64::MAX) | ValueRef::TimestampTz(i64::MAX) => write_instant(out, i32::MAX, 0),
+        ValueRef::Timestamp(i64::MIN) | ValueRef::TimestampTz(i64::MIN) => write_instant(out, i32::MIN, 0),
+        ValueRef::Timestamp(micros) | ValueRef::TimestampTz(micros) => {
+            // 64 bits of microseconds are some 106 million days to either side.
+            write_instant(out, micros.div_euclid(MICROS_PER_DAY) as i32, micros.rem_euclid(MICROS_PER_DAY));
         }
-        ValueRef::Timestamp(micros) | ValueRef::TimestampTz(micros) => write_micros(out, INSTANT, micros),
         ValueRef::Time(micros) => write_micros(out, TIME, micros),
         ValueRef::TimeTz(micros, zone) => {
-            write_micros(out, TIME, micros - i64::from(zone) * 1_000_000);
+            write_micros(out, TIME_TZ, micros.saturating_sub(i64::from(zone) * 1_000_000));
             out.extend_from_slice(&(zone as u32 ^ 1 << 31).to_be_bytes());
         }
         ValueRef::Interval(interval) => {
@@ -64,7 +70,10 @@ pub fn write(out: &mut Vec<u8>, value: ValueRef<'_>) {
                 out.push(1);
                 write(out, cell);
             }
-            out.push(0);
+            // Cells decide, then dimensions: {1,2} and {{1},{2}} differ.
+            let dimensions = array.dimensions();
+            out.extend_from_slice(&[0, dimensions.len() as u8]);
+            dimensions.iter().for_each(|length| out.extend_from_slice(&length.to_be_bytes()));
         }
     }
 }
@@ -92,11 +101,19 @@ fn part_len(key: &[u8]) -> Option<usize> {
         NULL => 1,
         BOOL => 2,
         NUMBER => match *key.get(1)? {
-            POSITIVE => 4 + memchr::memchr(0, key.get(4..)?)? + 1,
-            NEGATIVE => 4 + memchr::memchr(0xff, key.get(4..)?)? + 1,
+            sign @ (POSITIVE | NEGATIVE) => {
+                let flip = if sign == NEGATIVE { 0xff } else { 0 };
+                let digits = match *key.get(2)? ^ flip {
+                    EXPONENT_LOW | EXPONENT_HIGH => 6,
+                    _ => 3,
+                };
+                digits + memchr::memchr(flip, key.get(digits..)?)? + 1
+            }
             _ => 2,
         },
-        TIME | INSTANT => 9,
+        TIME => 9,
+        INSTANT => 10,
+        TIME_TZ => 13,
         TEXT | BYTES => {
             let mut at = 1;
             loop {
@@ -110,12 +127,20 @@ fn part_len(key: &[u8]) -> Option<usize> {
         ARRAY => {
             let mut at = 1;
             while *key.get(at)? == 1 {
-                at += 1 + part_len(&key[at + 1..])?;
+                let cell = key.get(at + 1..).filter(|cell| cell.first() != Some(&ARRAY))?;
+                at += 1 + part_len(cell)?;
             }
-            at + 1
+            at + 2 + 4 * usize::from(*key.get(at + 1)?)
         }
         _ => return None,
     })
+}
+
+/// Day, then microseconds of the day: dates reach further than microseconds in 64 bits do.
+fn write_instant(out: &mut Vec<u8>, day: i32, micros_of_day: i64) {
+    out.push(INSTANT);
+    out.extend_from_slice(&(day as u32 ^ 1 << 31).to_be_bytes());
+    out.extend_from_slice(&micros_of_day.to_be_bytes()[3..]);
 }
 
 fn write_micros(out: &mut Vec<u8>, tag: u8, micros: i64) {
@@ -143,6 +168,10 @@ fn write_integer(out: &mut Vec<u8>, negative: bool, magnitude: u64) {
 }
 
 fn write_decimal(out: &mut Vec<u8>, text: &str) {
+    if !decimal::is_decimal(text) {
+        // Torn bytes: it has no value, and some key must be made of it.
+        return write_text(out, TEXT, text.as_bytes());
+    }
     match decimal::classify(text) {
         Class::NegativeInfinity => out.extend_from_slice(&[NUMBER, NEGATIVE_INFINITY]),
         Class::Infinity => out.extend_from_slice(&[NUMBER, INFINITY]),
@@ -175,10 +204,17 @@ fn write_number(out: &mut Vec<u8>, negative: bool, whole: &[u8], fraction: &[u8]
     let skipped_pairs =
         if whole.is_empty() { fraction.iter().take_while(|digit| **digit == b'0').count() / 2 } else { 0 };
     let exponent = if whole.is_empty() { -(skipped_pairs as i64) } else { whole.len().div_ceil(2) as i64 };
-    // PostgreSQL's numeric has at most 131,072 digits before and 16,383 after the point: the pairs fit 16 bits.
-    let biased = (exponent + 0x4000).clamp(0, 0xffff) as u16;
-    let exponent_bytes = biased.to_be_bytes();
-    out.extend_from_slice(&[exponent_bytes[0] ^ flip, exponent_bytes[1] ^ flip]);
+    // Numbers of everyday size have it in one byte. PostgreSQL's numeric goes to 131,072 digits before and 16,383 after
+    // the point; three bytes hold far more.
+    let biased = exponent + EXPONENT_BIAS;
+    if (1..i64::from(EXPONENT_HIGH)).contains(&biased) {
+        out.push(biased as u8 ^ flip);
+    } else {
+        let escape = if biased < 1 { EXPONENT_LOW } else { EXPONENT_HIGH };
+        let wide = (exponent + 0x80_0000).clamp(0, 0xff_ffff) as u32;
+        out.push(escape ^ flip);
+        out.extend(wide.to_be_bytes()[1..].iter().map(|byte| byte ^ flip));
+    }
 
     let digit = |b: u8| b - b'0';
     let start = out.len();

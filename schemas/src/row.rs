@@ -1,7 +1,7 @@
 //! One row as bytes: its cells in the order of its schema, each a tag and a payload. The bytes the connector writes are
 //! the bytes the log keeps and the store keeps; nobody in between takes them apart.
 
-use crate::value::{ArrayRef, ArrayValue, Interval, Value, ValueRef};
+use crate::value::{ARRAY_DIMENSIONS_MAX, ArrayRef, ArrayValue, Interval, Value, ValueRef};
 use crate::varint;
 
 mod tag {
@@ -28,8 +28,9 @@ mod tag {
     pub(super) const ARRAY: u8 = 20;
 }
 
-/// A row borrowed from bytes. Columns past the end are [`ValueRef::Missing`], and so is everything behind a cell that
-/// cannot be read: bytes from outside are checked once with [`RowRef::is_well_formed`] where they come in.
+/// A row borrowed from bytes. Columns past the end are [`ValueRef::Missing`], and so are a cell that cannot be read and,
+/// if its end cannot be found, everything behind it: bytes from outside are checked once with
+/// [`RowRef::is_well_formed`] where they come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RowRef<'a>(pub &'a [u8]);
 
@@ -37,7 +38,22 @@ impl<'a> RowRef<'a> {
     /// The cells in column order.
     pub fn cells(self) -> impl Iterator<Item = ValueRef<'a>> {
         let mut rest = self.0;
-        std::iter::from_fn(move || if rest.is_empty() { None } else { read_cell(&mut rest) })
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let start = rest;
+            if let Some(value) = read_cell(&mut rest) {
+                return Some(value);
+            }
+            // Its content cannot be read; where it ends is known all the same, or nothing behind it is.
+            rest = start;
+            if skip_cell(&mut rest).is_none() {
+                rest = &[];
+                return None;
+            }
+            Some(ValueRef::Missing)
+        })
     }
 
     /// The cell of column `at`; costs a walk over the cells before it.
@@ -59,16 +75,26 @@ impl<'a> RowRef<'a> {
                 return None;
             }
             let start = rest;
-            skip_cell(&mut rest)?;
+            if skip_cell(&mut rest).is_none() {
+                rest = &[];
+                return None;
+            }
             Some(&start[..start.len() - rest.len()])
         })
     }
 
-    /// Whether the bytes are exactly `columns` readable cells.
+    /// Whether the bytes are exactly `columns` readable cells, decimals are such and arrays have the cells that their
+    /// dimensions promise.
     pub fn is_well_formed(self, columns: usize) -> bool {
         let mut rest = self.0;
         for _ in 0..columns {
-            if read_cell(&mut rest).is_none() {
+            let sound = match read_cell(&mut rest) {
+                Some(ValueRef::Decimal(text)) => crate::is_decimal(text),
+                Some(ValueRef::Array(array)) => array.is_well_formed(),
+                Some(_) => true,
+                None => false,
+            };
+            if !sound {
                 return false;
             }
         }
@@ -278,26 +304,42 @@ fn skip_cell(rest: &mut &[u8]) -> Option<()> {
     Some(())
 }
 
+/// Takes the dimensions off the front of an array's bytes.
+fn read_dimensions(rest: &mut &[u8]) -> Option<Vec<u32>> {
+    let count = usize::try_from(varint::read(rest)?).ok().filter(|count| *count <= ARRAY_DIMENSIONS_MAX)?;
+    (0..count).map(|_| u32::try_from(varint::read(rest)?).ok()).collect()
+}
+
 impl<'a> ArrayRef<'a> {
     /// Length of each level, outermost first; empty for an empty array.
     pub fn dimensions(self) -> Vec<u32> {
         self.split().0
     }
 
-    /// The cells in row-major order.
+    /// The cells in row-major order. An array is never a cell of an array: where bytes say so, they are not read.
     pub fn cells(self) -> impl Iterator<Item = ValueRef<'a>> {
-        RowRef(self.split().1).cells()
+        let (_, cells) = self.split();
+        RowRef(cells).cells().take_while(|cell| !matches!(cell, ValueRef::Array(_)))
     }
 
     fn split(self) -> (Vec<u32>, &'a [u8]) {
         let mut rest = self.bytes;
-        let mut dimensions = Vec::new();
-        for _ in 0..varint::read(&mut rest).unwrap_or(0) {
-            match varint::read(&mut rest).and_then(|n| u32::try_from(n).ok()) {
-                Some(length) => dimensions.push(length),
-                None => return (Vec::new(), &[]),
+        read_dimensions(&mut rest).map_or((Vec::new(), &[]), |dimensions| (dimensions, rest))
+    }
+
+    fn is_well_formed(self) -> bool {
+        let mut rest = self.bytes;
+        let Some(dimensions) = read_dimensions(&mut rest) else { return false };
+        let empty = u64::from(!dimensions.is_empty());
+        let promised = dimensions.iter().try_fold(empty, |n, len| n.checked_mul(u64::from(*len)));
+        let mut count = 0;
+        while !rest.is_empty() {
+            match read_cell(&mut rest) {
+                None | Some(ValueRef::Array(_)) => return false,
+                Some(ValueRef::Decimal(text)) if !crate::is_decimal(text) => return false,
+                Some(_) => count += 1,
             }
         }
-        (dimensions, rest)
+        promised == Some(count)
     }
 }

@@ -165,7 +165,7 @@ impl TableSchema {
                 0 => None,
                 n => Some(u16::try_from(n - 1).ok()?),
             };
-            columns.push(Column { name, source_type, key_ordinal, kind: ColumnType::read(bytes)? });
+            columns.push(Column { name, source_type, key_ordinal, kind: ColumnType::read(bytes, 0)? });
         }
         bytes.is_empty().then_some(Self { table, columns })
     }
@@ -201,7 +201,7 @@ impl ColumnType {
         }
     }
 
-    fn read(bytes: &mut &[u8]) -> Option<Self> {
+    fn read(bytes: &mut &[u8], depth: u8) -> Option<Self> {
         Some(match varint::take(bytes, 1)?[0] {
             1 => Self::Bool,
             2 => Self::Int32,
@@ -221,7 +221,8 @@ impl ColumnType {
             16 => Self::Uuid,
             17 => Self::Json,
             18 => Self::Enum,
-            19 => Self::Array(Box::new(Self::read(bytes)?)),
+            // An array's type says nothing of its dimensions, so arrays of arrays hardly occur; torn bytes may say so.
+            19 if depth < 16 => Self::Array(Box::new(Self::read(bytes, depth + 1)?)),
             20 => Self::Other,
             _ => return None,
         })

@@ -92,14 +92,19 @@ fn format_date(out: &mut String, days: i64) {
     push_digits(out, day, 2);
 }
 
+/// MySQL's times go below zero: the sign then stands before all.
 fn format_time(out: &mut String, micros: i64) {
-    let seconds = micros.div_euclid(MICROS_PER_SECOND);
+    if micros < 0 {
+        out.push('-');
+    }
+    let magnitude = micros.unsigned_abs();
+    let seconds = (magnitude / 1_000_000) as i64;
     push_digits(out, seconds / 3600, 2);
     out.push(':');
     push_digits(out, seconds / 60 % 60, 2);
     out.push(':');
     push_digits(out, seconds % 60, 2);
-    push_fraction(out, micros.rem_euclid(MICROS_PER_SECOND));
+    push_fraction(out, (magnitude % 1_000_000) as i64);
 }
 
 fn push_fraction(out: &mut String, micros: i64) {
@@ -211,7 +216,11 @@ fn date_part(text: &mut &str, bc: bool) -> Option<i64> {
 }
 
 fn time_part(text: &mut &str) -> Option<i64> {
-    let hours = digits(text, 2, 3)?;
+    let negative = text.starts_with('-');
+    if negative {
+        *text = &text[1..];
+    }
+    let hours = digits(text, 2, 10)?;
     expect(text, ':')?;
     let minutes = digits(text, 2, 2)?;
     let seconds = match text.strip_prefix(':') {
@@ -231,7 +240,13 @@ fn time_part(text: &mut &str) -> Option<i64> {
         micros = fraction.parse::<i64>().ok()? * 10i64.pow(6 - count as u32);
         *text = after;
     }
-    (minutes < 60 && seconds <= 60).then(|| (hours * 3600 + minutes * 60 + seconds) * MICROS_PER_SECOND + micros)
+    if minutes >= 60 || seconds > 60 {
+        return None;
+    }
+    // Summed with its sign and in 128 bits, so that the smallest of all times can be read too.
+    let sign = if negative { -1 } else { 1 };
+    let seconds = i128::from(hours * 3600 + minutes * 60 + seconds);
+    i64::try_from(sign * (seconds * i128::from(MICROS_PER_SECOND) + i128::from(micros))).ok()
 }
 
 /// Offset in seconds east of UTC.
@@ -264,7 +279,7 @@ fn without_era(text: &str) -> (&str, bool) {
     }
 }
 
-/// Days since 1970-01-01; `infinity` is `i32::MAX`.
+/// Days since 1970-01-01; `infinity` is `i32::MAX`, and the date that would be that number is refused.
 pub fn parse_date(text: &str) -> Option<i32> {
     match text {
         "infinity" => return Some(i32::MAX),
@@ -272,11 +287,11 @@ pub fn parse_date(text: &str) -> Option<i32> {
         _ => {}
     }
     let (mut text, bc) = without_era(text);
-    let days = date_part(&mut text, bc)?;
-    text.is_empty().then_some(i32::try_from(days).ok()?)
+    let days = i32::try_from(date_part(&mut text, bc)?).ok()?;
+    (text.is_empty() && days != i32::MAX && days != i32::MIN).then_some(days)
 }
 
-/// Microseconds since midnight; hours above 24 are allowed as MySQL has them, but not below zero.
+/// Microseconds since midnight; hours above 24 and times below zero are allowed, as MySQL has them.
 pub fn parse_time(mut text: &str) -> Option<i64> {
     let micros = time_part(&mut text)?;
     text.is_empty().then_some(micros)
@@ -289,13 +304,21 @@ pub fn parse_time_tz(mut text: &str) -> Option<(i64, i32)> {
     text.is_empty().then_some((micros, zone))
 }
 
-fn date_and_time(text: &mut &str, bc: bool) -> Option<i64> {
-    let days = date_part(text, bc)?;
+/// Takes a date, or a date and a time of that day, off the front. In 128 bits, because the first day of the range begins
+/// before the range does.
+fn date_and_time(text: &mut &str, bc: bool) -> Option<i128> {
+    let midnight = i128::from(date_part(text, bc)?) * i128::from(MICROS_PER_DAY);
     if text.is_empty() {
-        return days.checked_mul(MICROS_PER_DAY);
+        return Some(midnight);
     }
     *text = text.strip_prefix(['T', ' '])?;
-    days.checked_mul(MICROS_PER_DAY)?.checked_add(time_part(text)?)
+    let time = time_part(text).filter(|time| (0..=MICROS_PER_DAY).contains(time))?;
+    Some(midnight + i128::from(time))
+}
+
+/// Microseconds of a finite instant.
+fn finite(micros: i128) -> Option<i64> {
+    i64::try_from(micros).ok().filter(|micros| *micros != i64::MAX && *micros != i64::MIN)
 }
 
 fn infinite(text: &str) -> Option<i64> {
@@ -313,7 +336,7 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
     }
     let (mut text, bc) = without_era(text);
     let micros = date_and_time(&mut text, bc)?;
-    text.is_empty().then_some(micros)
+    if text.is_empty() { finite(micros) } else { None }
 }
 
 /// Microseconds since 1970-01-01T00:00:00Z; a text without zone is taken as UTC.
@@ -324,7 +347,7 @@ pub fn parse_timestamp_tz(text: &str) -> Option<i64> {
     let (mut text, bc) = without_era(text);
     let micros = date_and_time(&mut text, bc)?;
     let zone = if text.is_empty() { 0 } else { zone_part(&mut text)? };
-    text.is_empty().then_some(micros.checked_sub(i64::from(zone) * MICROS_PER_SECOND)?)
+    if text.is_empty() { finite(micros - i128::from(zone) * i128::from(MICROS_PER_SECOND)) } else { None }
 }
 
 /// An ISO 8601 duration, as PostgreSQL writes it with `intervalstyle = iso_8601`.
@@ -356,7 +379,7 @@ pub fn parse_interval(text: &str) -> Option<Interval> {
             (true, 'S') => {
                 let negative = number.starts_with('-');
                 let (seconds, fraction) = number.split_once('.').unwrap_or((number, ""));
-                if fraction.len() > 6 {
+                if fraction.len() > 6 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
                     return None;
                 }
                 let seconds = seconds.parse::<i64>().ok()?.checked_mul(MICROS_PER_SECOND)?;

@@ -121,6 +121,9 @@ pub struct ArrayValue {
     pub cells: Vec<Value>,
 }
 
+/// Levels an array can have; PostgreSQL allows 6. An array inside an array is a level, not a cell.
+pub(crate) const ARRAY_DIMENSIONS_MAX: usize = 16;
+
 /// A text that is not a value of the wanted type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}")]
@@ -143,6 +146,8 @@ impl<'a> ValueRef<'a> {
             (Self::Int(a), ValueRef::Int(b)) => a.cmp(b),
             (Self::Text(a), ValueRef::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
             (Self::Decimal(a), ValueRef::Decimal(b)) => compare_decimals(a, b),
+            (Self::Date(a), ValueRef::Date(b)) => a.cmp(b),
+            (Self::Timestamp(a), ValueRef::Timestamp(b)) | (Self::TimestampTz(a), ValueRef::TimestampTz(b)) => a.cmp(b),
             (a, b) => {
                 let (mut left, mut right) = (Vec::new(), Vec::new());
                 crate::key::write(&mut left, *a);
@@ -203,8 +208,15 @@ impl Value {
             }
             ColumnType::Decimal if is_decimal(text) => Self::Decimal(text.into()),
             ColumnType::Decimal => return Err(expected("a decimal such as -12.50")),
-            ColumnType::Float32 => Self::Float32(text.parse().map_err(|_| expected("a number such as 1.5"))?),
-            ColumnType::Float64 => Self::Float64(text.parse().map_err(|_| expected("a number such as 1.5"))?),
+            // A number too large for the type reads as infinite, which nobody wrote.
+            ColumnType::Float32 => match text.parse() {
+                Ok(n) if f32::is_finite(n) || !has_digits(text) => Self::Float32(n),
+                _ => return Err(expected("a number such as 1.5, in the range of the type")),
+            },
+            ColumnType::Float64 => match text.parse() {
+                Ok(n) if f64::is_finite(n) || !has_digits(text) => Self::Float64(n),
+                _ => return Err(expected("a number such as 1.5, in the range of the type")),
+            },
             ColumnType::Text => Self::Text(text.into()),
             ColumnType::Other => Self::Text(text.into()),
             ColumnType::Enum => Self::Enum(text.into()),
@@ -273,6 +285,10 @@ impl Value {
             Self::Array(_) => return None,
         })
     }
+}
+
+fn has_digits(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_digit())
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
