@@ -1,0 +1,31 @@
+//! The change event in Debezium's JSON envelope, for logs that others read too. One block is our own, `x`, which
+//! Debezium's consumers ignore and which makes the way back exact:
+//!
+//! ```json
+//! {"op":"u","before":null,"after":{"id":7,"amount":"19.90"},"ts_ms":1767225600000,
+//!  "source":{"version":"1","connector":"postgresql","name":"billing","db":"erp","schema":"public","table":"invoices",
+//!            "ts_ms":1767225600000,"ts_us":1767225600000000,"snapshot":"false","txId":571,"lsn":53195829},
+//!  "transaction":{"id":"571:53195829","total_order":3,"data_collection_order":3},
+//!  "x":{"v":1,"epoch":4,"pos":"00000000032BB435/00000003","tx_last":false,"key":{"id":7},"missing":["note"],
+//!       "schema":"9f86d081884c7d65"}}
+//! ```
+//!
+//! * `x.pos` is commit position and ordinal; with `x.epoch` it is the source's total order.
+//! * `x.missing` names the columns the source did not send; they are absent from `after`. In `before` every absent
+//!   column is a missing one, and `x.key_only` says that there are only those of the key.
+//! * `x.key_bytes` (base64) stands only where the record's key is not made of the schema's key columns.
+//! * `x.schema` is the [fingerprint](SchemaFingerprint) of the columns the event was written with. A schema event
+//!   (`op` `s`) has them whole in `x.columns`.
+//! * A changed key travels as a delete and a create, so nothing like an old key is needed. `data_collection_order` rises
+//!   but has gaps.
+//!
+//! JSON does not tell a decimal from a text: the schema does, and what it cannot tell is refused when written.
+
+mod read;
+mod write;
+
+pub use read::{OwnedEvent, from_json, schema_of};
+pub use write::{SourceInfo, key_to_json, to_json};
+
+#[cfg(doc)]
+use crate::SchemaFingerprint;

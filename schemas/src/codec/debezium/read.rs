@@ -1,0 +1,195 @@
+//! JSON to binary event.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::codec::{CodecError, cell};
+use crate::{
+    Column, EventHeader, EventRef, Op, RowBuilder, SchemaFingerprint, SourcePosition, TableId, TableSchema, Value,
+    WriteRow,
+};
+
+/// An event that owns its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedEvent {
+    /// Key of its record, in the form of [`crate::key`].
+    pub key: Vec<u8>,
+    /// The columns its rows are written with.
+    pub schema: TableSchema,
+    /// The event in the form of [`EventRef::encode`].
+    pub bytes: Vec<u8>,
+}
+
+impl OwnedEvent {
+    /// The event.
+    pub fn event(&self) -> EventRef<'_> {
+        EventRef::decode(&self.bytes).expect("the bytes were encoded by from_json")
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    op: char,
+    #[serde(borrow)]
+    before: Option<&'a RawValue>,
+    #[serde(borrow)]
+    after: Option<&'a RawValue>,
+    source: Source,
+    #[serde(borrow)]
+    x: Option<X<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Source {
+    name: String,
+    schema: String,
+    table: String,
+    #[serde(default)]
+    ts_us: i64,
+    #[serde(default, rename = "txId")]
+    transaction: u64,
+}
+
+#[derive(Deserialize)]
+struct X<'a> {
+    v: u32,
+    epoch: u32,
+    pos: String,
+    #[serde(default)]
+    tx_last: bool,
+    #[serde(default)]
+    key_only: bool,
+    #[serde(borrow)]
+    key: Option<&'a RawValue>,
+    key_bytes: Option<String>,
+    schema: Option<String>,
+    columns: Option<Vec<Column>>,
+}
+
+type Image<'a> = BTreeMap<String, &'a RawValue>;
+
+/// The fingerprint of the schema an event was written with, to find the one to read it with.
+pub fn schema_of(value: &[u8]) -> Result<SchemaFingerprint, CodecError> {
+    let envelope: Envelope<'_> = serde_json::from_slice(value)?;
+    envelope.x.as_ref().and_then(fingerprint).ok_or(CodecError::Envelope { reason: "it names no schema" })
+}
+
+fn fingerprint(x: &X<'_>) -> Option<SchemaFingerprint> {
+    u64::from_str_radix(x.schema.as_deref()?, 16).ok().map(SchemaFingerprint)
+}
+
+/// Reads an event written by [`super::to_json`].
+///
+/// `schema` must be the one it was written with (see [`schema_of`]): then the event is exactly the one that was written.
+/// Only a schema event (`op` `s`), which brings its own, can be read without: JSON does not tell a decimal from a text.
+///
+/// # Errors
+///
+/// Text that is not such an event, a schema that is another one, and cells that are not of their column's type. Events of
+/// Debezium's own connectors have no block `x`, hence no total order, and are refused.
+pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEvent, CodecError> {
+    let mut envelope: Envelope<'_> = serde_json::from_slice(value)?;
+    let not_ours = |reason| CodecError::Envelope { reason };
+    let x =
+        envelope.x.take().ok_or(not_ours("block `x` is missing: another producer wrote it, so it has no position"))?;
+    if x.v != 1 {
+        return Err(not_ours("written by a version of Headwater that this one does not know"));
+    }
+    let before = image(envelope.before)?;
+    let after = image(envelope.after)?;
+    let key = image(x.key)?;
+
+    let schema = match schema {
+        Some(schema) => {
+            if fingerprint(&x).is_some_and(|written| written != schema.fingerprint()) {
+                return Err(not_ours("it was written with other columns than the schema it is read with"));
+            }
+            schema.clone()
+        }
+        None => {
+            let Source { name, schema, table, .. } = &envelope.source;
+            let table = TableId::new(name.as_str(), schema.as_str(), table.as_str());
+            let columns = x.columns.ok_or(not_ours("only schema events can be read without their schema"))?;
+            TableSchema { table, columns }
+        }
+    };
+
+    let mut position = x.pos.split('/').map(|part| u64::from_str_radix(part, 16).ok());
+    let (Some(Some(commit)), Some(Some(ordinal)), None) = (position.next(), position.next(), position.next()) else {
+        return Err(not_ours("`x.pos` is not a position"));
+    };
+    let ordinal = u32::try_from(ordinal).map_err(|_| not_ours("`x.pos` is not a position"))?;
+    let header = EventHeader {
+        op: Op::from_letter(envelope.op).ok_or(not_ours("unknown operation"))?,
+        position: SourcePosition { epoch: x.epoch, commit, ordinal },
+        transaction: envelope.source.transaction,
+        committed_at_micros: envelope.source.ts_us,
+        last_in_transaction: x.tx_last,
+        before_is_key_only: x.key_only,
+    };
+
+    let before = before.map(|image| row(&image, &schema)).transpose()?;
+    let after = after.map(|image| row(&image, &schema)).transpose()?;
+    let key = match &x.key_bytes {
+        Some(bytes) => STANDARD.decode(bytes).map_err(|_| not_ours("`x.key_bytes` is not base64"))?,
+        None => key_bytes(key.as_ref(), &schema)?,
+    };
+
+    let copy = |row: Option<Vec<u8>>| row.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(&row));
+    let (mut before, mut after) = (copy(before), copy(after));
+    let mut bytes = Vec::new();
+    header.encode(
+        &mut bytes,
+        before.as_mut().map(|write| write as WriteRow<'_>),
+        after.as_mut().map(|write| write as WriteRow<'_>),
+    );
+    Ok(OwnedEvent { key, schema, bytes })
+}
+
+fn image(raw: Option<&RawValue>) -> Result<Option<Image<'_>>, serde_json::Error> {
+    raw.map(|raw| serde_json::from_str(raw.get())).transpose()
+}
+
+fn row(image: &Image<'_>, schema: &TableSchema) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::new();
+    let mut row = RowBuilder::new(&mut bytes);
+    let mut known = 0;
+    for column in &schema.columns {
+        let value = match image.get(&*column.name) {
+            Some(raw) => {
+                known += 1;
+                cell(raw, column, schema)?
+            }
+            None => Value::Missing,
+        };
+        row.push_value(&value);
+    }
+    if known != image.len() {
+        return Err(CodecError::Envelope { reason: "it has a column that its schema does not have" });
+    }
+    Ok(bytes)
+}
+
+fn key_bytes(key: Option<&Image<'_>>, schema: &TableSchema) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::new();
+    let Some(key) = key else { return Ok(bytes) };
+    for at in schema.key_columns() {
+        let column = &schema.columns[at];
+        let raw = key.get(&*column.name).ok_or(CodecError::Envelope { reason: "`x.key` lacks a column of the key" })?;
+        let mut scratch = Vec::new();
+        crate::key::write(&mut bytes, cell(raw, column, schema)?.as_ref(&mut scratch));
+    }
+    Ok(bytes)
+}
+
+fn cell(raw: &RawValue, column: &Column, schema: &TableSchema) -> Result<Value, CodecError> {
+    cell::read(raw.get(), &column.kind).map_err(|reason| CodecError::Cell {
+        table: schema.table.clone(),
+        column: column.name.to_string(),
+        reason,
+    })
+}
