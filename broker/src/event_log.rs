@@ -40,14 +40,16 @@ pub struct TopicSpec {
 }
 
 /// Which records a topic may lose. Limits are lower bounds of what stays: an engine removes whole batches, later rather
-/// than sooner.
+/// than sooner, and may keep what a consumer group that commits offsets has not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Records older than this may go; `None` keeps them for ever.
     pub age_max: Option<Duration>,
     /// Oldest records may go while a partition is larger than this; `None` keeps any size.
     pub bytes_max: Option<u64>,
-    /// Of several records with one key only the last must stay.
+    /// Of several records with one key only the last must stay; `bytes_max` does not apply, and `age_max` only to
+    /// tombstones, which may go at that age (`None`: never). Offsets stay as they are: there are gaps, also at the low
+    /// watermark.
     pub compact: bool,
 }
 

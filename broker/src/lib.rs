@@ -6,6 +6,8 @@
 //! [`FetchedBatch`] (the same bytes).
 
 mod batch;
+#[cfg(feature = "test-util")]
+pub mod contract;
 pub mod embedded;
 mod error;
 mod event_log;

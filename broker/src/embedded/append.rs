@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use heed::RwTxn;
 
 use super::core::Core;
-use super::tables::{BATCH_HEADER, BatchRow, PartitionId, PartitionRow, ProducerRow, TopicRow, batch_key, group_key};
+use super::tables::{
+    BATCH_HEADER, BatchRow, PartitionId, PartitionRow, ProducerRow, StoredBatch, TopicRow, batch_key, group_key,
+    offset_of, partition_of,
+};
 use super::writer::{Append, PreludeNumbers};
 use crate::{Error, Offset, TopicPartition, TopicSpec};
 
@@ -40,8 +44,8 @@ impl From<heed::Error> for Failure {
 
 /// A write transaction and what is known in memory once it is committed.
 pub(super) struct Transaction<'a> {
-    core: &'a Core,
-    txn: RwTxn<'a>,
+    pub(super) core: &'a Core,
+    pub(super) txn: RwTxn<'a>,
     numbers: &'a mut PreludeNumbers,
     partitions: HashMap<PartitionId, PartitionRow>,
     preludes: Vec<Bytes>,
@@ -55,6 +59,7 @@ struct Counts {
     records: u64,
     bytes: u64,
     batches: u64,
+    removed: u64,
 }
 
 impl<'a> Transaction<'a> {
@@ -92,6 +97,7 @@ impl<'a> Transaction<'a> {
         metrics.appended_records.inc_by(self.counts.records);
         metrics.appended_bytes.inc_by(self.counts.bytes);
         metrics.appended_batches.inc_by(self.counts.batches);
+        metrics.removed_records.inc_by(self.counts.removed);
         metrics.size_bytes.set(i64::try_from(self.used).unwrap_or(i64::MAX));
         for (id, row) in &self.partitions {
             self.core.show(*id, row);
@@ -166,6 +172,73 @@ impl<'a> Transaction<'a> {
             space.write_all(records)
         })?;
         tables.batches.put(&mut self.txn, &key, &row.encode())
+    }
+
+    /// Stores what stays of a removed batch.
+    pub(super) fn put_back(&mut self, key: u128, prelude: u32, records: &[u8], row: BatchRow) -> Result<(), Failure> {
+        let partition = self.load(partition_of(key))?;
+        partition.records += u64::from(row.count);
+        partition.bytes += row.bytes;
+        self.counts.removed = self.counts.removed.saturating_sub(u64::from(row.count));
+        Ok(self.put(key, prelude, records, row)?)
+    }
+
+    /// Removes a batch.
+    pub(super) fn remove(&mut self, id: PartitionId, base: u64, batch: BatchRow) -> Result<(), Failure> {
+        let row = self.load(id)?;
+        row.records = row.records.saturating_sub(u64::from(batch.count));
+        row.bytes = row.bytes.saturating_sub(batch.bytes);
+        self.counts.removed += u64::from(batch.count);
+        let key = batch_key(id, base);
+        self.core.tables.records.delete(&mut self.txn, &key)?;
+        self.core.tables.batches.delete(&mut self.txn, &key)?;
+        Ok(())
+    }
+
+    /// What is known of the batch at this offset.
+    pub(super) fn batch(&self, id: PartitionId, base: u64) -> Result<Option<BatchRow>, Failure> {
+        let bytes = self.core.tables.batches.get(&self.txn, &batch_key(id, base))?;
+        bytes.map(|bytes| BatchRow::decode(bytes).ok_or_else(|| self.damaged(id, base))).transpose()
+    }
+
+    /// Offset of the first record of the last batch.
+    pub(super) fn last_batch(&self, id: PartitionId) -> heed::Result<Option<u64>> {
+        let end = batch_key(id, u64::MAX);
+        let last = self.core.tables.batches.get_lower_than_or_equal_to(&self.txn, &end)?;
+        Ok(last.map(|(key, _)| key).filter(|key| partition_of(*key) == id).map(offset_of))
+    }
+
+    /// What is known of the batches from this offset on, with the offsets of their first records.
+    pub(super) fn batches(
+        &self,
+        id: PartitionId,
+        from: u64,
+    ) -> heed::Result<impl Iterator<Item = Result<(u64, BatchRow), Failure>>> {
+        let keys = batch_key(id, from)..=batch_key(id, u64::MAX);
+        Ok(self.core.tables.batches.range(&self.txn, &keys)?.map(move |entry| {
+            let (key, bytes) = entry?;
+            let row = BatchRow::decode(bytes).ok_or_else(|| self.damaged(id, offset_of(key)))?;
+            Ok((offset_of(key), row))
+        }))
+    }
+
+    /// The batches whose first offset is in the range.
+    pub(super) fn records(
+        &self,
+        id: PartitionId,
+        offsets: Range<u64>,
+    ) -> heed::Result<impl Iterator<Item = Result<(u64, StoredBatch<'_>), Failure>>> {
+        let keys = batch_key(id, offsets.start)..batch_key(id, offsets.end);
+        Ok(self.core.tables.records.range(&self.txn, &keys)?.map(move |entry| {
+            let (key, bytes) = entry?;
+            let stored = StoredBatch::decode(bytes).ok_or_else(|| self.damaged(id, offset_of(key)))?;
+            Ok((offset_of(key), stored))
+        }))
+    }
+
+    fn damaged(&self, id: PartitionId, base: u64) -> Failure {
+        let place = self.core.name(id).map(|name| name.to_string()).unwrap_or_default();
+        self.core.damaged(format!("the batch at offset {base} of {place}")).into()
     }
 
     /// The number of a prelude, which is stored if it is new.
@@ -255,7 +328,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    fn load(&mut self, id: PartitionId) -> Result<&mut PartitionRow, Error> {
+    /// The state of a partition in this transaction; what is changed in it is stored with the commit.
+    pub(super) fn load(&mut self, id: PartitionId) -> Result<&mut PartitionRow, Error> {
         match self.partitions.entry(id) {
             std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             std::collections::hash_map::Entry::Vacant(entry) => Ok(entry.insert(self.core.row(&self.txn, id)?)),

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use heed::{Env, EnvOpenOptions, RoTxn, WithoutTls};
@@ -32,6 +33,8 @@ pub(super) struct Core {
     pub preludes: RwLock<Vec<Bytes>>,
     pub metrics: LogMetrics,
     pub size_max: u64,
+    /// Number of fetches so far.
+    pub fetches: AtomicU64,
     /// Where the log is, for messages.
     pub place: String,
     _lock: File,
@@ -80,6 +83,7 @@ impl Core {
             preludes: RwLock::new(preludes),
             metrics: LogMetrics::default(),
             size_max: options.size_max,
+            fetches: AtomicU64::new(0),
             place,
             _lock: lock,
         })

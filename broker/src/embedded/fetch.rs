@@ -1,7 +1,7 @@
 //! Reading records, and finding them by time.
 
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use heed::byteorder::BigEndian;
@@ -47,13 +47,10 @@ struct Lane<'a, 'txn> {
 }
 
 fn read(core: &Core, from: &[FetchFrom], bytes_max: usize) -> Result<Vec<FetchedBatch>, Error> {
-    /// Where the next fetch starts, so that what does not fit is not always of the same partition.
-    static TURN: AtomicUsize = AtomicUsize::new(0);
-
     let engine = |e| core.engine("read", e);
     let txn = core.env.read_txn().map_err(engine)?;
     let mut lanes = Vec::with_capacity(from.len());
-    let turn = TURN.fetch_add(1, Ordering::Relaxed) % from.len().max(1);
+    let turn = turn(core, from.len());
     for from in from[turn..].iter().chain(&from[..turn]) {
         let id = core.partition(&from.partition)?;
         let row = core.row(&txn, id)?;
@@ -90,6 +87,14 @@ fn read(core: &Core, from: &[FetchFrom], bytes_max: usize) -> Result<Vec<Fetched
     }
     core.metrics.fetched_bytes.inc_by(gathered as u64);
     Ok(fetched)
+}
+
+/// Where a fetch starts, so that what does not fit is not always of the same partition. Scattered: several consumers that
+/// fetch in turns would else meet the same partition each time.
+fn turn(core: &Core, partitions: usize) -> usize {
+    let fetches = core.fetches.fetch_add(1, Ordering::Relaxed);
+    let scattered = fetches.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    scattered as usize % partitions.max(1)
 }
 
 /// The next batch of a partition with records from the wanted offset on.

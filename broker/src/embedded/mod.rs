@@ -8,8 +8,10 @@
 //! such a group holds back the removal, however old or many its records are, and the low watermark shows it.
 
 mod append;
+mod compaction;
 mod core;
 mod fetch;
+mod maintenance;
 mod producer;
 mod tables;
 mod writer;
@@ -31,9 +33,6 @@ use crate::{
     Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Offset, Producer, TopicPartition, TopicSpec,
     Watermarks,
 };
-
-/// Writes that may wait before further ones wait for room.
-const QUEUE: usize = 64;
 
 /// Where and how an embedded log is kept.
 #[derive(Clone, Debug)]
@@ -62,8 +61,12 @@ pub struct EmbeddedLog {
 /// The way to the writer thread, and to the environment.
 struct WriterHandle {
     core: Arc<Core>,
+    /// Every write in it has a caller who waits for its answer, so it is as long as what the callers have in flight, and
+    /// holds no memory that they would not hold while waiting for room. Room to wait for would cost the order: whoever
+    /// comes first when there is room again may overtake one that was woken for it but has not run yet.
+    ///
     /// `None` only while dropping.
-    queue: Option<mpsc::Sender<Command>>,
+    queue: Option<mpsc::UnboundedSender<Command>>,
     appended: watch::Receiver<u64>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -72,7 +75,7 @@ impl EmbeddedLog {
     /// Opens the log, or makes an empty one. Fails with [`Error::InUse`] while another process has it open.
     pub fn open(options: EmbeddedOptions) -> Result<Arc<Self>, Error> {
         let core = Arc::new(Core::open(&options)?);
-        let (queue, commands) = mpsc::channel(QUEUE);
+        let (queue, commands) = mpsc::unbounded_channel();
         let (wake, appended) = watch::channel(0);
         let thread = Writer::start(core.clone(), commands, wake, &options)?;
         let writer = WriterHandle { core, queue: Some(queue), appended, thread: Mutex::new(Some(thread)) };
@@ -92,12 +95,11 @@ impl EmbeddedLog {
 }
 
 impl WriterHandle {
-    /// Sends a write and waits for its answer.
+    /// Sends a write, at the first poll, and waits for its answer.
     async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(Error::Closed)?;
-        // Unconstrained: a task that has used up its budget would otherwise lose its place in the order of first polls.
-        tokio::task::unconstrained(queue.send(command(answer))).await.map_err(|_| Error::Closed)?;
+        queue.send(command(answer)).map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)?
     }
 }

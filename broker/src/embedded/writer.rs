@@ -7,11 +7,14 @@ use std::time::Instant;
 use std::vec;
 
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout_at;
 
 use super::EmbeddedOptions;
 use super::append::{Failure, Transaction};
 use super::core::Core;
+use super::maintenance::Maintenance;
 use crate::{AppendBatch, Error, Offset, TopicPartition, TopicSpec};
 
 /// A group ends when it has this many bytes of records: what waits behind it is durable sooner in a group of its own.
@@ -82,62 +85,101 @@ impl PreludeNumbers {
     }
 }
 
+/// Whether more can be written.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Open,
+    Closed,
+}
+
+/// What the thread owns.
 pub(super) struct Writer {
     core: Arc<Core>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     /// Changes whenever there are new records.
     wake: watch::Sender<u64>,
     numbers: PreludeNumbers,
     /// Producers of which an append failed, with the epoch it was in.
     broken: HashMap<Arc<str>, u64>,
+    maintenance: Maintenance,
 }
 
 impl Writer {
     pub(super) fn start(
         core: Arc<Core>,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::UnboundedReceiver<Command>,
         wake: watch::Sender<u64>,
-        _options: &EmbeddedOptions,
+        options: &EmbeddedOptions,
     ) -> Result<JoinHandle<()>, Error> {
         let numbers = core.preludes.read().iter().cloned().zip(0..).collect();
-        let place = core.place.clone();
-        let engine = |source: std::io::Error| Error::Engine { place, action: "start", source: source.into() };
-        let writer = Self { core, commands, wake, numbers: PreludeNumbers(numbers), broken: HashMap::new() };
-        std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run()).map_err(engine)
+        let engine = |source: std::io::Error| Error::Engine {
+            place: options.folder.display().to_string(),
+            action: "start its writer",
+            source: source.into(),
+        };
+        // Only to wait for a command or for a time.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(engine)?;
+        let maintenance = Maintenance::new(options.maintenance_interval);
+        let numbers = PreludeNumbers(numbers);
+        let writer = Self { core, commands, wake, numbers, broken: HashMap::new(), maintenance };
+        let run = move || runtime.block_on(writer.run());
+        std::thread::Builder::new().name("log-writer".to_owned()).spawn(run).map_err(engine)
     }
 
-    fn run(mut self) {
-        while let Some(first) = self.commands.blocking_recv() {
-            let mut bytes = first.byte_len();
-            let mut group = vec![first];
-            while bytes < GROUP_BYTES
-                && !matches!(group.last(), Some(Command::Close(_)))
-                && let Ok(command) = self.commands.try_recv()
-            {
-                bytes += command.byte_len();
-                group.push(command);
-            }
-            let closing = match group.pop() {
-                Some(Command::Close(answer)) => Some(answer),
-                Some(last) => {
-                    group.push(last);
-                    None
-                }
-                None => None,
+    /// Writes until it is closed or nobody can send any more.
+    async fn run(mut self) {
+        loop {
+            let maintaining = self.maintenance.pending(&self.core);
+            let first = match maintaining {
+                true => match self.commands.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return,
+                },
+                // A command is either received or stays in the queue, so the wait may end at any time.
+                false => match timeout_at(self.maintenance.due(), self.commands.recv()).await {
+                    Ok(Some(command)) => Some(command),
+                    Ok(None) => return,
+                    Err(_) => None,
+                },
             };
-            if !group.is_empty() {
-                self.write(group);
+            if let Some(first) = first
+                && self.write_group(first) == Flow::Closed
+            {
+                return;
             }
-            if let Some(answer) = closing {
-                // The caller may have gone; the writer ends all the same.
-                let _ = answer.send(Ok(()));
-                break;
+            // In turns: neither the writes nor the maintenance can hold up the other.
+            if maintaining {
+                self.maintenance.slice(&self.core, &mut self.numbers);
             }
         }
     }
 
+    /// Writes this and everything that waits behind it.
+    fn write_group(&mut self, first: Command) -> Flow {
+        let mut bytes = 0;
+        let mut group = Vec::new();
+        let mut next = Some(first);
+        while let Some(command) = next {
+            if let Command::Close(answer) = command {
+                self.write(group);
+                // The caller may have gone; the writer ends all the same.
+                let _ = answer.send(Ok(()));
+                return Flow::Closed;
+            }
+            bytes += command.byte_len();
+            group.push(command);
+            next = if bytes < GROUP_BYTES { self.commands.try_recv().ok() } else { None };
+        }
+        self.write(group);
+        Flow::Open
+    }
+
     /// Writes a group in one transaction and answers it.
     fn write(&mut self, group: Vec<Command>) {
+        if group.is_empty() {
+            return;
+        }
         let started = Instant::now();
         let writes = group.len();
         let producers: Vec<_> = group.iter().filter_map(Command::producer).collect();
