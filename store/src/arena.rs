@@ -109,6 +109,15 @@ impl RowArena {
         self.bytes.len()
     }
 
+    /// Brings the rows from place `first` on into the order of their keys.
+    pub(crate) fn sort_from(&mut self, first: usize) {
+        let Self { bytes, slots } = self;
+        slots[first..].sort_by(|a, b| {
+            let key = |slot: &RowSlot| &bytes[slot.key.start as usize..slot.key.end as usize];
+            key(a).cmp(key(b))
+        });
+    }
+
     /// Empties the arena and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -14,6 +14,14 @@ pub enum Error {
         /// What the operating system or engine said.
         cause: String,
     },
+    /// Another process has the store open.
+    #[error(
+        "the store at {place} is in use by another process; stop that process, or give this one another `store.embedded.path`"
+    )]
+    InUse {
+        /// Where the store is.
+        place: String,
+    },
     /// The engine failed.
     #[error("the store at {place} failed to {action}")]
     Engine {
@@ -63,7 +71,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Engine { .. } => ErrorKind::Retryable,
-            Self::Full { .. } | Self::Damaged { .. } => ErrorKind::Fatal,
+            Self::Full { .. } | Self::InUse { .. } | Self::Damaged { .. } => ErrorKind::Fatal,
             Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }
     }

@@ -9,6 +9,7 @@ mod arena;
 mod document;
 pub mod embedded;
 mod error;
+mod metrics;
 mod projection;
 mod query;
 mod registry;
@@ -16,6 +17,7 @@ mod registry;
 pub use arena::{ByteList, RowArena, RowSlot};
 pub use document::{Document, DocumentChange, DocumentReader, Frontier};
 pub use error::{Error, ErrorKind};
+pub use metrics::StoreMetrics;
 pub use projection::{
     Batch, DocumentBatch, DocumentWrite, JoinIndex, ProjectionStore, RowBatch, RowWrite, SchemaId, StoredRow, Written,
 };

@@ -37,14 +37,20 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether `key` is in any of the ranges.
+    pub fn within(&self, key: &[u8]) -> bool {
+        // Of ranges that do not overlap only the last that begins at or before the key can hold it.
+        let behind = self.ranges.partition_point(|range| range.low.as_slice() <= key);
+        behind > 0 && self.ranges[behind - 1].contains(key)
+    }
+
     /// Whether a document with these entries matches.
     pub fn matches<'e>(&self, mut entries: impl Iterator<Item = (u16, &'e [u8])>) -> bool {
-        let within = |key: &[u8]| self.ranges.iter().any(|range| range.contains(key));
         if self.negated {
             let mut own = entries.filter(|(index, _)| *index == self.index).peekable();
-            own.peek().is_some() && own.all(|(_, key)| !within(key))
+            own.peek().is_some() && own.all(|(_, key)| !self.within(key))
         } else {
-            entries.any(|(index, key)| index == self.index && within(key))
+            entries.any(|(index, key)| index == self.index && self.within(key))
         }
     }
 }

@@ -1,1 +1,0 @@
-//! The embedded engine: rows, documents and offsets in one LMDB environment.

@@ -1,0 +1,383 @@
+//! A micro-batch: one write transaction of the environment.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use bytes::Bytes;
+use headwater_schemas::{TableId, TableSchema};
+use heed::RwTxn;
+use parking_lot::MutexGuard;
+
+use super::EmbeddedStore;
+use super::catalog::{Catalog, Join, named, numbered};
+use super::documents::{DocumentWriter, Outcome, document_key};
+use super::environment::{Environment, Fault, Tables};
+use super::key::{push_last, take_u32, take_u64};
+use super::rows::{self, Scratch};
+use crate::{
+    Batch, ByteList, DocumentBatch, DocumentChange, DocumentWrite, Error, Frontier, JoinIndex, RowArena, RowBatch,
+    RowWrite, SchemaId, VersionId, VersionRecord, Written,
+};
+
+/// A larger document is refused: the limit other document stores have, so that a model fits any of them.
+const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+
+pub(super) struct EmbeddedBatch<'s> {
+    // Before `catalog`: whoever waits for that finds the writer's lock of the environment free.
+    txn: RwTxn<'s>,
+    catalog: MutexGuard<'s, Catalog>,
+    store: &'s EmbeddedStore,
+    tables: Tables,
+    scratch: Scratch,
+    documents: DocumentWriter,
+    /// Rows that are new, by table number.
+    added_rows: HashMap<u32, u64>,
+    changes: Vec<DocumentChange>,
+    /// Whether anybody listens to `changes`.
+    listened: bool,
+    stamp_given: bool,
+    versions_changed: bool,
+    frontiers_changed: bool,
+    rows_written: u64,
+    bytes_written: u64,
+    documents_written: Written,
+}
+
+impl<'s> EmbeddedBatch<'s> {
+    pub(super) fn begin(store: &'s EmbeddedStore) -> Result<Self, Error> {
+        let environment = &store.environment;
+        let mut catalog = store.catalog.lock();
+        let txn = environment.env.write_txn().map_err(|e| environment.fail("begin a batch", e))?;
+        if catalog.unsettled {
+            let stamp = catalog.stamp;
+            *catalog =
+                Catalog::read(environment.tables.meta, &txn).map_err(|e| environment.fail("read its names", e))?;
+            catalog.stamp = catalog.stamp.max(stamp);
+        }
+        Ok(Self {
+            txn,
+            catalog,
+            store,
+            tables: environment.tables,
+            scratch: Scratch::default(),
+            documents: DocumentWriter::default(),
+            added_rows: HashMap::new(),
+            changes: Vec::new(),
+            listened: store.changes.receiver_count() > 0,
+            stamp_given: false,
+            versions_changed: false,
+            frontiers_changed: false,
+            rows_written: 0,
+            bytes_written: 0,
+            documents_written: Written::default(),
+        })
+    }
+
+    fn environment(&self) -> &'s Environment {
+        &self.store.environment
+    }
+
+    fn put_counts(&mut self) -> Result<(), Fault> {
+        for (table, added) in std::mem::take(&mut self.added_rows) {
+            self.catalog.unsettled = true;
+            let count = self.catalog.rows.entry(table).or_default();
+            *count += added;
+            self.tables.meta.put(&mut self.txn, &numbered(b'R', table), &count.to_le_bytes())?;
+        }
+        if self.stamp_given {
+            self.catalog.put_stamp(self.tables.meta, &mut self.txn)?;
+        }
+        Ok(())
+    }
+
+    fn put_document_count(&mut self, version: VersionId, change: impl FnOnce(u64) -> u64) -> Result<(), Fault> {
+        self.catalog.unsettled = true;
+        let count = self.catalog.documents.entry(version).or_default();
+        *count = change(*count);
+        Ok(self.tables.meta.put(&mut self.txn, &numbered(b'D', version.0), &count.to_le_bytes())?)
+    }
+
+    fn put_row_and_entries(
+        &mut self,
+        table: &TableId,
+        indexes: &[&JoinIndex],
+        write: &RowWrite<'_>,
+    ) -> Result<(), Fault> {
+        let Self { txn, catalog, tables, scratch, .. } = self;
+        let number = catalog.table(tables.meta, txn, table)?;
+        if rows::put(tables.rows, txn, scratch, number, write)? {
+            *self.added_rows.entry(number).or_default() += 1;
+        }
+        self.bytes_written += (scratch.key.len() + scratch.value.len()) as u64;
+        for (at, join_key) in write.removed {
+            let index = catalog.join(tables.meta, txn, indexes[*at])?;
+            rows::remove_entry(tables.joins, txn, scratch, index, join_key, write.key)?;
+        }
+        let Some(row) = write.row else { return Ok(()) };
+        for (at, join_key) in write.added {
+            let index = catalog.join(tables.meta, txn, indexes[*at])?;
+            rows::put_entry(tables.joins, txn, scratch, index, join_key, write, row)?;
+            self.bytes_written += (scratch.key.len() + scratch.value.len()) as u64;
+        }
+        Ok(())
+    }
+
+    fn put_document(&mut self, version: VersionId, as_of: i64, write: &DocumentWrite<'_>) -> Result<Outcome, Fault> {
+        let stamp = self.catalog.stamp + 1;
+        let outcome = self.documents.put(&self.tables, &mut self.txn, version, stamp, as_of, write)?;
+        let stamp = match outcome {
+            Outcome::Unchanged => return Ok(outcome),
+            Outcome::Created | Outcome::Replaced => {
+                self.bytes_written += self.documents.value_len() as u64;
+                self.catalog.stamp = stamp;
+                self.stamp_given = true;
+                Some(stamp)
+            }
+            Outcome::Deleted => None,
+        };
+        if self.listened {
+            self.changes.push(DocumentChange { version, id: Bytes::copy_from_slice(write.id), stamp });
+        }
+        Ok(outcome)
+    }
+
+    fn put_all_documents(
+        &mut self,
+        version: VersionId,
+        as_of: i64,
+        writes: &[DocumentWrite<'_>],
+    ) -> Result<Written, Fault> {
+        let mut written = Written::default();
+        let mut created = 0;
+        for write in writes {
+            match self.put_document(version, as_of, write)? {
+                Outcome::Unchanged => written.unchanged += 1,
+                Outcome::Created => {
+                    created += 1;
+                    written.written += 1;
+                }
+                Outcome::Replaced => written.written += 1,
+                Outcome::Deleted => written.deleted += 1,
+            }
+        }
+        if created != written.deleted {
+            self.put_document_count(version, |count| (count + created).saturating_sub(written.deleted))?;
+        }
+        Ok(written)
+    }
+
+    fn purge(&mut self, version: VersionId, limit: usize) -> Result<usize, Fault> {
+        let mut prefix = Vec::new();
+        document_key(&mut prefix, version, &[]);
+        let keys = self
+            .tables
+            .documents
+            .prefix_iter(&self.txn, &prefix)?
+            .take(limit.saturating_add(1))
+            .map(|entry| entry.map(|(key, _)| key.to_vec()))
+            .collect::<heed::Result<Vec<_>>>()?;
+        let removed = keys.len().min(limit);
+        for key in &keys[..removed] {
+            self.documents.remove(&self.tables, &mut self.txn, version, key)?;
+        }
+        if keys.len() > limit {
+            self.put_document_count(version, |count| count.saturating_sub(removed as u64))?;
+        } else {
+            self.catalog.remove_version(self.tables.meta, &mut self.txn, version)?;
+            self.versions_changed = true;
+        }
+        Ok(removed)
+    }
+
+    fn read_offsets(&self) -> Result<Vec<(String, u32, u64)>, Fault> {
+        let mut offsets = Vec::new();
+        for entry in self.tables.meta.prefix_iter(&self.txn, b"O".as_slice())? {
+            let (_, mut value) = entry?;
+            let offset = (|| {
+                let (partition, offset) = (take_u32(&mut value)?, take_u64(&mut value)?);
+                Some((std::str::from_utf8(value).ok()?.to_owned(), partition, offset))
+            })();
+            offsets.push(offset.ok_or(Fault::Damaged("an offset cannot be read"))?);
+        }
+        Ok(offsets)
+    }
+}
+
+impl Batch for EmbeddedBatch<'_> {
+    fn commit(mut self: Box<Self>) -> Result<(), Error> {
+        let started = Instant::now();
+        let (store, environment) = (self.store, self.environment());
+        self.put_counts().map_err(|e| environment.fail("write its counts", e))?;
+        let Self { txn, mut catalog, .. } = *self;
+        txn.commit().map_err(|e| environment.fail("commit a batch", e))?;
+        catalog.unsettled = false;
+        store.readers.renew();
+        if self.versions_changed {
+            store.versions.send_replace(catalog.published_versions());
+        }
+        if self.frontiers_changed {
+            store.frontiers.send_replace(std::sync::Arc::new(catalog.frontiers.clone()));
+        }
+        if !self.changes.is_empty() {
+            // Nobody listens any more: nothing is lost.
+            let _ = store.changes.send(std::sync::Arc::new(self.changes));
+        }
+        store.metrics.committed(started.elapsed(), self.rows_written, self.bytes_written, self.documents_written);
+        store.metrics.used.set(i64::try_from(environment.size()).unwrap_or(i64::MAX));
+        Ok(())
+    }
+}
+
+impl RowBatch for EmbeddedBatch<'_> {
+    fn schema_id(&mut self, schema: &TableSchema) -> Result<SchemaId, Error> {
+        let environment = self.environment();
+        let number = self.catalog.schema(self.tables.meta, &mut self.txn, schema);
+        number.map_err(|e| environment.fail("write a table schema", e))
+    }
+
+    fn schemas(&self) -> Result<Vec<(SchemaId, TableSchema)>, Error> {
+        Ok((0..).map(SchemaId).zip(self.catalog.schemas.iter().cloned()).collect())
+    }
+
+    fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
+        let Some(table) = self.catalog.tables.get(table) else { return Ok(()) };
+        rows::by_key(self.tables.rows, &self.txn, *table, keys, out)
+            .map_err(|e| self.environment().fail("read rows", e))
+    }
+
+    fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
+        let Some(join) = self.catalog.joins.get(index) else { return Ok(()) };
+        rows::by_join(self.tables.joins, &self.txn, join.number, join_keys, out)
+            .map_err(|e| self.environment().fail("read joined rows", e))
+    }
+
+    fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
+        let environment = self.environment();
+        self.rows_written += 1;
+        self.put_row_and_entries(table, indexes, &write).map_err(|e| environment.fail("write a row", e))
+    }
+
+    fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error> {
+        let Some(table) = self.catalog.tables.get(table) else { return Ok(()) };
+        rows::scan(self.tables.rows, &self.txn, *table, after, limit, out)
+            .map_err(|e| self.environment().fail("scan rows", e))
+    }
+
+    fn row_count(&self, table: &TableId) -> Result<u64, Error> {
+        let Some(number) = self.catalog.tables.get(table) else { return Ok(0) };
+        let committed = self.catalog.rows.get(number).copied().unwrap_or(0);
+        Ok(committed + self.added_rows.get(number).copied().unwrap_or(0))
+    }
+
+    fn join_indexes(&self) -> Result<Vec<JoinIndex>, Error> {
+        let complete = self.catalog.joins.iter().filter(|(_, join)| join.complete);
+        let mut indexes: Vec<_> = complete.map(|(index, _)| index.clone()).collect();
+        indexes.sort();
+        Ok(indexes)
+    }
+
+    fn add_join_index(&mut self, index: &JoinIndex) -> Result<(), Error> {
+        let environment = self.environment();
+        let Self { txn, catalog, tables, .. } = self;
+        let added = catalog
+            .join(tables.meta, txn, index)
+            .and_then(|number| catalog.put_join(tables.meta, txn, index, Join { number, complete: true }));
+        added.map_err(|e| environment.fail("add a join index", e))
+    }
+
+    fn drop_join_index(&mut self, index: &JoinIndex) -> Result<(), Error> {
+        let environment = self.environment();
+        let Some(join) = self.catalog.joins.get(index).copied() else { return Ok(()) };
+        let Self { txn, catalog, tables, .. } = self;
+        rows::clear_index(tables.joins, txn, join.number)
+            .and_then(|()| catalog.remove_join(tables.meta, txn, index))
+            .map_err(|e| environment.fail("drop a join index", e))
+    }
+
+    fn offsets(&self) -> Result<Vec<(String, u32, u64)>, Error> {
+        self.read_offsets().map_err(|e| self.environment().fail("read offsets", e))
+    }
+
+    fn set_offset(&mut self, topic: &str, partition: u32, offset: u64) -> Result<(), Error> {
+        let mut key = numbered(b'O', partition).to_vec();
+        push_last(&mut key, topic.as_bytes());
+        let mut value = partition.to_le_bytes().to_vec();
+        value.extend_from_slice(&offset.to_le_bytes());
+        value.extend_from_slice(topic.as_bytes());
+        let put = self.tables.meta.put(&mut self.txn, &key, &value);
+        put.map_err(|e| self.environment().fail("write an offset", e))
+    }
+
+    fn frontiers(&self) -> Result<BTreeMap<String, Frontier>, Error> {
+        Ok(self.catalog.frontiers.clone())
+    }
+
+    fn set_frontier(&mut self, source: &str, frontier: Frontier) -> Result<(), Error> {
+        if self.catalog.frontiers.get(source) == Some(&frontier) {
+            return Ok(());
+        }
+        self.frontiers_changed = true;
+        let environment = self.environment();
+        let put = self.catalog.put_frontier(self.tables.meta, &mut self.txn, source, frontier);
+        put.map_err(|e| environment.fail("write a frontier", e))
+    }
+
+    fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let note = self.tables.meta.get(&self.txn, &named(b'N', name));
+        Ok(note.map_err(|e| self.environment().fail("read a note", e))?.map(<[u8]>::to_vec))
+    }
+
+    fn set_note(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Error> {
+        let key = named(b'N', name);
+        let put = match value {
+            Some(value) => self.tables.meta.put(&mut self.txn, &key, value),
+            None => self.tables.meta.delete(&mut self.txn, &key).map(|_| ()),
+        };
+        put.map_err(|e| self.environment().fail("write a note", e))
+    }
+}
+
+impl DocumentBatch for EmbeddedBatch<'_> {
+    fn versions(&self) -> Result<Vec<VersionRecord>, Error> {
+        Ok(self.catalog.versions.values().cloned().collect())
+    }
+
+    fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error> {
+        if self.catalog.versions.get(&version.id) == Some(version) {
+            return Ok(());
+        }
+        self.versions_changed = true;
+        let environment = self.environment();
+        let put = self.catalog.put_version(self.tables.meta, &mut self.txn, version);
+        put.map_err(|e| environment.fail("write a version", e))
+    }
+
+    fn purge_version(&mut self, version: VersionId, limit: usize) -> Result<usize, Error> {
+        let environment = self.environment();
+        self.purge(version, limit).map_err(|e| environment.fail("remove documents", e))
+    }
+
+    fn put_documents(
+        &mut self,
+        version: VersionId,
+        as_of_micros: i64,
+        writes: &[DocumentWrite<'_>],
+    ) -> Result<Written, Error> {
+        // All or none of them.
+        if let Some(bytes) = writes.iter().filter_map(|w| Some(w.body?.len())).find(|n| *n > DOCUMENT_BYTES_MAX) {
+            return Err(Error::DocumentTooLarge { bytes, limit: DOCUMENT_BYTES_MAX });
+        }
+        let environment = self.environment();
+        let written = self
+            .put_all_documents(version, as_of_micros, writes)
+            .map_err(|e| environment.fail("write documents", e))?;
+        self.documents_written.written += written.written;
+        self.documents_written.deleted += written.deleted;
+        self.documents_written.unchanged += written.unchanged;
+        Ok(written)
+    }
+
+    fn document_count(&self, version: VersionId) -> Result<u64, Error> {
+        Ok(self.catalog.documents.get(&version).copied().unwrap_or(0))
+    }
+}
