@@ -1,5 +1,4 @@
 //! The embedded engine keeps the contract of the seam.
-#![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;

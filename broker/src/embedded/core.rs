@@ -76,7 +76,7 @@ impl Core {
             })?;
             topics.insert(name, row);
         }
-        Ok(Self {
+        let core = Self {
             env,
             tables,
             topics: RwLock::new(topics),
@@ -86,7 +86,22 @@ impl Core {
             fetches: AtomicU64::new(0),
             place,
             _lock: lock,
-        })
+        };
+        core.show_all()?;
+        Ok(core)
+    }
+
+    /// Publishes the watermarks of all partitions.
+    fn show_all(&self) -> Result<(), Error> {
+        let engine = |e| self.engine("read its partitions", e);
+        let txn = self.env.read_txn().map_err(engine)?;
+        for entry in self.tables.partitions.iter(&txn).map_err(engine)? {
+            let id = PartitionId(entry.map_err(engine)?.0);
+            self.show(id, &self.row(&txn, id)?);
+        }
+        let used = self.tables.used(&txn).map_err(engine)?;
+        self.metrics.size_bytes.set(i64::try_from(used).unwrap_or(i64::MAX));
+        Ok(())
     }
 
     /// The engine failed at something.
