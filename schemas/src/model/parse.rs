@@ -9,6 +9,8 @@ mod reader;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::compute::aggregate_words;
+pub(super) use self::expression::cast_words;
 use self::reader::Reader;
 use super::definition::{Index, ReadModel, Root};
 use crate::yaml::{Place, Yaml};
@@ -18,7 +20,7 @@ use crate::{Diagnostic, TableId};
 pub(super) const DEPTH_MAX: usize = 16;
 
 /// Names the query API serves other things under.
-const RESERVED: [&str; 4] = ["schema", "openapi", "graphql", "me"];
+pub(super) const RESERVED: [&str; 4] = ["schema", "openapi", "graphql", "me"];
 
 /// What names mean outside the file.
 #[derive(Clone, Debug, Default)]

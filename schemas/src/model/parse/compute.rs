@@ -16,6 +16,11 @@ const AGGREGATES: [(&str, Aggregate); 6] = [
 
 const KEYS: [&str; 8] = ["sum", "count", "min", "max", "avg", "exists", "where", "doc"];
 
+/// Every aggregate as it is written.
+pub(in crate::model) fn aggregate_words() -> impl Iterator<Item = &'static str> + Clone {
+    AGGREGATES.iter().map(|(word, _)| *word)
+}
+
 /// Names of a node's computed fields.
 pub(super) fn names(node: &Node) -> impl Iterator<Item = &str> {
     node.computes.iter().map(|compute| compute.name.as_str())
