@@ -43,8 +43,10 @@ impl Reader<'_> {
         let mut declared =
             AGGREGATES.iter().filter_map(|(word, function)| Some((word, function, members.member(word)?)));
         let Some((word, function, aggregate)) = declared.next() else {
-            let help = "write one of sum, count, min, max, avg, exists: `{ sum: relation.field }`";
-            self.error_help(member.key_place, format!("what does `{}` compute?", member.key), help);
+            if !members.is_meant(&KEYS[..6]) {
+                let help = "write one of sum, count, min, max, avg, exists: `{ sum: relation.field }`";
+                self.error_help(member.key_place, format!("what does `{}` compute?", member.key), help);
+            }
             return None;
         };
         for (word, _, other) in declared {
@@ -113,7 +115,10 @@ impl Reader<'_> {
                     [] => String::new(),
                     relations => format!(" in `{}`", relations.join(".")),
                 };
-                let message = format!("`{path}`: there is no `{name}`{inside}");
+                let message = match relations.is_empty() && path == name {
+                    true => format!("there is no `{name}`"),
+                    false => format!("`{path}`: there is no `{name}`{inside}"),
+                };
                 let help = match crate::nearest(name, known.iter().copied()) {
                     Some(near) => {
                         let tail: Vec<&str> = names.collect();

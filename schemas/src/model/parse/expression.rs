@@ -1,10 +1,12 @@
 //! Where a field's value comes from.
 
-use super::reader::Reader;
+use super::reader::{Members, Reader};
 use crate::model::definition::{CastType, Expression};
-use crate::yaml::{Content, Yaml};
+use crate::yaml::{Content, Member, Yaml};
 
 const FORMS: [&str; 4] = ["column", "constant", "concat", "coalesce"];
+
+const KEYS: [&str; 7] = ["column", "constant", "concat", "coalesce", "separator", "cast", "doc"];
 
 const CASTS: [(&str, CastType); 8] = [
     ("text", CastType::Text),
@@ -28,31 +30,29 @@ impl Reader<'_> {
         if let Content::Scalar { .. } = yaml.content {
             return (Expression::Column(self.text(yaml)), None);
         }
-        let members =
-            self.mapping(yaml, "a field", &["column", "constant", "concat", "coalesce", "separator", "cast", "doc"]);
+        let members = self.mapping(yaml, "a field", &KEYS);
         let doc = members.get("doc").map(|yaml| self.text(yaml));
-        (self.form(yaml), doc)
+        (self.form(yaml, &members), doc)
     }
 
     /// A column's name, or a mapping with one of [`FORMS`].
     fn part(&mut self, yaml: &Yaml) -> Expression {
-        match yaml.content {
-            Content::Scalar { .. } => Expression::Column(self.text(yaml)),
-            _ => {
-                self.mapping(yaml, "an expression", &["column", "constant", "concat", "coalesce", "separator", "cast"]);
-                self.form(yaml)
-            }
+        if let Content::Scalar { .. } = yaml.content {
+            return Expression::Column(self.text(yaml));
         }
+        let members = self.mapping(yaml, "an expression", &KEYS[..6]);
+        self.form(yaml, &members)
     }
 
-    fn form(&mut self, yaml: &Yaml) -> Expression {
-        let Content::Mapping(members) = &yaml.content else { return Expression::Column(String::new()) };
-        let member = |key: &str| members.iter().find(|member| member.key == key);
-        let mut forms = members.iter().filter(|member| FORMS.contains(&member.key.as_str()));
-        let expression = match forms.next() {
+    fn form(&mut self, yaml: &Yaml, members: &Members<'_>) -> Expression {
+        let mut forms: Vec<&Member> = FORMS.iter().filter_map(|form| members.member(form)).collect();
+        forms.sort_by_key(|form| form.key_place);
+        let expression = match forms.first() {
             None => {
-                let help = format!("write one of {}", FORMS.join(", "));
-                self.error_help(yaml.place, "nothing says where the value comes from", help);
+                if matches!(yaml.content, Content::Mapping(_)) && !members.is_meant(&FORMS) {
+                    let help = format!("write one of {}", FORMS.join(", "));
+                    self.error_help(yaml.place, "nothing says where the value comes from", help);
+                }
                 Expression::Column(String::new())
             }
             Some(form) => {
@@ -62,19 +62,19 @@ impl Reader<'_> {
                     "constant" => Expression::Constant(self.literal(value)),
                     "concat" => Expression::Concat {
                         parts: self.parts(value),
-                        separator: member("separator").map(|member| self.separator(&member.value)).unwrap_or_default(),
+                        separator: members.get("separator").map(|yaml| self.separator(yaml)).unwrap_or_default(),
                     },
                     _ => Expression::Coalesce(self.parts(value)),
                 }
             }
         };
-        for other in forms {
+        for other in forms.iter().skip(1) {
             self.error(other.key_place, format!("a value comes from one place: `{}` is one too many", other.key));
         }
-        if let (Some(separator), None) = (member("separator"), member("concat")) {
+        if let (Some(separator), None) = (members.member("separator"), members.member("concat")) {
             self.error(separator.key_place, "`separator` belongs to `concat`");
         }
-        match member("cast").and_then(|member| self.cast(&member.value)) {
+        match members.get("cast").and_then(|yaml| self.cast(yaml)) {
             Some(to) => Expression::Cast { of: Box::new(expression), to },
             None => expression,
         }

@@ -35,7 +35,7 @@ impl Reader<'_> {
                 }
             }
         }
-        if names.is_empty() {
+        if names.is_empty() && !members.is_meant(&["fields", "nest", "compute"]) {
             let help = "declare at least one member under `fields`, `nest` or `compute`";
             self.error_help(members.place(), "nothing is in this object", help);
         }
@@ -93,6 +93,7 @@ impl Reader<'_> {
         let (cardinality, table) = match (members.get("many"), members.get("one")) {
             (Some(table), None) => (Cardinality::Many, self.table(table)),
             (None, Some(table)) => (Cardinality::One, self.table(table)),
+            (None, None) if members.is_meant(&["many", "one"]) => (Cardinality::Many, TableId::new("", "", "")),
             (both, _) => {
                 let message = if both.is_some() { "`many` and `one` exclude each other" } else { "whose rows?" };
                 let help = "write `many: source.table` for an array or `one: source.table` for an object";
@@ -125,7 +126,9 @@ impl Reader<'_> {
     fn joins(&mut self, members: &Members<'_>, key: &str, place: Place) -> Vec<JoinColumn> {
         let help = "write `on: { column there: column here }`";
         let Some(yaml) = members.get(key) else {
-            self.error_help(place, "by which columns are the rows joined? `on` is missing", help);
+            if !members.is_meant(&[key]) {
+                self.error_help(place, "by which columns are the rows joined? `on` is missing", help);
+            }
             return Vec::new();
         };
         let entries = self.entries(yaml, "`on`");

@@ -16,6 +16,8 @@ pub(super) struct Members<'y> {
     what: &'static str,
     place: Place,
     members: &'y [yaml::Member],
+    /// Known words that unknown keys were probably meant to be.
+    meant: Vec<&'static str>,
 }
 
 impl<'y> Members<'y> {
@@ -29,10 +31,15 @@ impl<'y> Members<'y> {
 
     pub(super) fn required(&self, reader: &mut Reader<'_>, key: &str) -> Option<&'y Yaml> {
         let found = self.get(key);
-        if found.is_none() {
+        if found.is_none() && !self.is_meant(&[key]) {
             reader.error(self.place, format!("{} needs `{key}`", self.what));
         }
         found
+    }
+
+    /// Whether one of `keys` stands here mistyped: that it is missing need not be said as well.
+    pub(super) fn is_meant(&self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.meant.contains(key))
     }
 
     pub(super) fn place(&self) -> Place {
@@ -84,15 +91,18 @@ impl<'a> Reader<'a> {
     }
 
     /// A mapping with only `known` keys.
-    pub(super) fn mapping<'y>(&mut self, yaml: &'y Yaml, what: &'static str, known: &[&str]) -> Members<'y> {
+    pub(super) fn mapping<'y>(&mut self, yaml: &'y Yaml, what: &'static str, known: &[&'static str]) -> Members<'y> {
         let members = self.entries(yaml, what);
+        let mut meant = Vec::new();
         for member in members {
             if !known.contains(&member.key.as_str()) {
                 let message = format!("unknown key `{}` in {what}", member.key);
                 self.unknown(member.key_place, message, &member.key, known.iter().copied());
+                let near = crate::nearest(&member.key, known.iter().copied());
+                meant.extend(known.iter().find(|word| Some(**word) == near));
             }
         }
-        Members { what, place: yaml.place, members }
+        Members { what, place: yaml.place, members, meant }
     }
 
     /// A mapping with any keys.
