@@ -178,3 +178,53 @@ impl<'a> Iterator for Records<'a> {
         Some(record)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        vec(any::<u8>(), 0..20)
+    }
+
+    fn from() -> TopicPartition {
+        TopicPartition { topic: "t".into(), partition: 0 }
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_out_as_they_went_in(records in vec((any::<i64>(), bytes(), proptest::option::of(bytes())), 0..20)) {
+            let mut buffer = RecordBuffer::default();
+            buffer.push(1, b"before", Some(|_: &mut Vec<u8>| ()));
+            buffer.clear();
+            for (time, key, value) in &records {
+                buffer.push(*time, key, value.as_ref().map(|value| |to: &mut Vec<u8>| to.extend_from_slice(value)));
+                prop_assert_eq!(buffer.last_value_mut(), value.as_deref().unwrap_or_default());
+            }
+            prop_assert_eq!(buffer.count() as usize, records.len());
+            prop_assert_eq!(buffer.timestamp_max(), records.iter().map(|record| record.0).max().unwrap_or(0));
+            let bytes = Bytes::copy_from_slice(buffer.as_bytes());
+            let batch = FetchedBatch::new(from(), Offset(7), Bytes::new(), bytes, buffer.count());
+            prop_assert_eq!(batch.records().count(), records.len());
+            for ((at, record), (time, key, value)) in batch.records().enumerate().zip(&records) {
+                let expected = RecordRef {
+                    offset: Offset(7 + at as u64),
+                    timestamp_ms: *time,
+                    key,
+                    value: value.as_deref(),
+                };
+                prop_assert_eq!(record, expected);
+            }
+            prop_assert_eq!(batch.next(), Offset(7 + records.len() as u64));
+        }
+
+        #[test]
+        fn damaged_bytes_end_early(mut bytes in vec(prop_oneof![0_u8..3, any::<u8>()], 0..200)) {
+            let batch = FetchedBatch::new(from(), Offset(0), Bytes::new(), std::mem::take(&mut bytes).into(), 1);
+            prop_assert!(batch.records().count() <= 200 / HEADER);
+        }
+    }
+}

@@ -110,7 +110,8 @@ pub trait EventLog: Send + Sync {
     /// there is none. Engines may answer with an earlier offset of the same batch, never with a later one.
     async fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Offset, Error>;
 
-    /// Stores the next offsets a consumer group wants, all or none, durable when answered.
+    /// Stores the next offsets a consumer group wants, all or none, durable when answered. From then on retention keeps
+    /// what the group has not read of these partitions; see [`Retention`].
     async fn commit_offsets(&self, group: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), Error>;
 
     /// What [`Self::commit_offsets`] stored last, by partition.
@@ -120,7 +121,8 @@ pub trait EventLog: Send + Sync {
 /// The right to append under a name. One process per name has it; see [`EventLog::producer`].
 #[async_trait]
 pub trait Producer: Send + Sync {
-    /// The checkpoint stored with the last append that had one, also by an earlier producer of this name.
+    /// The checkpoint stored with the last append that had one, also by an earlier producer of this name. Fails with
+    /// [`Error::Fenced`] once another has taken over.
     async fn checkpoint(&self) -> Result<Option<Bytes>, Error>;
 
     /// Appends the batches and replaces the checkpoint, all or none; durable when answered. Answers with the offset of

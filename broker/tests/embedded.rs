@@ -129,6 +129,39 @@ async fn an_append_larger_than_the_log_fails_alone() {
     assert_eq!(kept.unwrap(), [Offset(0)]);
 }
 
+/// Needs a small disk: `mount -t tmpfs -o size=8m tmpfs DIR`, then run with `HEADWATER_TEST_SMALL_DISK=DIR`, as above.
+#[tokio::test]
+#[ignore = "needs a mounted file system"]
+async fn a_full_disk_stops_cleanly_and_goes_on_when_there_is_room() {
+    let disk = std::path::PathBuf::from(std::env::var_os("HEADWATER_TEST_SMALL_DISK").unwrap());
+    let folder = tempfile::tempdir_in(&disk).unwrap();
+    let other = disk.join("other");
+    std::fs::write(&other, vec![1; 3 << 20]).unwrap();
+    let log = open(folder.path()).await;
+    let producer = log.producer("p").await.unwrap();
+    let large = batch("t", &[&"x".repeat(50_000)]);
+    let full = fill(&producer, &large).await;
+    assert!(full > 40, "{full}");
+    assert_eq!(log.watermarks(&at("t")).await.unwrap().high, Offset(full));
+    std::fs::remove_file(other).unwrap();
+    let producer = log.producer("p").await.unwrap();
+    assert_eq!(producer.checkpoint().await.unwrap(), Some(Bytes::from((full - 1).to_string())));
+    for next in full..full + 20 {
+        assert_eq!(producer.append(vec![large.clone()], None).await.unwrap(), [Offset(next)]);
+    }
+    drop((log, producer));
+    let log = open(folder.path()).await;
+    let (mut next, limits) = (0, FetchLimits { bytes_max: 1 << 20, wait_max: Duration::ZERO });
+    while next < full + 20 {
+        let from = [FetchFrom { partition: at("t"), offset: Offset(next) }];
+        for batch in log.fetch(&from, limits).await.unwrap() {
+            assert!(batch.records().all(|record| record.value.is_some_and(|value| value.len() == 50_000)));
+            next = batch.next().0;
+        }
+    }
+    assert_eq!(next, full + 20);
+}
+
 #[tokio::test]
 async fn closing_finishes_what_waits_and_refuses_the_rest() {
     let folder = tempfile::tempdir().unwrap();

@@ -89,6 +89,7 @@ pub(super) async fn a_later_producer_shuts_out_the_earlier(log: Arc<dyn EventLog
         let late = first.append(vec![values("t", 0, &["late"])], Some(Bytes::from_static(b"late"))).await;
         assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
     }
+    assert!(matches!(first.checkpoint().await, Err(Error::Fenced { .. })));
     append(&second, values("t", 0, &["b"])).await;
     append(&other, values("t", 0, &["c"])).await;
     assert_eq!(texts(&read_all(&*log, "t", 0).await), ["a", "b", "c"]);

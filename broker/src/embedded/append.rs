@@ -81,7 +81,11 @@ impl<'a> Transaction<'a> {
     /// Makes everything durable. Answers whether there are new records.
     pub(super) fn commit(mut self) -> heed::Result<bool> {
         for (id, row) in &self.partitions {
-            self.core.tables.partitions.put(&mut self.txn, &id.0, &row.encode())?;
+            // Without changes there is nothing to sync, as in most slices of maintenance.
+            let bytes = row.encode();
+            if self.core.tables.partitions.get(&self.txn, &id.0)? != Some(&bytes) {
+                self.core.tables.partitions.put(&mut self.txn, &id.0, &bytes)?;
+            }
         }
         self.txn.commit()?;
         for prelude in &self.preludes {

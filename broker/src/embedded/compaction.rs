@@ -85,6 +85,10 @@ impl Compaction {
             bytes += stored.records.len() as u64;
             self.read = next;
         }
+        if self.last.is_empty() {
+            // A reader stands within the first batch.
+            return Ok(Progress::Done);
+        }
         self.rewrite = Some(0);
         Ok(Progress::More)
     }

@@ -50,6 +50,10 @@ impl Core {
         std::fs::create_dir_all(&options.folder).map_err(|e| engine("create its folder")(e.into()))?;
         let lock = lock(&options.folder, &place)?;
         let env = open_env(options).map_err(|e| engine("open")(e.into()))?;
+        // The files themselves must be there after a loss of power, not only what is in them.
+        File::open(&options.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| engine("sync its folder")(e.into()))?;
         let read = || -> heed::Result<_> {
             // Slots of readers that were killed would keep old pages from being used again.
             env.clear_stale_readers()?;
@@ -195,10 +199,11 @@ fn lock(folder: &Path, place: &str) -> Result<File, Error> {
 // that no other process of ours has it open, and no flag that weakens its promises is set.
 #[allow(unsafe_code)]
 fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
-    const PAGES: u64 = 1 << 16;
-    let size = (options.size_max + options.size_max / 8 + RESERVE).div_ceil(PAGES) * PAGES;
+    let size = options.size_max.saturating_add(options.size_max / 8).saturating_add(RESERVE);
+    // Whole pages, whatever their size.
+    let size = usize::try_from(size).unwrap_or(usize::MAX) & !0xffff;
     let mut open = EnvOpenOptions::new().read_txn_without_tls();
-    open.map_size(usize::try_from(size).unwrap_or(usize::MAX & !0xffff)).max_dbs(TABLES).max_readers(READERS);
+    open.map_size(size).max_dbs(TABLES).max_readers(READERS);
     // SAFETY: see above.
     unsafe { open.open(&options.folder) }
 }

@@ -8,9 +8,10 @@ use heed::byteorder::BigEndian;
 use heed::types::{Bytes as RawBytes, U128};
 use heed::{RoRange, RoTxn, WithoutTls};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::core::Core;
+use super::maintenance::after;
 use super::tables::{BatchRow, PartitionId, StoredBatch, batch_key, offset_of, partition_of};
 use crate::batch::Records;
 use crate::{Error, FetchFrom, FetchLimits, FetchedBatch, Offset, TopicPartition};
@@ -23,7 +24,7 @@ pub(super) async fn fetch(
     from: &[FetchFrom],
     limits: FetchLimits,
 ) -> Result<Vec<FetchedBatch>, Error> {
-    let deadline = Instant::now() + limits.wait_max;
+    let deadline = after(limits.wait_max);
     loop {
         // Before reading: an append after this is noticed below even if the reading missed it.
         appended.mark_unchanged();

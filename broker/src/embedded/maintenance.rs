@@ -34,7 +34,9 @@ pub(super) enum Progress {
 
 impl Maintenance {
     pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, due: Instant::now() + interval, partitions: VecDeque::new(), compaction: None }
+        // Without a pause there would be nothing but maintenance.
+        let interval = interval.max(Duration::from_millis(1));
+        Self { interval, due: after(interval), partitions: VecDeque::new(), compaction: None }
     }
 
     /// When the next pass begins.
@@ -45,7 +47,7 @@ impl Maintenance {
     /// Begins a pass over all partitions if it is time. Answers whether a pass is under way.
     pub(super) fn pending(&mut self, core: &Core) -> bool {
         if self.partitions.is_empty() && Instant::now() >= self.due {
-            self.due = Instant::now() + self.interval;
+            self.due = after(self.interval);
             for topic in core.topics.read().by_name.values() {
                 if topic.retention != Retention::default() {
                     let ids = (0..topic.partitions).map(|partition| PartitionId::new(topic.number, partition));
@@ -88,6 +90,13 @@ impl Maintenance {
         transaction.commit().map_err(|e| failed(e.into()))?;
         Ok(progress)
     }
+}
+
+/// The time this long from now, or in years if that is beyond what the clock can say.
+pub(super) fn after(duration: Duration) -> Instant {
+    const YEARS: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(duration).unwrap_or(now + YEARS)
 }
 
 /// Milliseconds since 1970.
