@@ -66,20 +66,23 @@ struct X<'a> {
     #[serde(borrow)]
     key: Option<&'a RawValue>,
     key_bytes: Option<String>,
-    schema: Option<String>,
+    schema: String,
     columns: Option<Vec<Column>>,
 }
+
+const NO_X: &str = "block `x` is missing: another producer wrote it, so it has no position";
 
 type Image<'a> = BTreeMap<String, &'a RawValue>;
 
 /// The fingerprint of the schema an event was written with, to find the one to read it with.
 pub fn schema_of(value: &[u8]) -> Result<SchemaFingerprint, CodecError> {
     let envelope: Envelope<'_> = serde_json::from_slice(value)?;
-    envelope.x.as_ref().and_then(fingerprint).ok_or(CodecError::Envelope { reason: "it names no schema" })
+    fingerprint(&envelope.x.ok_or(CodecError::Envelope { reason: NO_X })?)
 }
 
-fn fingerprint(x: &X<'_>) -> Option<SchemaFingerprint> {
-    u64::from_str_radix(x.schema.as_deref()?, 16).ok().map(SchemaFingerprint)
+fn fingerprint(x: &X<'_>) -> Result<SchemaFingerprint, CodecError> {
+    let hash = u64::from_str_radix(&x.schema, 16);
+    hash.map(SchemaFingerprint).map_err(|_| CodecError::Envelope { reason: "`x.schema` is not a fingerprint" })
 }
 
 /// Reads an event written by [`super::to_json`].
@@ -94,8 +97,7 @@ fn fingerprint(x: &X<'_>) -> Option<SchemaFingerprint> {
 pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEvent, CodecError> {
     let mut envelope: Envelope<'_> = serde_json::from_slice(value)?;
     let not_ours = |reason| CodecError::Envelope { reason };
-    let x =
-        envelope.x.take().ok_or(not_ours("block `x` is missing: another producer wrote it, so it has no position"))?;
+    let x = envelope.x.take().ok_or(not_ours(NO_X))?;
     if x.v != 1 {
         return Err(not_ours("written by a version of Headwater that this one does not know"));
     }
@@ -105,7 +107,7 @@ pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEven
 
     let schema = match schema {
         Some(schema) => {
-            if fingerprint(&x).is_some_and(|written| written != schema.fingerprint()) {
+            if fingerprint(&x)? != schema.fingerprint() {
                 return Err(not_ours("it was written with other columns than the schema it is read with"));
             }
             schema.clone()
