@@ -1,1 +1,27 @@
-//! headwater-connectors
+//! Capture: the changes of source databases into the broker, without loss.
+//!
+//! [`start`] runs one connector: a [`Source`] (so far [`postgres`]) gathers events, a session appends them to the log
+//! together with the source's checkpoint, and only what is durable there is acknowledged to the source. Read
+//! `source.rs` (the seam), `session.rs` (the loop), then `postgres/`.
+
+mod capture;
+mod config;
+mod error;
+mod gathered;
+mod metrics;
+pub mod postgres;
+mod route;
+mod secret;
+mod session;
+mod source;
+mod status;
+
+pub use capture::{CaptureHandle, CaptureOptions, start};
+pub use config::ConnectorConfig;
+pub use error::{Error, ErrorKind};
+pub use gathered::Gathered;
+pub use metrics::CaptureMetrics;
+pub use route::{Route, Routes};
+pub use secret::Secret;
+pub use source::{Mark, Source};
+pub use status::{Phase, Refusal, SourceStatus, TableProgress};

@@ -1,0 +1,417 @@
+//! A PostgreSQL database as a source.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_schemas::{EventHeader, Op, SourcePosition, TableSchema};
+use pgwire_replication::ReplicationClient;
+
+use super::catalog::{self, Server};
+use super::checkpoint::{Checkpoint, TableSnapshot};
+use super::config::OnLostSlot;
+use super::connect::{Sql, number, replication, text};
+use super::lsn::Lsn;
+use super::monitor::Monitor;
+use super::plan::TablePlan;
+use super::setup::{self, Tables};
+use super::slot::{self, Slot};
+use super::snapshot::{Snapshot, Stamp, Wanted};
+use super::stream::Stream;
+use super::transaction::to_every_partition;
+use super::types::Types;
+use crate::metrics::SourceMetrics;
+use crate::session::now_millis;
+use crate::status::{Phase, StatusCell};
+use crate::{ConnectorConfig, Error, Gathered, Mark, Routes, Source};
+
+/// A PostgreSQL database; see [`Source`].
+pub struct PostgresSource {
+    config: ConnectorConfig,
+    status: StatusCell,
+    metrics: SourceMetrics,
+    state: State,
+    checkpoint: Option<Checkpoint>,
+    monitor: Option<Monitor>,
+    sql: Option<Arc<Sql>>,
+    /// Tables whose existence is still to be told.
+    announce: Vec<TablePlan>,
+    /// The schema of every captured table when the source was opened.
+    schemas: Vec<TableSchema>,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send>>;
+
+enum State {
+    Closed,
+    Snapshotting(Box<Reading>),
+    Opening(Opening),
+    Streaming(Box<Stream>),
+}
+
+/// A snapshot and the session that keeps it alive.
+struct Reading {
+    snapshot: Snapshot,
+    _exporter: Exporter,
+}
+
+struct Exporter {
+    /// The session that made the slot, if the snapshot is the slot's.
+    _slot: Option<ReplicationClient>,
+    /// A session within the snapshot.
+    inside: Sql,
+}
+
+impl PostgresSource {
+    pub(crate) fn new(config: ConnectorConfig, status: StatusCell, metrics: SourceMetrics) -> Self {
+        Self {
+            config,
+            status,
+            metrics,
+            state: State::Closed,
+            checkpoint: None,
+            monitor: None,
+            sql: None,
+            announce: Vec::new(),
+            schemas: Vec::new(),
+        }
+    }
+
+    fn slot_name(&self) -> String {
+        self.config.postgres.slot_name(&self.config.source)
+    }
+
+    /// Makes a slot and begins the checkpoint there.
+    async fn create_slot(&mut self, sql: &Sql, server: &Server, epoch: u32) -> Result<(Stamp, Exporter), Error> {
+        fail::fail_point!("capture::before_slot", |_| Err(Error::TaskLost { what: "was told to fail" }));
+        let name = self.slot_name();
+        let none = pgwire_replication::Lsn(0);
+        let mut session = replication(&self.config.postgres, &self.config.source, none).await?;
+        let system = session.identify_system().await.map_err(cannot_replicate)?;
+        tracing::info!(slot = name, epoch, "creating the replication slot");
+        let created = slot::create(sql, session, server, &name, &self.status).await?;
+        let inside = Sql::connect(&self.config.postgres).await?;
+        let enter =
+            format!("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'", created.snapshot);
+        inside.execute("enter the snapshot", &enter).await?;
+        let rows = inside.rows("look into the snapshot", &format!("SELECT {SNAPSHOT_FACTS}")).await?;
+        let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
+        let (horizon, at_micros) = (number(row, "horizon")?, number(row, "at")?);
+        self.checkpoint = Some(Checkpoint {
+            epoch,
+            slot: name,
+            system: system.system_id,
+            timeline: system.timeline,
+            consistent_point: created.consistent_point,
+            commit: created.consistent_point,
+            ordinal: 0,
+            resume: created.consistent_point,
+            at_micros,
+            tables: BTreeMap::new(),
+        });
+        let position = SourcePosition { epoch, commit: created.consistent_point.0, ordinal: 0 };
+        let stamp = Stamp { snapshot: created.snapshot, position, at_micros, horizon };
+        Ok((stamp, Exporter { _slot: Some(created.session), inside }))
+    }
+
+    /// Exports a snapshot of its own, for tables whose reading was interrupted or that were configured later. Its rows
+    /// are stamped with the position from which streaming goes on: changes between that position and the snapshot come
+    /// again, in order, and bring every row to where it belongs.
+    async fn export_snapshot(config: &ConnectorConfig, position: SourcePosition) -> Result<(Stamp, Exporter), Error> {
+        let sql = Sql::connect(&config.postgres).await?;
+        sql.execute("open a snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let query = format!("SELECT pg_export_snapshot() AS snapshot, {SNAPSHOT_FACTS}");
+        let rows = sql.rows("export a snapshot", &query).await?;
+        let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
+        let snapshot = text(row, "snapshot")?.to_owned();
+        let (horizon, at_micros) = (number(row, "horizon")?, number(row, "at")?);
+        Ok((Stamp { snapshot, position, at_micros, horizon }, Exporter { _slot: None, inside: sql }))
+    }
+
+    /// Compares the checkpoint with the slot; `true` when the slot holds everything behind the checkpoint.
+    fn compare(&self, checkpoint: &Checkpoint, slot: Option<&Slot>) -> Result<bool, Error> {
+        let name = self.slot_name();
+        let lost = |problem: String| {
+            if self.config.postgres.on_lost_slot == OnLostSlot::Resnapshot {
+                tracing::warn!(slot = name, problem, "making a new slot and reading all tables again, as configured");
+                return Ok(false);
+            }
+            Err(Error::Unsafe {
+                problem,
+                remedy:
+                    "changes since then cannot be had any more; set `on_lost_slot: resnapshot` to make a new slot and \
+                         read all tables again, and set max_slot_wal_keep_size so that the server keeps enough"
+                        .into(),
+            })
+        };
+        let Some(slot) = slot else {
+            return lost(format!(
+                "replication slot `{name}` is gone, while capture stands at {}: it was dropped, or this is another server",
+                checkpoint.resume
+            ));
+        };
+        check_slot_kind(&name, slot, &self.config.postgres.database)?;
+        if slot.is_lost() {
+            return lost(format!(
+                "the server has invalidated replication slot `{name}`, because it kept more log than max_slot_wal_keep_size \
+                 allows or had to; capture stands at {}",
+                checkpoint.resume
+            ));
+        }
+        match slot.confirmed_flush {
+            Some(confirmed) if confirmed > checkpoint.resume => lost(format!(
+                "replication slot `{name}` is at {confirmed}, ahead of capture at {}: another reader moved it on, or the \
+                 log was restored from an older copy",
+                checkpoint.resume
+            )),
+            _ => Ok(true),
+        }
+    }
+
+    /// The plan and the progress of every captured table, the finished ones apart.
+    fn plan(&self, tables: Tables, routes: &mut Routes) -> (Vec<TablePlan>, Vec<Wanted>) {
+        let Tables { captured, types, .. } = tables;
+        let mut plans = Vec::new();
+        let mut wanted = Vec::new();
+        for (table, published) in captured {
+            let plan = TablePlan::new(table.table_schema(&self.config.source, &types), routes);
+            plans.push(plan.clone());
+            let noted = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tables.get(&table.name()));
+            let state = noted.cloned().unwrap_or_default();
+            if !state.complete {
+                wanted.push(Wanted { table, published, plan, state });
+            }
+        }
+        (plans, wanted)
+    }
+
+    fn open_stream(&self, sql: &Arc<Sql>) -> Opening {
+        let (config, sql, schemas) = (self.config.clone(), Arc::clone(sql), self.schemas.clone());
+        let checkpoint = self.checkpoint.clone();
+        Box::pin(async move {
+            let checkpoint = checkpoint.ok_or(Error::TaskLost { what: "opens the stream" })?;
+            let start = pgwire_replication::Lsn(checkpoint.resume.0);
+            let mut client = replication(&config.postgres, &config.source, start).await?;
+            let system = client.identify_system().await.map_err(cannot_replicate)?;
+            check_system(&checkpoint, &system.system_id)?;
+            let starting = |source| Error::Replication { action: "start the change stream", source };
+            client.start().await.map_err(starting)?;
+            client.wait_started().await.map_err(starting)?;
+            // Now that the slot is ours nobody can move it: had it been moved before, the server would silently have
+            // begun there.
+            let name = config.postgres.slot_name(&config.source);
+            let confirmed = slot::find(&sql, &name).await?.and_then(|slot| slot.confirmed_flush);
+            if confirmed.is_none_or(|confirmed| confirmed > checkpoint.resume) {
+                return Err(Error::NotReady {
+                    problem: format!("replication slot `{name}` was moved while the stream was opened"),
+                    remedy: "see who else uses it".into(),
+                });
+            }
+            Ok(Stream::new(client, sql, &config.source, checkpoint.epoch, schemas))
+        })
+    }
+
+    fn announce(&mut self, into: &mut Gathered) {
+        let Some(checkpoint) = &self.checkpoint else { return };
+        if self.announce.is_empty() {
+            return;
+        }
+        let header = EventHeader {
+            op: Op::Schema,
+            position: checkpoint.position(),
+            transaction: 0,
+            committed_at_micros: now_millis() * 1000,
+            last_in_transaction: false,
+            before_is_key_only: false,
+        };
+        for plan in self.announce.drain(..) {
+            to_every_partition(&plan, header, into);
+        }
+        into.cut();
+    }
+}
+
+const SNAPSHOT_FACTS: &str = "pg_snapshot_xmin(pg_current_snapshot()) AS horizon, \
+     (extract(epoch FROM now()) * 1000000)::bigint AS at";
+
+fn cannot_replicate(source: pgwire_replication::PgWireError) -> Error {
+    Error::Replication { action: "open a replication session", source }
+}
+
+fn check_system(checkpoint: &Checkpoint, system: &str) -> Result<(), Error> {
+    if checkpoint.system == system {
+        return Ok(());
+    }
+    Err(Error::Unsafe {
+        problem: format!(
+            "this is another database cluster (system identifier {system}) than the one captured so far ({})",
+            checkpoint.system
+        ),
+        remedy: "point the connector back at the old one, or give the new one a source name of its own".into(),
+    })
+}
+
+pub(super) fn check_slot_kind(name: &str, slot: &Slot, database: &str) -> Result<(), Error> {
+    if slot.plugin.as_deref() != Some("pgoutput") || slot.database.as_deref() != Some(database) {
+        return Err(Error::NotReady {
+            problem: format!("replication slot `{name}` belongs to something else (another plugin or database)"),
+            remedy: "name another `slot`".into(),
+        });
+    }
+    if let Some(pid) = slot.active_pid {
+        return Err(Error::NotReady {
+            problem: format!("replication slot `{name}` is in use by another process (server pid {pid})"),
+            remedy: "stop the other reader, or name another `slot`; this is tried again until it is free".into(),
+        });
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn open(&mut self, checkpoint: Option<Bytes>, routes: &mut Routes) -> Result<(), Error> {
+        self.state = State::Closed;
+        self.monitor = None;
+        self.checkpoint = checkpoint.as_deref().map(Checkpoint::from_bytes).transpose()?;
+        self.config.validate()?;
+        let (config, name) = (self.config.clone(), self.slot_name());
+        let sql = Arc::new(Sql::connect(&config.postgres).await?);
+        self.sql = Some(Arc::clone(&sql));
+        let server = catalog::server(&sql).await?;
+        setup::check_server(&server)?;
+        // The publication comes before the slot: a slot can only decode with publications older than itself.
+        let mut tables = setup::prepare(&config, &sql, &server).await?;
+        self.status.update(|status| {
+            status.slot = Some(name.clone());
+            status.refused_tables.clone_from(&tables.refused);
+        });
+        for (table, refusal) in &tables.refused {
+            tracing::warn!(table, problem = refusal.problem, remedy = refusal.remedy, "table is not captured");
+        }
+
+        let existing = slot::find(&sql, &name).await?;
+        let mut fresh = None;
+        let keep = match self.checkpoint.clone() {
+            Some(checkpoint) => {
+                let none = pgwire_replication::Lsn(0);
+                let mut session = replication(&config.postgres, &config.source, none).await?;
+                check_system(&checkpoint, &session.identify_system().await.map_err(cannot_replicate)?.system_id)?;
+                self.compare(&checkpoint, existing.as_ref())?
+            }
+            None => false,
+        };
+        if !keep {
+            if let Some(slot) = &existing {
+                // Nothing of ours depends on it: it is left over from an attempt that ended before anything was durable,
+                // or it is lost.
+                if slot.is_lost() {
+                    tracing::info!(slot = name, "dropping the lost slot");
+                } else {
+                    check_slot_kind(&name, slot, &config.postgres.database)?;
+                    tracing::warn!(slot = name, "dropping a slot of our name from which nothing was captured");
+                }
+                slot::drop(&sql, &name).await?;
+            }
+            let epoch = self.checkpoint.as_ref().map_or(1, |checkpoint| checkpoint.epoch + 1);
+            fresh = Some(self.create_slot(&sql, &server, epoch).await?);
+        }
+        self.monitor = Some(Monitor::begin(&config.postgres, name, self.status.clone(), self.metrics.clone()));
+        let checkpoint = self.checkpoint.as_ref().ok_or(Error::TaskLost { what: "opens the source" })?;
+        let is_read = |name: &str| checkpoint.tables.get(name).is_some_and(|state| state.complete);
+        if tables.captured.iter().all(|(table, _)| is_read(&table.name())) {
+            self.announce = self.plan(tables, routes).0;
+            self.schemas = self.announce.iter().map(|plan| plan.schema.clone()).collect();
+            self.state = State::Opening(self.open_stream(&sql));
+            return Ok(());
+        }
+        let position = SourcePosition { epoch: checkpoint.epoch, commit: checkpoint.resume.0, ordinal: 0 };
+        let (stamp, exporter) = match fresh {
+            Some(fresh) => fresh,
+            None => Self::export_snapshot(&config, position).await?,
+        };
+        // The columns are those that the snapshot shows.
+        setup::look_again(&exporter.inside, &mut tables).await?;
+        let (plans, wanted) = self.plan(tables, routes);
+        self.schemas = plans.iter().map(|plan| plan.schema.clone()).collect();
+        self.announce = plans;
+        let snapshot = Snapshot::begin(&config.postgres, wanted, &stamp);
+        self.status.set_phase(Phase::Snapshotting { tables: snapshot.progress() });
+        self.state = State::Snapshotting(Box::new(Reading { snapshot, _exporter: exporter }));
+        Ok(())
+    }
+
+    async fn gather(&mut self, into: &mut Gathered, routes: &mut Routes) -> Result<(), Error> {
+        if !self.announce.is_empty() {
+            self.announce(into);
+            return Ok(());
+        }
+        loop {
+            match &mut self.state {
+                State::Closed => return Err(Error::TaskLost { what: "opens the source" }),
+                State::Snapshotting(reading) => {
+                    let checkpoint = self.checkpoint.as_mut().ok_or(Error::TaskLost { what: "opens the source" })?;
+                    if !reading.snapshot.is_done() {
+                        let note = |table: &str, state: &TableSnapshot| {
+                            checkpoint.tables.insert(table.to_owned(), state.clone());
+                        };
+                        let gathered = reading.snapshot.gather(into, note).await;
+                        self.status.set_phase(Phase::Snapshotting { tables: reading.snapshot.progress() });
+                        return gathered;
+                    }
+                    let sql = self.sql.clone().ok_or(Error::TaskLost { what: "opens the source" })?;
+                    self.state = State::Opening(self.open_stream(&sql));
+                }
+                State::Opening(opening) => {
+                    let stream = opening.await?;
+                    self.status.set_phase(Phase::Streaming);
+                    self.metrics.streaming.set(1);
+                    self.state = State::Streaming(Box::new(stream));
+                }
+                State::Streaming(stream) => {
+                    let checkpoint = self.checkpoint.as_mut().ok_or(Error::TaskLost { what: "opens the source" })?;
+                    return stream.gather(into, routes, checkpoint).await;
+                }
+            }
+        }
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        let mut checkpoint = self.checkpoint.clone()?;
+        let snapshot_done = matches!(self.state, State::Opening(_) | State::Streaming(_));
+        if let (State::Streaming(stream), Some(monitor)) = (&self.state, &self.monitor) {
+            let seen = monitor.seen();
+            if !stream.in_transaction() && checkpoint.resume >= seen.end {
+                checkpoint.at_micros = checkpoint.at_micros.max(seen.at_micros);
+            }
+        }
+        Some(Mark {
+            position: checkpoint.position(),
+            at_micros: checkpoint.at_micros,
+            snapshot_done,
+            token: checkpoint.resume.0,
+            checkpoint: checkpoint.to_bytes(),
+        })
+    }
+
+    fn durable(&mut self, mark: &Mark) {
+        let captured = Lsn(mark.token);
+        if let State::Streaming(stream) = &self.state {
+            stream.acknowledge(captured);
+        }
+        if let Some(monitor) = &self.monitor {
+            monitor.note(captured);
+        }
+        self.status.update(|status| status.source_position = Some(captured.to_string()));
+    }
+
+    async fn discover(&mut self) -> Result<Vec<TableSchema>, Error> {
+        let sql = Sql::connect(&self.config.postgres).await?;
+        let mut types = Types::default();
+        let condition = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT c.relispartition";
+        let tables = catalog::tables(&sql, &mut types, condition).await?;
+        Ok(tables.iter().map(|table| table.table_schema(&self.config.source, &types)).collect())
+    }
+}

@@ -1,0 +1,321 @@
+//! Tables as the database's catalog describes them.
+
+use std::collections::HashMap;
+
+use headwater_schemas::{Column, TableId, TableSchema};
+use tokio_postgres::SimpleQueryRow;
+
+use super::connect::{Sql, number, optional, text};
+use super::types::Types;
+use crate::{Error, Refusal};
+
+/// One table.
+#[derive(Clone, Debug)]
+pub(crate) struct CatalogTable {
+    pub(crate) schema: String,
+    pub(crate) table: String,
+    /// `pg_class.relkind`: `r` table, `p` partitioned.
+    pub(crate) kind: String,
+    /// `pg_class.relreplident`: `d` default, `n` nothing, `f` full, `i` index.
+    pub(crate) identity: String,
+    pub(crate) rows_estimate: Option<u64>,
+    pub(crate) blocks: u64,
+    /// Changes when the table is rewritten.
+    pub(crate) filenode: u32,
+    pub(crate) readable: bool,
+    pub(crate) columns: Vec<CatalogColumn>,
+    pub(crate) indexes: Vec<UniqueIndex>,
+}
+
+/// One column, in the order the change stream sends them. Generated columns are not among them: the stream leaves them
+/// out.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct CatalogColumn {
+    pub(crate) name: String,
+    pub(crate) type_oid: u32,
+    pub(crate) source_type: String,
+}
+
+/// A unique index that could identify rows: valid, immediate, over plain columns and all rows.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct UniqueIndex {
+    pub(crate) name: String,
+    pub(crate) primary: bool,
+    /// Chosen by `REPLICA IDENTITY USING INDEX`.
+    pub(crate) identity: bool,
+    /// None of the columns can be null.
+    pub(crate) not_null: bool,
+    pub(crate) columns: Vec<String>,
+}
+
+impl CatalogTable {
+    /// `schema.table`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+
+    /// The name as SQL.
+    pub(crate) fn quoted(&self) -> String {
+        format!("{}.{}", quote(&self.schema), quote(&self.table))
+    }
+
+    /// The columns that identify rows in the change stream: the index of the replica identity, else the primary key,
+    /// else (when the whole row is the identity) the first unique index without nulls.
+    pub(crate) fn key(&self) -> Result<&[String], Refusal> {
+        let primary = self.indexes.iter().find(|index| index.primary);
+        let chosen = match self.identity.as_str() {
+            "i" => self.indexes.iter().find(|index| index.identity),
+            "f" => primary.or_else(|| self.indexes.iter().find(|index| index.not_null)),
+            "d" => primary,
+            _ => {
+                return Err(Refusal {
+                    problem: format!(
+                        "table {} has REPLICA IDENTITY NOTHING: updates and deletes name no row",
+                        self.name()
+                    ),
+                    remedy: format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", self.quoted()),
+                });
+            }
+        };
+        chosen.map(|index| index.columns.as_slice()).ok_or_else(|| {
+            let usable = self.indexes.iter().find(|index| index.not_null);
+            let remedy = match usable {
+                Some(index) => {
+                    format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {}", self.quoted(), quote(&index.name))
+                }
+                None => format!("ALTER TABLE {} ADD PRIMARY KEY (…)", self.quoted()),
+            };
+            Refusal { problem: format!("table {} has no key that identifies its rows", self.name()), remedy }
+        })
+    }
+
+    /// The schema its events are written with.
+    pub(crate) fn table_schema(&self, source: &str, types: &Types) -> TableSchema {
+        let key = self.key().unwrap_or_default();
+        let column = |column: &CatalogColumn| Column {
+            name: column.name.as_str().into(),
+            kind: types.kind(column.type_oid),
+            source_type: column.source_type.clone(),
+            key_ordinal: key.iter().position(|name| *name == column.name).map(|at| at as u16),
+        };
+        TableSchema {
+            table: TableId::new(source, self.schema.as_str(), self.table.as_str()),
+            columns: self.columns.iter().map(column).collect(),
+        }
+    }
+}
+
+/// A name as SQL.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as SQL.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The condition that picks tables by name, for [`tables`].
+pub(crate) fn named<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let pairs: Vec<String> =
+        names.into_iter().map(|(schema, table)| format!("({},{})", literal(schema), literal(table))).collect();
+    if pairs.is_empty() { "false".into() } else { format!("(n.nspname, c.relname) IN ({})", pairs.join(",")) }
+}
+
+/// The tables for which `condition` (over `pg_class c` and `pg_namespace n`) holds, and the types of their columns.
+pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Result<Vec<CatalogTable>, Error> {
+    let query = format!(
+        "SELECT n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint AS rows,
+                pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
+                coalesce(pg_relation_filenode(c.oid), 0) AS filenode,
+                has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
+                (SELECT coalesce(json_agg(json_build_object(
+                            'name', a.attname, 'type_oid', a.atttypid::bigint,
+                            'source_type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum), '[]')
+                 FROM pg_attribute a
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
+                (SELECT coalesce(json_agg(json_build_object(
+                            'name', ic.relname, 'primary', i.indisprimary, 'identity', i.indisreplident,
+                            'not_null', k.not_null, 'columns', k.columns) ORDER BY i.indexrelid), '[]')
+                 FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid,
+                      LATERAL (SELECT json_agg(a.attname ORDER BY k.ord) AS columns, bool_and(a.attnotnull) AS not_null
+                               FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, ord)
+                               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                               WHERE k.ord <= i.indnkeyatts) k
+                 WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
+                   AND i.indpred IS NULL AND i.indexprs IS NULL) AS indexes
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND ({condition})
+         ORDER BY n.nspname, c.relname"
+    );
+    let mut found = Vec::new();
+    for row in sql.rows("read the catalog", &query).await? {
+        found.push(table(&row)?);
+    }
+    let columns = found.iter().flat_map(|table: &CatalogTable| &table.columns);
+    types.learn(sql, columns.map(|column| column.type_oid).collect()).await?;
+    Ok(found)
+}
+
+fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
+    let malformed = |_| Error::Malformed { what: "description of a table in the catalog" };
+    let rows: i64 = number(row, "rows")?;
+    Ok(CatalogTable {
+        schema: text(row, "nspname")?.into(),
+        table: text(row, "relname")?.into(),
+        kind: text(row, "relkind")?.into(),
+        identity: text(row, "relreplident")?.into(),
+        // Never analysed is -1.
+        rows_estimate: u64::try_from(rows).ok(),
+        blocks: optional(row, "blocks").and_then(|n| n.parse().ok()).unwrap_or(0),
+        filenode: number(row, "filenode")?,
+        readable: text(row, "readable")? == "t",
+        columns: serde_json::from_str(text(row, "columns")?).map_err(malformed)?,
+        indexes: serde_json::from_str(text(row, "indexes")?).map_err(malformed)?,
+    })
+}
+
+/// The server.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    /// As in `server_version_num`: 150004 is 15.4.
+    pub(crate) version: u32,
+    pub(crate) wal_level: String,
+}
+
+/// Asks what server this is.
+pub(crate) async fn server(sql: &Sql) -> Result<Server, Error> {
+    let query = "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level";
+    let rows = sql.rows("ask for the server's settings", query).await?;
+    let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
+    let (version, wal_level) = (number(row, "version")?, text(row, "wal_level")?.to_owned());
+    Ok(Server { version, wal_level })
+}
+
+/// A table's place in a publication.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published {
+    /// Columns that are sent; `None` for all.
+    pub(crate) columns: Option<Vec<String>>,
+    /// Condition on the rows that are sent, as SQL.
+    pub(crate) row_filter: Option<String>,
+}
+
+/// A publication.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    /// Changes of partitions are sent as changes of the partitioned table.
+    pub(crate) via_root: bool,
+    /// Kinds of change that it leaves out, of insert, update, delete, truncate.
+    pub(crate) left_out: Vec<&'static str>,
+    pub(crate) all_tables: bool,
+    pub(crate) tables: HashMap<(String, String), Published>,
+}
+
+/// Looks a publication up; `None` if there is none of that name.
+pub(crate) async fn publication(sql: &Sql, server: &Server, name: &str) -> Result<Option<Publication>, Error> {
+    let query = format!(
+        "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
+         FROM pg_publication WHERE pubname = {}",
+        literal(name)
+    );
+    let rows = sql.rows("look up the publication", &query).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let on = |column: &str| text(row, column).map(|value| value == "t");
+    let mut left_out = Vec::new();
+    for (column, kind) in
+        [("pubinsert", "insert"), ("pubupdate", "update"), ("pubdelete", "delete"), ("pubtruncate", "truncate")]
+    {
+        if !on(column)? {
+            left_out.push(kind);
+        }
+    }
+    let details = if server.version >= 150_000 {
+        "to_json(attnames) AS columns, rowfilter"
+    } else {
+        "NULL AS columns, NULL AS rowfilter"
+    };
+    let query =
+        format!("SELECT schemaname, tablename, {details} FROM pg_publication_tables WHERE pubname = {}", literal(name));
+    let mut tables = HashMap::new();
+    for row in sql.rows("look up the publication's tables", &query).await? {
+        let columns = match optional(&row, "columns") {
+            Some(json) => Some(
+                serde_json::from_str(json).map_err(|_| Error::Malformed { what: "column list of a publication" })?,
+            ),
+            None => None,
+        };
+        let published = Published { columns, row_filter: optional(&row, "rowfilter").map(str::to_owned) };
+        tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
+    }
+    Ok(Some(Publication { via_root: on("pubviaroot")?, all_tables: on("puballtables")?, left_out, tables }))
+}
+
+/// Columns of a relation message with the names of their types.
+pub(crate) async fn describe_columns(sql: &Sql, columns: Vec<(String, u32, i32)>) -> Result<Vec<CatalogColumn>, Error> {
+    if columns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked: Vec<String> =
+        columns.iter().enumerate().map(|(at, (_, oid, modifier))| format!("({at}, {oid}::oid, {modifier})")).collect();
+    let query = format!(
+        "SELECT format_type(v.oid, v.modifier) AS name FROM (VALUES {}) AS v(at, oid, modifier) ORDER BY at",
+        asked.join(",")
+    );
+    let names = sql.rows("look up the names of types", &query).await?;
+    let described = columns.into_iter().zip(&names).map(|((name, type_oid, _), row)| CatalogColumn {
+        name,
+        type_oid,
+        source_type: optional(row, "name").unwrap_or("???").to_owned(),
+    });
+    Ok(described.collect())
+}
+
+impl CatalogTable {
+    /// A table as a relation message announces it, with the indexes that the catalog has now.
+    pub(crate) fn announced(
+        schema: String,
+        table: String,
+        identity: String,
+        columns: Vec<CatalogColumn>,
+        indexes: Vec<UniqueIndex>,
+    ) -> Self {
+        Self {
+            schema,
+            table,
+            kind: "r".into(),
+            identity,
+            rows_estimate: None,
+            blocks: 0,
+            filenode: 0,
+            readable: true,
+            columns,
+            indexes,
+        }
+    }
+
+    /// Makes the key agree with the columns that a relation message marks as its identity. The catalog may be ahead of
+    /// the message, the message never is; but only the catalog knows the order of the columns.
+    pub(crate) fn trust_identity(&mut self, mut flagged: Vec<String>) {
+        if self.identity == "f" {
+            // Every column is marked. What the catalog has counts as long as its columns are announced.
+            let columns = &self.columns;
+            self.indexes.retain(|index| index.columns.iter().all(|name| columns.iter().any(|c| c.name == *name)));
+            return;
+        }
+        let same = |index: &UniqueIndex| {
+            let mut columns = index.columns.clone();
+            columns.sort_unstable();
+            let mut marked = flagged.clone();
+            marked.sort_unstable();
+            columns == marked
+        };
+        if let Some(at) = self.indexes.iter().position(same) {
+            let chosen = self.indexes.swap_remove(at);
+            flagged = chosen.columns;
+        }
+        let name = String::new();
+        let key = UniqueIndex { name, primary: true, identity: true, not_null: true, columns: flagged };
+        self.indexes = if key.columns.is_empty() { Vec::new() } else { vec![key] };
+    }
+}

@@ -1,0 +1,113 @@
+//! What must be known to go on after a restart, stored with the events it belongs to.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use headwater_schemas::SourcePosition;
+use serde::{Deserialize, Serialize};
+
+use super::lsn::Lsn;
+use crate::Error;
+
+/// The checkpoint of a PostgreSQL source, as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    /// Rises when the slot had to be made anew.
+    pub(crate) epoch: u32,
+    pub(crate) slot: String,
+    /// The cluster's system identifier.
+    pub(crate) system: String,
+    pub(crate) timeline: u32,
+    /// Where the slot began: the state that its exported snapshot showed.
+    pub(crate) consistent_point: Lsn,
+    /// Commit position of the last captured transaction; see [`SourcePosition`].
+    pub(crate) commit: Lsn,
+    /// Ordinal within it.
+    pub(crate) ordinal: u32,
+    /// Where to stream on from: everything before is captured.
+    pub(crate) resume: Lsn,
+    /// Source time to which capture was complete.
+    pub(crate) at_micros: i64,
+    /// Snapshots of tables, by `schema.table`.
+    pub(crate) tables: BTreeMap<String, TableSnapshot>,
+}
+
+/// How far a table's snapshot is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableSnapshot {
+    /// All rows are read.
+    pub(crate) complete: bool,
+    /// Blocks that are read while it is not complete: from, to (exclusive), ascending and apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) blocks: Vec<(u64, u64)>,
+    /// The table's file when they were read: another file has its rows in other places.
+    #[serde(default)]
+    pub(crate) filenode: u32,
+    /// Transactions from this one on may have changed rows after they were read.
+    #[serde(default)]
+    pub(crate) horizon: u64,
+}
+
+impl Checkpoint {
+    pub(crate) fn position(&self) -> SourcePosition {
+        SourcePosition { epoch: self.epoch, commit: self.commit.0, ordinal: self.ordinal }
+    }
+
+    /// Everything before `lsn` is captured.
+    pub(crate) fn advance_to(&mut self, lsn: Lsn) {
+        if lsn > self.resume {
+            (self.commit, self.ordinal, self.resume) = (lsn, 0, lsn);
+        }
+    }
+
+    /// The transaction that committed at `commit`, whose commit record ends at `end`, is captured.
+    pub(crate) fn advance_past_commit(&mut self, commit: Lsn, end: Lsn) {
+        let position = SourcePosition::after_commit(self.epoch, commit.0);
+        if position > self.position() {
+            (self.commit, self.ordinal) = (commit, position.ordinal);
+        }
+        self.resume = self.resume.max(end);
+    }
+
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).expect("text keys and plain values always serialise").into()
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(bytes).map_err(|error| Error::Unsafe {
+            problem: format!("the checkpoint in the log cannot be read ({error})"),
+            remedy: "it was written by another version or another kind of connector: use a source name of its own"
+                .into(),
+        })
+    }
+}
+
+impl TableSnapshot {
+    /// Takes note that blocks `from..to` are read.
+    pub(crate) fn add(&mut self, from: u64, to: u64) {
+        self.blocks.push((from, to));
+        self.blocks.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::with_capacity(self.blocks.len());
+        for (from, to) in self.blocks.drain(..) {
+            match joined.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(to),
+                _ => joined.push((from, to)),
+            }
+        }
+        self.blocks = joined;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_join() {
+        let mut table = TableSnapshot::default();
+        for (from, to) in [(10, 20), (0, 5), (5, 10), (30, 40)] {
+            table.add(from, to);
+        }
+        assert_eq!(table.blocks, [(0, 20), (30, 40)]);
+    }
+}

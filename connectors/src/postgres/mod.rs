@@ -1,0 +1,27 @@
+//! PostgreSQL: the tables as they are by an exported snapshot, then every change by logical replication.
+//!
+//! `capture.rs` is the source itself; `setup.rs` finds out what there is and makes what is missing; `snapshot.rs` and
+//! `stream.rs` bring the rows, `plan.rs` and `cell.rs` turn them into the one form both share.
+
+mod array;
+mod capture;
+mod catalog;
+mod cell;
+mod checkpoint;
+mod config;
+mod connect;
+mod copy;
+mod lsn;
+mod monitor;
+mod pgoutput;
+mod plan;
+mod setup;
+mod slot;
+mod snapshot;
+mod stream;
+mod tls;
+mod transaction;
+mod types;
+
+pub use capture::PostgresSource;
+pub use config::{OnLostSlot, PostgresConfig, SnapshotConfig, TlsConfig, TlsMode};

@@ -1,0 +1,204 @@
+//! From a configuration to tables that can be captured: publication, tables, their keys.
+
+use std::collections::BTreeMap;
+
+use headwater_schemas::nearest;
+
+use super::catalog::{self, CatalogTable, Publication, Published, Server, quote};
+use super::connect::Sql;
+use super::types::Types;
+use crate::{ConnectorConfig, Error, Refusal};
+
+/// What is captured, and what is not and why.
+pub(crate) struct Tables {
+    pub(crate) captured: Vec<(CatalogTable, Published)>,
+    pub(crate) refused: BTreeMap<String, Refusal>,
+    pub(crate) types: Types,
+}
+
+/// The oldest version with all that capture needs.
+pub(crate) const VERSION_MIN: u32 = 140_000;
+
+/// Refuses a server that cannot be captured from.
+pub(crate) fn check_server(server: &Server) -> Result<(), Error> {
+    let not_ready = |problem: String, remedy: &str| Err(Error::NotReady { problem, remedy: remedy.into() });
+    if server.version < VERSION_MIN {
+        let (major, minor) = (server.version / 10_000, server.version % 10_000);
+        return not_ready(format!("PostgreSQL {major}.{minor} is too old"), "version 14 or later is needed");
+    }
+    if server.wal_level != "logical" {
+        return not_ready(
+            format!("wal_level is `{}`, but capture needs `logical`", server.wal_level),
+            "ALTER SYSTEM SET wal_level = 'logical', then restart PostgreSQL",
+        );
+    }
+    Ok(())
+}
+
+/// Finds the configured tables and makes or completes the publication. A table that cannot be captured is refused by
+/// itself; above all it is not published, because publishing a table without a key makes the application's own updates
+/// of it fail.
+pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server) -> Result<Tables, Error> {
+    let name = config.postgres.publication_name(&config.source);
+    let mut publication = catalog::publication(sql, server, &name).await?;
+    let mut types = Types::default();
+    let named: Vec<(&str, &str)> = if config.postgres.tables.is_empty() {
+        let publication = publication.as_ref().ok_or_else(|| missing_publication(&name))?;
+        publication.tables.keys().map(|(schema, table)| (schema.as_str(), table.as_str())).collect()
+    } else {
+        config.postgres.table_names().collect()
+    };
+    let found = catalog::tables(sql, &mut types, &catalog::named(named.iter().copied())).await?;
+    let mut refused = BTreeMap::new();
+    for (schema, table) in &named {
+        if !found.iter().any(|found| found.schema == *schema && found.table == *table) {
+            refused.insert(format!("{schema}.{table}"), missing_table(sql, schema, table).await?);
+        }
+    }
+    let mut good = Vec::new();
+    for table in found {
+        match unfit(&table, config) {
+            Some(refusal) => {
+                refused.insert(table.name(), refusal);
+            }
+            None => good.push(table),
+        }
+    }
+    if config.postgres.create_publication && !config.postgres.tables.is_empty() {
+        publish(sql, &name, publication.as_ref(), &good).await?;
+        publication = catalog::publication(sql, server, &name).await?;
+    }
+    let publication = publication.ok_or_else(|| missing_publication(&name))?;
+    if !publication.left_out.is_empty() {
+        return Err(Error::NotReady {
+            problem: format!("publication `{name}` leaves out {}", publication.left_out.join(", ")),
+            remedy: format!("ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')", quote(&name)),
+        });
+    }
+    let mut captured = Vec::new();
+    for mut table in good {
+        let published = publication.tables.get(&(table.schema.clone(), table.table.clone())).cloned();
+        match published {
+            Some(published) => {
+                if let Some(columns) = &published.columns {
+                    table.columns.retain(|column| columns.contains(&column.name));
+                }
+                captured.push((table, published));
+            }
+            None => {
+                let refusal = not_published(&name, &publication, &table);
+                refused.insert(table.name(), refusal);
+            }
+        }
+    }
+    Ok(Tables { captured, refused, types })
+}
+
+/// Reads the captured tables again as `sql`'s transaction sees them. One that is gone or unfit there is left out.
+pub(crate) async fn look_again(sql: &Sql, tables: &mut Tables) -> Result<(), Error> {
+    let names = tables.captured.iter().map(|(table, _)| (table.schema.as_str(), table.table.as_str()));
+    let seen = catalog::tables(sql, &mut tables.types, &catalog::named(names)).await?;
+    let mut captured = Vec::new();
+    for mut table in seen {
+        let known = tables.captured.iter().find(|(known, _)| known.name() == table.name());
+        if let Some((_, published)) = known
+            && table.key().is_ok()
+        {
+            if let Some(columns) = &published.columns {
+                table.columns.retain(|column| columns.contains(&column.name));
+            }
+            captured.push((table, published.clone()));
+        }
+    }
+    tables.captured = captured;
+    Ok(())
+}
+
+fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Refusal> {
+    if !table.readable {
+        return Some(Refusal {
+            problem: format!("user `{}` may not read {}", config.postgres.user, table.name()),
+            remedy: format!(
+                "GRANT USAGE ON SCHEMA {} TO {user}; GRANT SELECT ON {} TO {user}",
+                quote(&table.schema),
+                table.quoted(),
+                user = quote(&config.postgres.user)
+            ),
+        });
+    }
+    table.key().err()
+}
+
+async fn publish(
+    sql: &Sql,
+    name: &str,
+    publication: Option<&Publication>,
+    tables: &[CatalogTable],
+) -> Result<(), Error> {
+    let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted()).collect::<Vec<_>>().join(", ");
+    match publication {
+        None => {
+            let all: Vec<&CatalogTable> = tables.iter().collect();
+            let tables = if all.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&all)) };
+            let command =
+                format!("CREATE PUBLICATION {} {tables} WITH (publish_via_partition_root = true)", quote(name));
+            tracing::info!(publication = name, tables = all.len(), "creating the publication");
+            sql.execute("create the publication", &command).await
+        }
+        Some(publication) => {
+            let lacking: Vec<&CatalogTable> = tables
+                .iter()
+                .filter(|table| !publication.tables.contains_key(&(table.schema.clone(), table.table.clone())))
+                .filter(|table| table.kind != "p" || publication.via_root)
+                .collect();
+            if lacking.is_empty() || publication.all_tables {
+                return Ok(());
+            }
+            tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");
+            let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(&lacking));
+            sql.execute("add tables to the publication", &command).await
+        }
+    }
+}
+
+pub(crate) fn missing_publication(name: &str) -> Error {
+    Error::NotReady {
+        problem: format!("publication `{name}` does not exist"),
+        remedy: format!(
+            "CREATE PUBLICATION {} FOR TABLE … WITH (publish_via_partition_root = true), or set `create_publication: true` \
+             and name the `tables`",
+            quote(name)
+        ),
+    }
+}
+
+pub(crate) fn not_published(name: &str, publication: &Publication, table: &CatalogTable) -> Refusal {
+    if table.kind == "p" && !publication.via_root {
+        return Refusal {
+            problem: format!(
+                "publication `{name}` sends changes of {} under the names of its partitions",
+                table.name()
+            ),
+            remedy: format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true)", quote(name)),
+        };
+    }
+    Refusal {
+        problem: format!("publication `{name}` does not contain {}", table.name()),
+        remedy: format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), table.quoted()),
+    }
+}
+
+/// Says that a table does not exist, with the nearest name of one that does.
+pub(crate) async fn missing_table(sql: &Sql, schema: &str, table: &str) -> Result<Refusal, Error> {
+    let query =
+        "SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
+    let rows = sql.rows("list the tables", query).await?;
+    let names: Vec<&str> = rows.iter().filter_map(|row| row.try_get("name").ok().flatten()).collect();
+    let name = format!("{schema}.{table}");
+    let remedy = match nearest(&name, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "create it, or take it out of `tables`".into(),
+    };
+    Ok(Refusal { problem: format!("table {name} does not exist"), remedy })
+}

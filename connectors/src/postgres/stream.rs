@@ -1,0 +1,288 @@
+//! Following the log: messages in, events out.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use headwater_schemas::{TableId, TableSchema};
+use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
+
+use super::catalog::{self, CatalogTable};
+use super::checkpoint::Checkpoint;
+use super::connect::Sql;
+use super::lsn::Lsn;
+use super::pgoutput::{self, Message, Relation, Tuples};
+use super::plan::TablePlan;
+use super::transaction::{Fetched, Step, Transaction};
+use super::types::Types;
+use crate::{Error, Gathered, Routes};
+
+/// 2000-01-01, where PostgreSQL's clock begins, in microseconds since 1970.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// What the stream knows of a relation.
+enum Known {
+    Captured(TablePlan),
+    /// Published, but not among the tables we are to capture, or no longer fit to be.
+    Ignored,
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+/// Something to be asked of the database before the message that needs it can go on. Kept here, so that waiting for it
+/// may be dropped.
+enum Waiting {
+    Relation(Answer<TablePlanParts>),
+    Columns(Bytes, Answer<Fetched>),
+}
+
+/// A table as a relation message announced it, with what only the catalog knows.
+struct TablePlanParts {
+    oid: u32,
+    table: CatalogTable,
+    types: Types,
+}
+
+pub(crate) struct Stream {
+    client: ReplicationClient,
+    sql: Arc<Sql>,
+    source: Arc<str>,
+    relations: HashMap<u32, Known>,
+    /// The schema that was announced last, by table.
+    announced: HashMap<TableId, TableSchema>,
+    tuples: Tuples,
+    transaction: Transaction,
+    in_transaction: bool,
+    held: Option<ReplicationEvent>,
+    waiting: Option<Waiting>,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        client: ReplicationClient,
+        sql: Arc<Sql>,
+        source: &str,
+        epoch: u32,
+        announced: Vec<TableSchema>,
+    ) -> Self {
+        Self {
+            client,
+            sql,
+            source: source.into(),
+            relations: HashMap::new(),
+            announced: announced.into_iter().map(|schema| (schema.table.clone(), schema)).collect(),
+            tuples: Tuples::default(),
+            transaction: Transaction::new(epoch),
+            in_transaction: false,
+            held: None,
+            waiting: None,
+        }
+    }
+
+    /// Tells the server that everything before `lsn` is durable.
+    pub(crate) fn acknowledge(&self, lsn: Lsn) {
+        self.client.update_applied_lsn(pgwire_replication::Lsn(lsn.0));
+    }
+
+    /// Whether a transaction is half gathered.
+    pub(crate) fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// See [`crate::Source::gather`]. Everything taken from the client is either gathered or kept in `self` before the
+    /// next wait.
+    pub(crate) async fn gather(
+        &mut self,
+        into: &mut Gathered,
+        routes: &mut Routes,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), Error> {
+        if self.waiting.is_some() {
+            self.answer(into, routes).await?;
+        }
+        loop {
+            let event = match self.held.take() {
+                Some(held) => held,
+                // Nothing to append yet: wait. Otherwise only take what is there.
+                None if !into.is_ready() => received(self.client.recv().await)?,
+                None => match tokio::task::unconstrained(self.client.recv()).now_or_never() {
+                    Some(event) => received(event)?,
+                    None => return Ok(()),
+                },
+            };
+            match event {
+                ReplicationEvent::XLogData { data, .. } => {
+                    if into.is_full() && self.makes_event(&data) {
+                        // Another event of this transaction follows, so none of those gathered is its last.
+                        self.held = Some(ReplicationEvent::XLogData {
+                            wal_start: pgwire_replication::Lsn(0),
+                            wal_end: pgwire_replication::Lsn(0),
+                            server_time_micros: 0,
+                            data,
+                        });
+                        into.cut();
+                        return Ok(());
+                    }
+                    self.message(data, None, into)?;
+                    if self.waiting.is_some() {
+                        self.answer(into, routes).await?;
+                    }
+                }
+                ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
+                    self.in_transaction = true;
+                    self.transaction.begin(final_lsn.0, xid, commit_time_micros + POSTGRES_EPOCH_MICROS);
+                }
+                ReplicationEvent::Commit { lsn, end_lsn, commit_time_micros } => {
+                    self.in_transaction = false;
+                    into.mark_last_in_transaction();
+                    checkpoint.advance_past_commit(Lsn(lsn.0), Lsn(end_lsn.0));
+                    checkpoint.at_micros = checkpoint.at_micros.max(commit_time_micros + POSTGRES_EPOCH_MICROS);
+                    into.cut();
+                    if into.is_full() {
+                        return Ok(());
+                    }
+                }
+                ReplicationEvent::KeepAlive { wal_end, server_time_micros, .. } => {
+                    // Within a transaction the server's position says nothing about what we have of it.
+                    if !self.in_transaction {
+                        checkpoint.advance_to(Lsn(wal_end.0));
+                        checkpoint.at_micros = checkpoint.at_micros.max(server_time_micros + POSTGRES_EPOCH_MICROS);
+                    }
+                }
+                ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => {}
+            }
+        }
+    }
+
+    /// Whether a message becomes an event.
+    fn makes_event(&self, data: &[u8]) -> bool {
+        match data {
+            [b'I' | b'U' | b'D', a, b, c, d, ..] => {
+                matches!(self.relations.get(&u32::from_be_bytes([*a, *b, *c, *d])), Some(Known::Captured(_)))
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes one message in. `fetched` are the columns that were asked for because the message lacks them.
+    fn message(&mut self, data: Bytes, fetched: Option<Fetched>, into: &mut Gathered) -> Result<(), Error> {
+        let malformed = |_| Error::Malformed { what: "message of the change stream" };
+        let message = pgoutput::read(&data, &mut self.tuples).map_err(malformed)?;
+        let relation = match &message {
+            Message::Relation(relation) => {
+                self.waiting = Some(self.look_up(relation));
+                return Ok(());
+            }
+            Message::Truncate { relations } => {
+                for relation in relations {
+                    if let Some(Known::Captured(plan)) = self.relations.get(relation) {
+                        self.transaction.truncate(plan, into);
+                    }
+                }
+                return Ok(());
+            }
+            Message::Ignored => return Ok(()),
+            Message::Insert { relation } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
+                *relation
+            }
+        };
+        let plan = match self.relations.get(&relation) {
+            Some(Known::Captured(plan)) => plan,
+            Some(Known::Ignored) => return Ok(()),
+            None => return Err(Error::Malformed { what: "change of a relation that was not announced" }),
+        };
+        match self.transaction.row(plan, &message, &data, &self.tuples, fetched, into) {
+            Step::Done => Ok(()),
+            Step::Lacks { query } => {
+                let sql = Arc::clone(&self.sql);
+                let fetch = Box::pin(async move { fetch_row(&sql, &query).await });
+                self.waiting = Some(Waiting::Columns(data, fetch));
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for what was asked and goes on with the message that needed it.
+    async fn answer(&mut self, into: &mut Gathered, routes: &mut Routes) -> Result<(), Error> {
+        match &mut self.waiting {
+            Some(Waiting::Relation(lookup)) => {
+                let found = lookup.await?;
+                self.waiting = None;
+                self.learn(found, into, routes);
+            }
+            Some(Waiting::Columns(_, fetch)) => {
+                let fetched = fetch.await?;
+                if let Some(Waiting::Columns(data, _)) = self.waiting.take() {
+                    self.message(data, Some(fetched), into)?;
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Asks the catalog for what a relation message does not say: the order of the key's columns, and what types that
+    /// the server does not share with all others are. The columns themselves are those of the message, because the
+    /// catalog may already be ahead of it.
+    fn look_up(&self, relation: &Relation<'_>) -> Waiting {
+        let sql = Arc::clone(&self.sql);
+        let oid = relation.oid;
+        let schema = if relation.schema.is_empty() { "pg_catalog" } else { relation.schema }.to_owned();
+        let table = relation.table.to_owned();
+        let identity = (relation.identity as char).to_string();
+        let flagged: Vec<String> =
+            relation.columns.iter().filter(|column| column.identity).map(|column| column.name.to_owned()).collect();
+        let columns: Vec<(String, u32, i32)> = relation
+            .columns
+            .iter()
+            .map(|column| (column.name.to_owned(), column.type_oid, column.type_modifier))
+            .collect();
+        Waiting::Relation(Box::pin(async move {
+            let mut types = Types::default();
+            let known = catalog::tables(&sql, &mut types, &format!("c.oid = {oid}")).await?.pop();
+            types.learn(&sql, columns.iter().map(|column| column.1).collect()).await?;
+            let described = catalog::describe_columns(&sql, columns).await?;
+            let indexes = known.map(|known| known.indexes).unwrap_or_default();
+            let mut table = CatalogTable::announced(schema, table, identity, described, indexes);
+            table.trust_identity(flagged);
+            Ok(TablePlanParts { oid, table, types })
+        }))
+    }
+
+    fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes) {
+        let TablePlanParts { oid, table, types } = found;
+        let schema = table.table_schema(&self.source, &types);
+        let Some(announced) = self.announced.get_mut(&schema.table) else {
+            self.relations.insert(oid, Known::Ignored);
+            return;
+        };
+        let plan = TablePlan::new(schema, routes);
+        if *announced != plan.schema {
+            self.transaction.schema(&plan, into);
+            announced.clone_from(&plan.schema);
+        }
+        self.relations.insert(oid, Known::Captured(plan));
+    }
+}
+
+fn received(event: Result<Option<ReplicationEvent>, PgWireError>) -> Result<ReplicationEvent, Error> {
+    let ended = || PgWireError::Internal("the server ended the stream".into());
+    event
+        .and_then(|event| event.ok_or_else(ended))
+        .map_err(|source| Error::Replication { action: "follow the change stream", source })
+}
+
+/// The texts of the first row; `None` when there is none, or when the table is no longer as the query expects, which a
+/// later message will tell.
+async fn fetch_row(sql: &Sql, query: &str) -> Result<Fetched, Error> {
+    let rows = match sql.rows("fetch the unchanged columns of a row whose key changed", query).await {
+        Ok(rows) => rows,
+        Err(error @ Error::Query { .. }) if sql.client.is_closed() => return Err(error),
+        Err(Error::Query { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(rows.first().map(|row| (0..row.len()).map(|at| row.try_get(at).ok().flatten().map(str::to_owned)).collect()))
+}

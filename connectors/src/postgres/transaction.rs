@@ -1,0 +1,278 @@
+//! The events of one source transaction.
+
+use headwater_schemas::{EventHeader, Op, SourcePosition};
+
+use super::catalog::{literal, quote};
+use super::pgoutput::{Cell, Message, Old, Tuples};
+use super::plan::{BadCell, TablePlan, Tuple};
+use super::snapshot::dead_letter;
+use crate::Gathered;
+
+/// Columns of one row that were asked for, by place; see [`Step::Lacks`].
+pub(super) type Fetched = Option<Vec<Option<String>>>;
+
+/// The transaction being gathered, and room to build its rows in.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    epoch: u32,
+    commit: u64,
+    xid: u32,
+    committed_at_micros: i64,
+    /// Counts every row message, so that the same transaction sent again gets the same numbers.
+    ordinal: u32,
+    key: Vec<u8>,
+    old_key: Vec<u8>,
+    row: Vec<u8>,
+    old_row: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+/// What a row message led to.
+pub(crate) enum Step {
+    /// It is gathered, or a dead letter.
+    Done,
+    /// The key of a row changed and the message does not hold all columns. A consumer completes missing columns from
+    /// the row's earlier image, but that stands under the old key; so they are fetched. The row may already be newer
+    /// than the message: then the change that made it so follows, and sends what it changed.
+    Lacks {
+        /// Gives the row as it is now, all columns in order.
+        query: String,
+    },
+}
+
+impl Transaction {
+    pub(crate) fn new(epoch: u32) -> Self {
+        Self {
+            epoch,
+            commit: 0,
+            xid: 0,
+            committed_at_micros: 0,
+            ordinal: 0,
+            key: Vec::new(),
+            old_key: Vec::new(),
+            row: Vec::new(),
+            old_row: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, commit: u64, xid: u32, committed_at_micros: i64) {
+        (self.commit, self.xid, self.committed_at_micros) = (commit, xid, committed_at_micros);
+        self.ordinal = 0;
+    }
+
+    fn next(&mut self, op: Op) -> EventHeader {
+        self.ordinal = self.ordinal.saturating_add(1);
+        self.header(op)
+    }
+
+    fn header(&self, op: Op) -> EventHeader {
+        EventHeader {
+            op,
+            position: SourcePosition { epoch: self.epoch, commit: self.commit, ordinal: self.ordinal },
+            transaction: u64::from(self.xid),
+            committed_at_micros: self.committed_at_micros,
+            last_in_transaction: false,
+            before_is_key_only: false,
+        }
+    }
+
+    /// Says that the table has this schema from here on.
+    pub(crate) fn schema(&mut self, plan: &TablePlan, into: &mut Gathered) {
+        to_every_partition(plan, self.header(Op::Schema), into);
+    }
+
+    /// All rows of the table are gone.
+    pub(crate) fn truncate(&mut self, plan: &TablePlan, into: &mut Gathered) {
+        let header = self.next(Op::Truncate);
+        to_every_partition(plan, header, into);
+    }
+
+    /// Gathers the events of a row message. `fetched` is the answer to [`Step::Lacks`].
+    pub(crate) fn row(
+        &mut self,
+        plan: &TablePlan,
+        message: &Message<'_>,
+        data: &[u8],
+        tuples: &Tuples,
+        fetched: Option<Fetched>,
+        into: &mut Gathered,
+    ) -> Step {
+        let before = self.ordinal;
+        let done = match message {
+            Message::Insert { .. } => self.insert(plan, data, tuples, into),
+            Message::Update { old, .. } => {
+                let (bytes, cells) = match &fetched {
+                    Some(Some(row)) => with_fetched(data, &tuples.new, row),
+                    _ => (Vec::new(), Vec::new()),
+                };
+                let new = if cells.is_empty() {
+                    Tuple { bytes: data, cells: &tuples.new, fallback: None }
+                } else {
+                    Tuple { bytes: &bytes, cells: &cells, fallback: None }
+                };
+                let old = old.map(|kind| (kind, tuples.old.as_slice()));
+                match self.update(plan, data, new, old, fetched.is_none(), into) {
+                    Ok(Step::Done) => Ok(()),
+                    Ok(lacks) => {
+                        self.ordinal = before;
+                        return lacks;
+                    }
+                    Err(bad) => Err(bad),
+                }
+            }
+            Message::Delete { old, .. } => self.delete(plan, data, tuples, *old, into),
+            _ => Ok(()),
+        };
+        if let Err(bad) = done {
+            if self.ordinal == before {
+                self.ordinal = self.ordinal.saturating_add(1);
+            }
+            let position = self.header(Op::Update).position;
+            into.push_dead_letter(dead_letter(plan, position, plan.complaint(bad), data));
+        }
+        Step::Done
+    }
+
+    fn insert(&mut self, plan: &TablePlan, data: &[u8], tuples: &Tuples, into: &mut Gathered) -> Result<(), BadCell> {
+        let new = Tuple { bytes: data, cells: &tuples.new, fallback: None };
+        self.build_new(plan, new)?;
+        let header = self.next(Op::Create);
+        self.push_after(plan, header, into);
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        plan: &TablePlan,
+        data: &[u8],
+        new: Tuple<'_>,
+        old: Option<(Old, &[Cell])>,
+        may_ask: bool,
+        into: &mut Gathered,
+    ) -> Result<Step, BadCell> {
+        let full_old = old.filter(|(kind, _)| *kind == Old::Full).map(|(_, cells)| cells);
+        // An unchanged value that was not sent stands in the old row, if that was sent. Of an old key only the key's
+        // columns say anything, and those of the new row are always sent.
+        let new = Tuple { fallback: full_old, ..new };
+        self.build_new(plan, new)?;
+        let Some((kind, old_cells)) = old else {
+            let header = self.next(Op::Update);
+            self.push_after(plan, header, into);
+            return Ok(Step::Done);
+        };
+        let old = Tuple { bytes: data, cells: old_cells, fallback: None };
+        self.old_key.clear();
+        plan.write_key(&mut self.old_key, old, &mut self.scratch)?;
+        if self.old_key == self.key {
+            let mut header = self.next(Op::Update);
+            self.build_old(plan, old, kind)?;
+            header.before_is_key_only = kind == Old::Key;
+            self.push_both(plan, header, into);
+            return Ok(Step::Done);
+        }
+        if may_ask && (0..plan.width()).any(|at| new.lacks(at)) {
+            return Ok(Step::Lacks { query: row_query(plan, new) });
+        }
+        self.build_old(plan, old, kind)?;
+        let delete = EventHeader { before_is_key_only: kind == Old::Key, ..self.next(Op::Delete) };
+        self.push_before(plan, delete, into);
+        let create = self.next(Op::Create);
+        self.push_after(plan, create, into);
+        Ok(Step::Done)
+    }
+
+    fn delete(
+        &mut self,
+        plan: &TablePlan,
+        data: &[u8],
+        tuples: &Tuples,
+        kind: Old,
+        into: &mut Gathered,
+    ) -> Result<(), BadCell> {
+        let old = Tuple { bytes: data, cells: &tuples.old, fallback: None };
+        self.old_key.clear();
+        plan.write_key(&mut self.old_key, old, &mut self.scratch)?;
+        self.build_old(plan, old, kind)?;
+        let header = EventHeader { before_is_key_only: kind == Old::Key, ..self.next(Op::Delete) };
+        self.push_before(plan, header, into);
+        Ok(())
+    }
+
+    fn build_new(&mut self, plan: &TablePlan, new: Tuple<'_>) -> Result<(), BadCell> {
+        self.key.clear();
+        self.row.clear();
+        plan.write_key(&mut self.key, new, &mut self.scratch)?;
+        plan.write_row(&mut self.row, new, &mut self.scratch)
+    }
+
+    fn build_old(&mut self, plan: &TablePlan, old: Tuple<'_>, kind: Old) -> Result<(), BadCell> {
+        self.old_row.clear();
+        match kind {
+            Old::Full => plan.write_row(&mut self.old_row, old, &mut self.scratch),
+            Old::Key => plan.write_key_row(&mut self.old_row, old, &mut self.scratch),
+        }
+    }
+
+    fn push_after(&self, plan: &TablePlan, header: EventHeader, into: &mut Gathered) {
+        let row = &self.row;
+        into.push(&plan.route, plan.route.partition_of(&self.key), &self.key, header.committed_at_micros, |out| {
+            header.encode(out, None, Some(&mut |out: &mut Vec<u8>| out.extend_from_slice(row)));
+        });
+    }
+
+    fn push_before(&self, plan: &TablePlan, header: EventHeader, into: &mut Gathered) {
+        let (key, row) = (&self.old_key, &self.old_row);
+        into.push(&plan.route, plan.route.partition_of(key), key, header.committed_at_micros, |out| {
+            header.encode(out, Some(&mut |out: &mut Vec<u8>| out.extend_from_slice(row)), None);
+        });
+    }
+
+    fn push_both(&self, plan: &TablePlan, header: EventHeader, into: &mut Gathered) {
+        let (old, new) = (&self.old_row, &self.row);
+        into.push(&plan.route, plan.route.partition_of(&self.key), &self.key, header.committed_at_micros, |out| {
+            header.encode(
+                out,
+                Some(&mut |out: &mut Vec<u8>| out.extend_from_slice(old)),
+                Some(&mut |out: &mut Vec<u8>| out.extend_from_slice(new)),
+            );
+        });
+    }
+}
+
+/// Puts a record without key and rows into every partition of the table.
+pub(super) fn to_every_partition(plan: &TablePlan, header: EventHeader, into: &mut Gathered) {
+    for partition in 0..plan.route.partitions() {
+        into.push(&plan.route, partition, &[], header.committed_at_micros, |out| header.encode(out, None, None));
+    }
+}
+
+/// The message with the fetched texts behind it, and the cells that were not sent pointing there.
+fn with_fetched(data: &[u8], cells: &[Cell], row: &[Option<String>]) -> (Vec<u8>, Vec<Cell>) {
+    let mut bytes = data.to_vec();
+    let complete = |(cell, text): (&Cell, &Option<String>)| match (cell, text) {
+        (Cell::Unchanged, Some(text)) => {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(text.as_bytes());
+            Cell::Text { start, len: text.len() as u32 }
+        }
+        (Cell::Unchanged, None) => Cell::Null,
+        (cell, _) => *cell,
+    };
+    let cells = cells.iter().zip(row).map(complete).collect();
+    (bytes, cells)
+}
+
+fn row_query(plan: &TablePlan, new: Tuple<'_>) -> String {
+    let columns = super::snapshot::select_list(plan);
+    let conditions: Vec<String> = plan
+        .key
+        .iter()
+        .map(|&at| {
+            let text = new.cells[at].text(new.bytes).unwrap_or_default();
+            format!("{} = {}", quote(&plan.schema.columns[at].name), literal(&String::from_utf8_lossy(text)))
+        })
+        .collect();
+    let table = &plan.schema.table;
+    format!("SELECT {columns} FROM {}.{} WHERE {}", quote(&table.schema), quote(&table.table), conditions.join(" AND "))
+}

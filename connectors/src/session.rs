@@ -1,0 +1,274 @@
+//! One session of capture: from opening the source to its next error.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use headwater_broker::{AppendBatch, EventLog, Offset, Producer, RecordBuffer, Retention, TopicPartition, TopicSpec};
+use headwater_schemas::{DeadLetter, SourceProgress, dead_letter_topic, progress_topic};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::capture::CaptureOptions;
+use crate::metrics::SourceMetrics;
+use crate::status::StatusCell;
+use crate::{Error, Gathered, Mark, Routes, Source};
+
+/// Appends that may be on their way at once: one that becomes durable and one that is ready behind it.
+const IN_FLIGHT_MAX: usize = 2;
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Session<'a> {
+    name: &'a str,
+    source: &'a mut dyn Source,
+    options: &'a CaptureOptions,
+    log: &'a dyn EventLog,
+    status: &'a StatusCell,
+    metrics: &'a SourceMetrics,
+    /// Next offset per partition of every topic of this source. Only this producer writes there, so it can count them
+    /// itself, also before appends are answered.
+    watermarks: BTreeMap<String, Vec<u64>>,
+    appended_at: Instant,
+    progress: bool,
+}
+
+/// An append that was answered.
+struct Appended {
+    result: Result<Vec<Offset>, headwater_broker::Error>,
+    mark: Option<Mark>,
+    events: u64,
+    snapshot_rows: u64,
+    bytes: u64,
+    dead_letters: u64,
+    last_event_at_micros: Option<i64>,
+    begun: Instant,
+}
+
+type Appending = FuturesOrdered<Pin<Box<dyn Future<Output = Appended> + Send>>>;
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(
+        name: &'a str,
+        source: &'a mut dyn Source,
+        options: &'a CaptureOptions,
+        log: &'a dyn EventLog,
+        status: &'a StatusCell,
+        metrics: &'a SourceMetrics,
+    ) -> Self {
+        let (watermarks, appended_at) = (BTreeMap::new(), Instant::now());
+        Self { name, source, options, log, status, metrics, watermarks, appended_at, progress: false }
+    }
+
+    /// Whether anything became durable.
+    pub(crate) fn made_progress(&self) -> bool {
+        self.progress
+    }
+
+    /// Captures until cancelled (`Ok`) or until something fails. What is in flight is waited for in both cases, so that
+    /// the next session reads a checkpoint that no longer changes.
+    pub(crate) async fn run(&mut self, cancel: &CancellationToken) -> Result<(), Error> {
+        let producer = self.log.producer(&format!("{}.{}", self.options.prefix, self.name)).await?;
+        let checkpoint = producer.checkpoint().await?;
+        let mut routes = Routes::new(&self.options.prefix, self.options.partitions);
+        self.find_topics().await?;
+        // Opening may be dropped: it is done again from the same checkpoint.
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            opened = self.source.open(checkpoint, &mut routes) => opened?,
+        }
+        let mut gathered = Gathered::default();
+        let mut in_flight = Appending::new();
+        let ended = self.pump(&producer, &mut routes, &mut gathered, &mut in_flight, cancel).await;
+        if ended.is_ok() && gathered.is_ready() {
+            let append = self.append(&producer, gathered.take()).await?;
+            in_flight.push_back(append);
+        }
+        let mut drained = Ok(());
+        while let Some(appended) = in_flight.next().await {
+            drained = drained.and(self.finish(appended));
+        }
+        ended.and(drained)
+    }
+
+    async fn pump(
+        &mut self,
+        producer: &Arc<dyn Producer>,
+        routes: &mut Routes,
+        gathered: &mut Gathered,
+        in_flight: &mut Appending,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while gathered.is_ready() && in_flight.len() < IN_FLIGHT_MAX {
+                let append = self.append(producer, gathered.take()).await?;
+                in_flight.push_back(append);
+            }
+            let room = !(gathered.is_ready() && gathered.is_full());
+            let waiting = Instant::now();
+            // Every arm may be dropped: a token and a tick hold nothing, answered appends stay in the queue, and
+            // `Source::gather` promises it. Appends come first, so that they are begun before more is gathered.
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(()),
+                Some(appended) = in_flight.next(), if !in_flight.is_empty() => {
+                    self.finish(appended)?;
+                    if !room {
+                        self.metrics.stalled_seconds.inc_by(waiting.elapsed().as_secs_f64());
+                    }
+                }
+                _ = heartbeat.tick() => {
+                    let idle = in_flight.is_empty() && gathered.is_empty();
+                    if idle && self.appended_at.elapsed() >= HEARTBEAT / 2 && self.source.mark().is_some() {
+                        let append = self.append(producer, Gathered::default()).await?;
+                        in_flight.push_back(append);
+                    }
+                }
+                more = self.source.gather(gathered, routes), if room => more?,
+            }
+        }
+    }
+
+    /// Finds the topics that this source already has, so that the first progress record covers them.
+    async fn find_topics(&mut self) -> Result<(), Error> {
+        self.watermarks.clear();
+        let retention = Retention { compact: true, ..Retention::default() };
+        let progress = progress_topic(&self.options.prefix, self.name);
+        let letters = dead_letter_topic(&self.options.prefix);
+        self.log
+            .create_topics(&[
+                TopicSpec { name: progress.as_str().into(), partitions: 1, retention },
+                TopicSpec { name: letters.as_str().into(), partitions: 1, retention: Retention::default() },
+            ])
+            .await?;
+        let own = format!("{}.{}.", self.options.prefix, self.name);
+        for (topic, partitions) in self.log.topics().await? {
+            if topic.starts_with(&own) && *topic != *progress {
+                self.read_watermarks(&topic, partitions).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_watermarks(&mut self, topic: &Arc<str>, partitions: u32) -> Result<(), Error> {
+        let mut highs = Vec::new();
+        for partition in 0..partitions {
+            let partition = TopicPartition { topic: Arc::clone(topic), partition };
+            highs.push(self.log.watermarks(&partition).await?.high.0);
+        }
+        self.watermarks.insert(topic.to_string(), highs);
+        Ok(())
+    }
+
+    /// Prepares an append and gives the future that does it. Creates topics that are new.
+    async fn append(
+        &mut self,
+        producer: &Arc<dyn Producer>,
+        gathered: Gathered,
+    ) -> Result<Pin<Box<dyn Future<Output = Appended> + Send>>, Error> {
+        let (events, snapshot_rows) = (gathered.events(), gathered.snapshot_rows());
+        let (bytes, last_event_at_micros) = (gathered.bytes() as u64, gathered.last_event_at_micros());
+        let mut batches = gathered.batches;
+        for batch in &batches {
+            if !self.watermarks.contains_key(&*batch.to.topic) {
+                let (name, partitions) = (Arc::clone(&batch.to.topic), self.options.partitions.max(1));
+                let spec = TopicSpec { name, partitions, retention: self.options.retention.clone() };
+                self.log.create_topics(&[spec]).await?;
+                self.read_watermarks(&batch.to.topic, partitions).await?;
+            }
+            let marks = self.watermarks.get_mut(&*batch.to.topic).expect("it was just read");
+            let count = u64::from(batch.records.count());
+            *marks.get_mut(batch.to.partition as usize).ok_or_else(|| partitions_changed(&batch.to))? += count;
+        }
+        let dead_letters = gathered.dead_letters.len() as u64;
+        batches.extend(self.dead_letter_batch(&gathered.dead_letters));
+        let mark = self.source.mark();
+        batches.extend(mark.as_ref().map(|mark| self.progress_batch(mark)));
+        self.appended_at = Instant::now();
+        let (producer, begun) = (Arc::clone(producer), self.appended_at);
+        Ok(Box::pin(async move {
+            let result = producer.append(batches, mark.as_ref().map(|mark| mark.checkpoint.clone())).await;
+            Appended { result, mark, events, snapshot_rows, bytes, dead_letters, last_event_at_micros, begun }
+        }))
+    }
+
+    fn dead_letter_batch(&self, letters: &[DeadLetter]) -> Option<AppendBatch> {
+        let mut records = RecordBuffer::default();
+        for letter in letters {
+            records.push(letter.at_millis, &[], Some(|out: &mut Vec<u8>| write_json(out, letter)));
+        }
+        let topic = dead_letter_topic(&self.options.prefix).into();
+        let to = TopicPartition { topic, partition: 0 };
+        (!records.is_empty()).then(|| AppendBatch { to, prelude: Bytes::new(), records })
+    }
+
+    fn progress_batch(&self, mark: &Mark) -> AppendBatch {
+        let progress = SourceProgress {
+            position: mark.position,
+            at_micros: mark.at_micros,
+            snapshot_done: mark.snapshot_done,
+            watermarks: self.watermarks.clone(),
+        };
+        let mut records = RecordBuffer::default();
+        records.push(now_millis(), b"progress", Some(|out: &mut Vec<u8>| write_json(out, &progress)));
+        let topic = progress_topic(&self.options.prefix, self.name).into();
+        AppendBatch { to: TopicPartition { topic, partition: 0 }, prelude: Bytes::new(), records }
+    }
+
+    /// Takes note of an answer: only now may the source's database forget.
+    fn finish(&mut self, appended: Appended) -> Result<(), Error> {
+        appended.result?;
+        fail::fail_point!("capture::after_append");
+        self.progress = true;
+        if let Some(mark) = &appended.mark {
+            self.source.durable(mark);
+            self.metrics.lag_seconds.set((now_millis() as f64 / 1000.0 - mark.at_micros as f64 / 1e6).max(0.0));
+        }
+        if appended.events > 0 {
+            self.metrics.append_seconds.observe(appended.begun.elapsed().as_secs_f64());
+            self.metrics.batches.inc();
+            self.metrics.events.inc_by(appended.events);
+            self.metrics.snapshot_rows.inc_by(appended.snapshot_rows);
+            self.metrics.bytes.inc_by(appended.bytes);
+        }
+        self.metrics.dead_letters.inc_by(appended.dead_letters);
+        self.status.update(|status| {
+            status.events_total += appended.events;
+            status.bytes_total += appended.bytes;
+            status.dead_letters_total += appended.dead_letters;
+            if let Some(mark) = &appended.mark {
+                status.position = Some(mark.position.to_string());
+                status.complete_at_micros = Some(mark.at_micros);
+            }
+            if appended.last_event_at_micros.is_some() {
+                status.last_event_at_micros = appended.last_event_at_micros;
+            }
+        });
+        Ok(())
+    }
+}
+
+fn partitions_changed(partition: &TopicPartition) -> Error {
+    Error::Config {
+        path: "broker.partitions".into(),
+        problem: format!(
+            "topic `{}` has fewer partitions than configured, and rows of one key must stay in one partition; set the \
+             number the topic has",
+            partition.topic
+        ),
+    }
+}
+
+fn write_json(out: &mut Vec<u8>, value: &impl serde::Serialize) {
+    serde_json::to_writer(out, value).expect("text keys and plain values always serialise");
+}
+
+pub(crate) fn now_millis() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64)
+}

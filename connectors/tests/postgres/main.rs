@@ -1,0 +1,6 @@
+//! Capture from a real PostgreSQL into the real embedded log.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod changes;
+mod harness;
