@@ -93,6 +93,17 @@ pub struct InvalidDecimal;
 
 /// An exact running sum. Adds in 128-bit integers while the digits fit and in arbitrary precision beyond; the scale of
 /// the result is the largest scale added, as SQL's `sum` keeps it.
+///
+/// ```
+/// use headwater_schemas::DecimalSum;
+///
+/// let mut sum = DecimalSum::default();
+/// sum.add_decimal("0.10")?;
+/// sum.add_int(2);
+/// assert_eq!(sum.to_text(), "2.10");
+/// assert_eq!(sum.average().as_deref(), Some("1.050000"));
+/// # Ok::<(), headwater_schemas::InvalidDecimal>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct DecimalSum {
     unscaled: i128,

@@ -16,6 +16,20 @@ const EXACT_IN_DOUBLE: u64 = 1 << 53;
 /// Integers up to 2^53 in magnitude are numbers and strings beyond; decimals are strings, always, so that no reader
 /// rounds money; floats are numbers but for `"NaN"`, `"Infinity"` and `"-Infinity"`; times are ISO 8601 strings; bytes
 /// are base64; JSON columns are embedded as they are; null and missing are `null`.
+///
+/// ```
+/// use headwater_schemas::{ValueRef, write_json_value};
+///
+/// let json = |value| {
+///     let mut out = Vec::new();
+///     write_json_value(&mut out, value);
+///     String::from_utf8(out).expect("JSON is UTF-8")
+/// };
+/// assert_eq!(json(ValueRef::Int(1 << 53)), "9007199254740992");
+/// assert_eq!(json(ValueRef::Int((1 << 53) + 1)), "\"9007199254740993\"");
+/// assert_eq!(json(ValueRef::Decimal("19.90")), "\"19.90\"");
+/// assert_eq!(json(ValueRef::TimestampTz(0)), "\"1970-01-01T00:00:00Z\"");
+/// ```
 pub fn write_json_value(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value {
         ValueRef::Missing | ValueRef::Null => out.extend_from_slice(b"null"),

@@ -35,6 +35,18 @@ const EXPONENT_HIGH: u8 = 0xff;
 const EXPONENT_BIAS: i64 = 0x40;
 
 /// Appends the key form of one value. Missing is written as null.
+///
+/// ```
+/// use headwater_schemas::{ValueRef, key};
+///
+/// let mut account = Vec::new();
+/// key::write(&mut account, ValueRef::Text("CH"));
+/// let company = account.clone();
+/// key::write(&mut account, ValueRef::Int(7));
+///
+/// assert!(account.starts_with(&company), "all keys of a company lie side by side");
+/// assert_eq!(key::split_first(&account), Some((&company[..], &key::of(ValueRef::Decimal("7.0"))[..])));
+/// ```
 pub fn write(out: &mut Vec<u8>, value: ValueRef<'_>) {
     match value {
         ValueRef::Missing | ValueRef::Null => out.push(NULL),

@@ -5,6 +5,16 @@ use std::fmt;
 /// A point in one source's change log. Totally ordered per source by (epoch, commit, ordinal); positions of different
 /// sources cannot be compared. Never derived from a clock.
 ///
+/// ```
+/// use headwater_schemas::SourcePosition;
+///
+/// let third = SourcePosition { epoch: 1, commit: 0x32B_B438, ordinal: 3 };
+/// assert_eq!(third.to_string(), "1/00000000032BB438/00000003");
+/// assert_eq!(SourcePosition::parse(&third.to_string()), Some(third));
+/// assert_eq!(SourcePosition::from_bytes(&third.to_bytes()), Some(third));
+/// assert!(third < SourcePosition::after_commit(1, third.commit));
+/// ```
+///
 /// * `epoch` rises when the log is no longer a continuation of what was read before: slot re-created, database
 ///   restored, failed over with divergence.
 /// * `commit` is the position of the transaction's commit (PostgreSQL: its commit LSN).
@@ -22,6 +32,7 @@ pub struct SourcePosition {
 impl SourcePosition {
     /// Bytes of [`Self::to_bytes`].
     pub const LEN: usize = 16;
+
     /// After every event of the transaction that committed at `commit`.
     pub const fn after_commit(epoch: u32, commit: u64) -> Self {
         Self { epoch, commit, ordinal: u32::MAX }

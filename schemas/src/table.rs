@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::varint;
 
 /// One table of one source. Displayed as `source.schema.table`.
+///
+/// ```
+/// use headwater_schemas::TableId;
+///
+/// let table = TableId::new("billing", "public", "invoices");
+/// assert_eq!(table.topic("headwater"), "headwater.billing.public.invoices");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableId {
     /// Name of the source as configured, for example `billing`.

@@ -191,6 +191,14 @@ impl Value {
     /// Parses the text of a value as people and databases write it, guided by the column's type: ISO 8601 for times
     /// (a blank instead of `T`, a trailing ` BC` and `infinity` are understood), plain decimals, hyphenated UUIDs,
     /// `t`/`true`. Bytes are PostgreSQL's hexadecimal form `\x00ff`. Arrays are not parsed here.
+    ///
+    /// ```
+    /// use headwater_schemas::{ColumnType, Value};
+    ///
+    /// assert_eq!(Value::parse("2000-02-29", &ColumnType::Date), Ok(Value::Date(11_016)));
+    /// let error = Value::parse("30.2.2000", &ColumnType::Date).expect_err("not ISO 8601");
+    /// assert_eq!(error.to_string(), "expected a date such as 2026-01-31");
+    /// ```
     pub fn parse(text: &str, kind: &ColumnType) -> Result<Self, UnparsableValue> {
         let expected = |expected: &'static str| UnparsableValue { expected };
         Ok(match kind {
