@@ -10,6 +10,7 @@ use heed::{Env, EnvOpenOptions, RoTxn, WithoutTls};
 use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
+use super::room::no_room;
 use super::tables::{PartitionId, PartitionRow, TABLES, Tables, TopicRow, Topics};
 use crate::metrics::{LogMetrics, PartitionLabels};
 use crate::{Error, TopicPartition};
@@ -110,23 +111,16 @@ impl Core {
 
     /// The engine failed at something.
     pub(super) fn engine(&self, action: &'static str, source: heed::Error) -> Error {
-        self.shared_engine(action, &Arc::new(source))
+        self.failures(action, source)()
     }
 
     /// The same for several callers.
-    pub(super) fn shared_engine(&self, action: &'static str, source: &Arc<heed::Error>) -> Error {
-        let full = match &**source {
-            heed::Error::Mdb(heed::MdbError::MapFull) => Some("no room within its greatest size".to_owned()),
-            heed::Error::Io(e)
-                if matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>
-            {
-                Some(e.to_string())
-            }
-            _ => None,
-        };
-        match full {
-            Some(cause) => Error::Full { place: self.place.clone(), cause },
-            None => Error::Engine { place: self.place.clone(), action, source: Box::new(source.clone()) },
+    pub(super) fn failures(&self, action: &'static str, source: heed::Error) -> impl Fn() -> Error {
+        let (place, full) = (self.place.clone(), no_room(self.env.path(), &source));
+        let source = Arc::new(source);
+        move || match &full {
+            Some(cause) => Error::Full { place: place.clone(), cause: cause.clone() },
+            None => Error::Engine { place: place.clone(), action, source: Box::new(source.clone()) },
         }
     }
 

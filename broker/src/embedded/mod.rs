@@ -13,6 +13,7 @@ mod core;
 mod fetch;
 mod maintenance;
 mod producer;
+mod room;
 mod tables;
 mod writer;
 

@@ -18,7 +18,7 @@ use super::maintenance::Maintenance;
 use crate::{AppendBatch, Error, Offset, TopicPartition, TopicSpec};
 
 /// A group ends when it has this many bytes of records: what waits behind it is durable sooner in a group of its own.
-const GROUP_BYTES: usize = 32 << 20;
+pub(super) const GROUP_BYTES: usize = 32 << 20;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -192,9 +192,8 @@ impl Writer {
             return;
         };
         // Nothing of the group was written, so every answer is this failure, also for those not applied yet.
-        let cause = Arc::new(cause);
-        let error = || self.core.shared_engine("write", &cause);
-        tracing::error!(log = %self.core.place, error = %error(), %cause, "a group of writes failed");
+        tracing::error!(log = %self.core.place, error = %cause, "a group of writes failed");
+        let error = self.core.failures("write", cause);
         for (producer, epoch) in producers {
             mark_broken(&mut self.broken, producer, epoch);
         }
