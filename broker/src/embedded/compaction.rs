@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use super::append::{Failure, Transaction};
 use super::maintenance::{Progress, SLICE_BATCHES, SLICE_BYTES, oldest_ms};
 use super::tables::{BatchRow, PartitionId, StoredBatch, batch_key};
+use super::transaction::{Failure, Transaction};
 use crate::batch::Records;
 use crate::{Offset, Retention};
 

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::append::{Failure, Transaction};
 use super::compaction::Compaction;
 use super::core::Core;
 use super::tables::{PartitionId, group_partition};
+use super::transaction::{Failure, Transaction};
 use super::writer::PreludeNumbers;
 use crate::{Error, Retention};
 

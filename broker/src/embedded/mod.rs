@@ -7,7 +7,7 @@
 //! Retention never removes a record that a consumer group which commits offsets on its partition has not committed past:
 //! such a group holds back the removal, however old or many its records are, and the low watermark shows it.
 
-mod append;
+mod batches;
 mod compaction;
 mod core;
 mod fetch;
@@ -15,6 +15,7 @@ mod maintenance;
 mod producer;
 mod room;
 mod tables;
+mod transaction;
 mod writer;
 
 use std::path::PathBuf;

@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout_at;
 
 use super::EmbeddedOptions;
-use super::append::{Failure, Transaction};
 use super::core::Core;
 use super::maintenance::Maintenance;
+use super::transaction::{Failure, Transaction};
 use crate::{AppendBatch, Error, Offset, TopicPartition, TopicSpec};
 
 /// A group ends when it has this many bytes of records: what waits behind it is durable sooner in a group of its own.
