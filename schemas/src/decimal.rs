@@ -179,8 +179,8 @@ impl DecimalSum {
         let (unscaled, own) = (self.unscaled, self.scale);
         let wide = self.wide.get_or_insert_with(|| Box::new(BigDecimal::new(unscaled.into(), i64::from(own))));
         **wide += n;
-        // Kept beside the sum, because arithmetic with a zero may drop zeros behind the point, and then the text would
-        // depend on the order of adding.
+        // Kept beside the sum: the library treats zeros by rules of its own, and the text of a sum must not depend on the
+        // order of adding.
         self.scale = own.max(scale);
     }
 
@@ -277,6 +277,16 @@ mod tests {
         small.add_decimal("NaN").expect("valid");
         assert_eq!(small.to_text(), "NaN");
         assert!(small.add_decimal("1e5x").is_err());
+    }
+
+    #[test]
+    fn zeros_count_for_the_scale_whatever_is_added_before() {
+        let (mut before, mut after) = (DecimalSum::default(), DecimalSum::default());
+        let wide = "9".repeat(50);
+        for (sum, numbers) in [(&mut before, ["0.000", &wide]), (&mut after, [&wide, "0.000"])] {
+            numbers.iter().for_each(|number| sum.add_decimal(number).expect("valid"));
+            assert_eq!(sum.to_text(), format!("{wide}.000"));
+        }
     }
 
     #[test]

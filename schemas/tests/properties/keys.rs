@@ -58,6 +58,8 @@ fn numbers_of_any_size_keep_their_order() {
     for pair in positive.windows(2) {
         let (low, high) = (key::of(ValueRef::Decimal(&pair[0])), key::of(ValueRef::Decimal(&pair[1])));
         assert!(low < high, "{} and {} digits", pair[0].len(), pair[1].len());
+        let two = [&low[..], &high[..]].concat();
+        assert_eq!(key::split_first(&two), Some((&low[..], &high[..])));
         let (minus_low, minus_high) = (format!("-{}", pair[0]), format!("-{}", pair[1]));
         assert!(key::of(ValueRef::Decimal(&minus_high)) < key::of(ValueRef::Decimal(&minus_low)));
     }

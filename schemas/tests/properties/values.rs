@@ -50,8 +50,9 @@ pub(crate) fn decimal() -> impl Strategy<Value = String> {
     let short = (-200i64..200, 0u32..4).prop_map(|(n, zeros)| {
         format!("{}{}.{:02}{}", if n < 0 { "-" } else { "" }, n.abs() / 100, n.abs() % 100, "0".repeat(zeros as usize))
     });
-    let special = prop::sample::select(vec!["NaN", "Infinity", "-Infinity", "0", "-0", "0.00", "-0.0"]);
-    prop_oneof![3 => finite, 3 => short, 1 => special.prop_map(String::from)]
+    let zero = (1usize..40).prop_map(|places| format!("0.{}", "0".repeat(places)));
+    let special = prop::sample::select(vec!["NaN", "Infinity", "-Infinity", "0", "-0", "-0.0"]);
+    prop_oneof![3 => finite, 3 => short, 1 => zero, 1 => special.prop_map(String::from)]
 }
 
 pub(crate) fn float64() -> impl Strategy<Value = f64> {
@@ -67,7 +68,7 @@ pub(crate) fn float32() -> impl Strategy<Value = f32> {
 
 fn int64() -> impl Strategy<Value = i64> {
     let edge = 1i64 << 53;
-    let special = vec![0, 1, -1, i64::MAX, i64::MIN, edge, edge + 1, -edge, -edge - 1];
+    let special = vec![0, 1, -1, i64::MAX, i64::MAX - 1, i64::MIN, i64::MIN + 1, edge, edge + 1, -edge, -edge - 1];
     prop_oneof![prop::sample::select(special), any::<i64>(), -1000i64..1000]
 }
 
