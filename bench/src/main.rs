@@ -1,3 +1,51 @@
-//! Figures, each beside its limit in one run.
+//! Figures, each beside its limit in one run: `make bench`, or `make bench FIGURE=name` for one of them.
 
-fn main() {}
+mod capture;
+mod load;
+mod pipeline;
+mod reads;
+mod report;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::load::Scale;
+use crate::report::Report;
+
+const FIGURES: [&str; 3] = ["capture_throughput", "rest_point_read", "graphql_point_read"];
+
+/// Measures Headwater's figures, each beside its limit.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only this figure.
+    #[arg(long, value_parser = FIGURES)]
+    figure: Option<String>,
+    /// Share of the full work; figures are defined for 1.0.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+    /// Where the report is written.
+    #[arg(long, default_value = "target/bench/report.json")]
+    report: PathBuf,
+}
+
+fn main() -> std::io::Result<()> {
+    let arguments = Arguments::parse();
+    let wanted = |name: &str| arguments.figure.as_deref().is_none_or(|figure| figure == name);
+    let scale = Scale(arguments.scale);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut report = Report::default();
+    if wanted("capture_throughput") {
+        println!("capture: loading {} rows", scale.rows());
+        report.figures.extend(runtime.block_on(async {
+            let loaded = capture::Loaded::new(scale).await;
+            capture::measure(&loaded).await
+        }));
+    }
+    if wanted("rest_point_read") || wanted("graphql_point_read") {
+        println!("reads: starting the server");
+        report.figures.extend(reads::measure(wanted("rest_point_read"), wanted("graphql_point_read")));
+    }
+    report.print();
+    report.write(&arguments.report)
+}
