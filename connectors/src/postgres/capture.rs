@@ -22,7 +22,6 @@ use super::slot::{self, Slot};
 use super::snapshot::{Snapshot, Stamp, Wanted};
 use super::stream::Stream;
 use super::transaction::to_every_partition;
-use super::types::Types;
 use crate::metrics::SourceMetrics;
 use crate::session::now_millis;
 use crate::status::{Phase, StatusCell};
@@ -408,10 +407,6 @@ impl Source for PostgresSource {
     }
 
     async fn discover(&mut self) -> Result<Vec<TableSchema>, Error> {
-        let sql = Sql::connect(&self.config.postgres).await?;
-        let mut types = Types::default();
-        let condition = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND NOT c.relispartition";
-        let tables = catalog::tables(&sql, &mut types, condition).await?;
-        Ok(tables.iter().map(|table| table.table_schema(&self.config.source, &types)).collect())
+        super::read::discover(&self.config).await
     }
 }

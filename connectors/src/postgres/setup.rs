@@ -114,7 +114,8 @@ pub(crate) async fn look_again(sql: &Sql, tables: &mut Tables) -> Result<(), Err
     Ok(())
 }
 
-fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Refusal> {
+/// Why a table cannot be captured, if it cannot.
+pub(crate) fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Refusal> {
     if !table.readable {
         return Some(Refusal {
             problem: format!("user `{}` may not read {}", config.postgres.user, table.name()),

@@ -1,0 +1,305 @@
+//! Whether a database is ready to be captured, and what to do where it is not.
+
+use headwater_schemas::{TableId, nearest};
+use serde::Serialize;
+
+use super::capture::check_slot_kind;
+use super::catalog::{self, CatalogTable, Server, quote};
+use super::connect::{Sql, number, text};
+use super::setup;
+use super::slot;
+use super::types::Types;
+use crate::{ConnectorConfig, Error};
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was looked at: `server`, `user`, `slot headwater_billing`, `table public.invoices`.
+    pub subject: String,
+    /// What was found.
+    pub problem: String,
+    /// What to do about it; empty when nothing.
+    pub remedy: String,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// Works, at a cost.
+    Warning,
+    /// Capture, or a read model, will not work.
+    Error,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, severity: Severity, subject: &str, problem: impl Into<String>, remedy: impl Into<String>) {
+        let (problem, remedy) = (problem.into(), remedy.into());
+        self.0.push(Finding { severity, subject: subject.into(), problem, remedy });
+    }
+
+    fn ok(&mut self, subject: &str, problem: impl Into<String>) {
+        self.add(Severity::Ok, subject, problem, "");
+    }
+
+    fn error(&mut self, subject: &str, error: &Error) {
+        match error {
+            Error::NotReady { problem, remedy } | Error::Unsafe { problem, remedy } => {
+                self.add(Severity::Error, subject, problem.as_str(), remedy.as_str());
+            }
+            other => self.add(Severity::Error, subject, other.chain(), ""),
+        }
+    }
+}
+
+/// Looks at everything that capture needs, and at the columns that read models want of each table. Changes nothing.
+/// Always answers: what cannot be looked at is a finding too.
+pub async fn check(config: &ConnectorConfig, wanted: &[(TableId, Vec<String>)]) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    if let Err(error) = look(config, wanted, &mut findings).await {
+        findings.error("connection", &error);
+    }
+    findings.0
+}
+
+async fn look(
+    config: &ConnectorConfig,
+    wanted: &[(TableId, Vec<String>)],
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    config.validate()?;
+    let postgres = &config.postgres;
+    let sql = Sql::connect(postgres).await?;
+    findings
+        .ok("connection", format!("{}:{}/{} as {}", postgres.host, postgres.port, postgres.database, postgres.user));
+    let server = catalog::server(&sql).await?;
+    match setup::check_server(&server) {
+        Ok(()) => {
+            let (major, minor) = (server.version / 10_000, server.version % 10_000);
+            findings.ok("server", format!("PostgreSQL {major}.{minor}, wal_level logical"));
+        }
+        Err(error) => findings.error("server", &error),
+    }
+    look_at_user(config, &sql, findings).await?;
+    let slot_exists = look_at_slot(config, &sql, findings).await?;
+    look_at_room(&sql, slot_exists, findings).await?;
+    look_at_tables(config, wanted, &sql, &server, findings).await
+}
+
+async fn look_at_user(config: &ConnectorConfig, sql: &Sql, findings: &mut Findings) -> Result<(), Error> {
+    let rows = sql
+        .rows(
+            "look at the user",
+            "SELECT rolsuper OR rolreplication AS replication,
+                    has_database_privilege(current_database(), 'CREATE') AS may_create
+             FROM pg_roles WHERE rolname = current_user",
+        )
+        .await?;
+    let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
+    let user = quote(&config.postgres.user);
+    if text(row, "replication")? == "t" {
+        findings.ok("user", "may replicate");
+    } else {
+        let problem = "the user lacks the REPLICATION attribute";
+        findings.add(Severity::Error, "user", problem, format!("ALTER ROLE {user} REPLICATION"));
+    }
+    let name = config.postgres.publication_name(&config.source);
+    let creates = config.postgres.create_publication && !config.postgres.tables.is_empty();
+    if creates && text(row, "may_create")? != "t" {
+        findings.add(
+            Severity::Warning,
+            "user",
+            "the user may not create publications in this database",
+            format!(
+                "GRANT CREATE ON DATABASE {} TO {user}, or create publication `{name}` yourself",
+                quote(&config.postgres.database)
+            ),
+        );
+    }
+    Ok(())
+}
+
+async fn look_at_slot(config: &ConnectorConfig, sql: &Sql, findings: &mut Findings) -> Result<bool, Error> {
+    let name = config.postgres.slot_name(&config.source);
+    let subject = format!("slot {name}");
+    let Some(slot) = slot::find(sql, &name).await? else {
+        findings.ok(&subject, "does not exist yet; it is made at the first start");
+        return Ok(false);
+    };
+    if slot.is_lost() {
+        findings.add(
+            Severity::Error,
+            &subject,
+            "the server has invalidated it: changes were lost",
+            "set `on_lost_slot: resnapshot` to make a new one and read all tables again; raise max_slot_wal_keep_size",
+        );
+    } else if let Err(error) = check_slot_kind(&name, &slot, &config.postgres.database) {
+        let in_use = slot.active_pid.is_some() && slot.plugin.as_deref() == Some("pgoutput");
+        match error {
+            // Most likely it is this very connector that runs.
+            Error::NotReady { problem, .. } if in_use => {
+                findings.add(Severity::Ok, &subject, problem, "");
+            }
+            error => findings.error(&subject, &error),
+        }
+    } else {
+        let at = slot.confirmed_flush.map_or_else(|| "nowhere".into(), |at| at.to_string());
+        findings.ok(&subject, format!("exists, at {at}"));
+    }
+    Ok(true)
+}
+
+async fn look_at_room(sql: &Sql, slot_exists: bool, findings: &mut Findings) -> Result<(), Error> {
+    let rows = sql
+        .rows(
+            "look at the server's limits",
+            "SELECT current_setting('max_replication_slots')::int AS slots, current_setting('max_wal_senders')::int AS senders,
+                    (SELECT count(*) FROM pg_replication_slots) AS slots_used,
+                    (SELECT count(*) FROM pg_stat_replication) AS senders_used,
+                    current_setting('max_slot_wal_keep_size') AS keep",
+        )
+        .await?;
+    let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
+    for (setting, limit, used, needed) in [
+        ("max_replication_slots", "slots", "slots_used", u32::from(!slot_exists)),
+        ("max_wal_senders", "senders", "senders_used", 2),
+    ] {
+        let (limit, used): (u32, u32) = (number(row, limit)?, number(row, used)?);
+        if used + needed > limit {
+            findings.add(
+                Severity::Error,
+                "server",
+                format!("{used} of {limit} {setting} are in use"),
+                format!("ALTER SYSTEM SET {setting} = {}, then restart PostgreSQL", limit.max(used + needed) + 8),
+            );
+        } else {
+            findings.ok("server", format!("{used} of {limit} {setting} are in use"));
+        }
+    }
+    if text(row, "keep")? == "-1" {
+        findings.add(
+            Severity::Warning,
+            "server",
+            "max_slot_wal_keep_size is unlimited: while capture is down, log may fill the database's disk",
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB', or what the disk can spare; SELECT pg_reload_conf()",
+        );
+    }
+    Ok(())
+}
+
+async fn look_at_tables(
+    config: &ConnectorConfig,
+    wanted: &[(TableId, Vec<String>)],
+    sql: &Sql,
+    server: &Server,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let name = config.postgres.publication_name(&config.source);
+    let subject = format!("publication {name}");
+    let publication = catalog::publication(sql, server, &name).await?;
+    let creates = config.postgres.create_publication && !config.postgres.tables.is_empty();
+    match &publication {
+        None if creates => findings.ok(&subject, "does not exist yet; it is made at the first start"),
+        None => findings.error(&subject, &setup::missing_publication(&name)),
+        Some(publication) if !publication.left_out.is_empty() => findings.add(
+            Severity::Error,
+            &subject,
+            format!("leaves out {}", publication.left_out.join(", ")),
+            format!("ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')", quote(&name)),
+        ),
+        Some(publication) => findings.ok(&subject, format!("exists, with {} tables", publication.tables.len())),
+    }
+    let mut names: Vec<(String, String)> = if config.postgres.tables.is_empty() {
+        publication.iter().flat_map(|publication| publication.tables.keys().cloned()).collect()
+    } else {
+        config.postgres.table_names().map(|(schema, table)| (schema.to_owned(), table.to_owned())).collect()
+    };
+    names.sort();
+    names.dedup();
+    let mut types = Types::default();
+    let pairs = names.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
+    let tables = catalog::tables(sql, &mut types, &catalog::named(pairs)).await?;
+    for (schema, table) in &names {
+        let subject = format!("table {schema}.{table}");
+        let Some(found) = tables.iter().find(|found| found.schema == *schema && found.table == *table) else {
+            let refusal = setup::missing_table(sql, schema, table).await?;
+            findings.add(Severity::Error, &subject, refusal.problem, refusal.remedy);
+            continue;
+        };
+        look_at_table(config, found, findings);
+        if let Some(publication) = &publication {
+            match publication.tables.get(&(schema.clone(), table.clone())) {
+                None if !creates || (found.kind == "p" && !publication.via_root) => {
+                    let refusal = setup::not_published(&name, publication, found);
+                    findings.add(Severity::Error, &subject, refusal.problem, refusal.remedy);
+                }
+                Some(published) if published.row_filter.is_some() => findings.add(
+                    Severity::Warning,
+                    &subject,
+                    "the publication filters its rows: a row that begins to match arrives as new, one that ceases to is \
+                     deleted",
+                    "",
+                ),
+                _ => {}
+            }
+        }
+    }
+    for (table, columns) in wanted.iter().filter(|(table, _)| *table.source == *config.source) {
+        let subject = format!("table {}.{}", table.schema, table.table);
+        match tables.iter().find(|found| *found.schema == *table.schema && *found.table == *table.table) {
+            None => findings.add(
+                Severity::Error,
+                &subject,
+                "a read model uses it, but the connector does not capture it",
+                format!("add `{}.{}` to `postgres.tables`", table.schema, table.table),
+            ),
+            Some(found) => look_at_columns(&subject, found, columns, findings),
+        }
+    }
+    Ok(())
+}
+
+fn look_at_table(config: &ConnectorConfig, table: &CatalogTable, findings: &mut Findings) {
+    let subject = format!("table {}", table.name());
+    if let Some(refusal) = setup::unfit(table, config) {
+        findings.add(Severity::Error, &subject, refusal.problem, refusal.remedy);
+        return;
+    }
+    let key = table.key().unwrap_or_default().join(", ");
+    match table.identity.as_str() {
+        "f" => findings.add(
+            Severity::Warning,
+            &subject,
+            format!(
+                "key ({key}); REPLICA IDENTITY FULL writes every old row into the log, which costs the database space and \
+                 time and gives us nothing we do not keep ourselves"
+            ),
+            format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", table.quoted()),
+        ),
+        "i" => findings.ok(&subject, format!("key ({key}) by the index of its REPLICA IDENTITY")),
+        _ => findings.ok(&subject, format!("key ({key})")),
+    }
+}
+
+fn look_at_columns(subject: &str, table: &CatalogTable, columns: &[String], findings: &mut Findings) {
+    for column in columns {
+        if table.columns.iter().any(|found| found.name == *column) {
+            continue;
+        }
+        let remedy = match nearest(column, table.columns.iter().map(|found| found.name.as_str())) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => {
+                let all: Vec<&str> = table.columns.iter().map(|found| found.name.as_str()).collect();
+                format!("it has: {}", all.join(", "))
+            }
+        };
+        findings.add(Severity::Error, subject, format!("has no column `{column}`, which a read model uses"), remedy);
+    }
+}
