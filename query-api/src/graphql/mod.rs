@@ -1,0 +1,133 @@
+//! GraphQL over the served models.
+//!
+//! The schema is generated from the models' shapes ([`sdl`], named by [`catalog`]). A query is parsed and validated by
+//! `apollo-compiler`, compiled to a [`plan`] once ([`prepare`]), and executed by copying ranges of stored bytes into one
+//! response buffer ([`write`], over [`scan`]): no resolvers, no tree of values. Introspection is `apollo-compiler`'s.
+
+mod arguments;
+mod catalog;
+mod entry;
+mod error;
+mod execute;
+mod names;
+mod plan;
+mod prepare;
+mod request;
+mod scan;
+mod sdl;
+mod suggest;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use apollo_compiler::Schema;
+use apollo_compiler::collections::HashMap;
+use apollo_compiler::schema::Implementers;
+use apollo_compiler::validation::Valid;
+use bytes::Bytes;
+use headwater_schemas::model::ModelShape;
+use headwater_store::VersionId;
+
+use self::catalog::Catalog;
+use self::prepare::Cache;
+use crate::Error;
+
+/// How much one request may ask for. What goes beyond is refused before anything is executed, by the name of the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GraphQlLimits {
+    /// Bytes of the query's text.
+    pub(crate) query_bytes_max: usize,
+    /// Tokens of the query's text.
+    pub(crate) tokens_max: usize,
+    /// Levels of fields.
+    pub(crate) depth_max: usize,
+    /// Aliases in the whole text.
+    pub(crate) aliases_max: usize,
+    /// Fields of the operation once its fragments are spread.
+    pub(crate) fields_max: usize,
+    /// Fields written to the response, with `first` (10 for a nested array without) for the length of arrays.
+    pub(crate) cost_max: usize,
+    /// Documents of one page, and ids of one `…ByIds`.
+    pub(crate) page_max: usize,
+    /// Matches counted for `totalCount`, which is null beyond.
+    pub(crate) count_max: u64,
+    /// Prepared queries kept.
+    pub(crate) plans_max: usize,
+}
+
+impl Default for GraphQlLimits {
+    fn default() -> Self {
+        Self {
+            query_bytes_max: 64 * 1024,
+            tokens_max: 4_000,
+            depth_max: 16,
+            aliases_max: 100,
+            fields_max: 2_000,
+            cost_max: 200_000,
+            page_max: 100,
+            count_max: 10_000,
+            plans_max: 512,
+        }
+    }
+}
+
+/// One request, as its JSON body or its URL says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GraphQlRequest {
+    /// The document.
+    pub(crate) query: String,
+    /// Which of its operations; needed when it has several.
+    pub(crate) operation_name: Option<String>,
+    /// Values of its variables.
+    pub(crate) variables: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The answer, as `application/json`.
+#[derive(Clone, Debug)]
+pub(crate) struct GraphQlResponse {
+    /// 200, or 400 when the request was refused as a whole and there is no `data`.
+    pub(crate) status: u16,
+    /// The body.
+    pub(crate) body: Bytes,
+    /// The oldest source time of the documents in it, microseconds since 1970; `None` when there are none.
+    pub(crate) as_of_micros: Option<i64>,
+}
+
+/// The schema of a set of model versions, ready to execute. Made anew when the versions change.
+pub(crate) struct GraphQl {
+    catalog: Catalog,
+    sdl: String,
+    schema: Valid<Schema>,
+    implementers: HashMap<apollo_compiler::Name, Implementers>,
+    limits: GraphQlLimits,
+    cache: Cache,
+}
+
+impl GraphQl {
+    /// The schema of these models.
+    ///
+    /// # Errors
+    ///
+    /// Shapes whose names GraphQL does not take; models that passed validation have none.
+    pub(crate) fn new(models: &[(VersionId, ModelShape)], limits: GraphQlLimits) -> Result<Self, Error> {
+        let catalog = Catalog::new(models);
+        let sdl = sdl::write(&catalog);
+        let schema = Schema::parse_and_validate(sdl.as_str(), "schema.graphql")
+            .map_err(|invalid| Error::Schema { message: invalid.errors.to_string() })?;
+        let implementers = schema.implementers_map();
+        let cache = Cache::new(limits.plans_max);
+        Ok(Self { catalog, sdl, schema, implementers, limits, cache })
+    }
+
+    /// The schema as text.
+    pub(crate) fn sdl(&self) -> &str {
+        &self.sdl
+    }
+}
+
+/// The GraphQL schema of these models as text.
+pub fn sdl_for(shapes: &[ModelShape]) -> String {
+    let models: Vec<(VersionId, ModelShape)> = shapes.iter().map(|shape| (VersionId(0), shape.clone())).collect();
+    sdl::write(&Catalog::new(&models))
+}

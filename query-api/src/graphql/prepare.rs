@@ -1,0 +1,235 @@
+//! From the text of a query to a plan: parse, limits, validate, compile; the outcome is kept for the next time.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use apollo_compiler::ast;
+use apollo_compiler::executable::{ExecutableDocument, Operation, Selection, SelectionSet};
+use apollo_compiler::parser::Parser;
+use apollo_compiler::response::JsonMap;
+use apollo_compiler::validation::{DiagnosticList, Valid};
+use apollo_compiler::{Name, Node, Schema};
+use parking_lot::Mutex;
+
+use super::GraphQlLimits;
+use super::catalog::Catalog;
+use super::error::Problem;
+use super::plan::{Compiler, Plan, condition_variables};
+use super::suggest;
+
+/// Errors shown of one query.
+const PROBLEMS_MAX: usize = 20;
+/// Nesting the parser follows. What is deeper than this never reaches the depth limit.
+const RECURSION_MAX: usize = 200;
+/// Plans kept of one operation, one for each set of values of its `@skip` and `@include` variables.
+const PLANS_MAX: usize = 8;
+
+/// A parsed and validated operation with its plans.
+pub(super) struct Prepared {
+    pub(super) document: Valid<ExecutableDocument>,
+    pub(super) operation: Node<Operation>,
+    /// Variables that `@skip` and `@include` look at.
+    conditions: Vec<Name>,
+    plans: Mutex<Vec<(u64, Arc<Plan>)>>,
+}
+
+impl Prepared {
+    /// Parses and validates; does not look at variables.
+    pub(super) fn new(
+        schema: &Valid<Schema>,
+        limits: &GraphQlLimits,
+        query: &str,
+        operation_name: Option<&str>,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut parser = Parser::new().token_limit(limits.tokens_max).recursion_limit(RECURSION_MAX);
+        let parsed = parser.parse_ast(query, "query");
+        if parser.tokens_reached() > limits.tokens_max {
+            let max = limits.tokens_max;
+            return Err(vec![Problem::limit(format!("the query has more than {max} tokens"), "tokens")]);
+        }
+        if parser.recursion_reached() > RECURSION_MAX {
+            return Err(vec![Problem::limit(format!("the query nests more than {RECURSION_MAX} levels"), "depth")]);
+        }
+        let parsed = parsed.map_err(|broken| problems(Problem::SYNTAX, &broken.errors, schema))?;
+        let aliases = aliases(&parsed);
+        if aliases > limits.aliases_max {
+            let max = limits.aliases_max;
+            let message = format!("the query has {aliases} aliases, over the limit of {max}");
+            return Err(vec![Problem::limit(message, "aliases")]);
+        }
+        let document = parsed
+            .to_executable_validate(schema)
+            .map_err(|invalid| problems(Problem::INVALID, &invalid.errors, schema))?;
+        let operation = document
+            .operations
+            .get(operation_name)
+            .map_err(|wrong| vec![Problem::new(Problem::INVALID, wrong.message().to_string())])?
+            .clone();
+        let depth = depth(&document, &operation.selection_set, &mut HashMap::new());
+        if depth > limits.depth_max {
+            let max = limits.depth_max;
+            let message = format!("the operation is {depth} levels deep, over the limit of {max}");
+            return Err(vec![Problem::limit(message, "depth")]);
+        }
+        apollo_compiler::introspection::check_max_depth(&document, &operation).map_err(|wrong| {
+            let problem = Problem::limit(wrong.message().to_string(), "introspection depth");
+            vec![problem.at(wrong.location(), &document.sources)]
+        })?;
+        let conditions = condition_variables(&document);
+        if conditions.len() > 64 {
+            let message = "the query has more than 64 variables that `@skip` and `@include` look at";
+            return Err(vec![Problem::limit(message, "conditions")]);
+        }
+        Ok(Self { document, operation, conditions, plans: Mutex::new(Vec::new()) })
+    }
+
+    /// The plan for these variables.
+    pub(super) fn plan(
+        &self,
+        catalog: &Catalog,
+        limits: &GraphQlLimits,
+        variables: &JsonMap,
+    ) -> Result<Arc<Plan>, Problem> {
+        let bit = |(at, name): (usize, &Name)| {
+            let set = variables.get(name.as_str()).and_then(|value| value.as_bool()) == Some(true);
+            u64::from(set) << at
+        };
+        let conditions: u64 = self.conditions.iter().enumerate().map(bit).sum();
+        if let Some((_, plan)) = self.plans.lock().iter().find(|(of, _)| *of == conditions) {
+            return Ok(plan.clone());
+        }
+        let mut compiler = Compiler {
+            catalog,
+            document: &self.document,
+            variables,
+            fields_left: limits.fields_max,
+            fields_max: limits.fields_max,
+            firsts: Vec::new(),
+        };
+        let plan = Arc::new(compiler.plan(&self.operation)?);
+        let mut plans = self.plans.lock();
+        if plans.len() < PLANS_MAX {
+            plans.push((conditions, plan.clone()));
+        }
+        Ok(plan)
+    }
+}
+
+fn problems(code: &'static str, diagnostics: &DiagnosticList, schema: &Schema) -> Vec<Problem> {
+    let shown = diagnostics.iter().take(PROBLEMS_MAX).map(|diagnostic| {
+        let message = diagnostic.error.to_string();
+        let message = match suggest::nearest(&message, schema) {
+            Some(name) => format!("{message}; did you mean `{name}`?"),
+            None => message,
+        };
+        let mut problem = Problem::new(code, message);
+        problem.locations.extend(diagnostic.line_column_range().map(|range| range.start));
+        problem
+    });
+    shown.collect()
+}
+
+/// Aliases anywhere in a document.
+fn aliases(document: &ast::Document) -> usize {
+    fn visit(selections: &[ast::Selection]) -> usize {
+        let one = |selection: &ast::Selection| match selection {
+            ast::Selection::Field(field) => usize::from(field.alias.is_some()) + visit(&field.selection_set),
+            ast::Selection::InlineFragment(fragment) => visit(&fragment.selection_set),
+            ast::Selection::FragmentSpread(_) => 0,
+        };
+        selections.iter().map(one).sum()
+    }
+    let of = |definition: &ast::Definition| match definition {
+        ast::Definition::OperationDefinition(operation) => visit(&operation.selection_set),
+        ast::Definition::FragmentDefinition(fragment) => visit(&fragment.selection_set),
+        _ => 0,
+    };
+    document.definitions.iter().map(of).sum()
+}
+
+/// Levels of fields. Introspection is not counted: it has a limit of its own.
+fn depth<'d>(document: &'d ExecutableDocument, set: &'d SelectionSet, known: &mut HashMap<&'d Name, usize>) -> usize {
+    let mut deepest = 0;
+    for selection in &set.selections {
+        let levels = match selection {
+            Selection::Field(field) if field.name.starts_with("__") => 1,
+            Selection::Field(field) => 1 + depth(document, &field.selection_set, known),
+            Selection::InlineFragment(fragment) => depth(document, &fragment.selection_set, known),
+            Selection::FragmentSpread(spread) => match known.get(&spread.fragment_name) {
+                Some(levels) => *levels,
+                None => {
+                    let fragment = document.fragments.get(&spread.fragment_name);
+                    let levels = fragment.map_or(0, |fragment| depth(document, &fragment.selection_set, known));
+                    known.insert(&spread.fragment_name, levels);
+                    levels
+                }
+            },
+        };
+        deepest = deepest.max(levels);
+    }
+    deepest
+}
+
+/// Prepared operations by text and name: the ones used most recently, up to a number. A text that is not valid is not
+/// kept, so a flood of such texts throws nothing useful out.
+pub(super) struct Cache {
+    hasher: RandomState,
+    state: Mutex<State>,
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct State {
+    clock: u64,
+    /// By hash of text and name; the text is compared too.
+    entries: HashMap<u64, Entry>,
+}
+
+struct Entry {
+    used: u64,
+    query: Box<str>,
+    operation_name: Option<Box<str>>,
+    prepared: Arc<Prepared>,
+}
+
+impl Cache {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { hasher: RandomState::new(), state: Mutex::default(), capacity }
+    }
+
+    fn hash(&self, query: &str, operation_name: Option<&str>) -> u64 {
+        self.hasher.hash_one((query, operation_name))
+    }
+
+    pub(super) fn get(&self, query: &str, operation_name: Option<&str>) -> Option<Arc<Prepared>> {
+        let hash = self.hash(query, operation_name);
+        let mut state = self.state.lock();
+        state.clock += 1;
+        let clock = state.clock;
+        let entry = state.entries.get_mut(&hash)?;
+        if *entry.query != *query || entry.operation_name.as_deref() != operation_name {
+            return None;
+        }
+        entry.used = clock;
+        Some(entry.prepared.clone())
+    }
+
+    pub(super) fn put(&self, query: &str, operation_name: Option<&str>, prepared: Arc<Prepared>) {
+        let hash = self.hash(query, operation_name);
+        let mut state = self.state.lock();
+        if state.entries.len() >= self.capacity {
+            // Half goes at once, so that the search for the oldest is paid once in many insertions.
+            let mut used: Vec<u64> = state.entries.values().map(|entry| entry.used).collect();
+            let middle = used.len() / 2;
+            let (_, middle, _) = used.select_nth_unstable(middle);
+            let middle = *middle;
+            state.entries.retain(|_, entry| entry.used > middle);
+        }
+        state.clock += 1;
+        let entry =
+            Entry { used: state.clock, query: query.into(), operation_name: operation_name.map(Into::into), prepared };
+        state.entries.insert(hash, entry);
+    }
+}

@@ -1,0 +1,246 @@
+//! What the fields of a query ask the store for, checked before anything is read.
+
+use apollo_compiler::parser::SourceMap;
+use apollo_compiler::response::JsonMap;
+use headwater_schemas::model::Operator;
+use headwater_store::{DocumentReader, VersionId};
+
+use super::GraphQlLimits;
+use super::arguments::{Input, argument};
+use super::catalog::{Catalog, Model};
+use super::error::Problem;
+use super::plan::{Connection, Content, EdgePart, Object, Part, Plan, Root, Wanted};
+use super::sdl::PAGE_DEFAULT;
+use crate::context::ReadContext;
+use crate::query::{CONDITIONS_MAX, Condition, ListQuery, Sort};
+
+/// Elements a nested array without `first` is taken to have when the cost is computed.
+const ELEMENTS_ASSUMED: usize = 10;
+
+/// What one field of `data` asks of the store.
+pub(super) enum Asked {
+    /// Nothing.
+    Nothing,
+    /// One document; `None` when the id cannot be one of this model.
+    Point(VersionId, Option<Vec<u8>>),
+    /// Several, in order.
+    ByIds(VersionId, Vec<Option<Vec<u8>>>),
+    /// A page.
+    Page(Box<Paged>),
+}
+
+/// A page to be read.
+pub(super) struct Paged {
+    /// Number of the model.
+    pub(super) model: usize,
+    pub(super) query: ListQuery,
+    /// Documents on it, at most.
+    pub(super) limit: usize,
+    /// Whether `totalCount` is wanted.
+    pub(super) count: bool,
+}
+
+/// Makes requests of the fields of one operation.
+pub(super) struct Asker<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) limits: &'a GraphQlLimits,
+    pub(super) reader: &'a dyn DocumentReader,
+    pub(super) context: &'a ReadContext,
+    pub(super) variables: &'a JsonMap,
+    pub(super) sources: &'a SourceMap,
+}
+
+impl Asker<'_> {
+    /// The value of every nested `first` of the plan.
+    pub(super) fn firsts(&self, plan: &Plan) -> Result<Vec<Option<usize>>, Problem> {
+        let value = |first: &apollo_compiler::Node<apollo_compiler::executable::Argument>| {
+            let given = argument(std::slice::from_ref(first), "first", self.variables);
+            self.count_of(given).map_err(|problem| problem.at(first.location(), self.sources))
+        };
+        plan.firsts.iter().map(value).collect()
+    }
+
+    fn count_of(&self, given: Option<Input>) -> Result<Option<usize>, Problem> {
+        match given {
+            None | Some(Input::Null) => Ok(None),
+            Some(input) => input
+                .count()
+                .map(Some)
+                .ok_or_else(|| Problem::new(Problem::ARGUMENT, "`first` must be a whole number from 0 up")),
+        }
+    }
+
+    /// What every field asks for, and what that costs.
+    ///
+    /// # Errors
+    ///
+    /// Arguments that cannot be answered, or a cost over the limit.
+    pub(super) async fn all(&self, plan: &Plan, firsts: &[Option<usize>]) -> Result<Vec<Asked>, Vec<Problem>> {
+        let (mut asked, mut problems) = (Vec::with_capacity(plan.roots.len()), Vec::new());
+        let mut cost = 0usize;
+        for root in &plan.roots {
+            match self.one(root).await {
+                Ok(one) => {
+                    cost = cost.saturating_add(cost_of(root, &one, firsts));
+                    asked.push(one);
+                }
+                Err(problem) => problems.push(problem.at(root.at, self.sources)),
+            }
+        }
+        if cost > self.limits.cost_max {
+            let max = self.limits.cost_max;
+            let message = format!(
+                "the operation costs {cost}, over the limit of {max}: ask for fewer documents (`first`), fewer nested \
+                 elements (`first`) or fewer fields"
+            );
+            problems.push(Problem::limit(message, "cost"));
+        }
+        if problems.is_empty() { Ok(asked) } else { Err(problems) }
+    }
+
+    async fn one(&self, root: &Root) -> Result<Asked, Problem> {
+        Ok(match &root.kind {
+            Wanted::TypeName | Wanted::Introspection => Asked::Nothing,
+            Wanted::Point(model, _) => {
+                let model = &self.catalog.models[*model];
+                let id = argument(&root.arguments, "id", self.variables).and_then(Input::text);
+                let id = id.ok_or_else(|| Problem::new(Problem::ARGUMENT, "`id` must not be null"))?;
+                Asked::Point(model.version, model.shape.parse_id(&id))
+            }
+            Wanted::ByIds(model, _) => {
+                let model = &self.catalog.models[*model];
+                let ids = argument(&root.arguments, "ids", self.variables).unwrap_or(Input::Null).into_list();
+                if ids.len() > self.limits.page_max {
+                    let message = format!("`ids` has {}, over the limit of {}", ids.len(), self.limits.page_max);
+                    return Err(Problem::limit(message, "page"));
+                }
+                let parse = |id: Input| {
+                    let id = id.text().ok_or_else(|| Problem::new(Problem::ARGUMENT, "`ids` must not hold null"))?;
+                    Ok(model.shape.parse_id(&id))
+                };
+                Asked::ByIds(model.version, ids.into_iter().map(parse).collect::<Result<_, Problem>>()?)
+            }
+            Wanted::Connection(model, connection) => self.page(*model, root, connection).await?,
+        })
+    }
+
+    async fn page(&self, number: usize, root: &Root, connection: &Connection) -> Result<Asked, Problem> {
+        let model = &self.catalog.models[number];
+        let given = |name| argument(&root.arguments, name, self.variables);
+        let limit = self.count_of(given("first"))?.unwrap_or((PAGE_DEFAULT as usize).min(self.limits.page_max));
+        if limit > self.limits.page_max {
+            let message = format!("`first` is {limit}, over the limit of {}", self.limits.page_max);
+            return Err(Problem::limit(message, "page"));
+        }
+        let conditions = conditions(model, given("where"))?;
+        let sort = match given("orderBy") {
+            Some(Input::Text(item)) => {
+                let order = model.order(&item);
+                let (path, descending) = order.ok_or_else(|| bad(format!("`orderBy` has no item `{item}`")))?;
+                Some(Sort::new(&model.shape, path, descending, "orderBy")?)
+            }
+            _ => None,
+        };
+        let after = given("after").and_then(Input::text);
+        // A page of nothing is not read, only counted.
+        let (version, shape, read) = (model.version, &model.shape, limit.max(1));
+        let query =
+            ListQuery::new(self.reader, version, shape, &conditions, sort, after.as_deref(), read, self.context);
+        let query = query.await?;
+        let count = connection.slots.iter().any(|(_, part)| matches!(part, Part::TotalCount));
+        Ok(Asked::Page(Box::new(Paged { model: number, query, limit, count })))
+    }
+}
+
+fn bad(message: String) -> Problem {
+    Problem::new(Problem::ARGUMENT, message)
+}
+
+fn conditions(model: &Model, given: Option<Input>) -> Result<Vec<Condition>, Problem> {
+    let mut out = Vec::new();
+    let fields = match given {
+        None | Some(Input::Null) => return Ok(out),
+        Some(Input::Object(fields)) => fields,
+        Some(other) => return Err(bad(format!("`where` must be an object, not {}", other.kind()))),
+    };
+    for (field, filter) in fields {
+        let path = model.path(&field).ok_or_else(|| bad(format!("`where` has no field `{field}`")))?;
+        let Input::Object(operators) = filter else {
+            // Passing over it would answer with everything.
+            let message = format!("`where.{field}` is {}: write `{{eq: null}}` to ask for null", filter.kind());
+            return Err(bad(message));
+        };
+        if operators.is_empty() {
+            return Err(bad(format!("`where.{field}` says nothing: a variable of it may not have been given")));
+        }
+        for (word, value) in operators {
+            let operator =
+                Operator::from_word(&word).ok_or_else(|| bad(format!("`where.{field}` has no operator `{word}`")))?;
+            let parameter = format!("where.{field}.{word}");
+            let (operator, values) =
+                texts(operator, value).map_err(|wrong| bad(format!("`{parameter}` {wrong}")))?;
+            out.push(Condition::new(&model.shape, path, operator, values, &parameter)?);
+        }
+    }
+    if out.len() > CONDITIONS_MAX {
+        let message = format!("`where` has {} conditions, over the limit of {CONDITIONS_MAX}", out.len());
+        return Err(Problem::limit(message, "conditions"));
+    }
+    Ok(out)
+}
+
+/// An operator with its values as text.
+fn texts(operator: Operator, value: Input) -> Result<(Operator, Vec<String>), String> {
+    Ok(match (operator, value) {
+        (Operator::Eq, Input::Null) => (Operator::Exists, vec!["false".to_owned()]),
+        (Operator::Ne, Input::Null) => (Operator::Exists, vec!["true".to_owned()]),
+        (_, Input::Null) => return Err("must not be null; ask for null with `exists`".into()),
+        (operator @ (Operator::In | Operator::Nin), list) => {
+            let text = |item: Input| {
+                let kind = item.kind();
+                item.text().ok_or_else(|| format!("must not hold {kind}"))
+            };
+            (operator, list.into_list().into_iter().map(text).collect::<Result<_, _>>()?)
+        }
+        (operator, value) => {
+            let kind = value.kind();
+            (operator, vec![value.text().ok_or_else(|| format!("must not be {kind}"))?])
+        }
+    })
+}
+
+fn cost_of(root: &Root, asked: &Asked, firsts: &[Option<usize>]) -> usize {
+    match (&root.kind, asked) {
+        (Wanted::Point(_, object), _) => object_cost(object, firsts),
+        (Wanted::ByIds(_, object), Asked::ByIds(_, ids)) => ids.len().saturating_mul(object_cost(object, firsts)),
+        (Wanted::Connection(_, connection), Asked::Page(paged)) => {
+            let part = |part: &Part| match part {
+                Part::Nodes(object) => object_cost(object, firsts),
+                Part::Edges(edge) => edge.iter().fold(0, |sum: usize, (_, part)| {
+                    sum.saturating_add(match part {
+                        EdgePart::Node(object) => object_cost(object, firsts),
+                        _ => 1,
+                    })
+                }),
+                _ => 0,
+            };
+            let one = connection.slots.iter().fold(1usize, |sum, (_, of)| sum.saturating_add(part(of)));
+            one.saturating_mul(paged.limit.max(1))
+        }
+        _ => 1,
+    }
+}
+
+/// Fields written for one object, with those below.
+fn object_cost(object: &Object, firsts: &[Option<usize>]) -> usize {
+    object.slots.iter().fold(1usize, |sum, slot| {
+        sum.saturating_add(match &slot.content {
+            Content::Object(_, nested) => object_cost(nested, firsts),
+            Content::Array(_, nested, first) => {
+                let first = first.and_then(|number| firsts.get(number).copied().flatten());
+                object_cost(nested, firsts).saturating_mul(first.unwrap_or(ELEMENTS_ASSUMED).max(1))
+            }
+            _ => 1,
+        })
+    })
+}
