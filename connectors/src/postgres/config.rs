@@ -105,7 +105,7 @@ pub enum TlsMode {
     Require,
     /// Encrypted, with a certificate of a trusted authority.
     VerifyCa,
-    /// Encrypted, with a certificate of a trusted authority for this very host.
+    /// Encrypted, with a certificate of a trusted authority for this very host name.
     VerifyFull,
 }
 
@@ -181,6 +181,12 @@ impl PostgresConfig {
         let verifies = matches!(self.tls.mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
         if verifies && self.tls.ca.is_none() {
             return wrong("tls.ca", "name the file with the authority's certificate: this `mode` verifies by it");
+        }
+        if self.tls.mode == TlsMode::VerifyFull && self.host.parse::<std::net::IpAddr>().is_ok() {
+            return wrong(
+                "host",
+                "`verify-full` compares the certificate with a host name: write a name, not an address",
+            );
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return wrong("tls", "`cert` and `key` belong together");

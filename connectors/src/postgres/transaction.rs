@@ -102,15 +102,16 @@ impl Transaction {
         let done = match message {
             Message::Insert { .. } => self.insert(plan, data, tuples, into),
             Message::Update { old, .. } => {
-                let (bytes, cells) = match &fetched {
-                    Some(Some(row)) => with_fetched(data, &tuples.new, row),
-                    _ => (Vec::new(), Vec::new()),
-                };
-                let new = if cells.is_empty() {
-                    Tuple { bytes: data, cells: &tuples.new, fallback: None }
-                } else {
-                    Tuple { bytes: &bytes, cells: &cells, fallback: None }
-                };
+                let mut changed = None;
+                if *old == Some(Old::Key) && plan.key.iter().any(|&at| tuples.new.get(at) == Some(&Cell::Unchanged)) {
+                    changed = Some((data.to_vec(), with_old_key(plan, tuples)));
+                }
+                if let Some(Some(row)) = &fetched {
+                    let cells = changed.as_ref().map_or(&tuples.new, |(_, cells)| cells);
+                    changed = Some(with_fetched(data, cells, row));
+                }
+                let (bytes, cells) = changed.as_ref().map_or((data, &tuples.new), |(bytes, cells)| (bytes, cells));
+                let new = Tuple { bytes, cells, fallback: None };
                 let old = old.map(|kind| (kind, tuples.old.as_slice()));
                 match self.update(plan, data, new, old, fetched.is_none(), into) {
                     Ok(Step::Done) => Ok(()),
@@ -152,8 +153,7 @@ impl Transaction {
         into: &mut Gathered,
     ) -> Result<Step, BadCell> {
         let full_old = old.filter(|(kind, _)| *kind == Old::Full).map(|(_, cells)| cells);
-        // An unchanged value that was not sent stands in the old row, if that was sent. Of an old key only the key's
-        // columns say anything, and those of the new row are always sent.
+        // An unchanged value that was not sent stands in the old row, if that was sent.
         let new = Tuple { fallback: full_old, ..new };
         self.build_new(plan, new)?;
         let Some((kind, old_cells)) = old else {
@@ -245,6 +245,18 @@ pub(super) fn to_every_partition(plan: &TablePlan, header: EventHeader, into: &m
     for partition in 0..plan.route.partitions() {
         into.push(&plan.route, partition, &[], header.committed_at_micros, |out| header.encode(out, None, None));
     }
+}
+
+/// The new row's cells, where key columns that are stored out of line and did not change are those of the old key: that
+/// is why the server sent it.
+fn with_old_key(plan: &TablePlan, tuples: &Tuples) -> Vec<Cell> {
+    let mut cells = tuples.new.clone();
+    for &at in &plan.key {
+        if let (Some(cell @ Cell::Unchanged), Some(old)) = (cells.get_mut(at), tuples.old.get(at)) {
+            *cell = *old;
+        }
+    }
+    cells
 }
 
 /// The message with the fetched texts behind it, and the cells that were not sent pointing there.

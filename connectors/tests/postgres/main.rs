@@ -3,4 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod changes;
+mod check;
+mod connection;
+mod handover;
 mod harness;
+mod resume;
+mod schema_changes;
+mod slot;
+mod values;

@@ -1,0 +1,82 @@
+//! What is said before capture begins, and what is read for comparison.
+
+use headwater_connectors::postgres::{Severity, check, discover, read_tables};
+use headwater_schemas::{SourceProgress, TableId};
+use headwater_test_servers::{Postgres, PostgresOptions};
+
+use crate::harness::{Harness, config};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_obstacle_is_found_with_its_remedy() {
+    let options = PostgresOptions::default().setting("wal_level", "replica").setting("max_replication_slots", "0");
+    let server = Postgres::start_with(&options);
+    server.psql(
+        "CREATE TABLE good (id int PRIMARY KEY, amount int); CREATE TABLE keyless (a int);
+         CREATE TABLE costly (id int PRIMARY KEY); ALTER TABLE costly REPLICA IDENTITY FULL;
+         CREATE TABLE hidden (id int PRIMARY KEY);
+         CREATE ROLE reader LOGIN PASSWORD 'headwater-secret'; GRANT SELECT ON good, keyless, costly TO reader",
+    );
+    let mut config = config(&server, &["good", "keyless", "costly", "hidden", "public.goood"]);
+    config.postgres.user = "reader".into();
+    let wanted = [(TableId::new("shop", "public", "good"), vec!["id".to_owned(), "amuont".to_owned()])];
+    let findings = check(&config, &wanted).await;
+    let expected = [
+        (Severity::Ok, "connection", "reader", ""),
+        (Severity::Error, "server", "wal_level is `replica`", "ALTER SYSTEM SET wal_level"),
+        (Severity::Error, "user", "REPLICATION", "ALTER ROLE \"reader\" REPLICATION"),
+        (Severity::Warning, "user", "publications", "GRANT CREATE ON DATABASE"),
+        (Severity::Error, "server", "max_replication_slots", "ALTER SYSTEM SET max_replication_slots"),
+        (Severity::Warning, "server", "max_slot_wal_keep_size", "ALTER SYSTEM"),
+        (Severity::Ok, "table public.good", "key (id)", ""),
+        (Severity::Error, "table public.good", "has no column `amuont`", "did you mean `amount`?"),
+        (Severity::Error, "table public.keyless", "no key", "ADD PRIMARY KEY"),
+        (Severity::Warning, "table public.costly", "REPLICA IDENTITY FULL", "REPLICA IDENTITY DEFAULT"),
+        (Severity::Error, "table public.hidden", "may not read", "GRANT SELECT"),
+        (Severity::Error, "table public.goood", "does not exist", "did you mean `public.good`?"),
+    ];
+    for (severity, subject, problem, remedy) in expected {
+        let found = findings.iter().any(|finding| {
+            finding.severity == severity
+                && finding.subject == subject
+                && finding.problem.contains(problem)
+                && finding.remedy.contains(remedy)
+        });
+        assert!(found, "{severity:?} {subject}: {problem}; {remedy}\nis not among {findings:#?}");
+    }
+    config.postgres.port = 1;
+    let unreachable = check(&config, &[]).await;
+    assert_eq!((unreachable.len(), unreachable[0].severity), (1, Severity::Error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_read_for_comparison_are_what_was_captured() {
+    let harness = Harness::streaming(
+        "CREATE TABLE t (id int PRIMARY KEY, n numeric, tags text[]);
+         INSERT INTO t SELECT n, n / 7.0, ARRAY['a', NULL] FROM generate_series(1, 500) n",
+        &["t"],
+    )
+    .await;
+    harness.server.psql("UPDATE t SET n = 1 WHERE id < 10; DELETE FROM t WHERE id = 20");
+    let table = TableId::new("shop", "public", "t");
+    let read = read_tables(&harness.config, std::slice::from_ref(&table)).await.unwrap();
+    // Waiting for the frontier to pass the position is enough, also when nothing else happens.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let passed =
+        |progress: &[SourceProgress]| progress.last().map(|last| last.position.commit) >= Some(read.position.commit);
+    while !passed(&harness.progress().await) {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let (schema, rows) = &read.tables[0];
+    let captured = harness.folded("t").await;
+    assert_eq!((rows.len(), captured.len()), (499, 499));
+    assert_eq!(schema, &harness.all_events("t").await[0].schema);
+    for (key, row) in rows {
+        let captured = &captured[key];
+        for (column, value) in schema.columns.iter().zip(headwater_schemas::RowRef(row).cells()) {
+            assert_eq!(captured[&*column.name], value.to_value());
+        }
+    }
+    let discovered = discover(&harness.config).await.unwrap();
+    assert_eq!(discovered, std::slice::from_ref(schema));
+}

@@ -1,0 +1,117 @@
+//! Restarts of either side: nothing is lost, and what comes again has its old position.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use headwater_connectors::Phase;
+use headwater_schemas::{Op, Value};
+use headwater_test_servers::Postgres;
+
+use crate::harness::{Event, Harness, parse_lsn};
+
+/// Nothing missing of what `ids` says, and what is there twice is the same.
+fn assert_complete(events: &[Event], ids: std::ops::RangeInclusive<i64>) {
+    let mut by_position: BTreeMap<_, &Event> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for event in events {
+        if let Some(earlier) = by_position.insert((event.position, event.key.clone()), event) {
+            assert_eq!((&earlier.after, earlier.op), (&event.after, event.op));
+        }
+        if let Value::Int(id) = event.after("id") {
+            seen.insert(id);
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ids.collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_connector_goes_on_where_it_was() {
+    let mut harness = Harness::streaming("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await;
+    harness.server.psql("INSERT INTO t VALUES (1)");
+    harness.caught_up().await;
+    harness.stop().await;
+    harness.server.psql("INSERT INTO t VALUES (2)");
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("INSERT INTO t VALUES (3)");
+    harness.caught_up().await;
+    let ids: Vec<_> = harness.events("t").await.iter().map(|event| event.after("id")).collect();
+    assert_eq!(ids, [Value::Int(1), Value::Int(2), Value::Int(3)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_is_waited_for() {
+    let mut harness = Harness::streaming("CREATE TABLE t (id int PRIMARY KEY, filler text)", &["t"]).await;
+    for round in 0..3 {
+        harness.server.psql(&format!(
+            "INSERT INTO t SELECT n, repeat('z', 500) FROM generate_series({}, {}) n",
+            round * 20_000 + 1,
+            (round + 1) * 20_000
+        ));
+        harness.server.kill();
+        harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+        harness.server.resume();
+        harness.until_streaming().await;
+    }
+    harness.caught_up().await;
+    assert_complete(&harness.events("t").await, 1..=60_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_snapshot_goes_on_with_what_is_missing() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE t (id int PRIMARY KEY, n int, body text) WITH (fillfactor = 50);
+         ALTER TABLE t ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO t SELECT n, 0, repeat(chr(65 + n % 26), 3000) FROM generate_series(1, 6000) n;
+         CREATE TABLE done (id int PRIMARY KEY); INSERT INTO done SELECT generate_series(1, 10); ANALYZE",
+    );
+    let mut harness = Harness::new(server, &["t", "done"]);
+    harness.config.postgres.snapshot.rows_per_chunk = 100;
+    harness.config.postgres.snapshot.workers = 1;
+    harness.start();
+    harness.until_status(|status| status.events_total > 1500).await;
+    harness.stop().await;
+    let before = harness.events("t").await.len();
+    assert!(before > 0 && before < 6000, "it was interrupted midway, at {before}");
+    // Updates move rows to other blocks without sending the large column again.
+    harness.server.psql("UPDATE t SET n = 1; DELETE FROM t WHERE id % 100 = 0; INSERT INTO t VALUES (7000, 2, 'new')");
+    harness.start();
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    let rows = harness.folded("t").await;
+    assert_eq!(rows.len(), 5941);
+    for row in rows.values() {
+        let Value::Int(id) = row["id"] else { panic!("an integer") };
+        let letter = char::from(65 + (id % 26) as u8).to_string();
+        let expected = if id == 7000 { (2, "new".to_owned()) } else { (1, letter.repeat(3000)) };
+        assert_eq!((&row["n"], &row["body"]), (&Value::Int(expected.0), &Value::Text(expected.1)), "{id}");
+    }
+    assert_eq!(harness.events("done").await.iter().filter(|event| event.op == Op::Read).count(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_of_an_idle_source_moves_on() {
+    let harness = Harness::streaming("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (n int)", &["t"]).await;
+    // Work in tables that are not captured fills the server's log, too.
+    harness.server.psql("INSERT INTO other SELECT generate_series(1, 100000)");
+    let end = parse_lsn(&harness.server.psql("SELECT pg_current_wal_lsn()"));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let confirmed = harness.server.psql("SELECT confirmed_flush_lsn FROM pg_replication_slots");
+        if parse_lsn(&confirmed) >= end {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "the slot stays at {confirmed}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(harness.events("t").await.is_empty());
+    // Heartbeats go on, and tell how fresh an idle source is.
+    let first = harness.progress().await.last().unwrap().at_micros;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let later = harness.progress().await;
+    assert!(later.last().unwrap().at_micros >= first + 1_000_000);
+    let status = harness.status();
+    assert!(status.lag_bytes.is_some_and(|lag| lag < 1 << 20), "{status:?}");
+    assert!(status.retained_wal_bytes.is_some());
+}

@@ -1,0 +1,119 @@
+//! A slot that is lost, moved or taken: never skipped over.
+
+use headwater_connectors::postgres::OnLostSlot;
+use headwater_connectors::{ErrorKind, Phase};
+use headwater_schemas::Value;
+use headwater_test_servers::{Postgres, PostgresOptions};
+
+use crate::harness::Harness;
+
+const SLOT: &str = "headwater_shop";
+
+async fn stopped_after_one_row() -> Harness {
+    let server = Postgres::start_with(&PostgresOptions::default().setting("max_slot_wal_keep_size", "1MB"));
+    server.psql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let mut harness = Harness::new(server, &["t"]);
+    harness.start();
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    harness.stop().await;
+    harness.server.psql("INSERT INTO t VALUES (2)");
+    harness
+}
+
+async fn assert_stops(harness: &mut Harness, problem: &str) {
+    harness.start();
+    let status = harness.until_status(|status| matches!(status.phase, Phase::Stopped { .. })).await;
+    let Phase::Stopped { error: Some(said) } = status.phase else { panic!("{status:?}") };
+    assert!(said.contains(problem) && said.contains("on_lost_slot: resnapshot"), "{said}");
+    assert_eq!(harness.ended().await.kind(), ErrorKind::Fatal);
+    assert_eq!(harness.events("t").await.len(), 1, "nothing was skipped over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_slot_stops_capture_until_told_to_read_again() {
+    let mut harness = stopped_after_one_row().await;
+    harness.server.psql(&format!("SELECT pg_drop_replication_slot('{SLOT}')"));
+    assert_stops(&mut harness, "is gone").await;
+    harness.config.postgres.on_lost_slot = OnLostSlot::Resnapshot;
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("INSERT INTO t VALUES (3)");
+    harness.caught_up().await;
+    let events = harness.events("t").await;
+    assert_eq!(harness.folded("t").await.len(), 3);
+    assert_eq!(events.iter().map(|event| event.position.epoch).collect::<Vec<_>>(), [1, 2, 2, 2]);
+    assert_eq!(events.last().unwrap().after("id"), Value::Int(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_ahead_of_us_stops_capture() {
+    let mut harness = stopped_after_one_row().await;
+    harness.server.psql(&format!("SELECT pg_replication_slot_advance('{SLOT}', pg_current_wal_lsn())"));
+    assert_stops(&mut harness, "ahead of capture").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalidated_slot_stops_capture() {
+    let mut harness = stopped_after_one_row().await;
+    for _ in 0..4 {
+        harness.server.psql(
+            "SELECT pg_switch_wal(); CREATE TABLE filler AS SELECT generate_series(1, 100000); DROP TABLE filler",
+        );
+        harness.server.psql("CHECKPOINT");
+    }
+    let status =
+        harness.server.psql(&format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{SLOT}'"));
+    assert_eq!(status, "lost");
+    assert_stops(&mut harness, "invalidated").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_cluster_stops_capture() {
+    let mut harness = stopped_after_one_row().await;
+    let other = Postgres::start();
+    other.psql("CREATE TABLE t (id int PRIMARY KEY)");
+    harness.config.postgres.port = other.port();
+    harness.start();
+    let error = harness.ended().await;
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    assert!(error.to_string().contains("another database cluster"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_slot_is_explained_and_waited_for() {
+    let mut harness = stopped_after_one_row().await;
+    let bin = ["/usr/lib/postgresql/15/bin/pg_recvlogical", "pg_recvlogical"];
+    let program = bin.iter().find(|path| std::path::Path::new(path).exists()).unwrap_or(&bin[1]);
+    let mut taker = std::process::Command::new(program)
+        .args(["--start", "-S", SLOT, "-f", "/dev/null", "-d", &harness.server.url(), "-F", "0", "-s", "0"])
+        .args(["-o", "proto_version=1", "-o", &format!("publication_names={SLOT}")])
+        .spawn()
+        .unwrap();
+    while harness.server.psql("SELECT count(active_pid) FROM pg_replication_slots") != "1" {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    harness.start();
+    let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { attempt: 2.., .. })).await;
+    let Phase::Retrying { error, .. } = status.phase else { panic!("{status:?}") };
+    assert!(error.contains("in use by another process"), "{error}");
+    taker.kill().unwrap();
+    taker.wait().unwrap();
+    harness.until_status(|status| matches!(status.phase, Phase::Streaming | Phase::Stopped { .. })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_transactions_that_delay_the_slot_are_shown() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE t (id int PRIMARY KEY)");
+    let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    let mut harness = Harness::new(server, &["t"]);
+    harness.start();
+    harness.until_status(|status| matches!(status.phase, Phase::WaitingForSlot { open_transactions: 1, .. })).await;
+    client.batch_execute("COMMIT").await.unwrap();
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    assert_eq!(harness.folded("t").await.len(), 1);
+}
