@@ -1,1 +1,42 @@
-//! headwater-projector
+//! The projector: folds change events into documents.
+//!
+//! One thread reads the log (`projector`) and feeds a [`Fold`], whose step is the micro-batch: records are decoded
+//! (`records`), rows applied by source position (`apply`), the roots they can reach found (`ascend`), the documents
+//! of those roots rebuilt as a whole (`evaluate`), and everything committed together with the offsets it came from
+//! (`fold`). Between micro-batches new versions are built from the rows (`background`). What a document *is* says
+//! [`naive`], in the plainest way; property tests and `headwater verify` hold the two against each other.
+
+mod apply;
+mod ascend;
+mod background;
+mod catalog;
+mod changes;
+mod clock;
+mod columns;
+mod dead_letters;
+mod error;
+mod evaluate;
+mod expression;
+mod fold;
+mod handle;
+mod keys;
+mod level;
+mod metrics;
+pub mod naive;
+mod plan;
+mod projector;
+mod records;
+mod replay;
+mod shape;
+mod status;
+mod version;
+mod versions;
+
+pub use dead_letters::{ListedLetter, RetryOutcome};
+pub use error::{Error, ErrorKind};
+pub use fold::{Fold, FoldOptions, Folded, Letters};
+pub use handle::{ProjectorHandle, ProjectorOptions, start};
+pub use metrics::ProjectorMetrics;
+pub use records::Input;
+pub use replay::ReplayFrom;
+pub use status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress, ProjectorStatus};

@@ -1,0 +1,152 @@
+//! From changed rows up to the roots whose documents they may be part of.
+
+use std::collections::BTreeMap;
+
+use headwater_schemas::model::Predicate;
+use headwater_schemas::{TableId, ValueRef};
+use headwater_store::{RowArena, RowBatch};
+
+use crate::Error;
+use crate::changes::TableChanges;
+use crate::columns::{Columns, write_join_key};
+use crate::keys::KeySet;
+use crate::level::lookup;
+use crate::plan::{Access, Hop, Plan};
+
+/// Keys looked up with one call; bounds the rows held at once.
+const CHUNK: usize = 4_096;
+
+/// Adds to `dirty` the keys of all roots that a changed row can reach, from its image before and from that after.
+///
+/// Level by level from the deepest, each key once. What stands above the topmost changed row of a way is unchanged, so
+/// that reading the rows as they are now finds the way as it was; and what is not topmost need not be found from below.
+pub(crate) fn ascend(
+    plan: &Plan,
+    batch: &dyn RowBatch,
+    changes: &BTreeMap<TableId, TableChanges<'_>>,
+    dirty: &mut KeySet,
+) -> Result<(), Error> {
+    // Per node: keys by which its parent's rows are found.
+    let mut ups: Vec<KeySet> = vec![KeySet::default(); plan.nodes.len()];
+    for number in (1..plan.nodes.len()).rev() {
+        let node = &plan.nodes[number];
+        let edge = node.edge.as_ref().expect("only the root has no edge");
+        let mut up = std::mem::take(&mut ups[number]);
+        if let Some(changes) = changes.get(&node.columns.table) {
+            changed(changes, &node.columns, node.filter.as_ref(), &edge.hop, &mut up);
+        }
+        if let Some(bridge) = &edge.through {
+            let mut over = KeySet::default();
+            if let Some(changes) = changes.get(&bridge.columns.table) {
+                changed(changes, &bridge.columns, bridge.filter.as_ref(), &bridge.hop, &mut over);
+            }
+            each_row(batch, &edge.hop.up, up, &bridge.columns, bridge.filter.as_ref(), &mut |_, cells| {
+                over.push_with(|bytes| write_join_key(bytes, cells, &bridge.hop.up_slots));
+            })?;
+            up = over;
+        }
+        let hop = edge.through.as_ref().map_or(&edge.hop, |bridge| &bridge.hop);
+        let parent = &plan.nodes[edge.parent];
+        match (&parent.edge, &hop.up) {
+            // The key of the root is at hand, there is nothing to look up.
+            (None, Access::Key(_)) => {
+                let count = up.settle();
+                up.list(0..count).iter().for_each(|key| dirty.push(key));
+            }
+            (None, access) => {
+                each_row(batch, access, up, &parent.columns, parent.filter.as_ref(), &mut |key, _| dirty.push(key))?;
+            }
+            (Some(above), access) => {
+                let next = &mut ups[edge.parent];
+                each_row(batch, access, up, &parent.columns, parent.filter.as_ref(), &mut |_, cells| {
+                    next.push_with(|bytes| write_join_key(bytes, cells, &above.hop.up_slots));
+                })?;
+            }
+        }
+    }
+    let root = &plan.nodes[0];
+    if let Some(changes) = changes.get(&root.columns.table) {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for change in &changes.changes {
+            images(changes, change, &root.columns, &mut before, &mut after);
+            if before != after {
+                dirty.push(change.key);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Join keys toward the parent, of the images before and after of rows that changed in a column the node uses.
+fn changed<'c>(
+    changes: &'c TableChanges<'_>,
+    columns: &Columns,
+    filter: Option<&Predicate<usize>>,
+    hop: &Hop,
+    up: &mut KeySet,
+) {
+    let (mut before, mut after): (Vec<ValueRef<'c>>, Vec<ValueRef<'c>>) = (Vec::new(), Vec::new());
+    for change in &changes.changes {
+        images(changes, change, columns, &mut before, &mut after);
+        if before == after {
+            continue;
+        }
+        for cells in [&before, &after] {
+            let there = !cells.is_empty();
+            // A cell that was never sent may hide a match.
+            let torn = || cells.contains(&ValueRef::Missing);
+            if there && (torn() || filter.is_none_or(|filter| filter.matches(&mut |slot: &usize| cells[*slot]))) {
+                up.push_with(|bytes| write_join_key(bytes, cells, &hop.up_slots));
+            }
+        }
+    }
+}
+
+/// The used cells before and after; empty where there is no row.
+fn images<'c, 'b>(
+    changes: &'c TableChanges<'b>,
+    change: &'c crate::changes::Change<'b>,
+    columns: &Columns,
+    before: &mut Vec<ValueRef<'c>>,
+    after: &mut Vec<ValueRef<'c>>,
+) {
+    before.clear();
+    after.clear();
+    for (image, cells) in [(changes.before(change), &mut *before), (changes.after(change), &mut *after)] {
+        if let Some((schema, row)) = image {
+            columns.read(schema, row, cells);
+            // A node that uses no column still tells a row from none.
+            if columns.width() == 0 {
+                cells.push(ValueRef::Null);
+            }
+        }
+    }
+}
+
+/// Visits the rows found by `keys` that pass the filter, a bounded number at a time.
+fn each_row(
+    batch: &dyn RowBatch,
+    access: &Access,
+    mut keys: KeySet,
+    columns: &Columns,
+    filter: Option<&Predicate<usize>>,
+    visit: &mut dyn FnMut(&[u8], &[ValueRef<'_>]),
+) -> Result<(), Error> {
+    let count = keys.settle();
+    let mut arena = RowArena::default();
+    for start in (0..count).step_by(CHUNK) {
+        arena.clear();
+        lookup(batch, access, &keys.list(start..count.min(start + CHUNK)), &mut arena)?;
+        let mut cells = Vec::new();
+        for slot in arena.slots() {
+            let Some(row) = arena.row(slot) else { continue };
+            cells.clear();
+            columns.read(slot.schema, row, &mut cells);
+            let torn = cells.contains(&ValueRef::Missing);
+            if torn || filter.is_none_or(|filter| filter.matches(&mut |slot: &usize| cells[*slot])) {
+                visit(arena.key(slot), &cells);
+            }
+        }
+    }
+    Ok(())
+}

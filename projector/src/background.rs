@@ -1,0 +1,203 @@
+//! Work that is done in slices between micro-batches: filling join indexes, building versions, removing retired ones.
+//!
+//! Each slice is one commit, and says in the same commit how far it came.
+
+use std::time::{Duration, Instant};
+
+use headwater_store::{Batch, ByteList, JoinIndex, RowArena, RowWrite, VersionId, VersionState, Written};
+
+use crate::Error;
+use crate::clock::now_ms;
+use crate::fold::{Fold, FoldOptions, Folded, Letters, ROWS_CHUNK, State, sum};
+use crate::version::{Replay, Scan, retired_note};
+
+/// Roots built between two looks at the clock.
+const SCAN_CHUNK: usize = 1_024;
+
+/// Documents removed between two looks at the clock.
+const PURGE_CHUNK: usize = 2_048;
+
+impl Fold {
+    /// Whether a slice would find something to do.
+    pub fn has_background_work(&self) -> bool {
+        let state = &self.state;
+        state.next_index().is_some() || state.versions.iter().any(|it| it.is_building() && state.is_ready(it))
+    }
+
+    /// Works in the background for about `budget`, in one commit; `None` when there is nothing to do.
+    pub fn background(&mut self, budget: Duration, letters: &mut Letters<'_>) -> Result<Option<Folded>, Error> {
+        let until = Instant::now() + budget;
+        self.step(|state, batch, options| {
+            let mut folded = Folded::default();
+            let mut found = Vec::new();
+            let mut worked = false;
+            while state.slice(batch, options, &mut folded.documents, &mut found)? {
+                worked = true;
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+            if !found.is_empty() {
+                folded.dead_letters = found.len() as u64;
+                letters(&found)?;
+            }
+            Ok(worked.then_some(folded))
+        })
+    }
+}
+
+impl State {
+    fn slice(
+        &mut self,
+        batch: &mut dyn Batch,
+        options: &FoldOptions,
+        documents: &mut Written,
+        letters: &mut Vec<headwater_schemas::DeadLetter>,
+    ) -> Result<bool, Error> {
+        if let Some(index) = self.next_index() {
+            self.fill_index(batch, &index)?;
+            return Ok(true);
+        }
+        let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it));
+        if let Some(at) = building {
+            let written = self.scan(batch, at, letters)?;
+            *documents = sum(*documents, written);
+            return Ok(true);
+        }
+        Ok(self.purge(batch, options)? || self.drop_index(batch)?)
+    }
+
+    /// A join index that is needed and not complete.
+    fn next_index(&self) -> Option<JoinIndex> {
+        let mut wanted = self.versions.iter().flat_map(|version| &version.indexes);
+        wanted.find(|index| !self.complete.contains(index)).cloned()
+    }
+
+    /// Writes some rows of a table again, so that they get into a new join index.
+    fn fill_index(&mut self, batch: &mut dyn Batch, index: &JoinIndex) -> Result<(), Error> {
+        let note = format!("index/{}/{}", index.table, index.columns.join(","));
+        let after = batch.note(&note)?;
+        let mut rows = RowArena::default();
+        batch.scan_rows(&index.table, after.as_deref(), ROWS_CHUNK, &mut rows)?;
+        let Some(last) = rows.slots().last() else {
+            batch.add_join_index(index)?;
+            batch.set_note(&note, None)?;
+            self.complete.push(index.clone());
+            return Ok(());
+        };
+        let last = rows.key(last).to_vec();
+        let indexes = self.indexes_of(&index.table);
+        let all: Vec<&JoinIndex> = indexes.indexes.iter().collect();
+        let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+        for slot in rows.slots() {
+            let Some(row) = rows.row(slot) else { continue };
+            bytes.clear();
+            spans.clear();
+            indexes.keys(slot.schema, row, &mut bytes, &mut spans);
+            let added: Vec<(usize, &[u8])> =
+                spans.iter().map(|(number, start, end)| (*number, &bytes[*start..*end])).collect();
+            let write = RowWrite {
+                key: rows.key(slot),
+                row: Some(row),
+                schema: slot.schema,
+                position: slot.position,
+                removed: &[],
+                added: &added,
+            };
+            batch.put_row(&index.table, &all, write)?;
+        }
+        batch.set_note(&note, Some(&last))?;
+        Ok(())
+    }
+
+    /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
+    /// sources' snapshots done and read, and its topics read again where it is a replay.
+    pub(crate) fn is_ready(&self, version: &crate::version::Version) -> bool {
+        let snapshot_done = |source: &str| self.frontiers.get(source).is_some_and(|frontier| frontier.snapshot_done);
+        version.plan.is_some()
+            && version.problem.is_none()
+            && version.replay.as_ref().is_none_or(Replay::is_done)
+            && version.indexes.iter().all(|index| self.complete.contains(index))
+            && version.model.tables().iter().all(|table| {
+                snapshot_done(&table.source)
+                    && self.floors.iter().all(|((topic, partition), floor)| {
+                        let own = topic.strip_suffix(&table.to_string()).is_some_and(|prefix| prefix.ends_with('.'));
+                        let read = self.offsets.get(&(topic.clone(), *partition)).copied().unwrap_or(0);
+                        !own || read >= *floor
+                    })
+            })
+    }
+
+    /// Builds the documents of some more roots, or lets the version serve when there are none left.
+    fn scan(
+        &mut self,
+        batch: &mut dyn Batch,
+        at: usize,
+        letters: &mut Vec<headwater_schemas::DeadLetter>,
+    ) -> Result<Written, Error> {
+        let version = &mut self.versions[at];
+        if version.scan == Scan::Waiting {
+            let total = batch.row_count(&version.model.root.table)?;
+            version.scan = Scan::Running { after: None, done: 0, total, started: (Instant::now(), 0) };
+        }
+        let Scan::Running { after, .. } = &version.scan else { return Ok(Written::default()) };
+        let after = after.clone();
+        let table = version.model.root.table.clone();
+        let mut rows = RowArena::default();
+        batch.scan_rows(&table, after.as_deref(), SCAN_CHUNK, &mut rows)?;
+        let Some(last) = rows.slots().last() else {
+            self.activate(batch, at)?;
+            return Ok(Written::default());
+        };
+        let last = rows.key(last).to_vec();
+        let mut roots = ByteList::default();
+        let live = rows.slots().iter().filter(|slot| rows.row(slot).is_some());
+        live.for_each(|slot| roots.push(rows.key(slot)));
+        let as_of = self.as_of(at, 0);
+        let written = match roots.is_empty() {
+            true => Written::default(),
+            false => self.build_chunk(batch, at, &roots, as_of, letters)?,
+        };
+        let version = &mut self.versions[at];
+        if let Scan::Running { after, done, .. } = &mut version.scan {
+            *after = Some(last);
+            *done += rows.slots().len() as u64;
+        }
+        version.save_scan(batch)?;
+        Ok(written)
+    }
+
+    /// Removes some documents of a retired version whose grace is over.
+    fn purge(&mut self, batch: &mut dyn Batch, options: &FoldOptions) -> Result<bool, Error> {
+        let grace = i64::try_from(options.retired_grace.as_millis()).unwrap_or(i64::MAX);
+        for record in batch.versions()? {
+            if record.state != VersionState::Retired {
+                continue;
+            }
+            let VersionId(id) = record.id;
+            let note = batch.note(&retired_note(id))?;
+            let since = note.and_then(|note| note.as_slice().try_into().ok()).map_or(0, i64::from_be_bytes);
+            if now_ms().saturating_sub(since) < grace {
+                continue;
+            }
+            if batch.purge_version(record.id, PURGE_CHUNK)? < PURGE_CHUNK {
+                batch.set_note(&retired_note(id), None)?;
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Removes a join index that no version walks any more.
+    fn drop_index(&mut self, batch: &mut dyn Batch) -> Result<bool, Error> {
+        if self.versions.iter().any(|version| version.plan.is_none()) {
+            return Ok(false);
+        }
+        let wanted = |index: &JoinIndex| self.versions.iter().any(|version| version.indexes.contains(index));
+        let Some(at) = self.complete.iter().position(|index| !wanted(index)) else { return Ok(false) };
+        let index = self.complete.swap_remove(at);
+        batch.drop_join_index(&index)?;
+        self.replan(batch)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,87 @@
+//! Which cells of a row are needed, found in rows of every schema the table ever had.
+
+use std::sync::Arc;
+
+use headwater_schemas::{RowRef, TableId, TableSchema, ValueRef};
+use headwater_store::SchemaId;
+
+const UNUSED: u16 = u16::MAX;
+
+/// Some columns of a table, each with a place (*slot*) in the decoded row. Columns a schema does not have are null in its
+/// rows: they were added later, or dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    pub(crate) table: TableId,
+    names: Vec<Arc<str>>,
+    /// By schema number: the slot of each cell, up to the last one needed.
+    slots: Vec<Option<Box<[u16]>>>,
+}
+
+impl Columns {
+    pub(crate) fn new(table: TableId) -> Self {
+        Self { table, names: Vec::new(), slots: Vec::new() }
+    }
+
+    /// The slot of a column, which is added when it is not there yet.
+    pub(crate) fn slot(&mut self, name: &str) -> usize {
+        match self.names.iter().position(|known| &**known == name) {
+            Some(slot) => slot,
+            None => {
+                self.names.push(name.into());
+                self.names.len() - 1
+            }
+        }
+    }
+
+    /// How many slots a decoded row has.
+    pub(crate) fn width(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Learns how rows of a schema are read; schemas of other tables are passed over.
+    pub(crate) fn learn(&mut self, id: SchemaId, schema: &TableSchema) {
+        if schema.table != self.table {
+            return;
+        }
+        let mut slots = vec![UNUSED; schema.columns.len()];
+        for (slot, name) in self.names.iter().enumerate() {
+            if let Some(at) = schema.column_index(name) {
+                slots[at] = u16::try_from(slot).expect("a model names fewer columns than 65,535");
+            }
+        }
+        let needed = slots.iter().rposition(|slot| *slot != UNUSED).map_or(0, |last| last + 1);
+        slots.truncate(needed);
+        let at = id.0 as usize;
+        if self.slots.len() <= at {
+            self.slots.resize(at + 1, None);
+        }
+        self.slots[at] = Some(slots.into());
+    }
+
+    /// Appends the needed cells of a row to `out`: exactly [`Self::width`] values.
+    pub(crate) fn read<'r>(&self, schema: SchemaId, row: RowRef<'r>, out: &mut Vec<ValueRef<'r>>) {
+        let start = out.len();
+        out.resize(start + self.width(), ValueRef::Null);
+        let Some(Some(slots)) = self.slots.get(schema.0 as usize) else { return };
+        for (slot, cell) in slots.iter().zip(row.raw_cells()) {
+            if *slot != UNUSED {
+                out[start + usize::from(*slot)] = RowRef(cell).cell(0);
+            }
+        }
+    }
+}
+
+/// Appends the key of several cells, one part after another; `false`, and nothing appended, when one is null: nothing
+/// is joined by null.
+pub(crate) fn write_join_key(out: &mut Vec<u8>, cells: &[ValueRef<'_>], slots: &[usize]) -> bool {
+    let start = out.len();
+    for slot in slots {
+        let value = cells[*slot];
+        if value.is_null() {
+            out.truncate(start);
+            return false;
+        }
+        headwater_schemas::key::write(out, value);
+    }
+    true
+}

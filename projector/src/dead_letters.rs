@@ -1,0 +1,196 @@
+//! Dead letters: written beside the log, read again, and retried.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use headwater_broker::{
+    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, Producer, RecordBuffer, Retention,
+    TopicPartition, TopicSpec,
+};
+use headwater_schemas::{DeadLetter, Payload, dead_letter_topic};
+use serde::Serialize;
+
+use crate::Error;
+use crate::apply::Mode;
+use crate::clock::now_ms;
+use crate::fold::Fold;
+use crate::keys::KeySet;
+use crate::records::{Input, decode};
+
+/// Note of the offsets of letters that a retry resolved.
+const RESOLVED: &str = "dead_letters/resolved";
+
+/// A dead letter and where it stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ListedLetter {
+    /// Its offset in the topic of dead letters.
+    pub offset: u64,
+    /// The letter.
+    pub letter: DeadLetter,
+}
+
+/// What a retry did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RetryOutcome {
+    /// Letters tried again.
+    pub retried: u64,
+    /// Of those, processed now; they are no longer listed.
+    pub resolved: u64,
+    /// Of those, failed as before; they stay listed.
+    pub failed: u64,
+    /// Letters that the projector cannot try again: what the connector could not read, the source must send anew.
+    pub skipped: u64,
+}
+
+/// Writes dead letters; opens what it needs with the first one.
+pub(crate) struct LetterBox {
+    log: Arc<dyn EventLog>,
+    place: TopicPartition,
+    producer: Option<Arc<dyn Producer>>,
+}
+
+impl LetterBox {
+    pub(crate) fn new(log: Arc<dyn EventLog>, prefix: &str) -> Self {
+        Self { log, place: place(prefix), producer: None }
+    }
+
+    /// Appends; durable when answered.
+    pub(crate) async fn append(&mut self, letters: &[DeadLetter]) -> Result<(), Error> {
+        let producer = match &self.producer {
+            Some(producer) => producer.clone(),
+            None => {
+                let topic = self.place.topic.clone();
+                let spec = TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::default() };
+                if !self.log.topics().await?.iter().any(|(name, _)| *name == topic) {
+                    self.log.create_topics(&[spec]).await?;
+                }
+                self.log.producer("projector").await?
+            }
+        };
+        let mut records = RecordBuffer::default();
+        for letter in letters {
+            let json = serde_json::to_vec(letter).expect("a letter has only string keys");
+            records.push(now_ms(), &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
+        }
+        let batch = AppendBatch { to: self.place.clone(), prelude: Bytes::new(), records };
+        let appended = producer.append(vec![batch], None).await;
+        // After a failed append a producer takes no other: the next try opens a new one.
+        self.producer = appended.is_ok().then_some(producer);
+        appended?;
+        Ok(())
+    }
+}
+
+fn place(prefix: &str) -> TopicPartition {
+    TopicPartition { topic: dead_letter_topic(prefix).into(), partition: 0 }
+}
+
+/// The newest letters, at most `limit`, without those that were resolved; oldest first.
+pub(crate) async fn list(
+    log: &dyn EventLog,
+    prefix: &str,
+    resolved: &BTreeSet<u64>,
+    limit: usize,
+) -> Result<Vec<ListedLetter>, Error> {
+    let place = place(prefix);
+    if !log.topics().await?.iter().any(|(name, _)| *name == place.topic) {
+        return Ok(Vec::new());
+    }
+    let marks = log.watermarks(&place).await?;
+    let back = (limit as u64).saturating_add(resolved.len() as u64);
+    let mut next = marks.low.max(Offset(marks.high.0.saturating_sub(back)));
+    let mut letters = Vec::new();
+    while next < marks.high {
+        let from = [FetchFrom { partition: place.clone(), offset: next }];
+        let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
+        let batches = log.fetch(&from, limits).await?;
+        let Some(last) = batches.last() else { break };
+        next = last.next();
+        for record in batches.iter().flat_map(FetchedBatch::records) {
+            let letter = record.value.and_then(|value| serde_json::from_slice(value).ok());
+            if let Some(letter) = letter.filter(|_| !resolved.contains(&record.offset.0)) {
+                letters.push(ListedLetter { offset: record.offset.0, letter });
+            }
+        }
+    }
+    let surplus = letters.len().saturating_sub(limit);
+    Ok(letters.split_off(surplus))
+}
+
+/// Number of letters, resolved ones included; 0 when there is no topic yet.
+pub(crate) async fn count(log: &dyn EventLog, prefix: &str) -> Result<u64, Error> {
+    let place = place(prefix);
+    if !log.topics().await?.iter().any(|(name, _)| *name == place.topic) {
+        return Ok(0);
+    }
+    let marks = log.watermarks(&place).await?;
+    Ok(marks.high.0 - marks.low.0)
+}
+
+impl Fold {
+    /// Offsets of the letters that were resolved.
+    pub(crate) fn resolved_letters(&self) -> Result<BTreeSet<u64>, Error> {
+        let note = self.store.begin()?.note(RESOLVED)?;
+        let damaged = |_| Error::Note { note: RESOLVED.into() };
+        note.map_or(Ok(BTreeSet::new()), |note| serde_json::from_slice(&note).map_err(damaged))
+    }
+
+    /// Tries a letter again, in a commit of its own; `None` when the projector has no way to.
+    pub(crate) fn retry(&mut self, listed: &ListedLetter) -> Result<Option<bool>, Error> {
+        let mut failed = 0;
+        let mut letters = |again: &[DeadLetter]| {
+            failed += again.len();
+            Ok(())
+        };
+        let bytes = |text: &String| STANDARD.decode(text).ok();
+        match &listed.letter.payload {
+            Payload::SourceMessage(_) => return Ok(None),
+            Payload::Record { topic, partition, offset, prelude, key, value } => {
+                let (Some(prelude), Some(key)) = (bytes(prelude), bytes(key)) else { return Ok(None) };
+                let Some(value) = value.as_ref().and_then(bytes) else { return Ok(None) };
+                let mut records = RecordBuffer::default();
+                records.push(listed.letter.at_millis, &key, Some(|out: &mut Vec<u8>| out.extend_from_slice(&value)));
+                let from = TopicPartition { topic: topic.as_str().into(), partition: *partition };
+                let records = Bytes::copy_from_slice(records.as_bytes());
+                let batch = FetchedBatch::new(from, Offset(*offset), prelude.into(), records, 1);
+                self.step(|state, batch_of_store, options| {
+                    let inputs = [Input::whole(&batch)];
+                    let decoded = decode(batch_of_store, &mut state.catalog, &options.prefix, &inputs)?;
+                    state.fold(batch_of_store, options, decoded, Mode::Follow, &mut letters)
+                })?;
+            }
+            Payload::Root(root) => {
+                let (Some(root), Some(model)) = (bytes(root), &listed.letter.model) else { return Ok(None) };
+                self.step(|state, batch, _| {
+                    let mut again = Vec::new();
+                    for at in 0..state.versions.len() {
+                        let version = &state.versions[at];
+                        if version.record.model == *model && version.follows(&root) {
+                            let mut dirty = KeySet::default();
+                            dirty.push(&root);
+                            let as_of = state.as_of(at, 0);
+                            state.build(batch, at, dirty, as_of, &mut again)?;
+                        }
+                    }
+                    letters(&again)
+                })?;
+            }
+        }
+        if failed == 0 {
+            self.step(|_, batch, _| {
+                let note = batch.note(RESOLVED)?;
+                let mut resolved: BTreeSet<u64> =
+                    note.and_then(|note| serde_json::from_slice(&note).ok()).unwrap_or_default();
+                resolved.insert(listed.offset);
+                let json = serde_json::to_vec(&resolved).expect("a list of numbers");
+                batch.set_note(RESOLVED, Some(&json))?;
+                Ok(())
+            })?;
+        }
+        Ok(Some(failed == 0))
+    }
+}

@@ -1,0 +1,159 @@
+//! What can go wrong in the projector, and what is done about it.
+
+use headwater_schemas::TableId;
+
+/// An error of the projector.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] headwater_store::Error),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] headwater_broker::Error),
+    /// A model names a column that its table does not have.
+    #[error("read model `{model}`: table {table} has no column `{column}`{hint}")]
+    UnknownColumn {
+        /// The model.
+        model: String,
+        /// The table.
+        table: TableId,
+        /// The column as the model spells it.
+        column: String,
+        /// The remedy, beginning with a separator.
+        hint: String,
+    },
+    /// The root's key is not the primary key of its table.
+    #[error(
+        "read model `{model}`: `root.key` names {declared}, but the primary key of {table} is {actual}; name exactly \
+         its columns, or give the table that primary key"
+    )]
+    RootKey {
+        /// The model.
+        model: String,
+        /// The root's table.
+        table: TableId,
+        /// What the model names.
+        declared: String,
+        /// What the table has.
+        actual: String,
+    },
+    /// A table without primary key.
+    #[error(
+        "read model `{model}`: table {table} has no primary key; rows without identity cannot be kept, give it one"
+    )]
+    NoKey {
+        /// The model.
+        model: String,
+        /// The table.
+        table: TableId,
+    },
+    /// Columns are compared that can never be equal.
+    #[error(
+        "read model `{model}`: relation `{relation}` joins `{child}` with `{parent}`, whose types never compare equal; \
+         join columns of one kind"
+    )]
+    JoinTypes {
+        /// The model.
+        model: String,
+        /// Path of the relation.
+        relation: String,
+        /// Column of the table further from the root, with its table.
+        child: String,
+        /// Column of the table nearer to the root, with its table.
+        parent: String,
+    },
+    /// Something is summed that is no number.
+    #[error("read model `{model}`: `{compute}` adds up `{field}`, which is no number; cast the field to decimal")]
+    NotANumber {
+        /// The model.
+        model: String,
+        /// Path of the computed field.
+        compute: String,
+        /// The field it is computed from.
+        field: String,
+    },
+    /// A path that the model does not have; the parser of definitions refuses it first.
+    #[error("read model `{model}`: nothing is at `{path}`")]
+    UnknownPath {
+        /// The model.
+        model: String,
+        /// The path.
+        path: String,
+    },
+    /// There is no such model.
+    #[error("there is no read model `{model}`{hint}")]
+    UnknownModel {
+        /// What was asked for.
+        model: String,
+        /// The remedy, beginning with a separator.
+        hint: String,
+    },
+    /// A model is declared twice.
+    #[error("read model `{model}` is declared twice; rename one of the two")]
+    DuplicateModel {
+        /// Its name.
+        model: String,
+    },
+    /// The model is being rebuilt already.
+    #[error("read model `{model}` is being rebuilt already; wait until `headwater status` shows it active")]
+    RebuildRunning {
+        /// The model.
+        model: String,
+    },
+    /// A place of a replay that is not in the log.
+    #[error("cannot replay from there: {why}")]
+    ReplayFrom {
+        /// What is wrong, and the remedy.
+        why: String,
+    },
+    /// What the projector kept for itself is not what it wrote.
+    #[error(
+        "the projector's note `{note}` in the store is damaged; remove the store and start again: it is rebuilt from \
+         the broker"
+    )]
+    Note {
+        /// Name of the note.
+        note: String,
+    },
+    /// The thread could not be started.
+    #[error("the projector's thread could not be started")]
+    Thread(#[source] std::io::Error),
+    /// The projector ended by a panic: a broken invariant, told in the log.
+    #[error("the projector ended by a panic; its message is in the log, please report it")]
+    Panicked,
+    /// The projector is not running.
+    #[error("the projector has stopped")]
+    Stopped,
+}
+
+/// What the caller does about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Try again later.
+    Retryable,
+    /// Stop and tell a person.
+    Fatal,
+    /// The request or definition is wrong: refuse it, and go on.
+    Poison,
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => match error.kind() {
+                headwater_store::ErrorKind::Retryable => ErrorKind::Retryable,
+                headwater_store::ErrorKind::Fatal => ErrorKind::Fatal,
+                headwater_store::ErrorKind::Poison => ErrorKind::Poison,
+            },
+            Self::Log(error) => match error.kind() {
+                headwater_broker::ErrorKind::Retryable => ErrorKind::Retryable,
+                headwater_broker::ErrorKind::Fatal => ErrorKind::Fatal,
+            },
+            Self::Note { .. } | Self::Thread(_) | Self::Panicked | Self::Stopped => ErrorKind::Fatal,
+            _ => ErrorKind::Poison,
+        }
+    }
+}

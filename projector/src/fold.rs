@@ -1,0 +1,487 @@
+//! The state of a projection and its step, the micro-batch: events in, rows and documents out, in one commit.
+//!
+//! Nothing here knows of threads, time-outs or the log, so that property tests drive it directly.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use headwater_schemas::model::ModelShape;
+use headwater_schemas::model::definition::ReadModel;
+use headwater_schemas::{DeadLetter, Payload, SourcePosition, SourceProgress, Stage, TableId};
+use headwater_store::{
+    Batch, ByteList, DocumentWrite, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, Written,
+};
+
+use crate::Error;
+use crate::apply::{Mode, TableIndexes, apply, erase};
+use crate::ascend::ascend;
+use crate::catalog::Catalog;
+use crate::changes::TableChanges;
+use crate::clock::now_ms;
+use crate::evaluate::Documents;
+use crate::keys::KeySet;
+use crate::plan::Plan;
+use crate::records::{Decoded, Input, decode};
+use crate::version::Version;
+
+/// Rows of a table looked at with one call when a whole table is worked through.
+pub(crate) const ROWS_CHUNK: usize = 4_096;
+
+/// Bytes of rows that the documents of one chunk may be made of, about; chunks are made smaller above it.
+const CHUNK_BYTES: usize = 16 << 20;
+
+/// Takes dead letters, and answers when they are durable. Called before the commit that they belong to: a letter may
+/// come twice, but is never lost.
+pub type Letters<'l> = dyn FnMut(&[DeadLetter]) -> Result<(), Error> + 'l;
+
+/// Settings of the fold.
+#[derive(Clone, Debug)]
+pub struct FoldOptions {
+    /// Prefix of all topics.
+    pub prefix: String,
+    /// How long a retired version's documents are kept, so that readers who began on it can end.
+    pub retired_grace: Duration,
+}
+
+impl Default for FoldOptions {
+    /// Prefix `headwater`, ten seconds of grace.
+    fn default() -> Self {
+        Self { prefix: "headwater".into(), retired_grace: Duration::from_secs(10) }
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Events read, duplicates included.
+    pub events: u64,
+    /// Rows that changed.
+    pub rows: u64,
+    /// Documents written, deleted, and found unchanged.
+    pub documents: Written,
+    /// Dead letters written.
+    pub dead_letters: u64,
+    /// Commit times of the source transactions that were folded, microseconds since 1970.
+    pub committed_at: Vec<i64>,
+}
+
+/// Rows, documents and offsets in a store, and what is needed to take them further.
+///
+/// After an error nothing of the failed step is in the store, and the fold reads its state again at the next step.
+pub struct Fold {
+    pub(crate) store: Arc<dyn ProjectionStore>,
+    pub(crate) options: FoldOptions,
+    pub(crate) state: State,
+    stale: bool,
+}
+
+/// What the fold knows of the store.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) catalog: Catalog,
+    pub(crate) versions: Vec<Version>,
+    pub(crate) indexes: BTreeMap<TableId, TableIndexes>,
+    /// Join indexes that are complete.
+    pub(crate) complete: Vec<JoinIndex>,
+    /// Next offset by topic and partition.
+    pub(crate) offsets: BTreeMap<(String, u32), u64>,
+    pub(crate) frontiers: BTreeMap<String, Frontier>,
+    /// Newest progress of each source; not of the store, and kept when the rest is read again.
+    pub(crate) progress: BTreeMap<String, SourceProgress>,
+    /// Up to where partitions must be read before a version that needs them is built; as `progress`.
+    pub(crate) floors: BTreeMap<(String, u32), u64>,
+    /// Roots that are rebuilt with one read per relation.
+    roots_chunk: usize,
+    documents: Documents,
+    planned: u64,
+}
+
+impl Fold {
+    /// Opens the projection in `store` and registers the versions that `models` need.
+    pub fn open(store: Arc<dyn ProjectionStore>, models: &[ReadModel], options: FoldOptions) -> Result<Self, Error> {
+        let mut fold = Self { store, options, state: State::default(), stale: true };
+        fold.declare(models)?;
+        Ok(fold)
+    }
+
+    /// Runs a step in a batch of the store, and commits it.
+    pub(crate) fn step<T>(
+        &mut self,
+        step: impl FnOnce(&mut State, &mut dyn Batch, &FoldOptions) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let Self { store, options, state, stale } = self;
+        let mut batch = store.begin()?;
+        if *stale {
+            state.load(&mut *batch)?;
+        }
+        // Until the commit, what is known is ahead of the store.
+        *stale = true;
+        let done = step(state, &mut *batch, options)?;
+        fail::fail_point!("projector::before_commit");
+        batch.commit()?;
+        *stale = false;
+        Ok(done)
+    }
+
+    /// Folds some records: one micro-batch, one commit.
+    pub fn micro_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
+        self.step(|state, batch, options| {
+            let decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
+            for ((topic, partition), offset) in &decoded.offsets {
+                if crate::records::progress_source(&options.prefix, topic).is_none() {
+                    batch.set_offset(topic, *partition, *offset)?;
+                    state.offsets.insert((topic.clone(), *partition), *offset);
+                }
+            }
+            state.progress.extend(decoded.progress.iter().map(|(source, progress)| (source.clone(), progress.clone())));
+            state.fold(batch, options, decoded, Mode::Follow, letters)
+        })
+    }
+
+    /// Partitions and the next offset of each, as stored.
+    pub fn offsets(&self) -> &BTreeMap<(String, u32), u64> {
+        &self.state.offsets
+    }
+
+    /// Topics of the tables that the models read.
+    pub fn topics(&self) -> Vec<String> {
+        let mut topics: Vec<String> = Vec::new();
+        for version in &self.state.versions {
+            topics.extend(version.model.tables().iter().map(|table| table.topic(&self.options.prefix)));
+        }
+        topics.sort();
+        topics.dedup();
+        topics
+    }
+
+    /// Sources that the models read.
+    pub fn sources(&self) -> Vec<String> {
+        let tables = self.state.versions.iter().flat_map(|version| version.model.tables());
+        let mut sources: Vec<String> = tables.map(|table| table.source.to_string()).collect();
+        sources.sort();
+        sources.dedup();
+        sources
+    }
+
+    /// Says that a partition must have been read up to `offset` before versions that need it are built.
+    pub fn set_floor(&mut self, topic: &str, partition: u32, offset: u64) {
+        self.state.floors.entry((topic.to_string(), partition)).or_insert(offset);
+    }
+}
+
+impl State {
+    fn load(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
+        let offsets = batch.offsets()?.into_iter().map(|(topic, partition, offset)| ((topic, partition), offset));
+        let mut state = State {
+            catalog: Catalog::load(&*batch)?,
+            complete: batch.join_indexes()?,
+            offsets: offsets.collect(),
+            frontiers: batch.frontiers()?,
+            progress: std::mem::take(&mut self.progress),
+            floors: std::mem::take(&mut self.floors),
+            roots_chunk: 512,
+            ..State::default()
+        };
+        state.load_versions(&*batch)?;
+        *self = state;
+        self.replan(batch)
+    }
+
+    /// Makes plans of models whose tables are known by now, and learns new schemas.
+    pub(crate) fn replan(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
+        self.planned = self.learned();
+        for version in &mut self.versions {
+            let Some(tables) = self.catalog.current(&version.model.tables()) else { continue };
+            match Plan::new(&version.model, &tables) {
+                Ok(mut plan) => {
+                    self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
+                    version.indexes = plan.join_indexes();
+                    if version.record.shape.as_ref() != Some(&plan.shape) {
+                        version.record.shape = Some(plan.shape.clone());
+                        batch.put_version(&version.record)?;
+                    }
+                    version.plan = Some(plan);
+                    version.problem = None;
+                }
+                Err(error) => {
+                    // A serving version goes on as well as it can: a column that is gone is null from here on.
+                    if let Some(plan) = &mut version.plan {
+                        self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
+                    }
+                    tracing::warn!(model = version.record.model, problem = %error, "model does not fit its tables");
+                    version.problem = Some(error.to_string());
+                }
+            }
+        }
+        let mut by_table: BTreeMap<TableId, Vec<JoinIndex>> = BTreeMap::new();
+        let wanted = self.versions.iter().flat_map(|version| version.indexes.clone());
+        for index in wanted.chain(self.complete.clone()) {
+            let indexes = by_table.entry(index.table.clone()).or_default();
+            if !indexes.contains(&index) {
+                indexes.push(index);
+            }
+        }
+        self.indexes.clear();
+        for (table, mut indexes) in by_table {
+            indexes.sort();
+            for index in &indexes {
+                // A table without rows has nothing to be gone through again.
+                if !self.complete.contains(index) && batch.row_count(&table)? == 0 {
+                    batch.add_join_index(index)?;
+                    self.complete.push(index.clone());
+                }
+            }
+            self.indexes.insert(table.clone(), TableIndexes::new(table, indexes, &self.catalog));
+        }
+        Ok(())
+    }
+
+    /// Grows with everything that plans depend on.
+    fn learned(&self) -> u64 {
+        self.catalog.generation + self.catalog.schemas().count() as u64
+    }
+
+    /// Folds decoded events; shared by following and replaying.
+    pub(crate) fn fold(
+        &mut self,
+        batch: &mut dyn Batch,
+        options: &FoldOptions,
+        decoded: Decoded<'_>,
+        mode: Mode,
+        letters: &mut Letters<'_>,
+    ) -> Result<Folded, Error> {
+        if self.planned != self.learned() {
+            self.replan(batch)?;
+        }
+        let mut dirty: Vec<KeySet> = vec![KeySet::default(); self.versions.len()];
+        let mut rows = 0;
+        for (table, at) in &decoded.truncates {
+            rows += self.truncate(batch, table, *at, &mut dirty)?;
+        }
+        let mut changes = BTreeMap::new();
+        for (table, events) in decoded.rows {
+            if events.is_empty() {
+                continue;
+            }
+            let indexes = self.indexes_of(&table);
+            let changed = apply(batch, &self.catalog, &table, &indexes, events, mode)?;
+            rows += changed.changes.len() as u64;
+            changes.insert(table, changed);
+        }
+        fail::fail_point!("projector::mid_batch");
+        self.ascend_all(batch, &changes, &mut dirty)?;
+        drop(changes);
+        self.advance(batch, options)?;
+        let mut found = decoded.letters;
+        let mut documents = Written::default();
+        for (number, dirty) in dirty.into_iter().enumerate() {
+            let as_of = self.as_of(number, decoded.latest_at);
+            documents = sum(documents, self.build(batch, number, dirty, as_of, &mut found)?);
+        }
+        if !found.is_empty() {
+            letters(&found)?;
+        }
+        Ok(Folded {
+            events: decoded.events,
+            rows,
+            documents,
+            dead_letters: found.len() as u64,
+            committed_at: decoded.committed_at,
+        })
+    }
+
+    pub(crate) fn indexes_of(&self, table: &TableId) -> TableIndexes {
+        let known = self.indexes.get(table).cloned();
+        known.unwrap_or_else(|| TableIndexes::new(table.clone(), Vec::new(), &self.catalog))
+    }
+
+    fn ascend_all(
+        &self,
+        batch: &dyn Batch,
+        changes: &BTreeMap<TableId, TableChanges<'_>>,
+        dirty: &mut [KeySet],
+    ) -> Result<(), Error> {
+        if changes.values().all(|changes| changes.changes.is_empty()) {
+            return Ok(());
+        }
+        for (version, dirty) in self.versions.iter().zip(dirty) {
+            let Some(plan) = version.plan.as_ref().filter(|_| version.follows(&[])) else { continue };
+            ascend(plan, batch, changes, dirty)?;
+            dirty.retain(|root| version.follows(root));
+        }
+        Ok(())
+    }
+
+    /// Rows of the table below `at` become tombstones, a bounded number at a time.
+    fn truncate(
+        &mut self,
+        batch: &mut dyn Batch,
+        table: &TableId,
+        at: SourcePosition,
+        dirty: &mut [KeySet],
+    ) -> Result<u64, Error> {
+        self.catalog.truncated(batch, table, at)?;
+        let indexes = self.indexes_of(table);
+        let mut after: Option<Vec<u8>> = None;
+        let mut gone = 0;
+        loop {
+            let mut arena = RowArena::default();
+            batch.scan_rows(table, after.as_deref(), ROWS_CHUNK, &mut arena)?;
+            let Some(last) = arena.slots().last() else { return Ok(gone) };
+            after = Some(arena.key(last).to_vec());
+            let changes = erase(batch, table, &indexes, &arena, at)?;
+            gone += changes.changes.len() as u64;
+            self.ascend_all(batch, &BTreeMap::from([(table.clone(), changes)]), dirty)?;
+        }
+    }
+
+    /// Moves the frontiers of sources whose progress is reached.
+    fn advance(&mut self, batch: &mut dyn Batch, options: &FoldOptions) -> Result<(), Error> {
+        let read: Vec<String> = self
+            .versions
+            .iter()
+            .flat_map(|version| version.model.tables())
+            .map(|table| table.topic(&options.prefix))
+            .collect();
+        for (source, progress) in &self.progress {
+            let reached =
+                progress.watermarks.iter().filter(|(topic, _)| read.contains(topic)).all(|(topic, offsets)| {
+                    (0u32..).zip(offsets).all(|(partition, offset)| {
+                        *offset == 0 || self.offsets.get(&(topic.clone(), partition)).is_some_and(|at| at >= offset)
+                    })
+                });
+            let frontier = Frontier {
+                position: progress.position,
+                at_micros: progress.at_micros,
+                snapshot_done: progress.snapshot_done,
+            };
+            if reached && self.frontiers.get(source) != Some(&frontier) {
+                batch.set_frontier(source, frontier)?;
+                self.frontiers.insert(source.clone(), frontier);
+            }
+        }
+        Ok(())
+    }
+
+    /// Source time that documents of a version reflect: of its sources the one that is furthest behind.
+    pub(crate) fn as_of(&self, version: usize, latest: i64) -> i64 {
+        let tables = self.versions[version].model.tables();
+        let at = tables.iter().filter_map(|table| self.frontiers.get(&*table.source)).map(|it| it.at_micros).min();
+        at.unwrap_or(latest)
+    }
+
+    /// Rebuilds the documents of dirty roots, in key order, a chunk at a time.
+    pub(crate) fn build(
+        &mut self,
+        batch: &mut dyn Batch,
+        version: usize,
+        mut dirty: KeySet,
+        as_of: i64,
+        letters: &mut Vec<DeadLetter>,
+    ) -> Result<Written, Error> {
+        let mut written = Written::default();
+        if dirty.is_empty() {
+            return Ok(written);
+        }
+        let count = dirty.settle();
+        let mut start = 0;
+        while start < count {
+            let end = count.min(start + self.roots_chunk);
+            let roots = dirty.list(start..end);
+            written = sum(written, self.build_chunk(batch, version, &roots, as_of, letters)?);
+            start = end;
+        }
+        Ok(written)
+    }
+
+    pub(crate) fn build_chunk(
+        &mut self,
+        batch: &mut dyn Batch,
+        version: usize,
+        roots: &ByteList,
+        as_of: i64,
+        letters: &mut Vec<DeadLetter>,
+    ) -> Result<Written, Error> {
+        let version = &self.versions[version];
+        let Some(plan) = &version.plan else { return Ok(Written::default()) };
+        let id = version.record.id;
+        self.documents.evaluate(plan, &*batch, roots)?;
+        if self.documents.read_bytes > CHUNK_BYTES {
+            self.roots_chunk = (self.roots_chunk / 2).max(1);
+        } else if self.documents.read_bytes < CHUNK_BYTES / 8 {
+            self.roots_chunk = (self.roots_chunk * 2).min(4_096);
+        }
+        let mut faults: Vec<(usize, String)> =
+            self.documents.poisoned().map(|(at, cause)| (at, cause.to_string())).collect();
+        let written = self.documents.writes(roots, |writes| put_documents(batch, id, as_of, writes, &mut faults))?;
+        let (model, table) = (plan.model.clone(), plan.root_table().clone());
+        for (at, cause) in faults {
+            letters.push(self.project_letter(&*batch, &model, &table, roots.get(at), cause)?);
+        }
+        Ok(written)
+    }
+
+    fn project_letter(
+        &self,
+        batch: &dyn Batch,
+        model: &str,
+        table: &TableId,
+        root: &[u8],
+        cause: String,
+    ) -> Result<DeadLetter, Error> {
+        let mut keys = ByteList::default();
+        keys.push(root);
+        let mut arena = RowArena::default();
+        batch.rows_by_key(table, &keys, &mut arena)?;
+        let id = arena.slots().first().and_then(|slot| {
+            let (schema, row) = (self.catalog.schema(slot.schema), arena.row(slot)?);
+            Some(ModelShape::format_id(schema.key_columns().into_iter().map(|at| row.cell(at))))
+        });
+        Ok(DeadLetter {
+            stage: Stage::Project,
+            cause,
+            at_millis: now_ms(),
+            table: Some(table.to_string()),
+            position: None,
+            model: Some(model.to_string()),
+            root: id,
+            payload: Payload::Root(STANDARD.encode(root)),
+        })
+    }
+}
+
+/// Writes documents; one that the store refuses is a fault, and is gone.
+fn put_documents(
+    batch: &mut dyn Batch,
+    version: VersionId,
+    as_of: i64,
+    writes: &[DocumentWrite<'_>],
+    faults: &mut Vec<(usize, String)>,
+) -> Result<Written, Error> {
+    let refused = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Poison;
+    match batch.put_documents(version, as_of, writes) {
+        Ok(written) => return Ok(written),
+        Err(error) if refused(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut written = Written::default();
+    for (at, write) in writes.iter().enumerate() {
+        let one = match batch.put_documents(version, as_of, std::slice::from_ref(write)) {
+            Err(error) if refused(&error) => {
+                faults.push((at, error.to_string()));
+                let gone = DocumentWrite { body: None, entries: &[], ..*write };
+                batch.put_documents(version, as_of, &[gone])?
+            }
+            other => other?,
+        };
+        written = sum(written, one);
+    }
+    Ok(written)
+}
+
+pub(crate) fn sum(a: Written, b: Written) -> Written {
+    Written { written: a.written + b.written, deleted: a.deleted + b.deleted, unchanged: a.unchanged + b.unchanged }
+}

@@ -1,0 +1,192 @@
+//! Records of the log into events by table. What cannot be read becomes a dead letter and holds nothing up.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use headwater_broker::{FetchedBatch, RecordRef};
+use headwater_schemas::{DeadLetter, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId};
+use headwater_store::{Batch, SchemaId};
+
+use crate::Error;
+use crate::apply::RowEvent;
+use crate::catalog::Catalog;
+use crate::clock::now_ms;
+
+/// Some consecutive records of a fetched batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'b> {
+    /// The batch.
+    pub batch: &'b FetchedBatch,
+    /// Records passed over at its start.
+    pub skip: usize,
+    /// Records taken after those, at most.
+    pub take: usize,
+}
+
+impl<'b> Input<'b> {
+    /// All records of a batch.
+    pub fn whole(batch: &'b FetchedBatch) -> Self {
+        Self { batch, skip: 0, take: batch.count() as usize }
+    }
+}
+
+/// Events of a micro-batch.
+#[derive(Debug, Default)]
+pub(crate) struct Decoded<'b> {
+    pub(crate) rows: BTreeMap<TableId, Vec<RowEvent<'b>>>,
+    pub(crate) truncates: BTreeMap<TableId, SourcePosition>,
+    /// Newest progress of each source.
+    pub(crate) progress: BTreeMap<String, SourceProgress>,
+    pub(crate) letters: Vec<DeadLetter>,
+    /// Next offset by topic and partition.
+    pub(crate) offsets: BTreeMap<(String, u32), u64>,
+    pub(crate) events: u64,
+    /// Commit times of the source transactions, microseconds since 1970; snapshot reads have none.
+    pub(crate) committed_at: Vec<i64>,
+    /// Greatest of all commit times.
+    pub(crate) latest_at: i64,
+}
+
+/// Source whose progress a topic holds: `prefix.source.__progress`.
+pub(crate) fn progress_source<'t>(prefix: &str, topic: &'t str) -> Option<&'t str> {
+    topic.strip_prefix(prefix)?.strip_prefix('.')?.strip_suffix(".__progress")
+}
+
+/// Decodes all inputs; schemas that are new are stored.
+pub(crate) fn decode<'b>(
+    batch: &mut dyn Batch,
+    catalog: &mut Catalog,
+    prefix: &str,
+    inputs: &[Input<'b>],
+) -> Result<Decoded<'b>, Error> {
+    let mut out = Decoded::default();
+    for input in inputs {
+        let from = &input.batch.from;
+        let end = match input.skip.saturating_add(input.take) >= input.batch.count() as usize {
+            true => input.batch.next().0,
+            false => input.batch.base.0 + (input.skip + input.take) as u64,
+        };
+        out.offsets.insert((from.topic.to_string(), from.partition), end);
+        let mut seen = 0;
+        let records = input.batch.records().inspect(|_| seen += 1).skip(input.skip).take(input.take);
+        if let Some(source) = progress_source(prefix, &from.topic) {
+            for record in records {
+                match record.value.map(serde_json::from_slice::<SourceProgress>) {
+                    Some(Ok(progress)) => {
+                        out.progress.insert(source.to_string(), progress);
+                    }
+                    _ => out.letters.push(letter(input, &record, None, "this is no progress record")),
+                }
+            }
+            continue;
+        }
+        match catalog.schema_of(batch, &input.batch.prelude)? {
+            Some(schema) => events(batch, catalog, input, schema, records, &mut out)?,
+            None => {
+                let cause = "the batch of this record does not say which table it is of; was it written by Headwater?";
+                out.letters.extend(records.map(|record| letter(input, &record, None, cause)));
+            }
+        }
+        if seen < input.batch.count() as usize && seen < input.skip + input.take {
+            return Err(Error::Log(headwater_broker::Error::Damaged {
+                place: from.to_string(),
+                what: format!("a batch at offset {} ends after {seen} of its records", input.batch.base.0),
+            }));
+        }
+    }
+    Ok(out)
+}
+
+fn events<'b>(
+    batch: &mut dyn Batch,
+    catalog: &mut Catalog,
+    input: &Input<'b>,
+    schema: SchemaId,
+    records: impl Iterator<Item = RecordRef<'b>>,
+    out: &mut Decoded<'b>,
+) -> Result<(), Error> {
+    let described = catalog.schema(schema).clone();
+    let columns = described.columns.len();
+    let rows = out.rows.entry(described.table.clone()).or_default();
+    let mut newest: Option<SourcePosition> = None;
+    let mut transaction = None;
+    for record in records {
+        // A record without value only says that earlier records of its key may go.
+        let Some(value) = record.value else { continue };
+        out.events += 1;
+        let event = match EventRef::decode(value) {
+            Ok(event) => event,
+            Err(error) => {
+                out.letters.push(letter(input, &record, Some((&described.table, None)), &error.to_string()));
+                continue;
+            }
+        };
+        let header = event.header;
+        let sound = |row: Option<RowRef<'_>>| row.is_none_or(|row| row.is_well_formed(columns));
+        let fault = if !sound(event.before) || !sound(event.after) {
+            Some("its row does not have the cells of its table's schema")
+        } else if record.key.is_empty() && !matches!(header.op, Op::Truncate | Op::Schema) {
+            Some("it has no key: give the table a primary key")
+        } else if event.after.is_none() && matches!(header.op, Op::Create | Op::Update | Op::Read) {
+            Some("it is not a delete and has no row")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            let place = (&described.table, Some(header.position));
+            out.letters.push(letter(input, &record, Some(place), &format!("malformed change event: {fault}")));
+            continue;
+        }
+        newest = newest.max(Some(header.position));
+        out.latest_at = out.latest_at.max(header.committed_at_micros);
+        if header.op != Op::Read && header.op != Op::Schema && transaction != Some(header.transaction) {
+            transaction = Some(header.transaction);
+            out.committed_at.push(header.committed_at_micros);
+        }
+        match header.op {
+            Op::Schema => {}
+            Op::Truncate => {
+                let at = out.truncates.entry(described.table.clone()).or_default();
+                *at = (*at).max(header.position);
+            }
+            Op::Create | Op::Update | Op::Read | Op::Delete => rows.push(RowEvent {
+                key: record.key,
+                position: header.position,
+                schema,
+                row: event.after.filter(|_| header.op != Op::Delete),
+                before: event.before,
+            }),
+        }
+    }
+    if let Some(newest) = newest {
+        catalog.seen(batch, schema, newest)?;
+    }
+    Ok(())
+}
+
+fn letter(
+    input: &Input<'_>,
+    record: &RecordRef<'_>,
+    place: Option<(&TableId, Option<SourcePosition>)>,
+    cause: &str,
+) -> DeadLetter {
+    let from = &input.batch.from;
+    DeadLetter {
+        stage: Stage::Decode,
+        cause: cause.to_string(),
+        at_millis: now_ms(),
+        table: place.map(|(table, _)| table.to_string()),
+        position: place.and_then(|(_, position)| position).map(|position| position.to_string()),
+        model: None,
+        root: None,
+        payload: Payload::Record {
+            topic: from.topic.to_string(),
+            partition: from.partition,
+            offset: record.offset.0,
+            prelude: STANDARD.encode(&input.batch.prelude),
+            key: STANDARD.encode(record.key),
+            value: record.value.map(|value| STANDARD.encode(value)),
+        },
+    }
+}

@@ -1,0 +1,133 @@
+//! Reading topics again, to mend rows and to build a new version of a model from what the log says.
+//!
+//! Phase one folds the model's records from the wanted place up to where the log ended when the replay began: an event
+//! that is as new as the stored row replaces it if the two differ. Phase two builds the new version from the rows, as any
+//! new version is built. Both leave notes in the store, so that a restart goes on where the last commit was.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use headwater_broker::{EventLog, FetchFrom, Offset, TopicPartition};
+
+use crate::Error;
+use crate::apply::Mode;
+use crate::fold::{Fold, Folded, Letters};
+use crate::records::{Input, decode};
+use crate::status::{ModelState, ModelStatus, Phase, Progress};
+use crate::version::{Replay, ReplayPart, Scan};
+
+/// Where a replay begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplayFrom {
+    /// With the oldest record that the log still has.
+    Earliest,
+    /// At these offsets, by topic, in every partition of it; the model's other topics from the earliest. An offset that
+    /// retention has removed is the earliest.
+    Offsets(BTreeMap<String, u64>),
+    /// With the first record at or after this time, milliseconds since 1970-01-01T00:00:00Z.
+    Timestamp(i64),
+}
+
+/// Which records a replay of these topics reads.
+pub(crate) async fn plan(log: &dyn EventLog, topics: &[String], from: &ReplayFrom) -> Result<Replay, Error> {
+    if let ReplayFrom::Offsets(offsets) = from
+        && let Some(unknown) = offsets.keys().find(|topic| !topics.contains(topic))
+    {
+        let why = format!("the model does not read topic `{unknown}`; it reads {}", topics.join(", "));
+        return Err(Error::ReplayFrom { why });
+    }
+    let mut replay = Replay::default();
+    for (topic, partitions) in log.topics().await? {
+        if !topics.iter().any(|wanted| **wanted == *topic) {
+            continue;
+        }
+        for partition in 0..partitions {
+            let place = TopicPartition { topic: topic.clone(), partition };
+            let marks = log.watermarks(&place).await?;
+            let next = match from {
+                ReplayFrom::Earliest => marks.low,
+                ReplayFrom::Offsets(offsets) => offsets.get(&*topic).map_or(marks.low, |offset| Offset(*offset)),
+                ReplayFrom::Timestamp(at) => log.offset_at(&place, *at).await?,
+            };
+            let next = next.clamp(marks.low, marks.high);
+            replay.total += marks.high.0 - next.0;
+            replay.parts.push(ReplayPart { topic: topic.to_string(), partition, next: next.0, end: marks.high.0 });
+        }
+    }
+    Ok(replay)
+}
+
+impl Fold {
+    /// Where the replays that are under way go on.
+    pub(crate) fn replay_places(&self) -> Vec<FetchFrom> {
+        let versions = self.state.versions.iter().filter(|version| version.is_building() && version.plan.is_some());
+        let Some(replay) = versions.filter_map(|version| version.replay.as_ref()).find(|it| !it.is_done()) else {
+            return Vec::new();
+        };
+        let parts = replay.parts.iter().filter(|part| part.next < part.end);
+        parts
+            .map(|part| FetchFrom {
+                partition: TopicPartition { topic: part.topic.as_str().into(), partition: part.partition },
+                offset: Offset(part.next),
+            })
+            .collect()
+    }
+
+    /// Folds records that are read again; what was folded since then stays.
+    pub(crate) fn replay_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
+        let began = Instant::now();
+        self.step(|state, batch, options| {
+            let mut decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
+            let offsets = std::mem::take(&mut decoded.offsets);
+            let folded = state.fold(batch, options, decoded, Mode::Repair, letters)?;
+            fail::fail_point!("projector::replay");
+            let unfinished = |it: &&mut crate::version::Version| {
+                it.is_building() && it.replay.as_ref().is_some_and(|replay| !replay.is_done())
+            };
+            if let Some(version) = state.versions.iter_mut().find(unfinished) {
+                if let Some(replay) = &mut version.replay {
+                    for part in &mut replay.parts {
+                        if let Some(next) = offsets.get(&(part.topic.clone(), part.partition)) {
+                            replay.done += next.min(&part.end).saturating_sub(part.next);
+                            part.next = part.next.max(*next);
+                        }
+                    }
+                    replay.spent_ms += u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                }
+                version.save_replay(batch)?;
+            }
+            Ok(folded)
+        })
+    }
+
+    /// What the projector tells about its versions.
+    pub(crate) fn model_status(&self) -> Result<Vec<ModelStatus>, Error> {
+        let batch = self.store.begin()?;
+        let mut models = Vec::with_capacity(self.state.versions.len());
+        for version in &self.state.versions {
+            let progress = match (&version.replay, &version.scan) {
+                _ if version.is_active() => None,
+                (Some(replay), _) if !replay.is_done() => {
+                    let seconds = replay.spent_ms as f64 / 1000.0;
+                    Some(Progress::new(Phase::Reading, replay.done, replay.total, replay.done, seconds))
+                }
+                (_, Scan::Waiting) => Some(Progress::new(Phase::Waiting, 0, 0, 0, 0.0)),
+                (_, Scan::Running { done, total, started: (since, before), .. }) => {
+                    let seconds = since.elapsed().as_secs_f64();
+                    Some(Progress::new(Phase::Building, *done, *total, done.saturating_sub(*before), seconds))
+                }
+            };
+            models.push(ModelStatus {
+                model: version.record.model.clone(),
+                version_id: version.record.id.0,
+                definition_hash: version.record.definition_hash.clone(),
+                state: if version.is_active() { ModelState::Active } else { ModelState::Building },
+                documents: batch.document_count(version.record.id)?,
+                progress,
+                problem: version.problem.clone(),
+            });
+        }
+        models.sort_by(|a, b| (&a.model, a.version_id).cmp(&(&b.model, b.version_id)));
+        Ok(models)
+    }
+}

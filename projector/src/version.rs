@@ -1,0 +1,166 @@
+//! One version of a model while the projector runs: its definition, its plan, and how far it is built.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use headwater_schemas::model::definition::ReadModel;
+use headwater_store::{Batch, JoinIndex, RowBatch, VersionRecord, VersionState};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::plan::Plan;
+
+/// A version that serves or is being built.
+#[derive(Debug)]
+pub(crate) struct Version {
+    pub(crate) record: VersionRecord,
+    pub(crate) model: Arc<ReadModel>,
+    /// `None` while a table it reads is unknown, or the model does not fit the tables.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) problem: Option<String>,
+    pub(crate) indexes: Vec<JoinIndex>,
+    /// How far a building version is; an active one follows every change.
+    pub(crate) scan: Scan,
+    pub(crate) replay: Option<Replay>,
+}
+
+/// The scan of the root table that fills a building version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scan {
+    /// Not begun: changes are not followed, since the scan will see them.
+    Waiting,
+    /// Roots up to this key are built and follow changes; those behind it will be seen by the scan.
+    Running {
+        after: Option<Vec<u8>>,
+        /// Rows scanned.
+        done: u64,
+        /// Rows to be scanned, about.
+        total: u64,
+        /// When this process began, and how many rows were done then.
+        started: (Instant, u64),
+    },
+}
+
+/// The reading of topics again that comes before the scan of a replay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Replay {
+    pub(crate) parts: Vec<ReplayPart>,
+    /// Records read so far, of all parts.
+    pub(crate) done: u64,
+    /// Records to be read, of all parts.
+    pub(crate) total: u64,
+    /// Time spent reading, milliseconds.
+    pub(crate) spent_ms: u64,
+}
+
+/// One partition of a replay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReplayPart {
+    pub(crate) topic: String,
+    pub(crate) partition: u32,
+    pub(crate) next: u64,
+    pub(crate) end: u64,
+}
+
+impl Replay {
+    pub(crate) fn is_done(&self) -> bool {
+        self.parts.iter().all(|part| part.next >= part.end)
+    }
+}
+
+impl Version {
+    pub(crate) fn new(record: VersionRecord, model: Arc<ReadModel>) -> Self {
+        Self { record, model, plan: None, problem: None, indexes: Vec::new(), scan: Scan::Waiting, replay: None }
+    }
+
+    /// Reads what the store holds of a version.
+    pub(crate) fn load(batch: &dyn RowBatch, record: VersionRecord) -> Result<Self, Error> {
+        let damaged = |note: &str| Error::Note { note: note.to_string() };
+        let id = record.id.0;
+        let name = definition_note(id);
+        let definition = batch.note(&name)?.ok_or_else(|| damaged(&name))?;
+        let model: ReadModel = serde_json::from_slice(&definition).map_err(|_| damaged(&name))?;
+        let mut version = Self::new(record, Arc::new(model));
+        let name = scan_note(id);
+        if let Some(note) = batch.note(&name)? {
+            let (done, after) = note.split_first_chunk::<8>().ok_or_else(|| damaged(&name))?;
+            let after = (!after.is_empty()).then(|| after.to_vec());
+            let done = u64::from_be_bytes(*done);
+            let total = batch.row_count(&version.model.root.table)?;
+            version.scan = Scan::Running { after, done, total, started: (Instant::now(), done) };
+        }
+        let name = replay_note(id);
+        if let Some(note) = batch.note(&name)? {
+            version.replay = Some(serde_json::from_slice(&note).map_err(|_| damaged(&name))?);
+        }
+        Ok(version)
+    }
+
+    /// Stores the definition, which a restart needs even when the files have changed.
+    pub(crate) fn save_definition(&self, batch: &mut dyn Batch) -> Result<(), Error> {
+        let json = serde_json::to_vec(&*self.model).expect("a model has only string keys");
+        batch.set_note(&definition_note(self.record.id.0), Some(&json))?;
+        Ok(())
+    }
+
+    /// Stores how far the scan is.
+    pub(crate) fn save_scan(&self, batch: &mut dyn Batch) -> Result<(), Error> {
+        if let Scan::Running { after, done, .. } = &self.scan {
+            let mut note = done.to_be_bytes().to_vec();
+            note.extend_from_slice(after.as_deref().unwrap_or_default());
+            batch.set_note(&scan_note(self.record.id.0), Some(&note))?;
+        }
+        Ok(())
+    }
+
+    /// Stores how far the reading again is.
+    pub(crate) fn save_replay(&self, batch: &mut dyn Batch) -> Result<(), Error> {
+        let json = self.replay.as_ref().map(|replay| serde_json::to_vec(replay).expect("numbers and texts"));
+        batch.set_note(&replay_note(self.record.id.0), json.as_deref())?;
+        Ok(())
+    }
+
+    /// Removes what was stored for building.
+    pub(crate) fn forget_building(&self, batch: &mut dyn Batch) -> Result<(), Error> {
+        batch.set_note(&scan_note(self.record.id.0), None)?;
+        batch.set_note(&replay_note(self.record.id.0), None)?;
+        Ok(())
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.record.state == VersionState::Active
+    }
+
+    pub(crate) fn is_building(&self) -> bool {
+        self.record.state == VersionState::Building
+    }
+
+    /// Whether a change of this root is this version's business now.
+    pub(crate) fn follows(&self, root: &[u8]) -> bool {
+        match (&self.record.state, &self.scan) {
+            (VersionState::Active, _) => true,
+            (VersionState::Building, Scan::Running { after, .. }) => {
+                after.as_deref().is_some_and(|after| root <= after)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Name of the note that holds the definition of a version.
+pub(crate) fn definition_note(version: u32) -> String {
+    format!("version/{version}/definition")
+}
+
+fn scan_note(version: u32) -> String {
+    format!("version/{version}/scan")
+}
+
+fn replay_note(version: u32) -> String {
+    format!("version/{version}/replay")
+}
+
+/// Name of the note that holds since when a version is retired.
+pub(crate) fn retired_note(version: u32) -> String {
+    format!("version/{version}/retired")
+}

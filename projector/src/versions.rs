@@ -1,0 +1,159 @@
+//! The registry of versions: which version of a model serves, which one is being built, and which are on their way out.
+
+use std::sync::Arc;
+
+use headwater_schemas::model::definition::ReadModel;
+use headwater_schemas::nearest;
+use headwater_store::{Batch, VersionId, VersionRecord, VersionState};
+
+use crate::Error;
+use crate::clock::now_ms;
+use crate::fold::{Fold, State};
+use crate::version::{Replay, Version, definition_note, retired_note};
+
+/// Number of the next version: ids are never used again.
+const NEXT: &str = "version/next";
+
+impl Fold {
+    /// Makes the declared models the ones that are served. A model whose definition is new or has changed gets a version
+    /// that is built beside the one that serves; a version of a model that is no longer declared is retired.
+    pub fn declare(&mut self, models: &[ReadModel]) -> Result<(), Error> {
+        for (at, model) in models.iter().enumerate() {
+            if models[..at].iter().any(|other| other.name == model.name) {
+                return Err(Error::DuplicateModel { model: model.name.clone() });
+            }
+        }
+        self.step(|state, batch, _| state.declare(batch, models))
+    }
+
+    /// Begins a new version of a model beside the one that serves, to be filled after `replay` is read. An earlier one
+    /// that is still being built is given up.
+    pub(crate) fn begin_replay(&mut self, model: &str, replay: Replay) -> Result<VersionId, Error> {
+        self.step(|state, batch, _| {
+            let Some(at) = state.versions.iter().position(|it| it.record.model == model && it.is_active()) else {
+                return Err(state.unknown_model(model));
+            };
+            if state.versions.iter().any(|it| it.record.model == model && it.is_building()) {
+                return Err(Error::RebuildRunning { model: model.to_string() });
+            }
+            let definition = state.versions[at].model.clone();
+            let id = state.add(batch, definition)?;
+            let version = state.versions.last_mut().expect("added just now");
+            version.replay = Some(replay);
+            version.save_replay(batch)?;
+            state.replan(batch)?;
+            Ok(id)
+        })
+    }
+
+    /// Tables and topics that a model reads.
+    pub(crate) fn model_topics(&self, model: &str) -> Result<Vec<String>, Error> {
+        let found = self.state.versions.iter().find(|version| version.record.model == model);
+        let version = found.ok_or_else(|| self.state.unknown_model(model))?;
+        Ok(version.model.tables().iter().map(|table| table.topic(&self.options.prefix)).collect())
+    }
+}
+
+impl State {
+    /// Reads the versions that serve or are being built; retired ones wait for their removal.
+    pub(crate) fn load_versions(&mut self, batch: &dyn Batch) -> Result<(), Error> {
+        for record in batch.versions()? {
+            if record.state != VersionState::Retired {
+                self.versions.push(Version::load(batch, record)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn declare(&mut self, batch: &mut dyn Batch, models: &[ReadModel]) -> Result<(), Error> {
+        let mut outdated = Vec::new();
+        for version in &self.versions {
+            let declared = models.iter().find(|model| model.name == version.record.model);
+            let same = declared.is_some_and(|model| model.hash() == version.record.definition_hash);
+            // What serves goes on until its successor is built.
+            if !(same || declared.is_some() && version.is_active()) {
+                outdated.push(version.record.id);
+            }
+        }
+        for id in outdated {
+            self.retire(batch, id)?;
+        }
+        for model in models {
+            let hash = model.hash();
+            match self.versions.iter_mut().find(|it| it.record.model == model.name && it.record.definition_hash == hash)
+            {
+                // Descriptions do not count as a change, but readers are to see the newest ones.
+                Some(version) if *version.model != *model => {
+                    version.model = Arc::new(model.clone());
+                    version.save_definition(batch)?;
+                }
+                Some(_) => {}
+                None => {
+                    self.add(batch, Arc::new(model.clone()))?;
+                }
+            }
+        }
+        self.replan(batch)
+    }
+
+    fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
+        let next = batch.note(NEXT)?;
+        let damaged = || Error::Note { note: NEXT.into() };
+        let id = match next {
+            Some(bytes) => u32::from_be_bytes(bytes.as_slice().try_into().map_err(|_| damaged())?),
+            None => 1,
+        };
+        batch.set_note(NEXT, Some(&(id + 1).to_be_bytes()))?;
+        let record = VersionRecord {
+            id: VersionId(id),
+            model: model.name.clone(),
+            definition_hash: model.hash(),
+            state: VersionState::Building,
+            shape: None,
+            created_at_ms: now_ms(),
+        };
+        batch.put_version(&record)?;
+        let version = Version::new(record, model);
+        version.save_definition(batch)?;
+        self.versions.push(version);
+        Ok(VersionId(id))
+    }
+
+    /// The version serves from this commit on, and the one before it no longer.
+    pub(crate) fn activate(&mut self, batch: &mut dyn Batch, at: usize) -> Result<(), Error> {
+        let model = self.versions[at].record.model.clone();
+        let id = self.versions[at].record.id;
+        let before = self.versions.iter().find(|it| it.record.model == model && it.is_active());
+        if let Some(before) = before.map(|it| it.record.id) {
+            self.retire(batch, before)?;
+        }
+        let version = self.versions.iter_mut().find(|it| it.record.id == id).expect("only another one was retired");
+        version.record.state = VersionState::Active;
+        version.replay = None;
+        batch.put_version(&version.record)?;
+        version.forget_building(batch)?;
+        tracing::info!(model, version = id.0, "version is active");
+        Ok(())
+    }
+
+    fn retire(&mut self, batch: &mut dyn Batch, id: VersionId) -> Result<(), Error> {
+        let Some(at) = self.versions.iter().position(|version| version.record.id == id) else { return Ok(()) };
+        let mut version = self.versions.remove(at);
+        version.record.state = VersionState::Retired;
+        batch.put_version(&version.record)?;
+        version.forget_building(batch)?;
+        batch.set_note(&definition_note(id.0), None)?;
+        batch.set_note(&retired_note(id.0), Some(&now_ms().to_be_bytes()))?;
+        tracing::info!(model = version.record.model, version = id.0, "version is retired");
+        Ok(())
+    }
+
+    pub(crate) fn unknown_model(&self, model: &str) -> Error {
+        let names: Vec<&str> = self.versions.iter().map(|version| version.record.model.as_str()).collect();
+        let hint = match nearest(model, names.iter().copied()) {
+            Some(near) => format!("; did you mean `{near}`?"),
+            None => format!("; there are {}", names.join(", ")),
+        };
+        Error::UnknownModel { model: model.to_string(), hint }
+    }
+}

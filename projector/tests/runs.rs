@@ -1,0 +1,348 @@
+//! The running projector between a real log and a real store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions as LogOptions};
+use headwater_broker::{AppendBatch, EventLog, Offset, Producer, RecordBuffer, Retention, TopicPartition, TopicSpec};
+use headwater_projector::{
+    ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, ReplayFrom, start,
+};
+use headwater_schemas::model::definition::ReadModel;
+use headwater_schemas::model::{ParseContext, parse};
+use headwater_schemas::{
+    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema, Value, key,
+    progress_topic,
+};
+use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
+use headwater_store::{DocumentReader, VersionState};
+use tokio_util::sync::CancellationToken;
+
+const PREFIX: &str = "t";
+
+const MODEL: &str = "
+model: customer
+root: { table: shop.customers, key: id }
+fields: { id: id, name: name }
+nest:
+  invoices:
+    many: shop.invoices
+    on: { customer_id: id }
+    where: { status: { ne: draft } }
+    fields: [id, status]
+    nest:
+      lines: { many: shop.lines, on: { invoice_id: id }, fields: [id, amount] }
+    compute: { total: { sum: lines.amount } }
+compute:
+  all: { sum: invoices.lines.amount }
+indexes: [name, invoices.status]
+";
+
+fn model(yaml: &str) -> ReadModel {
+    parse("model.yaml", yaml, &ParseContext::default()).expect("a sound model")
+}
+
+fn schema(table: &str, columns: &[(&str, ColumnType)]) -> TableSchema {
+    let column = |(at, (name, kind)): (usize, &(&str, ColumnType))| Column {
+        name: (*name).into(),
+        kind: kind.clone(),
+        source_type: String::new(),
+        key_ordinal: (at == 0).then_some(0),
+    };
+    TableSchema {
+        table: TableId::new("shop", "public", table),
+        columns: columns.iter().enumerate().map(column).collect(),
+    }
+}
+
+fn schemas() -> [TableSchema; 3] {
+    use ColumnType as T;
+    [
+        schema("customers", &[("id", T::Int64), ("name", T::Text)]),
+        schema("invoices", &[("id", T::Int64), ("customer_id", T::Int64), ("status", T::Text)]),
+        schema("lines", &[("id", T::Int64), ("invoice_id", T::Int64), ("amount", T::Decimal)]),
+    ]
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.into())
+}
+
+/// A log that tests write like a connector.
+struct Source {
+    log: Arc<EmbeddedLog>,
+    producer: Arc<dyn Producer>,
+    commit: u64,
+}
+
+impl Source {
+    async fn new(folder: &std::path::Path) -> Self {
+        let log = EmbeddedLog::open(LogOptions::new(folder.join("log"))).unwrap();
+        let producer = log.producer("shop").await.unwrap();
+        let names = schemas().map(|schema| schema.table.topic(PREFIX));
+        let spec = |name: &str| TopicSpec { name: name.into(), partitions: 1, retention: Retention::default() };
+        let mut specs: Vec<TopicSpec> = names.iter().map(|name| spec(name)).collect();
+        specs.push(spec(&progress_topic(PREFIX, "shop")));
+        log.create_topics(&specs).await.unwrap();
+        let mut source = Self { log, producer, commit: 0 };
+        for schema in schemas() {
+            source.append(&schema, Op::Schema, &[]).await;
+        }
+        source
+    }
+
+    /// Appends rows (deletes: their keys) as one transaction, with progress.
+    async fn append(&mut self, schema: &TableSchema, op: Op, rows: &[Vec<Value>]) {
+        self.commit += 1;
+        let mut records = RecordBuffer::default();
+        let mut ordinal = 0;
+        let mut push = |key: &[u8], row: Option<&[Value]>| {
+            ordinal += 1;
+            let header = EventHeader {
+                op,
+                position: SourcePosition { epoch: 1, commit: self.commit, ordinal },
+                transaction: self.commit,
+                committed_at_micros: 1_000_000,
+                last_in_transaction: false,
+                before_is_key_only: false,
+            };
+            let mut write = |out: &mut Vec<u8>| {
+                let mut builder = RowBuilder::new(out);
+                row.unwrap_or_default().iter().for_each(|value| builder.push_value(value));
+            };
+            let write: Option<headwater_schemas::WriteRow<'_>> = if row.is_some() { Some(&mut write) } else { None };
+            records.push(0, key, Some(|out: &mut Vec<u8>| header.encode(out, None, write)));
+        };
+        if matches!(op, Op::Schema | Op::Truncate) {
+            push(&[], None);
+        }
+        for row in rows {
+            let key = key::of(row[0].scalar().unwrap());
+            push(&key, (op != Op::Delete).then_some(row));
+        }
+        let to = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
+        let events = AppendBatch { to, prelude: schema.to_bytes().into(), records };
+        self.producer.append(vec![events], None).await.unwrap();
+        let mut watermarks = BTreeMap::new();
+        for schema in schemas() {
+            let topic = schema.table.topic(PREFIX);
+            let place = TopicPartition { topic: topic.as_str().into(), partition: 0 };
+            watermarks.insert(topic, vec![self.log.watermarks(&place).await.unwrap().high.0]);
+        }
+        let progress = SourceProgress {
+            position: SourcePosition::after_commit(1, self.commit),
+            at_micros: 1_000_000,
+            snapshot_done: true,
+            watermarks,
+        };
+        let mut records = RecordBuffer::default();
+        let json = serde_json::to_vec(&progress).unwrap();
+        records.push(0, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
+        let to = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
+        self.producer.append(vec![AppendBatch { to, prelude: Bytes::new(), records }], None).await.unwrap();
+    }
+
+    /// Appends bytes that are no event.
+    async fn append_garbage(&mut self, schema: &TableSchema) {
+        let mut records = RecordBuffer::default();
+        records.push(0, b"key", Some(|out: &mut Vec<u8>| out.extend_from_slice(b"no event")));
+        let to = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
+        let events = AppendBatch { to, prelude: schema.to_bytes().into(), records };
+        self.producer.append(vec![events], None).await.unwrap();
+    }
+}
+
+struct Running {
+    handle: ProjectorHandle,
+    cancel: CancellationToken,
+    store: Arc<EmbeddedStore>,
+}
+
+impl Running {
+    fn start(source: &Source, store: Arc<EmbeddedStore>, models: Vec<ReadModel>) -> Self {
+        let cancel = CancellationToken::new();
+        let mut options = ProjectorOptions::new(PREFIX, models);
+        options.retired_grace = Duration::ZERO;
+        let handle =
+            start(options, source.log.clone(), store.clone(), ProjectorMetrics::default(), cancel.clone()).unwrap();
+        Self { handle, cancel, store }
+    }
+
+    async fn stop(self) -> Arc<EmbeddedStore> {
+        self.cancel.cancel();
+        self.handle.join().await.unwrap();
+        self.store
+    }
+
+    async fn status_when(&self, what: &str, done: impl Fn(&ProjectorStatus) -> bool) -> ProjectorStatus {
+        let began = Instant::now();
+        loop {
+            let status = self.handle.status();
+            if done(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "waited for {what}: {status:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn document(&self, id: i64) -> Option<String> {
+        let version = self.store.versions().borrow().iter().find(|it| it.state == VersionState::Active)?.id;
+        let document = self.store.get(version, &key::of(headwater_schemas::ValueRef::Int(id))).await.unwrap()?;
+        Some(String::from_utf8(document.body.to_vec()).unwrap())
+    }
+
+    async fn document_when(&self, id: i64, what: &str, done: impl Fn(Option<&str>) -> bool) -> Option<String> {
+        let began = Instant::now();
+        loop {
+            let document = self.document(id).await;
+            if done(document.as_deref()) {
+                return document;
+            }
+            let status = self.handle.status();
+            assert!(began.elapsed() < Duration::from_secs(20), "waited for {what}: {document:?} {status:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn open_store(folder: &std::path::Path) -> Arc<EmbeddedStore> {
+    EmbeddedStore::open(StoreOptions::new(folder.join("store"))).unwrap()
+}
+
+async fn fill(source: &mut Source) {
+    let [customers, invoices, lines] = schemas();
+    source
+        .append(
+            &lines,
+            Op::Create,
+            &[
+                vec![Value::Int(100), Value::Int(10), Value::Decimal("1.50".into())],
+                vec![Value::Int(101), Value::Int(10), Value::Decimal("2.25".into())],
+                vec![Value::Int(102), Value::Int(11), Value::Null],
+            ],
+        )
+        .await;
+    source
+        .append(
+            &invoices,
+            Op::Create,
+            &[
+                vec![Value::Int(11), Value::Int(1), text("open")],
+                vec![Value::Int(10), Value::Int(1), text("paid")],
+                vec![Value::Int(12), Value::Int(1), text("draft")],
+            ],
+        )
+        .await;
+    source.append(&customers, Op::Create, &[vec![Value::Int(1), text("Ada")], vec![Value::Int(2), text("Bob")]]).await;
+}
+
+const ADA: &str = r#"{"id":1,"name":"Ada","invoices":[{"id":10,"status":"paid","lines":[{"id":100,"amount":"1.50"},{"id":101,"amount":"2.25"}],"total":"3.75"},{"id":11,"status":"open","lines":[{"id":102,"amount":null}],"total":"0"}],"all":"3.75"}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_become_documents_and_follow_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+    let ada = running.document_when(1, "the first document", |document| document.is_some()).await;
+    assert_eq!(ada.as_deref(), Some(ADA));
+    assert_eq!(running.document(2).await.as_deref(), Some(r#"{"id":2,"name":"Bob","invoices":[],"all":"0"}"#));
+
+    let [customers, invoices, lines] = schemas();
+    // An invoice moves to another customer.
+    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), text("paid")]]).await;
+    let bob = r#"{"id":2,"name":"Bob","invoices":[{"id":10,"status":"paid","lines":[{"id":100,"amount":"1.50"},{"id":101,"amount":"2.25"}],"total":"3.75"}],"all":"3.75"}"#;
+    running.document_when(2, "the moved invoice", |document| document == Some(bob)).await;
+    assert_eq!(
+        running.document(1).await.as_deref(),
+        Some(
+            r#"{"id":1,"name":"Ada","invoices":[{"id":11,"status":"open","lines":[{"id":102,"amount":null}],"total":"0"}],"all":"0"}"#
+        )
+    );
+    source.append(&customers, Op::Delete, &[vec![Value::Int(1)]]).await;
+    running.document_when(1, "the deletion", |document| document.is_none()).await;
+    source.append(&lines, Op::Truncate, &[]).await;
+    running
+        .document_when(2, "the truncation", |document| document.is_some_and(|it| it.contains(r#""lines":[]"#)))
+        .await;
+
+    // A restart goes on where the last commit was.
+    let store = running.stop().await;
+    source.append(&customers, Op::Update, &[vec![Value::Int(2), text("Rob")]]).await;
+    let running = Running::start(&source, store, vec![model(MODEL)]);
+    running
+        .document_when(2, "the change made meanwhile", |document| document.is_some_and(|it| it.contains("Rob")))
+        .await;
+    let status =
+        running.status_when("no lag", |it| !it.consumers.is_empty() && it.consumers.iter().all(|it| it.lag == 0)).await;
+    assert_eq!(status.models[0].state, ModelState::Active);
+    assert_eq!(status.models[0].documents, 1);
+    assert!(status.events_total < 4, "only what is new is read: {status:#?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_and_a_changed_definition_are_built_beside_and_switched() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+    running.document_when(1, "the first document", |document| document == Some(ADA)).await;
+    let version = running.handle.replay("customer", ReplayFrom::Earliest).await.unwrap();
+    assert_eq!(version, 2);
+    running
+        .status_when(
+            "the replay",
+            |it| matches!(&it.models[..], [it] if it.version_id == 2 && it.state == ModelState::Active),
+        )
+        .await;
+    assert_eq!(running.document(1).await.as_deref(), Some(ADA));
+    let error = running.handle.replay("custmer", ReplayFrom::Earliest).await.unwrap_err();
+    assert!(error.to_string().contains("did you mean `customer`?"), "{error}");
+
+    let changed =
+        MODEL.replace("fields: { id: id, name: name }", "fields: { id: id, called: name }").replace("[name,", "[");
+    running.handle.reload(vec![model(&changed)]).await.unwrap();
+    running
+        .document_when(1, "the changed definition", |it| it.expect("one version always serves").contains("called"))
+        .await;
+    running.handle.reload(vec![]).await.unwrap();
+    running.status_when("no model", |it| it.models.is_empty()).await;
+    assert_eq!(running.document(1).await, None);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_processed_is_kept_told_and_retried() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let [customers, _, lines] = schemas();
+    source.append_garbage(&lines).await;
+    source.append(&customers, Op::Create, &[vec![Value::Int(3), text("not a number")]]).await;
+    let cast = MODEL.replace("name: name }", "name: { column: name, cast: integer } }");
+    let running = Running::start(&source, open_store(folder.path()), vec![model(&cast)]);
+    let status = running.status_when("dead letters", |it| it.dead_letters >= 4).await;
+    assert_eq!(status.last_error, None);
+    let letters = running.handle.list_dead_letters(100).await.unwrap();
+    let causes: Vec<&str> = letters.iter().map(|it| it.letter.cause.as_str()).collect();
+    assert!(causes.iter().any(|cause| cause.contains("malformed change event")), "{causes:?}");
+    let roots: Vec<_> = letters.iter().filter_map(|it| it.letter.root.as_deref()).collect();
+    assert_eq!(roots, ["1", "2", "3"]);
+    assert_eq!(running.document(3).await, None);
+
+    source.append(&customers, Op::Update, &[vec![Value::Int(3), text("33")]]).await;
+    running.document_when(3, "the mended row", |it| it.is_some_and(|it| it.contains(r#""name":33"#))).await;
+    let outcome = running.handle.retry_dead_letters(None).await.unwrap();
+    assert_eq!((outcome.retried, outcome.resolved, outcome.failed, outcome.skipped), (4, 1, 3, 0));
+    assert_eq!(running.handle.list_dead_letters(2).await.unwrap().len(), 2);
+    running.status_when("the resolved letter gone", |it| it.dead_letters == 3).await;
+    let committed = source.log.committed_offsets("projector").await.unwrap();
+    drop(committed);
+    running.stop().await;
+    let committed = source.log.committed_offsets("projector").await.unwrap();
+    assert!(committed.iter().any(|(place, offset)| place.topic.ends_with("lines") && *offset > Offset(1)));
+}
