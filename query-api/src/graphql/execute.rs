@@ -65,14 +65,8 @@ impl GraphQl {
             vec![Problem::new(Problem::VARIABLES, wrong.message().to_string()).at(wrong.location(), sources)]
         })?;
         let plan = prepared.plan(&self.catalog, &self.limits, &variables).map_err(|problem| vec![problem])?;
-        let asker = Asker {
-            catalog: &self.catalog,
-            limits: &self.limits,
-            reader,
-            context,
-            variables: &variables,
-            sources,
-        };
+        let asker =
+            Asker { catalog: &self.catalog, limits: &self.limits, reader, context, variables: &variables, sources };
         let firsts = asker.firsts(&plan).map_err(|problem| vec![problem])?;
         let asked = asker.all(&plan, &firsts).await?;
         let (introspection, mut problems) = match plan.introspects {

@@ -6,10 +6,11 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use apollo_compiler::ast;
+use apollo_compiler::diagnostic::Diagnostic;
 use apollo_compiler::executable::{ExecutableDocument, Operation, Selection, SelectionSet};
 use apollo_compiler::parser::Parser;
 use apollo_compiler::response::JsonMap;
-use apollo_compiler::validation::{DiagnosticList, Valid};
+use apollo_compiler::validation::{DiagnosticData, DiagnosticList, Valid};
 use apollo_compiler::{Name, Node, Schema};
 use parking_lot::Mutex;
 
@@ -118,7 +119,7 @@ impl Prepared {
 }
 
 fn problems(code: &'static str, diagnostics: &DiagnosticList, schema: &Schema) -> Vec<Problem> {
-    let shown = diagnostics.iter().take(PROBLEMS_MAX).map(|diagnostic| {
+    let of = |diagnostic: Diagnostic<'_, DiagnosticData>| {
         let message = diagnostic.error.to_string();
         let message = match suggest::nearest(&message, schema) {
             Some(name) => format!("{message}; did you mean `{name}`?"),
@@ -127,8 +128,14 @@ fn problems(code: &'static str, diagnostics: &DiagnosticList, schema: &Schema) -
         let mut problem = Problem::new(code, message);
         problem.locations.extend(diagnostic.line_column_range().map(|range| range.start));
         problem
-    });
-    shown.collect()
+    };
+    let mut problems: Vec<Problem> = diagnostics.iter().map(of).collect();
+    // A selection of unknown fields only is empty to the compiler, which says so first and misleads.
+    if problems.iter().any(|problem| problem.message.contains("does not have a field")) {
+        problems.retain(|problem| !problem.message.contains("must have a subselection set"));
+    }
+    problems.truncate(PROBLEMS_MAX);
+    problems
 }
 
 /// Aliases anywhere in a document.
@@ -214,6 +221,11 @@ impl Cache {
         }
         entry.used = clock;
         Some(entry.prepared.clone())
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().entries.len()
     }
 
     pub(super) fn put(&self, query: &str, operation_name: Option<&str>, prepared: Arc<Prepared>) {

@@ -177,8 +177,7 @@ fn conditions(model: &Model, given: Option<Input>) -> Result<Vec<Condition>, Pro
             let operator =
                 Operator::from_word(&word).ok_or_else(|| bad(format!("`where.{field}` has no operator `{word}`")))?;
             let parameter = format!("where.{field}.{word}");
-            let (operator, values) =
-                texts(operator, value).map_err(|wrong| bad(format!("`{parameter}` {wrong}")))?;
+            let (operator, values) = texts(operator, value).map_err(|wrong| bad(format!("`{parameter}` {wrong}")))?;
             out.push(Condition::new(&model.shape, path, operator, values, &parameter)?);
         }
     }

@@ -129,7 +129,12 @@ impl Sdl {
                 let scalar = Scalar::of(&index.kind);
                 self.filters.insert(scalar);
                 if index.many {
-                    self.short_doc(2, format_args!("{}: holds when it holds for any of the elements.", index.name));
+                    let none = if scalar.operators().contains(&Operator::Ne) {
+                        "; `ne` and `nin`, when no element is so"
+                    } else {
+                        ""
+                    };
+                    self.short_doc(2, format_args!("{}: holds when one element meets it all{none}.", index.name));
                 } else if *field != index.name {
                     self.short_doc(2, format_args!("{}", index.name));
                 }

@@ -1,0 +1,105 @@
+//! Queries that ask for too much, or for what is not there.
+
+use serde_json::json;
+
+use super::fixture::Fixture;
+use crate::graphql::GraphQlLimits;
+
+#[tokio::test]
+async fn mistyped_names_are_named_with_the_nearest() {
+    let fixture = Fixture::new();
+    for (query, words) in [
+        ("{ customerAcount(id: 1) { id } }", &["customerAcount", "did you mean `customerAccount`?"][..]),
+        ("{ customerAccount(id: 1) { emial } }", &["`emial`", "did you mean `email`?"]),
+        ("{ customerAccount(di: 1) { email } }", &["required argument"]),
+        ("{ customerAccounts(frist: 1) { nodes { id } } }", &["`frist`", "did you mean `first`?"]),
+        (
+            "{ customerAccounts(where: {invoice_status: {eq: 1}}) { nodes { id } } }",
+            &["did you mean `invoices_status`?"],
+        ),
+        ("{ customerAccounts(orderBy: emailASC) { nodes { id } } }", &["did you mean `email_ASC`?"]),
+        ("{ customerAccounts(orderBy: invoices_status_ASC) { nodes { id } } }", &["does not exist"]),
+        ("{ customerAccounts(where: {name: {eq: \"x\"}}) { nodes { id } } }", &["`name`", "does not exist"]),
+        ("{ customerAccount { id } }", &["required argument"]),
+        ("{ customerAccount(id: 1) }", &["subselection"]),
+        ("{ customerAccounts(first: \"1\") { nodes { id } } }", &["Int"]),
+        ("mutation { x }", &["mutation"]),
+        ("query($x: Int) { customerAccount(id: 1) { id } }", &["unused variable"]),
+        ("query { customerAccount(id: $x) { id } }", &["$x"]),
+        ("{ a: customerAccount(id: 1) { id } a: customerAccount(id: 2) { id } }", &["same name"]),
+        ("{ ...F } fragment F on Query { ...F }", &["itself"]),
+        ("{ customerAccount(id: 1) { id }", &["syntax error"]),
+        ("", &["syntax error"]),
+        ("\u{0}", &["syntax error"]),
+    ] {
+        let error = fixture.refused(query, json!({})).await;
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(words.iter().all(|word| message.contains(word)), "{query}: {message}");
+    }
+    let error = fixture.refused("{\n  customerAccount(id: 1) {\n    emial\n  }\n}", json!({})).await;
+    assert_eq!(error["locations"], json!([{"line": 3, "column": 5}]));
+    assert_eq!(error["extensions"]["code"], "graphql_invalid");
+}
+
+#[tokio::test]
+async fn variables_of_another_type_are_refused() {
+    let fixture = Fixture::new();
+    let query = "query($id: ID!, $n: Int) { customerAccount(id: $id) { invoices(first: $n) { id } } }";
+    for variables in
+        [json!({}), json!({"id": null}), json!({"id": [1, 2]}), json!({"id": 1, "n": "x"}), json!({"id": 1, "n": 3e9})]
+    {
+        let error = fixture.refused(query, variables.clone()).await;
+        assert_eq!(error["extensions"]["code"], "invalid_variables", "{variables}: {error}");
+    }
+}
+
+async fn limited(fixture: &Fixture, query: &str, limit: &str) {
+    let error = fixture.refused(query, json!({})).await;
+    assert_eq!(error["extensions"]["code"], "limit_exceeded", "{error}");
+    assert_eq!(error["extensions"]["limit"], limit, "{error}");
+}
+
+#[tokio::test]
+async fn every_limit_is_named() {
+    let fixture =
+        Fixture::with(GraphQlLimits { depth_max: 4, cost_max: 500, page_max: 50, ..GraphQlLimits::default() });
+    let flood: String = (0..101).map(|n| format!("a{n}: __typename ")).collect();
+    limited(&fixture, &format!("{{ {flood} }}"), "aliases").await;
+    limited(&fixture, &format!("{{ {} }}", "__typename ".repeat(4_001)), "tokens").await;
+    limited(&fixture, &"#".repeat(64 * 1024 + 1), "query bytes").await;
+    limited(&fixture, "{ customerAccounts { edges { node { invoices { id } } } } }", "depth").await;
+    limited(&fixture, "{ customerAccounts(first: 51) { nodes { id } } }", "page").await;
+    limited(&fixture, "{ customerAccounts(first: 50) { nodes { invoices { id } } } }", "cost").await;
+    limited(&fixture, "{ customerAccount(id: 1) { invoices(first: 2147483647) { id } } }", "cost").await;
+    limited(&fixture, &format!("{{ customerAccountsByIds(ids: [{}]) {{ id }} }}", "1,".repeat(51)), "page").await;
+    let deep = format!("{}{}", "{a".repeat(1_000), "}".repeat(1_000));
+    limited(&fixture, &deep, "depth").await;
+    assert_eq!(fixture.data("{ customerAccount(id: 1) { id } }", json!({})).await["customerAccount"]["id"], 1);
+}
+
+#[tokio::test]
+async fn fragments_that_multiply_are_cut_off() {
+    let fixture = Fixture::new();
+    // Each level asks for its nested rows under two names: small text, large plan.
+    let fields =
+        "a: invoices { x: lines { ...L } y: lines { ...L } } b: invoices { x: lines { ...L } y: lines { ...L } }";
+    let selections: String = (0..20).map(|n| format!("c{n}: customerAccount(id: 1) {{ ...C }} ")).collect();
+    let lines: String = (0..70).map(|n| format!("t{n}: text ")).collect();
+    let query = format!(
+        "{{ {selections} }} fragment C on CustomerAccount {{ {fields} }} fragment L on CustomerAccountInvoicesLines {{ {lines} }}"
+    );
+    let error = fixture.refused(&query, json!({})).await;
+    assert_eq!(error["extensions"]["limit"], "fields", "{error}");
+}
+
+#[tokio::test]
+async fn a_flood_of_texts_keeps_the_cache_bounded() {
+    let fixture = Fixture::with(GraphQlLimits { plans_max: 8, ..GraphQlLimits::default() });
+    for n in 0..100 {
+        let query = format!("{{ a{n}: customerAccount(id: 1) {{ id }} }}");
+        assert_eq!(fixture.data(&query, json!({})).await[format!("a{n}")]["id"], 1);
+        fixture.data("{ customerAccount(id: 2) { id } }", json!({})).await;
+    }
+    assert!(fixture.graphql.cache.len() <= 8);
+    assert!(fixture.graphql.cache.get("{ customerAccount(id: 2) { id } }", None).is_some(), "what is used stays");
+}

@@ -1,0 +1,45 @@
+//! The generated schema.
+
+use headwater_store::VersionId;
+
+use super::fixture::{Fixture, customers, tariffs};
+use crate::graphql::{GraphQl, GraphQlLimits, sdl_for};
+
+/// To accept a change: `UPDATE_GOLDEN=1 cargo test -p headwater-query-api`, then look at the difference.
+#[test]
+fn the_schema_is_as_agreed() {
+    let sdl = sdl_for(&[tariffs(), customers()]);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/graphql/tests/schema.graphql");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &sdl).expect("written");
+    }
+    assert_eq!(sdl, std::fs::read_to_string(path).expect("the golden schema"));
+    assert_eq!(Fixture::new().graphql.sdl(), sdl);
+}
+
+#[test]
+fn names_that_meet_are_kept_apart() {
+    let named = |model: &str| {
+        let mut shape = customers();
+        shape.model = model.into();
+        shape
+    };
+    let names = ["query", "string", "customer", "customers", "customer_invoices", "page_info", "a__b", "a_b"];
+    let models: Vec<_> = names.iter().map(|name| (VersionId(1), named(name))).collect();
+    let graphql = GraphQl::new(&models, GraphQlLimits::default()).expect("a schema");
+    for part in [
+        "type QueryDocument {",
+        "  customer(id: ID!): Customer\n",
+        "  customers(id: ID!): Customers\n",
+        "  customersList(",
+        "type CustomerInvoices {",
+        "type CustomerInvoicesNested {",
+    ] {
+        assert!(graphql.sdl().contains(part), "{part}\n{}", graphql.sdl());
+    }
+}
+
+#[test]
+fn a_schema_without_models_is_a_schema() {
+    assert!(GraphQl::new(&[], GraphQlLimits::default()).is_ok());
+}
