@@ -65,7 +65,8 @@ pub trait DocumentReader: Send + Sync {
     /// A page of documents by index. Does work bounded by [`IndexQuery::entries_max`].
     async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error>;
 
-    /// Number of index entries that match, counted up to `limit`.
+    /// Number of documents that match, counted up to `limit`. Also `limit` when [`IndexQuery::entries_max`] entries were
+    /// looked at before the number was known: an answer below `limit` is exact.
     async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error>;
 
     /// Number of documents of a version.

@@ -6,6 +6,8 @@
 //! installed.
 
 mod arena;
+#[cfg(feature = "test-util")]
+pub mod contract;
 mod document;
 pub mod embedded;
 mod error;

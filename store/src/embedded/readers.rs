@@ -14,10 +14,12 @@ pub(super) struct Readers {
     idle: Mutex<Idle>,
 }
 
+/// Transactions of one moment, and none before it is ever lent out again: what one reader has seen, every later read
+/// sees too.
 #[derive(Default)]
 struct Idle {
-    /// Rises with every commit.
-    generation: u64,
+    /// Number of the commit they saw.
+    commit: usize,
     txns: Vec<RoTxn<'static, WithoutTls>>,
 }
 
@@ -26,36 +28,52 @@ impl Readers {
         Self { env, idle: Mutex::default() }
     }
 
-    /// Reads in a transaction that sees at least the last commit before the call.
+    /// Reads in a transaction that sees at least what was committed, and what others had been answered, before the call.
     pub(super) fn read<T>(
         &self,
         read: impl FnOnce(&RoTxn<'static, WithoutTls>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let (generation, kept) = {
-            let mut idle = self.idle.lock();
-            (idle.generation, idle.txns.pop())
-        };
+        let kept = self.idle.lock().txns.pop();
         let txn = match kept {
             Some(txn) => txn,
             None => self.env.clone().static_read_txn()?,
         };
         let answer = read(&txn);
-        let mut idle = self.idle.lock();
-        if idle.generation == generation {
-            idle.txns.push(txn);
-        } else {
-            drop(idle);
-            drop(txn);
-        }
+        // Before the answer is given: a commit may have been seen by this transaction and not yet been announced.
+        self.give_back(txn);
         answer
     }
 
-    /// Ends the kept transactions: there is a new commit to see.
-    pub(super) fn renew(&self) {
+    fn give_back(&self, txn: RoTxn<'static, WithoutTls>) {
+        let commit = txn.id();
         let mut idle = self.idle.lock();
-        idle.generation += 1;
-        let old = std::mem::take(&mut idle.txns);
+        let old = idle.forget_before(commit);
+        let late = if idle.commit == commit {
+            idle.txns.push(txn);
+            None
+        } else {
+            Some(txn)
+        };
+        // They end outside of the lock.
         drop(idle);
+        drop((old, late));
+    }
+
+    /// Ends the kept transactions that do not see the last commit.
+    pub(super) fn renew(&self) {
+        let last = self.env.info().last_txn_id;
+        let old = self.idle.lock().forget_before(last);
         drop(old);
+    }
+}
+
+impl Idle {
+    #[must_use]
+    fn forget_before(&mut self, commit: usize) -> Vec<RoTxn<'static, WithoutTls>> {
+        if commit <= self.commit {
+            return Vec::new();
+        }
+        self.commit = commit;
+        std::mem::take(&mut self.txns)
     }
 }

@@ -45,6 +45,22 @@ impl<'t> StoredRow<'t> {
     }
 }
 
+struct StoredEntry<'t> {
+    schema: SchemaId,
+    cut_key: Option<&'t [u8]>,
+    row: &'t [u8],
+}
+
+impl<'t> StoredEntry<'t> {
+    fn decode(value: &'t [u8]) -> Option<Self> {
+        let rest = &mut &*value;
+        let schema = SchemaId(take_u32(rest)?);
+        let flags = take(rest, 1)?[0];
+        let cut_key = if flags & KEY_CUT == 0 { None } else { Some(take_prefixed(rest)?) };
+        Some(Self { schema, cut_key, row: rest })
+    }
+}
+
 fn start(key: &mut Vec<u8>, number: u32) {
     key.clear();
     key.extend_from_slice(&number.to_be_bytes());
@@ -179,24 +195,16 @@ pub(super) fn by_join(
         let mut by_hash = false;
         for entry in joins.prefix_iter(txn, &prefix)? {
             let (stored, value) = entry?;
-            let (schema, cut_key, row) = decode_entry(value).ok_or(BROKEN_ENTRY)?;
-            by_hash |= cut_key.is_some();
-            let key = cut_key.unwrap_or(&stored[prefix.len()..]);
-            out.push(at, key, SourcePosition::default(), schema, Some(row));
+            let found = StoredEntry::decode(value).ok_or(BROKEN_ENTRY)?;
+            by_hash |= found.cut_key.is_some();
+            let key = found.cut_key.unwrap_or(&stored[prefix.len()..]);
+            out.push(at, key, SourcePosition::default(), found.schema, Some(found.row));
         }
         if by_hash {
             out.sort_from(first);
         }
     }
     Ok(())
-}
-
-fn decode_entry(value: &[u8]) -> Option<(SchemaId, Option<&[u8]>, &[u8])> {
-    let rest = &mut &*value;
-    let schema = SchemaId(take_u32(rest)?);
-    let flags = take(rest, 1)?[0];
-    let cut_key = if flags & KEY_CUT == 0 { None } else { Some(take_prefixed(rest)?) };
-    Some((schema, cut_key, *rest))
 }
 
 /// Removes every entry of a join index.

@@ -21,6 +21,9 @@ enum End {
     Budget(Cursor),
 }
 
+/// Stored keys and values.
+type StoredEntries<'t> = Box<dyn Iterator<Item = heed::Result<(&'t [u8], &'t [u8])>> + 't>;
+
 /// Stored keys from `low`, inclusive, to `high`, exclusive; `None` is unbounded.
 struct Window {
     low: Vec<u8>,
@@ -50,7 +53,7 @@ pub(super) fn page(tables: &Tables, txn: &RoTxn<'_>, version: VersionId, query: 
     Ok(Page { documents, next })
 }
 
-/// How many documents match, up to `limit`.
+/// How many documents match, up to `limit`; `limit` too when the budget ends before that is known.
 pub(super) fn count(
     tables: &Tables,
     txn: &RoTxn<'_>,
@@ -60,10 +63,13 @@ pub(super) fn count(
 ) -> Result<u64, Fault> {
     let mut count = 0;
     if limit > 0 {
-        walk(tables, txn, version, query, |_, _, _| {
+        let end = walk(tables, txn, version, query, |_, _, _| {
             count += 1;
             if count == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        if matches!(end, End::Budget(_)) {
+            return Ok(limit);
+        }
     }
     Ok(count)
 }
@@ -96,18 +102,18 @@ fn walk_ids(
         document_key(&mut key, version, &cursor.id);
         key
     });
-    let mut budget = query.entries_max.max(1);
+    let mut budget = Budget::of(query);
     for entry in window.entries(tables.documents, txn, after.as_deref(), query.descending)? {
+        if let Some(reached) = budget.used_up() {
+            return Ok(End::Budget(reached));
+        }
         let (stored_key, value) = entry?;
         let document = StoredDocument::decode(value)?;
         let id = document.id(stored_key);
         if matches(&query.filters, document) && found(&[], id, document).is_break() {
             return Ok(End::Stopped);
         }
-        budget -= 1;
-        if budget == 0 {
-            return Ok(End::Budget(Cursor { value: Vec::new(), id: id.to_vec() }));
-        }
+        budget.spend(&[], id);
     }
     Ok(End::Finished)
 }
@@ -132,9 +138,12 @@ fn walk_index(
         windows.reverse();
     }
     let mut key = Vec::with_capacity(64);
-    let mut budget = query.entries_max.max(1);
+    let mut budget = Budget::of(query);
     for window in windows {
         for entry in window.entries(tables.index, txn, after.as_deref(), query.descending)? {
+            if let Some(reached) = budget.used_up() {
+                return Ok(End::Budget(reached));
+            }
             let (stored_key, data) = entry?;
             let entry = IndexEntry::decode(stored_key, data)?;
             if filter.within(entry.value) {
@@ -147,13 +156,33 @@ fn walk_index(
                     return Ok(End::Stopped);
                 }
             }
-            budget -= 1;
-            if budget == 0 {
-                return Ok(End::Budget(Cursor { value: entry.value.to_vec(), id: entry.id.to_vec() }));
-            }
+            budget.spend(entry.value, entry.id);
         }
     }
     Ok(End::Finished)
+}
+
+/// Entries that may still be looked at, at least one, and the last that was.
+struct Budget<'t> {
+    left: usize,
+    reached: Option<(&'t [u8], &'t [u8])>,
+}
+
+impl<'t> Budget<'t> {
+    fn of(query: &IndexQuery) -> Self {
+        Self { left: query.entries_max.max(1), reached: None }
+    }
+
+    fn spend(&mut self, value: &'t [u8], id: &'t [u8]) {
+        self.left -= 1;
+        self.reached = Some((value, id));
+    }
+
+    /// The place reached, if there is nothing left to go on with.
+    fn used_up(&self) -> Option<Cursor> {
+        let (value, id) = self.reached.filter(|_| self.left == 0)?;
+        Some(Cursor { value: value.to_vec(), id: id.to_vec() })
+    }
 }
 
 fn matches(filters: &[Filter], document: StoredDocument<'_>) -> bool {
@@ -220,7 +249,7 @@ impl Window {
         txn: &'t RoTxn<'_>,
         after: Option<&[u8]>,
         descending: bool,
-    ) -> heed::Result<Box<dyn Iterator<Item = heed::Result<(&'t [u8], &'t [u8])>> + 't>> {
+    ) -> heed::Result<StoredEntries<'t>> {
         let mut low: Bound<&[u8]> = Included(&self.low);
         let mut high: Bound<&[u8]> = self.high.as_deref().map_or(Unbounded, Excluded);
         match after {

@@ -1,0 +1,211 @@
+//! What only the embedded engine promises: whole batches after a kill, a clean end when there is no room, one process at
+//! a time.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_schemas::{RowBuilder, RowRef, SourcePosition, TableId, ValueRef, key};
+use headwater_store::contract::Random;
+use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use headwater_store::{
+    Batch, ByteList, DocumentReader, DocumentWrite, Error, ErrorKind, Filter, IndexQuery, JoinIndex, KeyRange,
+    ProjectionStore, RowArena, RowWrite, SchemaId, VersionId,
+};
+
+const VERSION: VersionId = VersionId(1);
+const CHILD: &str = "HEADWATER_TEST_CHILD_FOLDER";
+
+fn open(folder: &Path) -> Result<Arc<EmbeddedStore>, Error> {
+    EmbeddedStore::open(EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder) })
+}
+
+fn join() -> JoinIndex {
+    JoinIndex { table: TableId::new("billing", "public", "lines"), columns: vec!["invoice".into()] }
+}
+
+/// Writes the number `n` into 30 rows, their join entries, 30 documents with an index entry each, and an offset.
+fn write_everywhere(batch: &mut dyn Batch, n: u64) {
+    let (join, join_key) = (join(), key::of(ValueRef::Int(1)));
+    let (mut cells, value) = (Vec::new(), key::of(ValueRef::UInt(n)));
+    RowBuilder::new(&mut cells).push(ValueRef::Int(n as i64));
+    let body = format!("{n:>0$}", 1 + n as usize % 7000);
+    for row in 0..30 {
+        let key = key::of(ValueRef::Int(row));
+        let write = RowWrite {
+            key: &key,
+            row: Some(RowRef(&cells)),
+            schema: SchemaId(0),
+            position: SourcePosition::after_commit(1, n),
+            removed: &[(0, &join_key)],
+            added: &[(0, &join_key)],
+        };
+        batch.put_row(&join.table, &[&join], write).unwrap();
+        let write = DocumentWrite { id: &key, body: Some(body.as_bytes()), entries: &[(0, &value)] };
+        batch.put_documents(VERSION, n as i64, &[write]).unwrap();
+    }
+    batch.set_offset("events", 0, n).unwrap();
+}
+
+/// The number found everywhere; 0 in an empty store.
+async fn read_everywhere(store: &EmbeddedStore) -> u64 {
+    let batch = store.begin().unwrap();
+    let n = batch.offsets().unwrap().first().map_or(0, |(_, _, offset)| *offset);
+    let mut rows = RowArena::default();
+    let mut join_keys = ByteList::default();
+    join_keys.push(&key::of(ValueRef::Int(1)));
+    batch.rows_by_join(&join(), &join_keys, &mut rows).unwrap();
+    batch.scan_rows(&join().table, None, 100, &mut rows).unwrap();
+    assert_eq!(rows.slots().len(), if n == 0 { 0 } else { 60 });
+    for slot in rows.slots() {
+        assert!(matches!(rows.row(slot).unwrap().cell(0), ValueRef::Int(m) if m as u64 == n), "a torn batch");
+    }
+    let query = IndexQuery {
+        walk: Some(Filter { index: 0, ranges: vec![KeyRange::default()], negated: false }),
+        descending: false,
+        filters: vec![],
+        after: None,
+        limit: 1000,
+        entries_max: 1000,
+    };
+    let page = store.query(VERSION, &query).await.unwrap();
+    assert_eq!(page.documents.len(), rows.slots().len() / 2);
+    for (_, document) in page.documents {
+        let body = std::str::from_utf8(&document.body).unwrap();
+        assert_eq!((body.trim().parse(), document.as_of_micros), (Ok(n), n as i64), "a torn batch");
+    }
+    n
+}
+
+/// Not a test by itself: what the process that is killed does.
+#[test]
+fn child_writes_until_it_is_killed() {
+    let Some(folder) = std::env::var_os(CHILD) else { return };
+    let store = open(Path::new(&folder)).unwrap();
+    let mut n = store.begin().unwrap().offsets().unwrap().first().map_or(0, |(_, _, offset)| *offset);
+    loop {
+        n += 1;
+        let mut batch = store.begin().unwrap();
+        write_everywhere(&mut *batch, n);
+        batch.commit().unwrap();
+        println!("\ncommitted {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_kill_loses_no_commit_and_tears_no_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = Random::announced("a_kill_loses_no_commit_and_tears_no_batch");
+    let mut last = 0;
+    for round in 0..15 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_writes_until_it_is_killed", "--nocapture"])
+            .env(CHILD, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let reader = std::thread::spawn(move || {
+            let numbers = lines.lines().filter_map(|line| line.ok()?.strip_prefix("committed ")?.parse::<u64>().ok());
+            numbers.last()
+        });
+        std::thread::sleep(Duration::from_micros(100_000 + random.below(150_000) as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let committed = reader.join().unwrap().unwrap_or(last);
+        let store = open(folder.path()).unwrap();
+        let found = read_everywhere(&store).await;
+        assert!(found >= committed && found >= last, "round {round}: {committed} was committed, {found} is there");
+        last = found;
+    }
+    assert!(last > 15, "the child did nothing");
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let refused = open(folder.path()).err().unwrap();
+    assert!(matches!(refused, Error::InUse { .. }));
+    assert_eq!(refused.kind(), ErrorKind::Fatal);
+    assert!(refused.to_string().contains(folder.path().to_str().unwrap()));
+    drop(store);
+    open(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_full_store_keeps_what_it_has_and_goes_on_with_more_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let sized = |size_max| EmbeddedStore::open(EmbeddedOptions { size_max, ..EmbeddedOptions::new(folder.path()) });
+    let store = sized(2 << 20).unwrap();
+    let fill = |store: &EmbeddedStore, n: u64| -> Result<(), Error> {
+        let mut batch = store.begin()?;
+        let body = vec![b'x'; 50_000];
+        let id = key::of(ValueRef::UInt(1000 + n));
+        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(&body), entries: &[] }])?;
+        batch.set_offset("events", 0, n)?;
+        batch.commit()
+    };
+    let mut written = 0;
+    let full = loop {
+        match fill(&store, written + 1) {
+            Ok(()) => written += 1,
+            Err(full) => break full,
+        }
+    };
+    assert!(matches!(full, Error::Full { .. }), "{full:?}");
+    assert_eq!(full.kind(), ErrorKind::Fatal);
+    assert!(written > 10);
+    // Reads go on, and a further try says the same.
+    assert_eq!(store.document_count(VERSION).await.unwrap(), written);
+    assert!(matches!(fill(&store, written + 1), Err(Error::Full { .. })));
+    assert_eq!(store.begin().unwrap().offsets().unwrap(), [("events".to_owned(), 0, written)]);
+    drop(store);
+
+    let store = sized(8 << 20).unwrap();
+    assert_eq!(store.begin().unwrap().offsets().unwrap(), [("events".to_owned(), 0, written)]);
+    fill(&store, written + 1).unwrap();
+    assert_eq!(store.document_count(VERSION).await.unwrap(), written + 1);
+}
+
+#[test]
+fn batches_wait_for_one_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let mut first = store.begin().unwrap();
+    first.set_note("n", Some(b"first")).unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| store.begin().unwrap().note("n").unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!second.is_finished());
+        first.commit().unwrap();
+        assert_eq!(second.join().unwrap().as_deref(), Some(&b"first"[..]));
+    });
+}
+
+#[test]
+fn metrics_count_and_have_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    let mut batch = store.begin().unwrap();
+    write_everywhere(&mut *batch, 1);
+    batch.commit().unwrap();
+    let mut registry = prometheus_client::registry::Registry::default();
+    store.metrics().register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for expected in [
+        "headwater_store_commits_total 1",
+        "headwater_store_commit_seconds_count 1",
+        "headwater_store_written_rows_total 30",
+        "headwater_store_written_documents_total 30",
+        "headwater_store_written_bytes_total ",
+        "headwater_store_used_bytes ",
+        "headwater_store_size_max_bytes 1073741824",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+}
