@@ -16,12 +16,12 @@ pub struct Gathered {
     pub(crate) batches: Vec<AppendBatch>,
     /// Per topic and partition the batch being filled and the schema it is for.
     open: Vec<Option<OpenBatch>>,
-    /// Size of the last append's buffers, so that the next ones need not grow step by step.
     bytes: usize,
     events: u64,
     snapshot_rows: u64,
     pub(crate) dead_letters: Vec<DeadLetter>,
     last_event_at_micros: Option<i64>,
+    /// The batch that got the last event, while that may yet turn out to be the last of its transaction.
     last: Option<usize>,
     cut: bool,
 }

@@ -6,6 +6,8 @@
 
 mod capture;
 mod config;
+#[cfg(any(test, feature = "test-util"))]
+pub mod contract;
 mod error;
 mod gathered;
 mod json_schema;

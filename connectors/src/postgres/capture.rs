@@ -22,7 +22,7 @@ use super::slot::{self, Slot};
 use super::snapshot::{Snapshot, Stamp, Wanted};
 use super::stream::Stream;
 use super::transaction::to_every_partition;
-use crate::metrics::SourceMetrics;
+use crate::metrics::{CaptureMetrics, SourceMetrics};
 use crate::session::now_millis;
 use crate::status::{Phase, StatusCell};
 use crate::{ConnectorConfig, Error, Gathered, Mark, Routes, Source};
@@ -65,6 +65,13 @@ struct Exporter {
 }
 
 impl PostgresSource {
+    /// A source that tells nobody how it is doing; [`crate::start`] makes its own.
+    pub fn unobserved(config: ConnectorConfig) -> Self {
+        let status = StatusCell::new(&config.source);
+        let metrics = CaptureMetrics::default().of(&config.source);
+        Self::new(config, status, metrics)
+    }
+
     pub(crate) fn new(config: ConnectorConfig, status: StatusCell, metrics: SourceMetrics) -> Self {
         Self {
             config,
@@ -85,7 +92,7 @@ impl PostgresSource {
 
     /// Makes a slot and begins the checkpoint there.
     async fn create_slot(&mut self, sql: &Sql, server: &Server, epoch: u32) -> Result<(Stamp, Exporter), Error> {
-        fail::fail_point!("capture::before_slot", |_| Err(Error::TaskLost { what: "was told to fail" }));
+        fail::fail_point!("capture::before_slot");
         let name = self.slot_name();
         let none = pgwire_replication::Lsn(0);
         let mut session = replication(&self.config.postgres, &self.config.source, none).await?;
@@ -189,7 +196,7 @@ impl PostgresSource {
 
     fn open_stream(&self, sql: &Arc<Sql>) -> Opening {
         let (config, sql, schemas) = (self.config.clone(), Arc::clone(sql), self.schemas.clone());
-        let checkpoint = self.checkpoint.clone();
+        let (checkpoint, status) = (self.checkpoint.clone(), self.status.clone());
         Box::pin(async move {
             let checkpoint = checkpoint.ok_or(Error::TaskLost { what: "opens the stream" })?;
             let start = pgwire_replication::Lsn(checkpoint.resume.0);
@@ -209,7 +216,7 @@ impl PostgresSource {
                     remedy: "see who else uses it".into(),
                 });
             }
-            Ok(Stream::new(client, sql, &config.source, checkpoint.epoch, schemas))
+            Ok(Stream::new(client, sql, status, &config.source, checkpoint.epoch, schemas))
         })
     }
 
@@ -408,5 +415,37 @@ impl Source for PostgresSource {
 
     async fn discover(&mut self) -> Result<Vec<TableSchema>, Error> {
         super::read::discover(&self.config).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_test_servers::Postgres;
+
+    use super::*;
+    use crate::contract::{self, World};
+
+    struct OnPostgres(Postgres);
+
+    impl World for OnPostgres {
+        fn source(&self) -> Box<dyn Source> {
+            let config = serde_json::json!({ "source": "world", "postgres": {
+                "host": "127.0.0.1", "port": self.0.port(), "database": self.0.database(), "user": self.0.user(),
+                "password": self.0.password(), "tables": ["numbers"],
+            }});
+            Box::new(PostgresSource::unobserved(serde_json::from_value(config).expect("a configuration")))
+        }
+
+        fn insert(&self, numbers: std::ops::RangeInclusive<i64>) {
+            let (from, to) = numbers.into_inner();
+            self.0.psql(&format!("INSERT INTO numbers SELECT generate_series({from}, {to})"));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keeps_the_contract() {
+        let server = Postgres::start();
+        server.psql("CREATE TABLE numbers (n bigint PRIMARY KEY)");
+        contract::keeps(&OnPostgres(server)).await;
     }
 }

@@ -18,7 +18,8 @@ use super::pgoutput::{self, Message, Relation, Tuples};
 use super::plan::TablePlan;
 use super::transaction::{Fetched, Step, Transaction};
 use super::types::Types;
-use crate::{Error, Gathered, Routes};
+use crate::status::StatusCell;
+use crate::{Error, Gathered, Refusal, Routes};
 
 /// 2000-01-01, where PostgreSQL's clock begins, in microseconds since 1970.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -49,6 +50,7 @@ struct TablePlanParts {
 pub(crate) struct Stream {
     client: ReplicationClient,
     sql: Arc<Sql>,
+    status: StatusCell,
     source: Arc<str>,
     relations: HashMap<u32, Known>,
     /// The schema that was announced last, by table.
@@ -64,6 +66,7 @@ impl Stream {
     pub(crate) fn new(
         client: ReplicationClient,
         sql: Arc<Sql>,
+        status: StatusCell,
         source: &str,
         epoch: u32,
         announced: Vec<TableSchema>,
@@ -71,6 +74,7 @@ impl Stream {
         Self {
             client,
             sql,
+            status,
             source: source.into(),
             relations: HashMap::new(),
             announced: announced.into_iter().map(|schema| (schema.table.clone(), schema)).collect(),
@@ -255,8 +259,13 @@ impl Stream {
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes) {
         let TablePlanParts { oid, table, types } = found;
         let schema = table.table_schema(&self.source, &types);
-        let Some(announced) = self.announced.get_mut(&schema.table) else {
-            self.relations.insert(oid, Known::Ignored);
+        let announced = self.announced.get_mut(&schema.table);
+        let (Some(announced), false) = (announced, schema.key_columns().is_empty()) else {
+            if let Some(Known::Captured(plan)) = self.relations.insert(oid, Known::Ignored) {
+                self.refuse(&plan, &table);
+            } else if self.announced.contains_key(&schema.table) {
+                self.refuse_keyless(&table);
+            }
             return;
         };
         let plan = TablePlan::new(schema, routes);
@@ -265,6 +274,33 @@ impl Stream {
             announced.clone_from(&plan.schema);
         }
         self.relations.insert(oid, Known::Captured(plan));
+    }
+}
+
+impl Stream {
+    /// Says that a table that was captured is so no longer.
+    fn refuse(&self, plan: &TablePlan, table: &CatalogTable) {
+        let was = format!("{}.{}", plan.schema.table.schema, plan.schema.table.table);
+        if was == table.name() {
+            self.refuse_keyless(table);
+            return;
+        }
+        let problem = format!("table {was} was renamed to {} and is no longer captured", table.name());
+        let remedy = format!("name `{}` in `postgres.tables` and in the read models", table.name());
+        self.note(was, Refusal { problem, remedy });
+    }
+
+    fn refuse_keyless(&self, table: &CatalogTable) {
+        if let Err(refusal) = table.key() {
+            self.note(table.name(), refusal);
+        }
+    }
+
+    fn note(&self, table: String, refusal: Refusal) {
+        tracing::error!(table, problem = refusal.problem, remedy = refusal.remedy, "table is no longer captured");
+        self.status.update(|status| {
+            status.refused_tables.insert(table, refusal);
+        });
     }
 }
 

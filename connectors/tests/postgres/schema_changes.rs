@@ -84,3 +84,23 @@ async fn column_lists_and_row_filters_of_the_publication_hold_for_the_snapshot_t
         assert_eq!(event.schema.columns.iter().map(|c| &*c.name).collect::<Vec<_>>(), ["id", "n"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_can_no_longer_be_captured_is_told_and_the_others_run_on() {
+    let harness = Harness::streaming(
+        "CREATE TABLE renamed (id int PRIMARY KEY); CREATE TABLE keyless (id int PRIMARY KEY);
+         CREATE TABLE other (id int PRIMARY KEY)",
+        &["renamed", "keyless", "other"],
+    )
+    .await;
+    harness.server.psql("INSERT INTO renamed VALUES (1); INSERT INTO keyless VALUES (1)");
+    harness.server.psql("ALTER TABLE renamed RENAME TO something; INSERT INTO something VALUES (2)");
+    harness.server.psql("ALTER TABLE keyless DROP CONSTRAINT keyless_pkey; INSERT INTO keyless VALUES (2)");
+    harness.server.psql("INSERT INTO other VALUES (1)");
+    harness.caught_up().await;
+    let refused = harness.status().refused_tables;
+    assert!(refused["public.renamed"].problem.contains("renamed to public.something"), "{refused:?}");
+    assert!(refused["public.keyless"].remedy.contains("ADD PRIMARY KEY"), "{refused:?}");
+    assert_eq!(harness.folded("other").await.len(), 1);
+    assert_eq!(harness.folded("keyless").await.len(), 1);
+}
