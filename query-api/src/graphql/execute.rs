@@ -47,7 +47,7 @@ impl GraphQl {
                 body.push(b'{');
                 write_errors(&mut body, &problems, context.request_id.as_str());
                 body.push(b'}');
-                GraphQlResponse { status, body: body.into(), as_of_micros: None }
+                GraphQlResponse { status, body: body.into() }
             }
         }
     }
@@ -103,8 +103,7 @@ impl GraphQl {
             write_errors(&mut writer.out, &problems, context.request_id.as_str());
         }
         writer.put(b"}");
-        let as_of_micros = answers.iter().filter_map(Answer::as_of_micros).min();
-        Ok(GraphQlResponse { status: 200, body: Bytes::from(writer.out), as_of_micros })
+        Ok(GraphQlResponse { status: 200, body: Bytes::from(writer.out) })
     }
 
     fn prepared(&self, query: &str, operation_name: Option<&str>) -> Result<Arc<Prepared>, Vec<Problem>> {
@@ -316,21 +315,13 @@ fn text(writer: &mut Writer<'_>, text: &str) {
 }
 
 impl Answer {
-    fn documents(&self) -> impl Iterator<Item = &Document> {
-        let (one, many, page) = match self {
-            Self::Point(found) => (found.as_ref(), [].as_slice(), [].as_slice()),
-            Self::ByIds(found) => (None, found.as_slice(), [].as_slice()),
-            Self::Page(page, _) => (None, [].as_slice(), page.documents.as_slice()),
-            Self::Nothing | Self::Failed(_) => (None, [].as_slice(), [].as_slice()),
-        };
-        one.into_iter().chain(many.iter().flatten()).chain(page.iter().map(|(_, document)| document))
-    }
-
+    /// Bytes of the documents in it.
     fn bytes(&self) -> usize {
-        self.documents().map(|document| document.body.len()).sum()
-    }
-
-    fn as_of_micros(&self) -> Option<i64> {
-        self.documents().map(|document| document.as_of_micros).min()
+        match self {
+            Self::Point(found) => found.iter().map(|document| document.body.len()).sum(),
+            Self::ByIds(found) => found.iter().flatten().map(|document| document.body.len()).sum(),
+            Self::Page(page, _) => page.documents.iter().map(|(_, document)| document.body.len()).sum(),
+            Self::Nothing | Self::Failed(_) => 0,
+        }
     }
 }

@@ -90,8 +90,6 @@ pub(crate) struct GraphQlResponse {
     pub(crate) status: u16,
     /// The body.
     pub(crate) body: Bytes,
-    /// The oldest source time of the documents in it, microseconds since 1970; `None` when there are none.
-    pub(crate) as_of_micros: Option<i64>,
 }
 
 /// The schema of a set of model versions, ready to execute. Made anew when the versions change.

@@ -103,3 +103,27 @@ async fn a_flood_of_texts_keeps_the_cache_bounded() {
     assert!(fixture.graphql.cache.len() <= 8);
     assert!(fixture.graphql.cache.get("{ customerAccount(id: 2) { id } }", None).is_some(), "what is used stays");
 }
+
+#[tokio::test]
+async fn the_worst_texts_are_answered_soon() {
+    let fixture = Fixture::new();
+    let spread: String = (0..120).map(|n| format!("...F{n} ")).collect();
+    let fragments: String =
+        (0..120).map(|n| format!("fragment F{n} on CustomerAccount{{invoices{{lines{{text}}}}}}")).collect();
+    for query in [
+        format!("{{{}}}", "customerAccount(id:1){invoices{lines{text}}}".repeat(240)),
+        format!("{{customerAccount(id:1){{{}}}}}", "id ".repeat(1_900)),
+        format!("{{customerAccount(id:1){{{spread}}}}}{fragments}"),
+        format!("{{customerAccount(id:1){{{}id{}}}}}", "...{".repeat(60), "}".repeat(60)),
+        format!("{{customerAccounts(where:{}{}){{nodes{{id}}}}}}", "{email:".repeat(90), "}".repeat(90)),
+        format!("{{{}", "{".repeat(3_000)),
+    ] {
+        let start = std::time::Instant::now();
+        let (status, body) = fixture.send(&query, json!({})).await;
+        let took = start.elapsed();
+        assert!(took.as_secs_f64() < 2.0, "{took:?} for {}", &query[..60]);
+        let limited = body["errors"][0]["extensions"]["limit"] == "tokens";
+        assert!(!limited, "not the worst that is let in: {}", &query[..60]);
+        assert!(status == 200 || body["errors"][0]["message"].is_string(), "{body}");
+    }
+}
