@@ -16,7 +16,7 @@ pub(crate) struct Loaded {
     pub(crate) postgres: Postgres,
     folder: TempDir,
     end: String,
-    rows: u64,
+    scale: Scale,
 }
 
 const SLOT: &str = "headwater_billing";
@@ -35,11 +35,15 @@ impl Loaded {
         let end = load::wal_end(&postgres);
         // Something behind the end, so that every reader notices that it has passed it.
         postgres.psql("select pg_logical_emit_message(false, 'bench', 'end')");
-        Self { postgres, folder, end, rows: scale.rows() }
+        Self { postgres, folder, end, scale }
     }
 
     pub(crate) fn rows(&self) -> u64 {
-        self.rows
+        self.scale.rows()
+    }
+
+    pub(crate) fn customers(&self) -> u64 {
+        self.scale.customers()
     }
 
     pub(crate) fn end(&self) -> &str {
@@ -64,7 +68,7 @@ impl Loaded {
             "bench_reference",
             &format!("headwater_{SOURCE}"),
             &self.end,
-            self.rows,
+            self.rows(),
         );
         self.postgres.psql("select pg_drop_replication_slot('bench_reference')");
         rate

@@ -1,8 +1,10 @@
 //! Figures, each beside its limit in one run: `make bench`, or `make bench FIGURE=name` for one of them.
 
 mod capture;
+mod freshness;
 mod load;
 mod pipeline;
+mod projection;
 mod reads;
 mod report;
 
@@ -13,7 +15,15 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 3] = ["capture_throughput", "rest_point_read", "graphql_point_read"];
+const FIGURES: [&str; 7] = [
+    "capture_throughput",
+    "projection_throughput",
+    "replay_throughput",
+    "memory",
+    "freshness",
+    "rest_point_read",
+    "graphql_point_read",
+];
 
 /// Measures Headwater's figures, each beside its limit.
 #[derive(Debug, Parser)]
@@ -35,12 +45,27 @@ fn main() -> std::io::Result<()> {
     let scale = Scale(arguments.scale);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut report = Report::default();
-    if wanted("capture_throughput") {
-        println!("capture: loading {} rows", scale.rows());
+    let from_the_log = ["capture_throughput", "projection_throughput", "memory", "replay_throughput"];
+    if from_the_log.into_iter().any(wanted) {
+        println!("capture and projection: loading {} rows", scale.rows());
         report.figures.extend(runtime.block_on(async {
             let loaded = capture::Loaded::new(scale).await;
-            capture::measure(&loaded).await
+            let mut figures = Vec::new();
+            if wanted("capture_throughput") {
+                figures.extend(capture::measure(&loaded).await);
+            }
+            if wanted("projection_throughput") || wanted("memory") {
+                figures.extend(projection::measure(&loaded).await);
+            }
+            if wanted("replay_throughput") {
+                figures.extend(projection::measure_replay(&loaded).await);
+            }
+            figures
         }));
+    }
+    if wanted("freshness") {
+        println!("freshness");
+        report.figures.extend(runtime.block_on(freshness::measure()));
     }
     if wanted("rest_point_read") || wanted("graphql_point_read") {
         println!("reads: starting the server");

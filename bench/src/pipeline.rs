@@ -1,5 +1,6 @@
 //! The real parts, put together as the binary does, in this process so that they can be measured from inside.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +8,10 @@ use std::time::{Duration, Instant};
 use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions as LogOptions};
 use headwater_broker::{EventLog, Retention};
 use headwater_connectors::{CaptureHandle, CaptureMetrics, CaptureOptions, ConnectorConfig};
+use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions};
+use headwater_schemas::model::ParseContext;
+use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
+use headwater_store::{DocumentReader, ProjectionStore, VersionId, VersionState};
 use headwater_test_servers::Postgres;
 use tokio_util::sync::CancellationToken;
 
@@ -78,4 +83,67 @@ fn position(text: &str) -> u64 {
     let (high, low) = text.trim().split_once('/').expect("PostgreSQL's notation");
     let part = |text: &str| u64::from_str_radix(text, 16).expect("hexadecimal");
     part(high) << 32 | part(low)
+}
+
+/// A running projector with one model, and its store.
+pub(crate) struct Projection {
+    pub(crate) store: Arc<EmbeddedStore>,
+    handle: ProjectorHandle,
+    cancel: CancellationToken,
+}
+
+impl Projection {
+    /// Starts a projector over a fresh store in `folder`. Must be called within a runtime.
+    pub(crate) fn start(log: &Arc<EmbeddedLog>, folder: &Path, model: &str) -> Self {
+        let context = ParseContext { sources: BTreeMap::from([(SOURCE.to_string(), "public".to_string())]) };
+        let model = headwater_schemas::model::parse("model.yaml", model, &context).expect("the bench's model is right");
+        let store = EmbeddedStore::open(StoreOptions::new(folder.join("store"))).expect("a fresh folder opens");
+        let cancel = CancellationToken::new();
+        let handle = headwater_projector::start(
+            ProjectorOptions::new(PREFIX, vec![model]),
+            log.clone() as Arc<dyn EventLog>,
+            store.clone() as Arc<dyn ProjectionStore>,
+            ProjectorMetrics::default(),
+            cancel.clone(),
+        )
+        .expect("the projector starts");
+        Self { store, handle, cancel }
+    }
+
+    /// Waits until the model serves and everything up to `end` (as PostgreSQL writes positions) is in its documents.
+    pub(crate) async fn reached(&self, end: &str) {
+        let end = position(end);
+        let (frontiers, versions) = (self.store.frontiers(), self.store.versions());
+        let begin = Instant::now();
+        loop {
+            let there = frontiers.borrow().get(SOURCE).is_some_and(|frontier| frontier.position.commit >= end);
+            if there && versions.borrow().iter().any(|version| version.state == VersionState::Active) {
+                return;
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(900),
+                "the projector did not reach its end: {:?}",
+                self.handle.status()
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// The version that serves.
+    pub(crate) fn version(&self) -> VersionId {
+        let versions = self.store.versions();
+        let versions = versions.borrow();
+        let active = versions.iter().find(|version| version.state == VersionState::Active);
+        active.expect("it was waited for").id
+    }
+
+    /// Number of documents of the version that serves.
+    pub(crate) async fn documents(&self) -> u64 {
+        self.store.document_count(self.version()).await.expect("the store counts")
+    }
+
+    pub(crate) async fn stop(self) {
+        self.cancel.cancel();
+        self.handle.join().await.expect("the projector stops cleanly");
+    }
 }

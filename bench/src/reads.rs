@@ -153,10 +153,9 @@ pub(crate) fn measure(rest: bool, graphql: bool) -> Vec<Figure> {
     );
     println!("  documents of {bytes} bytes on average");
     let mut figures = Vec::new();
-    for (name, request, least, words) in [
-        ("rest_point_read", point, 0.6, "ratio ≥ 0.6"),
-        ("graphql_point_read", graph.as_str(), 0.25, "ratio ≥ 0.25"),
-    ] {
+    for (name, request, least, words) in
+        [("rest_point_read", point, 0.6, "ratio ≥ 0.6"), ("graphql_point_read", graph.as_str(), 0.25, "ratio ≥ 0.25")]
+    {
         if (name == "rest_point_read" && !rest) || (name == "graphql_point_read" && !graphql) {
             continue;
         }
