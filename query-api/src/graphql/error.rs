@@ -8,13 +8,13 @@ use headwater_schemas::write_json_string;
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     /// What is wrong, and the remedy.
-    pub(super) message: String,
+    pub(super) message: Box<str>,
     /// Status of the response when the request is refused for it.
     pub(super) status: u16,
     /// Machine-readable.
     pub(super) code: &'static str,
     /// The argument it is about.
-    pub(super) parameter: Option<String>,
+    pub(super) parameter: Option<Box<str>>,
     /// The limit that was passed.
     pub(super) limit: Option<&'static str>,
     /// Where in the query.
@@ -42,7 +42,7 @@ impl Problem {
     pub(super) const DATA: &'static str = "unrepresentable_value";
 
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        let message = message.into();
+        let message = message.into().into();
         Self { message, status: 400, code, parameter: None, limit: None, locations: Vec::new(), path: Vec::new() }
     }
 
@@ -59,7 +59,7 @@ impl Problem {
 impl From<crate::problem::Problem> for Problem {
     fn from(problem: crate::problem::Problem) -> Self {
         let status = problem.status.as_u16();
-        Self { status, parameter: problem.parameter, ..Self::new(problem.code, problem.detail) }
+        Self { status, parameter: problem.parameter.map(Into::into), ..Self::new(problem.code, problem.detail) }
     }
 }
 

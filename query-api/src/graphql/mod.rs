@@ -95,7 +95,6 @@ pub(crate) struct GraphQlResponse {
 /// The schema of a set of model versions, ready to execute. Made anew when the versions change.
 pub(crate) struct GraphQl {
     catalog: Catalog,
-    sdl: String,
     schema: Valid<Schema>,
     implementers: HashMap<apollo_compiler::Name, Implementers>,
     limits: GraphQlLimits,
@@ -115,12 +114,7 @@ impl GraphQl {
             .map_err(|invalid| Error::Schema { message: invalid.errors.to_string() })?;
         let implementers = schema.implementers_map();
         let cache = Cache::new(limits.plans_max);
-        Ok(Self { catalog, sdl, schema, implementers, limits, cache })
-    }
-
-    /// The schema as text.
-    pub(crate) fn sdl(&self) -> &str {
-        &self.sdl
+        Ok(Self { catalog, schema, implementers, limits, cache })
     }
 }
 
