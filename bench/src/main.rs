@@ -2,6 +2,7 @@
 
 mod capture;
 mod freshness;
+mod growth;
 mod load;
 mod pipeline;
 mod projection;
@@ -15,12 +16,13 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 7] = [
+const FIGURES: [&str; 8] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
     "memory",
     "freshness",
+    "growth",
     "rest_point_read",
     "graphql_point_read",
 ];
@@ -66,6 +68,9 @@ fn main() -> std::io::Result<()> {
     if wanted("freshness") {
         println!("freshness");
         report.figures.extend(runtime.block_on(freshness::measure()));
+    }
+    if wanted("growth") {
+        report.figures.extend(growth::measure(arguments.scale));
     }
     if wanted("rest_point_read") || wanted("graphql_point_read") {
         println!("reads: starting the server");
