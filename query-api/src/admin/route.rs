@@ -1,0 +1,192 @@
+//! Paths of the admin port.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
+use hyper::{Method, Request, Response, StatusCode};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::{Admin, AdminError};
+use crate::api::Api;
+use crate::context::RequestId;
+use crate::graphql_http;
+use crate::http::{Body, X_REQUEST_ID, read_body};
+use crate::problem::Problem;
+
+/// Largest body of a command, in bytes.
+const BODY_MAX: usize = 1 << 20;
+/// Dead letters listed, unless asked otherwise, and at most.
+const DEAD_LETTERS_DEFAULT: usize = 100;
+const DEAD_LETTERS_MAX: usize = 10_000;
+
+const CONSOLE: &str = include_str!("pages/console.html");
+const GRAPHIQL: &str = include_str!("pages/graphiql.html");
+
+/// What the admin port needs.
+pub(crate) struct AdminPort {
+    /// The process.
+    pub(crate) admin: Arc<dyn Admin>,
+    /// Every metric of the process.
+    pub(crate) metrics: Arc<Mutex<Registry>>,
+    /// The query API, for its explorer.
+    pub(crate) api: Arc<Api>,
+}
+
+/// Answers a request.
+pub(crate) async fn answer(port: &AdminPort, request: Request<Incoming>) -> Response<Body> {
+    let request_id = RequestId::of(request.headers());
+    match dispatch(port, request, &request_id).await {
+        Ok(mut response) => {
+            let headers = response.headers_mut();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert(X_REQUEST_ID, request_id.header());
+            response
+        }
+        Err(problem) => problem.to_response(&request_id),
+    }
+}
+
+async fn dispatch(
+    port: &AdminPort,
+    request: Request<Incoming>,
+    request_id: &RequestId,
+) -> Result<Response<Body>, Problem> {
+    let admin = &port.admin;
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let path = request.uri().path().to_string();
+    if path == "/graphql" {
+        same_origin(request.headers())?;
+        return graphql_http::answer(&port.api, request, &port.api.context(request_id.clone())).await;
+    }
+    let is_command = matches!(path.as_str(), "/replay" | "/dead-letters/retry" | "/reload");
+    match (is_read, is_command) {
+        (false, false) if known(&path) => return Err(Problem::method_not_allowed("GET, HEAD")),
+        (_, true) if *request.method() != Method::POST => return Err(Problem::method_not_allowed("POST")),
+        _ => {}
+    }
+    match path.as_str() {
+        "/livez" => Ok(probe(admin.live().then_some(()).ok_or_else(|| "the process must be started again".into()))),
+        "/readyz" => Ok(probe(admin.ready())),
+        "/startupz" => Ok(probe(admin.started().then_some(()).ok_or_else(|| "still starting".into()))),
+        "/metrics" => metrics(&port.metrics),
+        "/status" => Ok(json_response(&admin.status().await)),
+        "/dead-letters" => {
+            let limit = dead_letters_limit(request.uri().query().unwrap_or_default())?;
+            Ok(json_response(&admin.dead_letters(limit).await?))
+        }
+        "/" | "/console" => Ok(page(CONSOLE)),
+        "/graphiql" => Ok(page(GRAPHIQL)),
+        "/replay" | "/dead-letters/retry" | "/reload" => {
+            same_origin(request.headers())?;
+            let body = read_body(request.into_body(), BODY_MAX).await?;
+            let given = match body.trim_ascii() {
+                b"" => json!({}),
+                body => serde_json::from_slice(body).map_err(|error| {
+                    let title = "The body is not JSON";
+                    Problem::new(
+                        StatusCode::BAD_REQUEST,
+                        "invalid_json",
+                        title,
+                        format!("the body is not JSON: {error}"),
+                    )
+                })?,
+            };
+            let done = match path.as_str() {
+                "/replay" => admin.replay(given).await?,
+                "/reload" => admin.reload().await?,
+                _ => admin.retry_dead_letters(given).await?,
+            };
+            Ok(json_response(&done))
+        }
+        _ => Err(Problem::not_found(format!(
+            "nothing is served at {path}; there are /livez /readyz /startupz /metrics /status /console /graphiql /graphql \
+             /dead-letters, and by POST /replay /dead-letters/retry /reload"
+        ))),
+    }
+}
+
+fn known(path: &str) -> bool {
+    matches!(
+        path,
+        "/" | "/livez" | "/readyz" | "/startupz" | "/metrics" | "/status" | "/dead-letters" | "/console" | "/graphiql"
+    )
+}
+
+/// Refuses what a page of another site sends through the browser of someone who can reach this port.
+fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).is_some_and(|(_, from)| from == host);
+    if own {
+        return Ok(());
+    }
+    let title = "Another site may not do this";
+    let detail = "this was sent by a page of another origin; use a page of this port, or a command line";
+    Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", title, detail))
+}
+
+fn probe(outcome: Result<(), String>) -> Response<Body> {
+    let (status, text) = match outcome {
+        Ok(()) => (StatusCode::OK, "ok\n".to_string()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+    };
+    let mut response = typed(text, "text/plain; charset=utf-8");
+    *response.status_mut() = status;
+    response
+}
+
+fn metrics(registry: &Mutex<Registry>) -> Result<Response<Body>, Problem> {
+    let mut text = String::with_capacity(16 * 1024);
+    prometheus_client::encoding::text::encode(&mut text, &registry.lock())
+        .map_err(|_| Problem::internal("the metrics could not be written"))?;
+    Ok(typed(text, "application/openmetrics-text; version=1.0.0; charset=utf-8"))
+}
+
+fn dead_letters_limit(query: &str) -> Result<usize, Problem> {
+    if query.is_empty() {
+        return Ok(DEAD_LETTERS_DEFAULT);
+    }
+    let given = query.strip_prefix("limit=").ok_or_else(|| {
+        Problem::unknown_parameter(query, "there is one parameter here: `limit`, the number of dead letters")
+    })?;
+    match given.parse() {
+        Ok(limit) if (1..=DEAD_LETTERS_MAX).contains(&limit) => Ok(limit),
+        _ => Err(Problem::parameter("limit", format!("`limit` must be a number from 1 to {DEAD_LETTERS_MAX}"))),
+    }
+}
+
+fn json_response(value: &Value) -> Response<Body> {
+    typed(value.to_string(), "application/json")
+}
+
+/// A page that loads nothing from elsewhere; the browser is told to see to it.
+fn page(html: &'static str) -> Response<Body> {
+    let mut response = typed(html, "text/html; charset=utf-8");
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                  img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    response.headers_mut().insert("content-security-policy", HeaderValue::from_static(policy));
+    response
+}
+
+fn typed(body: impl Into<bytes::Bytes>, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(body.into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Self {
+        let status = StatusCode::from_u16(error.status).ok().filter(|status| status.as_u16() >= 400);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let title = match status {
+            StatusCode::BAD_REQUEST => "The command cannot be accepted",
+            StatusCode::NOT_FOUND => "There is no such thing",
+            StatusCode::CONFLICT => "This cannot be done now",
+            _ => "The command failed",
+        };
+        Self::new(status, error.code, title, error.detail)
+    }
+}

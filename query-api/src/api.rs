@@ -1,0 +1,51 @@
+//! What every request needs: where documents are read, what is served, and what accompanies a read.
+
+use std::sync::Arc;
+
+use headwater_store::DocumentReader;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{ReadContext, RequestId};
+use crate::freshness::Freshness;
+use crate::live::Listeners;
+use crate::metrics::ApiMetrics;
+use crate::query::CursorKey;
+use crate::serving::Serving;
+
+/// Index entries one query may look at, unless set otherwise.
+pub(crate) const ENTRIES_MAX: usize = 10_000;
+
+/// The query API as requests see it.
+pub(crate) struct Api {
+    /// Where documents are read.
+    pub(crate) reader: Arc<dyn DocumentReader>,
+    /// What is served, kept current.
+    pub(crate) serving: watch::Receiver<Arc<Serving>>,
+    /// Up to when answers are complete.
+    pub(crate) freshness: Freshness,
+    /// Signs cursors.
+    pub(crate) cursors: Arc<CursorKey>,
+    /// Index entries one query may look at, at most.
+    pub(crate) entries_max: usize,
+    /// Who waits for changes of which document.
+    pub(crate) listeners: Arc<Listeners>,
+    /// What is counted.
+    pub(crate) metrics: ApiMetrics,
+    /// Whether `/bench/static` is served.
+    pub(crate) bench_route: bool,
+    /// Cancelled when the API is to stop.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Api {
+    /// What is served now. A request asks once and keeps the answer.
+    pub(crate) fn serving(&self) -> Arc<Serving> {
+        self.serving.borrow().clone()
+    }
+
+    /// What accompanies a request. Who reads, through which channel and within which limits is to be decided here.
+    pub(crate) fn context(&self, request_id: RequestId) -> ReadContext {
+        ReadContext { request_id, cursors: self.cursors.clone(), entries_max: self.entries_max }
+    }
+}

@@ -1,0 +1,106 @@
+//! What accompanies a request from the edge to the store. Everything that depends on who reads (identity, channel,
+//! limits) is decided at the edge and travels in here.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::header::{HeaderMap, HeaderValue};
+
+use crate::http::X_REQUEST_ID;
+use crate::query::CursorKey;
+
+/// Longest request id taken over from a client, in bytes.
+const GIVEN_LEN_MAX: usize = 128;
+
+/// What accompanies one request.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadContext {
+    /// Names the request.
+    pub(crate) request_id: RequestId,
+    /// Signs and checks cursors.
+    pub(crate) cursors: Arc<CursorKey>,
+    /// Index entries a query may look at, at most.
+    pub(crate) entries_max: usize,
+}
+
+/// Names a request in answers, logs and error reports: what the client sent, if that is fit for a log, or else a UUID
+/// of version 7.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The id of the request with these headers.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        match headers.get(X_REQUEST_ID) {
+            Some(given) if is_sane(given.as_bytes()) => Self(given.clone()),
+            _ => Self::new(),
+        }
+    }
+
+    fn new() -> Self {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let mut text = [0; 36];
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &distinct_bytes()).into_uuid();
+        id.as_hyphenated().encode_lower(&mut text);
+        Self(HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens"))
+    }
+
+    /// As text.
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.to_str().expect("checked to be ASCII")
+    }
+
+    /// As the value of a header.
+    pub(crate) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+fn is_sane(given: &[u8]) -> bool {
+    let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
+    !given.is_empty() && given.len() <= GIVEN_LEN_MAX && given.iter().all(fit)
+}
+
+/// Ten bytes that no other call returns: a counter, scrambled so that ids of two processes do not meet. They need not be
+/// secret, so no system call is paid for them.
+fn distinct_bytes() -> [u8; 10] {
+    static SEED: LazyLock<u64> = LazyLock::new(|| uuid::Uuid::now_v7().as_u64_pair().1);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = SEED.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    // The finaliser of SplitMix64: one to one.
+    let mut mixed = (count ^ (count >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    // The version overwrites half of the first byte and the variant a quarter of the third: the 64 bits go elsewhere.
+    let mut bytes = [0; 10];
+    [bytes[0], bytes[2]] = [(*SEED >> 8) as u8, *SEED as u8];
+    bytes[1] = (mixed >> 56) as u8;
+    bytes[3..].copy_from_slice(&mixed.to_be_bytes()[1..]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_distinct_and_of_version_7() {
+        let ids: BTreeSet<String> = (0..10_000).map(|_| RequestId::new().as_str().to_string()).collect();
+        assert_eq!(ids.len(), 10_000);
+        assert!(ids.iter().all(|id| id.len() == 36 && id.as_bytes()[14] == b'7'), "{:?}", ids.first());
+    }
+
+    #[test]
+    fn a_sane_id_is_kept_and_another_replaced() {
+        for (given, kept) in [("abc-123", true), ("a b", false), ("", false), ("a\"b", false)] {
+            let headers = HeaderMap::from_iter([(X_REQUEST_ID, HeaderValue::from_static(given))]);
+            assert_eq!(RequestId::of(&headers).as_str() == given, kept, "{given}");
+        }
+        let long = HeaderValue::from_str(&"x".repeat(GIVEN_LEN_MAX + 1)).expect("ASCII");
+        assert_eq!(RequestId::of(&HeaderMap::from_iter([(X_REQUEST_ID, long)])).as_str().len(), 36);
+    }
+}

@@ -1,0 +1,9 @@
+//! What is served, described for programs: JSON Schema of documents, OpenAPI of paths.
+
+mod example;
+mod json_schema;
+mod openapi;
+mod operations;
+
+pub use json_schema::json_schema;
+pub use openapi::openapi;

@@ -1,0 +1,177 @@
+//! The OpenAPI 3.1 document of what is served.
+
+use headwater_schemas::model::ModelShape;
+use serde_json::{Map, Value, json};
+
+use super::{example, json_schema, operations};
+
+/// The OpenAPI document of a query API that serves these models.
+pub fn openapi<'s>(shapes: impl IntoIterator<Item = &'s ModelShape>) -> Value {
+    let (mut paths, mut schemas, mut tags) = (Map::new(), shared_schemas(), Vec::new());
+    for shape in shapes {
+        tags.push(tag(shape));
+        // Names of models are fit for a reference as they are.
+        let mut schema = json_schema::document(shape);
+        schema["examples"] = json!([example::document(shape)]);
+        schemas.insert(shape.model.clone(), schema);
+        operations::add_paths(&mut paths, shape);
+    }
+    operations::add_graphql(&mut paths);
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Headwater",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Read models: nested documents kept current with the databases they are made of. Exact numbers \
+                            stay exact: decimals are strings. Parameters that are not described here are refused.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "parameters": shared_parameters(),
+            "headers": shared_headers(),
+            "responses": shared_responses(),
+        },
+    })
+}
+
+fn tag(shape: &ModelShape) -> Value {
+    let mut tag = json!({ "name": shape.model });
+    if let Some(doc) = &shape.doc {
+        tag["description"] = doc.as_str().into();
+    }
+    tag
+}
+
+fn shared_schemas() -> Map<String, Value> {
+    let problem = json!({
+        "description": "Why a request could not be answered (RFC 9457).",
+        "type": "object",
+        "properties": {
+            "type": { "type": "string", "format": "uri" },
+            "title": { "type": "string", "description": "The kind of problem." },
+            "status": { "type": "integer" },
+            "detail": { "type": "string", "description": "This problem, with the remedy." },
+            "code": { "type": "string", "description": "For programs." },
+            "requestId": { "type": "string" },
+            "parameter": { "type": "string", "description": "The parameter it is about." },
+        },
+        "required": ["type", "title", "status", "detail", "code", "requestId"],
+        "examples": [{
+            "type": "urn:headwater:problem:unknown_parameter",
+            "title": "There is no such parameter",
+            "status": 400,
+            "detail": "there is no parameter `limt` here; did you mean `limit`?",
+            "code": "unknown_parameter",
+            "requestId": "0195a4a2-7c1e-7000-8000-000000000001",
+            "parameter": "limt",
+        }],
+    });
+    let page = json!({
+        "description": "Where a list goes on.",
+        "type": "object",
+        "properties": {
+            "next": { "type": ["string", "null"], "description": "`after` of the next page." },
+            "hasMore": { "type": "boolean" },
+        },
+        "required": ["next", "hasMore"],
+    });
+    let count = json!({
+        "description": "How many there are in the whole list, when asked for.",
+        "type": ["object", "null"],
+        "properties": {
+            "kind": { "enum": ["exact", "atLeast"] },
+            "value": { "type": "integer", "minimum": 0 },
+        },
+        "required": ["kind", "value"],
+    });
+    Map::from_iter([("_problem".to_string(), problem), ("_page".into(), page), ("_count".into(), count)])
+}
+
+fn shared_parameters() -> Value {
+    json!({
+        "fields": {
+            "name": "fields",
+            "in": "query",
+            "description": "Only these fields, as paths with points: `id,total,customer.name`.",
+            "schema": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 200 },
+            "style": "form",
+            "explode": false,
+        },
+        "limit": {
+            "name": "limit",
+            "in": "query",
+            "description": "Items of the page, at most. A page can have fewer although there are more.",
+            "schema": { "type": "integer", "minimum": 1, "maximum": 100, "default": 20 },
+        },
+        "after": {
+            "name": "after",
+            "in": "query",
+            "description": "`page.next` of the page before. Good for the same query only.",
+            "schema": { "type": "string" },
+        },
+        "count": {
+            "name": "count",
+            "in": "query",
+            "description": "Whether to count the whole list. `exact` is refused over 10,000; `estimated` ends at 1,000.",
+            "schema": { "enum": ["none", "estimated", "exact"], "default": "none" },
+        },
+        "ifNoneMatch": {
+            "name": "If-None-Match",
+            "in": "header",
+            "description": "The ETag of what you have: 304 when it is still right.",
+            "schema": { "type": "string" },
+        },
+        "requestId": {
+            "name": "X-Request-Id",
+            "in": "header",
+            "description": "Names the request in logs; one is made up when there is none.",
+            "schema": { "type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9_.:/+=@-]+$" },
+        },
+        "lastEventId": {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "description": "The last event a live stream's client has; sent by browsers themselves.",
+            "schema": { "type": "string" },
+        },
+    })
+}
+
+fn shared_headers() -> Value {
+    let text = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
+    json!({
+        "ETag": text("Names the state of the answer."),
+        "X-Data-As-Of": {
+            "description": "Every change of the source databases up to here is in the answer.",
+            "schema": { "type": "string", "format": "date-time" },
+        },
+        "X-Model-Version": text("Version of the model, as its author numbers it."),
+        "X-Request-Id": text("Names the request."),
+        "Link": text("`rel=\"next\"`: the next page."),
+        "Retry-After": { "description": "Seconds to wait.", "schema": { "type": "integer" } },
+    })
+}
+
+fn shared_responses() -> Value {
+    let problem = |description: &str| {
+        json!({
+            "description": description,
+            "headers": { "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" } },
+            "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/_problem" } } },
+        })
+    };
+    let mut unavailable = problem("The model is being built, or the store cannot be read.");
+    unavailable["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
+    json!({
+        "BadRequest": problem("A parameter is unknown or cannot be accepted."),
+        "NotFound": problem("There is no such document."),
+        "Unavailable": unavailable,
+        "NotModified": {
+            "description": "What you have is still right.",
+            "headers": { "ETag": { "$ref": "#/components/headers/ETag" } },
+        },
+    })
+}

@@ -1,0 +1,292 @@
+//! The paths of the OpenAPI document.
+
+use headwater_schemas::ColumnType;
+use headwater_schemas::model::definition::Cardinality;
+use headwater_schemas::model::{FieldType, IndexShape, ModelShape, Operator, ShapeField};
+use serde_json::{Map, Value, json};
+
+use super::{example, json_schema};
+
+/// Adds every path of one model.
+pub(super) fn add_paths(paths: &mut Map<String, Value>, shape: &ModelShape) {
+    let model = &shape.model;
+    paths.insert(format!("/v1/{model}"), json!({ "get": list(shape) }));
+    paths.insert(format!("/v1/{model}/schema"), json!({ "get": schema(shape) }));
+    paths.insert(format!("/v1/{model}/{{id}}"), json!({ "get": point(shape) }));
+    let mut names = Vec::new();
+    add_arrays(paths, shape, &shape.fields, &mut names);
+}
+
+/// Adds the path of GraphQL.
+pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
+    let request = json!({
+        "type": "object",
+        "properties": {
+            "query": { "type": "string" },
+            "operationName": { "type": ["string", "null"] },
+            "variables": { "type": ["object", "null"] },
+        },
+        "required": ["query"],
+    });
+    let response = json!({
+        "description": "Data, errors, or both.",
+        "content": { "application/json": { "schema": {
+            "type": "object",
+            "properties": { "data": { "type": ["object", "null"] }, "errors": { "type": "array" } },
+        } } },
+    });
+    let parameters = ["query", "operationName", "variables"].map(
+        |name| json!({ "name": name, "in": "query", "required": name == "query", "schema": { "type": "string" } }),
+    );
+    let responses = json!({ "200": response, "400": reference("responses", "BadRequest") });
+    let post = json!({
+        "operationId": "graphql",
+        "summary": "The same documents by GraphQL",
+        "requestBody": { "required": true, "content": { "application/json": { "schema": request } } },
+        "responses": responses,
+    });
+    let get = json!({
+        "operationId": "graphqlByGet",
+        "summary": "The same documents by GraphQL, cacheable",
+        "parameters": parameters,
+        "responses": responses,
+    });
+    paths.insert("/graphql".into(), json!({ "get": get, "post": post }));
+}
+
+fn point(shape: &ModelShape) -> Value {
+    let model = &shape.model;
+    let schema = reference("schemas", model);
+    let headers = headers(&["ETag", "X-Data-As-Of", "X-Model-Version", "X-Request-Id"]);
+    json!({
+        "operationId": format!("get_{model}"),
+        "tags": [model],
+        "summary": format!("One {model}, and by `Accept: text/event-stream` each of its changes"),
+        "parameters": [
+            id(shape),
+            reference("parameters", "fields"),
+            reference("parameters", "ifNoneMatch"),
+            reference("parameters", "requestId"),
+            reference("parameters", "lastEventId"),
+        ],
+        "responses": {
+            "200": {
+                "description": "The document.",
+                "headers": headers,
+                "content": {
+                    "application/json": { "schema": schema, "example": example::document(shape) },
+                    "text/event-stream": { "schema": {
+                        "type": "string",
+                        "description": "Events `document`, with the document as data, and `deleted`.",
+                    } },
+                },
+            },
+            "304": reference("responses", "NotModified"),
+            "400": reference("responses", "BadRequest"),
+            "404": reference("responses", "NotFound"),
+            "503": reference("responses", "Unavailable"),
+        },
+    })
+}
+
+fn list(shape: &ModelShape) -> Value {
+    let model = &shape.model;
+    let mut parameters = vec![
+        reference("parameters", "fields"),
+        reference("parameters", "limit"),
+        reference("parameters", "after"),
+        reference("parameters", "count"),
+        reference("parameters", "requestId"),
+        json!({
+            "name": "ids",
+            "in": "query",
+            "description": "These documents, in this order, null where there is none. Stands alone, but for `fields`.",
+            "schema": { "type": "array", "items": { "type": "string" }, "maxItems": 100 },
+            "style": "form",
+            "explode": false,
+        }),
+    ];
+    let sorts: Vec<String> = shape
+        .indexes
+        .iter()
+        .filter(|index| !index.many)
+        .flat_map(|index| [index.name.clone(), format!("-{}", index.name)])
+        .collect();
+    if !sorts.is_empty() {
+        parameters.push(json!({
+            "name": "sort",
+            "in": "query",
+            "description": "The order; with `-` the greatest first. Null is least. Equal ones are in the order of their ids.",
+            "schema": { "enum": sorts },
+        }));
+    }
+    parameters.extend(shape.indexes.iter().flat_map(filters));
+    let item = json!({ "anyOf": [reference("schemas", model), { "type": "null" }] });
+    let example = json!({
+        "data": [example::document(shape)],
+        "page": { "next": null, "hasMore": false },
+        "count": null,
+    });
+    json!({
+        "operationId": format!("list_{model}"),
+        "tags": [model],
+        "summary": format!("A page of {model} documents"),
+        "parameters": parameters,
+        "responses": {
+            "200": page("The page.", item, example),
+            "400": reference("responses", "BadRequest"),
+            "503": reference("responses", "Unavailable"),
+        },
+    })
+}
+
+/// Every filter of one index.
+fn filters(index: &IndexShape) -> Vec<Value> {
+    let textual = matches!(index.kind, ColumnType::Text | ColumnType::Enum | ColumnType::Other);
+    let any = if index.many { " of any element" } else { "" };
+    let applies = |operator: &Operator| textual || !matches!(operator, Operator::StartsWith | Operator::Contains);
+    let filter = |(word, operator): (&str, Operator)| {
+        let name = &index.name;
+        let list = matches!(operator, Operator::In | Operator::Nin);
+        let schema = match operator {
+            Operator::Exists => json!({ "type": "boolean" }),
+            _ if list => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 100 }),
+            _ => json!({ "type": "string", "examples": [example_text(&index.kind, name)] }),
+        };
+        let description = match operator {
+            Operator::Eq => format!("`{name}`{any} is this."),
+            Operator::Ne if index.many => format!("`{name}` of no element is this."),
+            Operator::Ne => format!("`{name}` is not null and not this."),
+            Operator::In => format!("`{name}`{any} is one of these; `\\,` is a comma within one."),
+            Operator::Nin if index.many => format!("`{name}` of no element is one of these."),
+            Operator::Nin => format!("`{name}` is not null and none of these."),
+            Operator::Gt => format!("`{name}`{any} is greater."),
+            Operator::Gte => format!("`{name}`{any} is greater or equal."),
+            Operator::Lt => format!("`{name}`{any} is less, and not null."),
+            Operator::Lte => format!("`{name}`{any} is less or equal, and not null."),
+            Operator::Exists => format!("`{name}`{any} is not null, or with `false` is null."),
+            Operator::StartsWith => format!("`{name}`{any} starts with this."),
+            Operator::Contains => format!("`{name}`{any} contains this; only beside a condition that leaves few."),
+        };
+        let mut filter = json!({
+            "name": format!("filter[{name}][{word}]"),
+            "in": "query",
+            "description": description,
+            "schema": schema,
+        });
+        if list {
+            filter["style"] = "form".into();
+            filter["explode"] = false.into();
+        }
+        filter
+    };
+    Operator::ALL.into_iter().filter(|(_, operator)| applies(operator)).map(filter).collect()
+}
+
+fn add_arrays(paths: &mut Map<String, Value>, shape: &ModelShape, fields: &[ShapeField], names: &mut Vec<String>) {
+    for field in fields {
+        let FieldType::Nested { cardinality, fields } = &field.kind else { continue };
+        names.push(field.name.clone());
+        match cardinality {
+            // An array inside an array has no path of its own.
+            Cardinality::Many => {
+                let path = names.join(".");
+                paths.insert(
+                    format!("/v1/{}/{{id}}/{path}", shape.model),
+                    json!({ "get": array(shape, &path, fields) }),
+                );
+            }
+            Cardinality::One => add_arrays(paths, shape, fields, names),
+        }
+        names.pop();
+    }
+}
+
+fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
+    let model = &shape.model;
+    let example = json!({
+        "data": [example::object(fields)],
+        "page": { "next": null, "hasMore": false },
+        "count": { "kind": "exact", "value": 1 },
+    });
+    json!({
+        "operationId": format!("page_{model}_{}", path.replace('.', "_")),
+        "tags": [model],
+        "summary": format!("A page of the {path} of one {model}"),
+        "parameters": [
+            id(shape),
+            reference("parameters", "fields"),
+            reference("parameters", "limit"),
+            reference("parameters", "after"),
+            reference("parameters", "ifNoneMatch"),
+            reference("parameters", "requestId"),
+        ],
+        "responses": {
+            "200": page("The page.", json_schema::object(fields), example),
+            "304": reference("responses", "NotModified"),
+            "400": reference("responses", "BadRequest"),
+            "404": reference("responses", "NotFound"),
+            "503": reference("responses", "Unavailable"),
+        },
+    })
+}
+
+fn schema(shape: &ModelShape) -> Value {
+    let model = &shape.model;
+    json!({
+        "operationId": format!("schema_{model}"),
+        "tags": [model],
+        "summary": format!("JSON Schema of {model} documents"),
+        "responses": {
+            "200": {
+                "description": "A JSON Schema of draft 2020-12.",
+                "content": { "application/schema+json": { "schema": { "type": "object" } } },
+            },
+            "503": reference("responses", "Unavailable"),
+        },
+    })
+}
+
+fn page(description: &str, item: Value, example: Value) -> Value {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "data": { "type": "array", "items": item },
+            "page": reference("schemas", "_page"),
+            "count": reference("schemas", "_count"),
+        },
+        "required": ["data", "page", "count"],
+    });
+    json!({
+        "description": description,
+        "headers": headers(&["Link", "X-Data-As-Of", "X-Model-Version", "X-Request-Id"]),
+        "content": { "application/json": { "schema": schema, "example": example } },
+    })
+}
+
+fn id(shape: &ModelShape) -> Value {
+    let several = if shape.key.len() > 1 { " Its parts are joined by `~`." } else { "" };
+    json!({
+        "name": "id",
+        "in": "path",
+        "required": true,
+        "description": format!("The document's id.{several} `~` and `%` within a part are `%7E` and `%25`, before URL escaping."),
+        "schema": { "type": "string" },
+        "example": example::id(shape),
+    })
+}
+
+fn example_text(kind: &ColumnType, name: &str) -> Value {
+    match example::value(kind, name) {
+        Value::String(text) => text.into(),
+        other => other.to_string().into(),
+    }
+}
+
+fn headers(names: &[&str]) -> Value {
+    Value::Object(names.iter().map(|name| (name.to_string(), reference("headers", name))).collect())
+}
+
+fn reference(kind: &str, name: &str) -> Value {
+    json!({ "$ref": format!("#/components/{kind}/{name}") })
+}

@@ -1,0 +1,197 @@
+//! The stream of one document: as it is, then each time it changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use headwater_store::{Document, DocumentReader};
+use hyper::Response;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::watch;
+use tokio::time::Interval;
+use tokio_util::sync::CancellationToken;
+
+use super::Listeners;
+use super::listeners::Listener;
+use crate::api::Api;
+use crate::context::ReadContext;
+use crate::http::{Body, LAST_EVENT_ID, X_MODEL_VERSION, X_REQUEST_ID};
+use crate::problem::Problem;
+use crate::projection::Selection;
+use crate::rest::selection;
+use crate::serving::{Model, Serving};
+
+/// A comment is sent after this time without change, so that nothing between takes the stream for dead.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const COMMENT: Bytes = Bytes::from_static(b": still here\n\n");
+
+/// Answers with a stream of events: `document` with the document as data, and `deleted`. The id of an event names the
+/// document's state; a client that comes back with it as `Last-Event-ID` is told only what changed since.
+pub(crate) async fn stream(
+    api: &Api,
+    model: &Arc<Model>,
+    id: &str,
+    query: &str,
+    headers: &HeaderMap,
+    context: &ReadContext,
+) -> Result<Response<Body>, Problem> {
+    let selection = selection(query, model)?;
+    let absent = || Problem::no_document(&model.shape.model);
+    let key = model.parse_id(id).ok_or_else(absent)?;
+    // Heard before it is read: no change falls between.
+    let serving = api.serving.clone();
+    let listener = api.listeners.listen(model.version, key.clone().into());
+    let document = api.reader.get(model.version, &key).await?;
+    let seen = headers.get(LAST_EVENT_ID).map(|seen| seen.as_bytes().to_vec());
+    if document.is_none() && seen.is_none() {
+        return Err(absent());
+    }
+    let live = Live {
+        reader: api.reader.clone(),
+        listeners: api.listeners.clone(),
+        listener,
+        serving,
+        model: model.clone(),
+        id: id.to_string(),
+        key,
+        query: query.to_string(),
+        selection,
+        seen,
+        read: Some(document),
+        heartbeat: tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT),
+        stop: api.stop.clone(),
+        _counted: Counted::new(&api.metrics.live_streams),
+    };
+    let events = stream::unfold(live, |mut live| async move { live.next().await.map(|event| (event, live)) });
+    let mut response = Response::new(Body::Stream(Box::pin(events)));
+    let head = response.headers_mut();
+    head.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    head.insert(VARY, HeaderValue::from_static("accept"));
+    head.insert(X_MODEL_VERSION, model.version_header.clone());
+    head.insert(X_REQUEST_ID, context.request_id.header());
+    Ok(response)
+}
+
+struct Live {
+    reader: Arc<dyn DocumentReader>,
+    listeners: Arc<Listeners>,
+    listener: Listener,
+    serving: watch::Receiver<Arc<Serving>>,
+    model: Arc<Model>,
+    /// As it stands in the path.
+    id: String,
+    key: Vec<u8>,
+    query: String,
+    selection: Option<Selection>,
+    /// Id of the last event the client has.
+    seen: Option<Vec<u8>>,
+    /// What was read and not told yet.
+    read: Option<Option<Document>>,
+    heartbeat: Interval,
+    stop: CancellationToken,
+    _counted: Counted,
+}
+
+impl Live {
+    /// The next piece of the stream; `None` at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(read) = self.read.take()
+                && let Some(event) = self.event(read)?
+            {
+                self.heartbeat.reset();
+                return Some(event);
+            }
+            // Every arm waits for a mark that stays until it is seen, or for the clock.
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                changed = self.listener.changed() => if !changed { return None },
+                changed = self.serving.changed() => {
+                    if changed.is_err() || !self.switch() {
+                        return None;
+                    }
+                }
+                _ = self.heartbeat.tick() => return Some(COMMENT),
+            }
+            match self.reader.get(self.model.version, &self.key).await {
+                Ok(document) => self.read = Some(document),
+                Err(error) => {
+                    // The client comes back by itself and says what it saw last.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a live stream ends: the store failed");
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Goes over to the version that is served now; `false` when the client is to come back and ask again.
+    fn switch(&mut self) -> bool {
+        let serving = self.serving.borrow_and_update().clone();
+        let Ok(model) = serving.model(&self.model.shape.model) else { return false };
+        if model.version == self.model.version {
+            return true;
+        }
+        let (Some(key), Ok(selection)) = (model.parse_id(&self.id), selection(&self.query, model)) else {
+            return false;
+        };
+        self.listener = self.listeners.listen(model.version, key.clone().into());
+        (self.model, self.key, self.selection) = (model.clone(), key, selection);
+        true
+    }
+
+    /// The event that tells of a state, unless the client knows it; `None` outside when it cannot be told.
+    fn event(&mut self, document: Option<Document>) -> Option<Option<Bytes>> {
+        let version = self.model.version.0;
+        let state = match &document {
+            Some(document) => format!("{version}-{}", document.stamp),
+            None => format!("{version}-deleted"),
+        };
+        if self.seen.as_deref() == Some(state.as_bytes()) {
+            return Some(None);
+        }
+        let mut event = Vec::with_capacity(64 + document.as_ref().map_or(0, |document| document.body.len()));
+        match document {
+            None => event.extend_from_slice(format!("event: deleted\nid: {state}\ndata: null\n").as_bytes()),
+            Some(document) => {
+                event.extend_from_slice(format!("event: document\nid: {state}\n").as_bytes());
+                let mut body = document.body;
+                if let Some(selection) = &self.selection {
+                    let mut chosen = Vec::with_capacity(body.len());
+                    if selection.write(&mut chosen, &body).is_err() {
+                        tracing::error!(model = self.model.shape.model, "a live stream ends: the document is damaged");
+                        return None;
+                    }
+                    body = chosen.into();
+                }
+                // Line ends can stand between the parts of an embedded JSON column.
+                for line in body.split(|byte| matches!(byte, b'\n' | b'\r')) {
+                    event.extend_from_slice(b"data: ");
+                    event.extend_from_slice(line);
+                    event.push(b'\n');
+                }
+            }
+        }
+        event.push(b'\n');
+        self.seen = Some(state.into_bytes());
+        Some(Some(event.into()))
+    }
+}
+
+/// Counts a stream while it is there.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,94 @@
+//! Places in a list, as readers hold them: opaque, signed, and good for one query only.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+/// First byte of every cursor: its format.
+const FORMAT: u8 = 1;
+/// Bytes of the signature that are kept.
+const SIGNATURE_LEN: usize = 16;
+/// Bytes of a query's fingerprint.
+pub(crate) const FINGERPRINT_LEN: usize = 16;
+/// Longest cursor looked at, in characters.
+const TEXT_LEN_MAX: usize = 8192;
+
+/// Signs and checks cursors.
+#[derive(Clone)]
+pub(crate) struct CursorKey(Hmac<Sha256>);
+
+impl fmt::Debug for CursorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CursorKey")
+    }
+}
+
+/// What a cursor is good for: everything of the query that decides which places there are.
+pub(crate) type Fingerprint = [u8; FINGERPRINT_LEN];
+
+impl CursorKey {
+    /// A key made of a secret of any length.
+    pub(crate) fn new(secret: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(secret).expect("HMAC takes keys of any length"))
+    }
+
+    /// A cursor that holds `place` and is good for the query with this fingerprint.
+    pub(crate) fn seal(&self, fingerprint: &Fingerprint, place: &[u8]) -> String {
+        let mut bytes = Vec::with_capacity(1 + SIGNATURE_LEN + place.len());
+        bytes.push(FORMAT);
+        bytes.extend_from_slice(&self.signed(fingerprint, place).finalize().into_bytes()[..SIGNATURE_LEN]);
+        bytes.extend_from_slice(place);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The place of a cursor; `None` when it was not made by [`Self::seal`] with this key and fingerprint.
+    pub(crate) fn open(&self, fingerprint: &Fingerprint, text: &str) -> Option<Vec<u8>> {
+        if text.len() > TEXT_LEN_MAX {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (format, rest) = bytes.split_first()?;
+        let (signature, place) = rest.split_at_checked(SIGNATURE_LEN)?;
+        if *format != FORMAT {
+            return None;
+        }
+        self.signed(fingerprint, place).verify_truncated_left(signature).ok()?;
+        Some(place.to_vec())
+    }
+
+    fn signed(&self, fingerprint: &Fingerprint, place: &[u8]) -> Hmac<Sha256> {
+        self.0.clone().chain_update([FORMAT]).chain_update(fingerprint).chain_update(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn only_what_was_sealed_is_opened(place in prop::collection::vec(any::<u8>(), 0..60), at in 0usize..200, other in any::<u8>()) {
+            let key = CursorKey::new(b"secret");
+            let sealed = key.seal(&[7; 16], &place);
+            prop_assert_eq!(key.open(&[7; 16], &sealed), Some(place));
+            prop_assert_eq!(key.open(&[8; 16], &sealed), None);
+            prop_assert_eq!(CursorKey::new(b"other").open(&[7; 16], &sealed), None);
+            let mut torn = sealed.clone().into_bytes();
+            let at = at % torn.len();
+            torn[at] = other;
+            if let Ok(torn) = String::from_utf8(torn) && torn != sealed {
+                prop_assert_eq!(key.open(&[7; 16], &torn), None);
+            }
+        }
+
+        #[test]
+        fn anything_else_is_refused(text in ".*") {
+            prop_assert_eq!(CursorKey::new(b"secret").open(&[0; 16], &text), None);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Queries by declared index, the same for REST and GraphQL: conditions become ranges of keys ([`Condition`]), a walk is
+//! chosen ([`ListQuery`]), and places in it are handed out signed ([`CursorKey`]).
+
+mod condition;
+mod cursor;
+mod list;
+mod ranges;
+
+pub(crate) use condition::{CONDITIONS_MAX, Condition, VALUES_MAX, unknown_index};
+pub(crate) use cursor::CursorKey;
+pub(crate) use list::{Count, ListQuery, Sort};

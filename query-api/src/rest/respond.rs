@@ -1,0 +1,81 @@
+//! Heads of answers.
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY};
+use hyper::{Response, StatusCode};
+
+use crate::context::RequestId;
+use crate::http::{Body, X_DATA_AS_OF, X_MODEL_VERSION, X_REQUEST_ID};
+use crate::problem::Problem;
+use crate::serving::Model;
+
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Caches keep an answer and ask each time whether it is still right.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+const VARY_BY: HeaderValue = HeaderValue::from_static("accept");
+/// Headers of an answer, about.
+const HEADERS: usize = 12;
+
+/// An answer made of documents of a model. Headers of its own can be added.
+pub(super) fn documents(
+    body: impl Into<Bytes>,
+    model: &Model,
+    as_of: Option<HeaderValue>,
+    etag: Option<HeaderValue>,
+    request_id: &RequestId,
+) -> Response<Body> {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(CONTENT_TYPE, JSON);
+    describe(&mut headers, model, as_of, etag, request_id);
+    let mut response = Response::new(Body::Whole(body.into()));
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The answer to a reader who has it already.
+pub(super) fn not_modified(
+    model: &Model,
+    as_of: Option<HeaderValue>,
+    etag: HeaderValue,
+    request_id: &RequestId,
+) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(Bytes::new()));
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    describe(response.headers_mut(), model, as_of, Some(etag), request_id);
+    response
+}
+
+/// The headers that every answer about documents has.
+pub(super) fn describe(
+    headers: &mut HeaderMap,
+    model: &Model,
+    as_of: Option<HeaderValue>,
+    etag: Option<HeaderValue>,
+    request_id: &RequestId,
+) {
+    if let Some(etag) = etag {
+        headers.insert(ETAG, etag);
+    }
+    if let Some(as_of) = as_of {
+        headers.insert(X_DATA_AS_OF, as_of);
+    }
+    headers.insert(X_MODEL_VERSION, model.version_header.clone());
+    headers.insert(X_REQUEST_ID, request_id.header());
+    headers.insert(CACHE_CONTROL, REVALIDATE);
+    headers.insert(VARY, VARY_BY);
+}
+
+/// An answer that is not made of documents.
+pub(super) fn plain(body: impl Into<Bytes>, kind: HeaderValue, request_id: &RequestId) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CACHE_CONTROL, REVALIDATE);
+    headers.insert(X_REQUEST_ID, request_id.header());
+    response
+}
+
+/// A header made of text that came from a request or a document.
+pub(super) fn header(name: &HeaderName, value: &[u8]) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_bytes(value).map_err(|_| Problem::internal(format!("{name} cannot be written")))
+}

@@ -1,0 +1,129 @@
+//! Starting and stopping.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use headwater_store::DocumentReader;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin, AdminPort};
+use crate::api::{Api, ENTRIES_MAX};
+use crate::freshness::Freshness;
+use crate::http::serve;
+use crate::live;
+use crate::metrics::ApiMetrics;
+use crate::query::CursorKey;
+use crate::serving::{self, Serving};
+use crate::{Error, rest};
+
+/// How the query API is to run.
+#[derive(Clone)]
+pub struct ApiOptions {
+    /// Where readers connect. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where operators and probes connect. Port 0 takes a free one. It has no authentication.
+    pub admin_listen: SocketAddr,
+    /// Signs cursors: all instances behind one address must have the same. Any length; 32 random bytes are right.
+    pub cursor_secret: Vec<u8>,
+    /// Index entries one query may look at, at most.
+    pub entries_max: usize,
+    /// Whether `/bench/static?bytes=N` is served: the limit that reads are measured against.
+    pub bench_route: bool,
+}
+
+impl ApiOptions {
+    /// Options with everything else as it is usually right.
+    pub fn new(listen: SocketAddr, admin_listen: SocketAddr, cursor_secret: Vec<u8>) -> Self {
+        Self { listen, admin_listen, cursor_secret, entries_max: ENTRIES_MAX, bench_route: false }
+    }
+}
+
+/// A running query API.
+#[derive(Debug)]
+pub struct ApiHandle {
+    /// Where readers connect.
+    pub address: SocketAddr,
+    /// Where operators and probes connect.
+    pub admin_address: SocketAddr,
+    /// Ends when the token given to [`start`] was cancelled and the requests being answered have ended.
+    pub join: JoinHandle<()>,
+}
+
+/// Listens on both ports and serves until `cancel` is cancelled: no new connections then, requests being answered end,
+/// live streams are closed. The admin port is served to the end.
+///
+/// # Errors
+///
+/// [`Error::Listen`] when an address is taken or not ours.
+pub async fn start(
+    options: ApiOptions,
+    reader: Arc<dyn DocumentReader>,
+    admin: Arc<dyn Admin>,
+    metrics: Arc<Mutex<Registry>>,
+    cancel: CancellationToken,
+) -> Result<ApiHandle, Error> {
+    let listener = listen("api.listen", options.listen).await?;
+    let admin_listener = listen("admin.listen", options.admin_listen).await?;
+    let address = local_address("api.listen", options.listen, &listener)?;
+    let admin_address = local_address("admin.listen", options.admin_listen, &admin_listener)?;
+
+    let api_metrics = ApiMetrics::default();
+    api_metrics.register(&mut metrics.lock());
+    let mut versions = reader.versions();
+    let current = versions.borrow_and_update().clone();
+    let sender = watch::Sender::new(Arc::new(Serving::new(&current, &api_metrics)));
+    let api = Arc::new(Api {
+        serving: sender.subscribe(),
+        freshness: Freshness::new(reader.frontiers()),
+        cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
+        entries_max: options.entries_max,
+        listeners: Arc::default(),
+        metrics: api_metrics.clone(),
+        bench_route: options.bench_route,
+        stop: cancel.clone(),
+        reader,
+    });
+    let changes = live::dispatch(api.listeners.clone(), api.reader.changes(), cancel.clone());
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serving::follow(versions, sender, api_metrics, cancel.clone()));
+    tasks.spawn(changes);
+    let answering = api.clone();
+    tasks.spawn(serve(listener, cancel.clone(), move |request| {
+        let api = answering.clone();
+        async move { rest::answer(&api, request).await }
+    }));
+    // Probes and status stay until nothing else runs.
+    let admin_stop = CancellationToken::new();
+    let port = Arc::new(AdminPort { admin, metrics, api });
+    let admin_task = tokio::spawn(serve(admin_listener, admin_stop.clone(), move |request| {
+        let port = port.clone();
+        async move { admin::answer(&port, request).await }
+    }));
+    let join = tokio::spawn(async move {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a task of the query API failed");
+            }
+        }
+        admin_stop.cancel();
+        if let Err(error) = admin_task.await {
+            tracing::error!(%error, "the admin port failed");
+        }
+    });
+    tracing::info!(%address, %admin_address, "the query API listens");
+    Ok(ApiHandle { address, admin_address, join })
+}
+
+async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { setting, address, source })
+}
+
+fn local_address(setting: &'static str, address: SocketAddr, listener: &TcpListener) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(|source| Error::Listen { setting, address, source })
+}

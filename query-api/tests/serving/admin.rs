@@ -1,0 +1,61 @@
+//! The admin port.
+
+use serde_json::json;
+
+use crate::fixture::World;
+
+#[test]
+fn probes_metrics_and_commands() {
+    let world = World::new();
+    let get = |path: &str| world.admin("GET", path, &[], None);
+    assert_eq!((get("/livez").status, get("/startupz").status), (200, 200));
+    let ready = get("/readyz");
+    assert_eq!((ready.status, ready.body.as_str()), (503, "the snapshot of billing is being read\n"));
+    assert_eq!(get("/status").json()["sources"][0]["source"], "billing");
+    assert_eq!(get("/dead-letters?limit=5").json(), json!({"limit": 5}));
+    assert_eq!(get("/dead-letters?limit=x").status, 400);
+    assert_eq!(get("/nothing").status, 404);
+
+    let etag = world.get("/v1/customer/7").header("etag").to_string();
+    world.get_with("/v1/customer/7", &[("if-none-match", &etag)]);
+    world.get("/v1/customer?limit=0");
+    let metrics = get("/metrics");
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    for line in [
+        r#"headwater_api_requests_total{route="Point",model="customer",status="200"} 1"#,
+        r#"headwater_api_requests_total{route="Point",model="customer",status="304"} 1"#,
+        r#"headwater_api_requests_total{route="List",model="customer",status="400"} 1"#,
+        r#"headwater_api_errors_total{code="invalid_parameter"} 1"#,
+        "headwater_api_request_seconds_bucket",
+        "headwater_api_response_bytes_total",
+    ] {
+        assert!(metrics.body.contains(line), "{line}\n{}", metrics.body);
+    }
+
+    let post = |path: &str, headers: &[(&str, &str)], body| world.admin("POST", path, headers, body);
+    assert_eq!(post("/replay", &[], Some("{\"model\":\"customer\"}")).json(), json!({"replaying": "customer"}));
+    assert_eq!(post("/reload", &[], None).json(), json!({"reloaded": true}));
+    assert_eq!(post("/replay", &[], Some("{")).json()["code"], "invalid_json");
+    let retry = post("/dead-letters/retry", &[], Some("{}"));
+    assert_eq!((retry.status, retry.json()["code"].as_str()), (409, Some("retry_running")));
+    assert_eq!(world.admin("GET", "/reload", &[], None).header("allow"), "POST");
+    assert_eq!(post("/status", &[], None).header("allow"), "GET, HEAD");
+    let foreign = post("/reload", &[("origin", "https://elsewhere.example")], None);
+    assert_eq!(foreign.json()["code"], "foreign_origin");
+    let own = format!("http://{}", world.api.admin_address);
+    assert_eq!(post("/reload", &[("origin", &own)], None).status, 200);
+}
+
+#[test]
+fn pages_load_nothing_from_elsewhere() {
+    let world = World::new();
+    for path in ["/console", "/graphiql", "/"] {
+        let page = world.admin("GET", path, &[], None);
+        assert!(page.body.contains("<html"), "{path}");
+        assert!(!page.body.contains("src=\"http") && !page.body.contains("href=\"http"), "{path}");
+        assert!(page.header("content-security-policy").contains("default-src 'none'"), "{path}");
+    }
+    let body = json!({"query": "{customer(id: 7) {id}}"}).to_string();
+    let answer = world.admin("POST", "/graphql", &[("content-type", "application/json")], Some(&body));
+    assert_eq!(answer.json()["data"]["customer"]["id"], 7);
+}

@@ -1,0 +1,264 @@
+//! A store with documents, an API over it, and a client.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use headwater_query_api::{Admin, AdminError, ApiHandle, ApiOptions, start};
+use headwater_schemas::model::definition::Cardinality;
+use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
+use headwater_schemas::{ColumnType, SourcePosition, ValueRef, key};
+use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use headwater_store::{DocumentWrite, Frontier, ProjectionStore, VersionId, VersionRecord, VersionState};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// 2026-01-31T12:00:00Z.
+pub(crate) const AS_OF_MICROS: i64 = 1_769_860_800_000_000;
+
+pub(crate) struct World {
+    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) api: ApiHandle,
+    pub(crate) stop: CancellationToken,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+fn field(name: &str, required: bool, kind: FieldType) -> ShapeField {
+    ShapeField { name: name.into(), doc: None, required, kind }
+}
+
+fn value(name: &str, kind: ColumnType) -> ShapeField {
+    field(name, false, FieldType::Scalar(kind))
+}
+
+/// Customers with invoices and a tariff: `n` is null for every seventh.
+pub(crate) fn customers() -> ModelShape {
+    let index = |name: &str, kind, many| IndexShape { name: name.into(), kind, many };
+    let invoices = vec![
+        value("number", ColumnType::Int32),
+        value("status", ColumnType::Text),
+        value("total", ColumnType::Decimal),
+    ];
+    let tariff = vec![value("code", ColumnType::Text)];
+    ModelShape {
+        model: "customer".into(),
+        version: 3,
+        doc: Some("A customer.".into()),
+        key: vec![ColumnType::Int64],
+        fields: vec![
+            field("id", true, FieldType::Scalar(ColumnType::Int64)),
+            value("name", ColumnType::Text),
+            value("n", ColumnType::Int32),
+            field("tariff", false, FieldType::Nested { cardinality: Cardinality::One, fields: tariff }),
+            field("invoices", true, FieldType::Nested { cardinality: Cardinality::Many, fields: invoices }),
+        ],
+        indexes: vec![
+            index("name", ColumnType::Text, false),
+            index("n", ColumnType::Int32, false),
+            index("invoices.status", ColumnType::Text, true),
+            index("invoices.total", ColumnType::Decimal, true),
+        ],
+    }
+}
+
+/// Rates, by text and date.
+pub(crate) fn rates() -> ModelShape {
+    ModelShape {
+        model: "rate".into(),
+        version: 1,
+        doc: None,
+        key: vec![ColumnType::Text, ColumnType::Date],
+        fields: vec![value("rate", ColumnType::Decimal)],
+        indexes: vec![],
+    }
+}
+
+pub(crate) fn record(id: u32, shape: ModelShape, state: VersionState) -> VersionRecord {
+    VersionRecord {
+        id: VersionId(id),
+        model: shape.model.clone(),
+        definition_hash: format!("{id:016x}"),
+        state,
+        shape: Some(shape),
+        created_at_ms: 0,
+    }
+}
+
+pub(crate) fn customer(id: i64) -> Value {
+    let statuses = ["open", "paid", "overdue"];
+    let invoices: Vec<Value> = (0..id % 4)
+        .map(|at| json!({"number": at, "status": statuses[((id + at) % 3) as usize], "total": format!("{id}.{at}0")}))
+        .collect();
+    json!({
+        "id": id,
+        "name": format!("name {id}, \"the {}\"", if id % 2 == 0 { "even" } else { "odd" }),
+        "n": if id % 7 == 0 { Value::Null } else { json!(id % 10) },
+        "tariff": if id % 5 == 0 { Value::Null } else { json!({"code": format!("T{id}")}) },
+        "invoices": invoices,
+    })
+}
+
+/// Index entries of a customer.
+fn entries(document: &Value) -> Vec<(u16, Vec<u8>)> {
+    let mut entries = vec![(0, key::of(ValueRef::Text(document["name"].as_str().unwrap())))];
+    entries.push((1, key::of(document["n"].as_i64().map_or(ValueRef::Null, ValueRef::Int))));
+    for invoice in document["invoices"].as_array().unwrap() {
+        entries.push((2, key::of(ValueRef::Text(invoice["status"].as_str().unwrap()))));
+        entries.push((3, key::of(ValueRef::Decimal(invoice["total"].as_str().unwrap()))));
+    }
+    entries.sort();
+    entries.dedup();
+    entries
+}
+
+pub(crate) fn put(store: &EmbeddedStore, version: u32, id: &[u8], document: Option<&Value>) {
+    let entries = document.filter(|document| document.get("invoices").is_some()).map(entries).unwrap_or_default();
+    let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
+    let body = document.map(Value::to_string);
+    let mut batch = store.begin().unwrap();
+    let write = DocumentWrite { id, body: body.as_deref().map(str::as_bytes), entries: &entries };
+    batch.put_documents(VersionId(version), AS_OF_MICROS, &[write]).unwrap();
+    batch.commit().unwrap();
+}
+
+pub(crate) fn int_key(id: i64) -> Vec<u8> {
+    key::of(ValueRef::Int(id))
+}
+
+pub(crate) fn set_version(store: &EmbeddedStore, record: &VersionRecord) {
+    let mut batch = store.begin().unwrap();
+    batch.put_version(record).unwrap();
+    batch.commit().unwrap();
+}
+
+struct TestAdmin;
+
+#[async_trait]
+impl Admin for TestAdmin {
+    fn live(&self) -> bool {
+        true
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Err("the snapshot of billing is being read".into())
+    }
+
+    fn started(&self) -> bool {
+        true
+    }
+
+    async fn status(&self) -> Value {
+        json!({"sources": [{"source": "billing", "lagBytes": 12}], "deadLetters": 0})
+    }
+
+    async fn replay(&self, request: Value) -> Result<Value, AdminError> {
+        Ok(json!({"replaying": request["model"]}))
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Value, AdminError> {
+        Ok(json!({"limit": limit}))
+    }
+
+    async fn retry_dead_letters(&self, _: Value) -> Result<Value, AdminError> {
+        Err(AdminError::conflict("retry_running", "a retry is running; wait for it"))
+    }
+
+    async fn reload(&self) -> Result<Value, AdminError> {
+        Ok(json!({"reloaded": true}))
+    }
+}
+
+impl World {
+    /// 50 customers and a rate.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
+        set_version(&store, &record(1, customers(), VersionState::Active));
+        set_version(&store, &record(2, rates(), VersionState::Active));
+        let mut batch = store.begin().unwrap();
+        let frontier = |at_micros| Frontier { position: SourcePosition::default(), at_micros, snapshot_done: true };
+        batch.set_frontier("billing", frontier(AS_OF_MICROS)).unwrap();
+        batch.set_frontier("crm", frontier(AS_OF_MICROS + 5_000_000)).unwrap();
+        batch.commit().unwrap();
+        for id in 1..=50 {
+            put(&store, 1, &int_key(id), Some(&customer(id)));
+        }
+        let mut rate = key::of(ValueRef::Text("a/b~%"));
+        key::write(&mut rate, ValueRef::Date(0));
+        put(&store, 2, &rate, Some(&json!({"rate": "1.5"})));
+
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let stop = CancellationToken::new();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let options = ApiOptions { bench_route: true, ..ApiOptions::new(any, any, b"secret".to_vec()) };
+        let registry = Arc::new(Mutex::new(Registry::default()));
+        let api = runtime.block_on(start(options, store.clone(), Arc::new(TestAdmin), registry, stop.clone())).unwrap();
+        Self { store, api, stop, runtime, _folder: folder }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[], None)
+    }
+
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask("GET", path, headers, None)
+    }
+
+    pub(crate) fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+        request(&format!("http://{}{path}", self.api.address), method, headers, body)
+    }
+
+    pub(crate) fn admin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+        request(&format!("http://{}{path}", self.api.admin_address), method, headers, body)
+    }
+}
+
+fn request(url: &str, method: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .timeout_global(Some(Duration::from_secs(20)))
+        .build()
+        .into();
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response = agent.run(request.body(body.unwrap_or_default().to_string()).unwrap()).unwrap();
+    let headers = response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str().to_string(), value.to_str().unwrap().to_string()))
+        .collect();
+    let status = response.status().as_u16();
+    Answer { status, headers, body: response.body_mut().read_to_string().unwrap() }
+}
+
+/// Asks until it is so.
+pub(crate) fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !check() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,123 @@
+//! Live documents.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use headwater_store::VersionState;
+use serde_json::{Value, json};
+
+use crate::fixture::{World, customer, customers, int_key, put, record, set_version, wait_until};
+
+struct Events {
+    lines: std::io::Lines<BufReader<TcpStream>>,
+}
+
+#[derive(Debug, Default)]
+struct Event {
+    kind: String,
+    id: String,
+    data: Vec<String>,
+}
+
+impl Event {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.data.join("\n")).unwrap()
+    }
+}
+
+fn follow(world: &World, path: &str, last: Option<&str>) -> Events {
+    let mut stream = TcpStream::connect(world.api.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let last = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n{last}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "HTTP/1.1 200 OK");
+    assert!(
+        lines
+            .by_ref()
+            .map(Result::unwrap)
+            .take_while(|line| !line.is_empty())
+            .any(|line| line == "content-type: text/event-stream")
+    );
+    Events { lines }
+}
+
+impl Events {
+    /// The next event; `None` at the end of the stream. Sizes of chunks and comments are passed over.
+    fn next(&mut self) -> Option<Event> {
+        let mut event = Event::default();
+        loop {
+            let line = self.lines.next()?.unwrap();
+            match line.split_once(": ") {
+                Some(("event", kind)) => event.kind = kind.into(),
+                Some(("id", id)) => event.id = id.into(),
+                Some(("data", data)) => event.data.push(data.into()),
+                _ if line.is_empty() && !event.kind.is_empty() => return Some(event),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn every_change_is_told_and_a_client_resumes() {
+    let world = World::new();
+    let mut events = follow(&world, "/v1/customer/7", None);
+    let first = events.next().unwrap();
+    assert_eq!((first.kind.as_str(), first.json()), ("document", customer(7)));
+    let mut document = customer(7);
+    for n in [100, 101] {
+        document["n"] = json!(n);
+        put(&world.store, 1, &int_key(8), Some(&customer(8 * n)));
+        put(&world.store, 1, &int_key(7), Some(&document));
+        assert_eq!(events.next().unwrap().json()["n"], n);
+    }
+    put(&world.store, 1, &int_key(7), None);
+    let deleted = events.next().unwrap();
+    assert_eq!((deleted.kind.as_str(), deleted.json()), ("deleted", Value::Null));
+    put(&world.store, 1, &int_key(7), Some(&document));
+    let back = events.next().unwrap();
+    assert_eq!(back.json()["n"], 101);
+    drop(events);
+
+    // What the client has is not told again; what came since is.
+    let mut resumed = follow(&world, "/v1/customer/7?fields=n", Some(&back.id));
+    document["n"] = json!(102);
+    put(&world.store, 1, &int_key(7), Some(&document));
+    assert_eq!(resumed.next().unwrap().json(), json!({"n": 102}));
+    let mut behind = follow(&world, "/v1/customer/7?fields=n", Some(&first.id));
+    assert_eq!(behind.next().unwrap().json(), json!({"n": 102}));
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    assert!(metrics.contains("headwater_api_live_streams 2"), "{metrics}");
+    let absent = world.get_with("/v1/customer/999", &[("accept", "text/event-stream")]);
+    assert_eq!(absent.status, 404);
+    drop((resumed, behind));
+    wait_until("the streams to be forgotten", || {
+        // A closed connection is seen at the next write.
+        document["n"] = json!(document["n"].as_i64().unwrap() + 1);
+        put(&world.store, 1, &int_key(7), Some(&document));
+        world.admin("GET", "/metrics", &[], None).body.contains("headwater_api_live_streams 0")
+    });
+}
+
+#[test]
+fn a_stream_goes_over_to_a_new_version_and_ends_with_the_server() {
+    let world = World::new();
+    let mut events = follow(&world, "/v1/customer/7", None);
+    events.next().unwrap();
+    set_version(&world.store, &record(3, customers(), VersionState::Building));
+    put(&world.store, 3, &int_key(7), Some(&json!({"id": 7, "new": true})));
+    set_version(&world.store, &record(1, customers(), VersionState::Retired));
+    set_version(&world.store, &record(3, customers(), VersionState::Active));
+    assert_eq!(events.next().unwrap().json()["new"], true);
+    put(&world.store, 3, &int_key(7), Some(&json!({"id": 7, "new": false})));
+    assert_eq!(events.next().unwrap().json()["new"], false);
+
+    let World { api, stop, runtime, .. } = world;
+    stop.cancel();
+    assert!(events.next().is_none());
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), api.join).await }).unwrap().unwrap();
+    assert!(TcpStream::connect(api.admin_address).is_err(), "the admin port is closed last");
+}

@@ -1,0 +1,192 @@
+//! Point reads, lists, batches, pages inside arrays.
+
+use serde_json::{Value, json};
+
+use crate::fixture::{World, customer};
+
+fn ids(list: &Value) -> Vec<i64> {
+    list["data"].as_array().unwrap().iter().map(|document| document["id"].as_i64().unwrap()).collect()
+}
+
+/// Every page, by cursors; each item of a list once.
+fn all(world: &World, path: &str) -> Vec<i64> {
+    let mut seen = Vec::new();
+    let mut next = path.to_string();
+    loop {
+        let answer = world.get(&next);
+        assert_eq!(answer.status, 200, "{next}: {}", answer.body);
+        let page = answer.json();
+        seen.extend(ids(&page));
+        let cursor = page["page"]["next"].as_str().map(str::to_string);
+        assert_eq!(page["page"]["hasMore"], json!(cursor.is_some()));
+        match answer.header("link").strip_prefix('<').and_then(|link| link.split_once(">; rel=\"next\"")) {
+            Some((link, _)) => {
+                assert!(link.ends_with(&format!("after={}", cursor.unwrap())), "{link}");
+                next = link.to_string();
+            }
+            None => {
+                assert!(cursor.is_none());
+                return seen;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_document_comes_as_it_is_stored() {
+    let world = World::new();
+    let answer = world.get_with("/v1/customer/7", &[("x-request-id", "abc-123")]);
+    assert_eq!((answer.status, answer.json()), (200, customer(7)));
+    assert_eq!(answer.body, customer(7).to_string());
+    for (name, wanted) in [
+        ("content-type", "application/json"),
+        ("x-request-id", "abc-123"),
+        ("x-data-as-of", "2026-01-31T12:00:00Z"),
+        ("x-model-version", "3"),
+        ("cache-control", "no-cache"),
+        ("vary", "accept"),
+    ] {
+        assert_eq!(answer.header(name), wanted, "{name}");
+    }
+    assert_eq!(world.get("/v1/customer/7").header("x-request-id").len(), 36);
+
+    let etag = answer.header("etag");
+    let again = world.get_with("/v1/customer/7", &[("if-none-match", &format!("W/{etag}, \"x\""))]);
+    assert_eq!((again.status, again.body.as_str(), again.header("etag")), (304, "", etag));
+    let chosen = world.get_with("/v1/customer/7?fields=invoices.total,id,tariff", &[("if-none-match", etag)]);
+    assert_eq!(chosen.status, 200, "another shape is another answer");
+    assert_eq!(
+        chosen.json(),
+        json!({"id": 7, "tariff": {"code": "T7"}, "invoices": [{"total": "7.00"}, {"total": "7.10"}, {"total": "7.20"}]})
+    );
+    assert_eq!(chosen.header("etag"), world.get("/v1/customer/7?fields=id,tariff,invoices.total").header("etag"));
+    let head = world.ask("HEAD", "/v1/customer/7", &[], None);
+    assert_eq!((head.status, head.body.as_str(), head.header("etag")), (200, "", etag));
+
+    // Parts of an id with every letter that means something in a URL or in an id.
+    assert_eq!(world.get("/v1/rate/a%2Fb%257E%2525~1970-01-01").json(), json!({"rate": "1.5"}));
+    for absent in ["/v1/customer/999", "/v1/customer/abc", "/v1/customer/", "/v1/customer/1~2", "/v1/customer/%ff"] {
+        let answer = world.get(absent);
+        assert_eq!((answer.status, &answer.json()["code"]), (404, &json!("document_not_found")), "{absent}");
+    }
+}
+
+#[test]
+fn pages_together_are_the_list() {
+    let world = World::new();
+    assert_eq!(all(&world, "/v1/customer?limit=7"), (1..=50).collect::<Vec<i64>>());
+    let n = |id: i64| (id % 7 != 0).then_some(id % 10);
+    let status = |id: i64, wanted: &[&str]| {
+        customer(id)["invoices"].as_array().unwrap().iter().any(|one| wanted.contains(&one["status"].as_str().unwrap()))
+    };
+    let total = |id: i64| id as f64;
+    type Holds<'h> = Box<dyn Fn(i64) -> bool + 'h>;
+    let cases: Vec<(&str, Holds<'_>)> = vec![
+        ("filter[n][gte]=3&filter[n][lt]=6", Box::new(|id| n(id).is_some_and(|n| (3..6).contains(&n)))),
+        ("filter[n][lte]=2.5", Box::new(|id| n(id).is_some_and(|n| n <= 2))),
+        ("filter[n][gt]=8", Box::new(|id| n(id).is_some_and(|n| n > 8))),
+        ("filter[n][ne]=3", Box::new(|id| n(id).is_some_and(|n| n != 3))),
+        ("filter[n][nin]=1,2,3", Box::new(|id| n(id).is_some_and(|n| ![1, 2, 3].contains(&n)))),
+        ("filter[n][in]=9,1", Box::new(|id| n(id).is_some_and(|n| [1, 9].contains(&n)))),
+        ("filter[n][exists]=false", Box::new(|id| n(id).is_none())),
+        ("filter[n][exists]=true", Box::new(|id| n(id).is_some())),
+        ("filter[n][gt]=5&filter[n][lt]=5", Box::new(|_| false)),
+        ("filter[name][startsWith]=name+1", Box::new(|id| id.to_string().starts_with('1'))),
+        ("filter[name][eq]=name+4%2C+%22the+even%22", Box::new(|id| id == 4)),
+        ("filter[name][in]=name+4%5C%2C+%22the+even%22,x", Box::new(|id| id == 4)),
+        (
+            "filter[n][gte]=4&filter[name][contains]=%22the+odd",
+            Box::new(|id| n(id).is_some_and(|n| n >= 4) && id % 2 == 1),
+        ),
+        ("filter[invoices.status][in]=open,overdue", Box::new(|id| status(id, &["open", "overdue"]))),
+        ("filter[invoices.status][ne]=open", Box::new(|id| id % 4 != 0 && !status(id, &["open"]))),
+        (
+            "filter[invoices.total][gte]=10&filter[invoices.total][lt]=20&filter[invoices.status][eq]=paid",
+            Box::new(|id| id % 4 != 0 && (10.0..20.0).contains(&total(id)) && status(id, &["paid"])),
+        ),
+    ];
+    for (filter, holds) in &cases {
+        let wanted: Vec<i64> = (1..=50).filter(|id| holds(*id)).collect();
+        for rest in ["", "&sort=n", "&sort=-n", "&sort=name"] {
+            for limit in [3, 100] {
+                let path = format!("/v1/customer?{filter}{rest}&limit={limit}");
+                let seen = all(&world, &path);
+                let mut sorted = seen.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, wanted, "{path}");
+                let ordered: Vec<_> = seen.iter().map(|id| (n(*id), *id)).collect();
+                match rest {
+                    // Null is least; the id decides among equals.
+                    "&sort=n" => assert!(ordered.is_sorted(), "{path}: {ordered:?}"),
+                    "&sort=-n" => assert!(ordered.iter().rev().is_sorted(), "{path}: {ordered:?}"),
+                    _ => {}
+                }
+            }
+        }
+        if !filter.contains("contains") {
+            let counted = world.get(&format!("/v1/customer?{filter}&count=exact&limit=1")).json();
+            assert_eq!(counted["count"], json!({"kind": "exact", "value": wanted.len()}), "{filter}");
+        }
+    }
+    assert_eq!(world.get("/v1/customer?count=exact&limit=1").json()["count"]["value"], 50);
+    assert_eq!(world.get("/v1/customer?count=estimated&sort=n&limit=1").json()["count"]["value"], 50);
+    assert!(world.get("/v1/customer?limit=1").json()["count"].is_null());
+    let chosen = world.get("/v1/customer?fields=id&limit=2").json();
+    assert_eq!(chosen["data"], json!([{"id": 1}, {"id": 2}]));
+}
+
+#[test]
+fn documents_named_come_in_their_order() {
+    let world = World::new();
+    let batch = world.get("/v1/customer?ids=3,999,x,1,3&fields=id").json();
+    assert_eq!(batch["data"], json!([{"id": 3}, null, null, {"id": 1}, {"id": 3}]));
+    assert_eq!(world.get("/v1/rate?ids=a/b%257E%2525~1970-01-01").json()["data"], json!([{"rate": "1.5"}]));
+}
+
+#[test]
+fn an_array_is_paged() {
+    let world = World::new();
+    let first = world.get("/v1/customer/7/invoices?limit=2&fields=number");
+    let page = first.json();
+    assert_eq!((&page["data"], &page["count"]["value"]), (&json!([{"number": 0}, {"number": 1}]), &json!(3)));
+    let link = first.header("link").strip_prefix('<').unwrap().split('>').next().unwrap().to_string();
+    let last = world.get(&link).json();
+    assert_eq!((&last["data"], &last["page"]), (&json!([{"number": 2}]), &json!({"next": null, "hasMore": false})));
+    let again = world.get_with(&link, &[("if-none-match", world.get(&link).header("etag"))]);
+    assert_eq!(again.status, 304);
+    assert_eq!(world.get("/v1/customer/4/invoices").json()["data"], json!([]));
+    let moved = link.replace("/7/", "/11/");
+    assert_eq!(world.get(&moved).json()["code"], "invalid_cursor", "a cursor is good for its document only");
+    for (path, code) in [
+        ("/v1/customer/999/invoices", "document_not_found"),
+        ("/v1/customer/7/invoces", "unknown_array"),
+        ("/v1/customer/7/tariff", "unknown_array"),
+        ("/v1/customer/7/invoices.status", "not_found"),
+    ] {
+        let answer = world.get(path);
+        assert_eq!((answer.status, &answer.json()["code"]), (404, &json!(code)), "{path}");
+    }
+}
+
+#[test]
+fn graphql_is_served_beside() {
+    let world = World::new();
+    let kind = [("content-type", "application/json")];
+    let body = json!({"query": "query One($id: ID!) { customer(id: $id) { name } }", "variables": {"id": "7"}});
+    let answer = world.ask("POST", "/graphql", &kind, Some(&body.to_string()));
+    assert_eq!(
+        (answer.status, &answer.json()["data"]["customer"]["name"]),
+        (200, &customer(7)["name"]),
+        "{}",
+        answer.body
+    );
+    let answer = world.get("/graphql?query=%7Bcustomer(id:7)%7Bid%7D%7D");
+    assert_eq!(answer.json(), json!({"data": {"customer": {"id": 7}}}));
+    assert!(world.get("/graphql/schema").body.contains("type Customer "));
+    for (kind, body, status) in
+        [("text/plain", "{}", 415), ("application/json", "[]", 400), ("application/json", "{", 400)]
+    {
+        let answer = world.ask("POST", "/graphql", &[("content-type", kind)], Some(body));
+        assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"), "{body}");
+    }
+}
