@@ -37,6 +37,8 @@ pub use error::{Error, ErrorKind};
 pub use fold::{Fold, FoldOptions, Folded, Letters};
 pub use handle::{ProjectorHandle, ProjectorOptions, start};
 pub use metrics::ProjectorMetrics;
+pub use plan::model_shape;
 pub use records::Input;
 pub use replay::ReplayFrom;
 pub use status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress, ProjectorStatus};
+pub use version::ReplayPart;

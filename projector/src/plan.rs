@@ -114,6 +114,13 @@ pub(crate) struct PlanCompute {
     pub(crate) indexes: Vec<u16>,
 }
 
+/// What the documents of a model look like over these tables, which must hold every table the model reads. Fails as the
+/// projector would: for what the model names and the tables do not have.
+pub fn model_shape(model: &ReadModel, tables: &BTreeMap<TableId, TableSchema>) -> Result<ModelShape, Error> {
+    let tables = tables.iter().map(|(table, schema)| (table.clone(), Arc::new(schema.clone()))).collect();
+    Plan::new(model, &tables).map(|plan| plan.shape)
+}
+
 impl Plan {
     /// Compiles a model; every table must be in `tables`.
     pub(crate) fn new(model: &ReadModel, tables: &Tables) -> Result<Self, Error> {
