@@ -1,0 +1,246 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "Exit status:\n  0  done; nothing wrong was found\n  1  something is wrong, and the message says \
+                          what to do about it\n  2  the command line is wrong, or `verify` could not compare\n\nStart \
+                          with `headwater demo`, then `headwater help run`.";
+
+/// Streams the changes of legacy billing databases into nested JSON documents and serves them by REST and GraphQL.
+#[derive(Debug, Parser)]
+#[command(name = "headwater", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The configuration file; connectors, models and data are named in it relative to its folder.
+    #[arg(long, short, global = true, default_value = "headwater.yaml", env = "HEADWATER_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+    /// How log lines look. What is logged is set by HEADWATER_LOG, for example `info,headwater_connectors=debug`.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human, env = "HEADWATER_LOG_FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How to reach a running Headwater.
+#[derive(Clone, Debug, Args)]
+pub struct AdminAddress {
+    /// Admin address of the running Headwater; otherwise `admin.listen` of the configuration file.
+    #[arg(long, env = "HEADWATER_ADMIN", value_name = "URL")]
+    pub admin: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Captures, projects and serves, in one process, until told to stop.
+    ///
+    /// SIGTERM or Ctrl-C: the sources are left first, the projector finishes its batch, readers are served to the end,
+    /// files are closed. SIGHUP: the model files are read again; a file with mistakes is refused and the others run on.
+    Run(RunArguments),
+    /// Shows it all on a billing database under load: starts a PostgreSQL of its own and removes it afterwards.
+    ///
+    /// Needs only PostgreSQL's programs (PG_BIN, PATH or /usr/lib/postgresql). Prints addresses to try while it runs.
+    Demo(DemoArguments),
+    /// Reads the configuration and looks whether every source is ready; each finding comes with its remedy.
+    Check(CheckArguments),
+    /// Shows where everything stands: sources and their lag, models and their documents.
+    Status(StatusArguments),
+    /// Builds a new version of a model from the log, beside the one that serves, and switches when it has caught up.
+    Replay(ReplayArguments),
+    /// Compares the documents that are served with the source's tables, byte for byte.
+    ///
+    /// Reads the tables in one snapshot, computes every document anew by a second, simple evaluator, waits until the
+    /// projector has passed the snapshot, and compares. Documents that changed meanwhile are looked at again on a fresh
+    /// snapshot. Exit status: 0 equal, 1 there are differences, 2 could not compare.
+    Verify(VerifyArguments),
+    /// Events that could not be processed: lists them with their cause, or tries them again.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// The read models: lists them, or prints their documents' JSON Schema, GraphQL schema or OpenAPI description.
+    ///
+    /// The descriptions are made from the definitions and the sources' catalogs; no Headwater needs to run.
+    Models(ModelsArguments),
+    /// Changes the example's billing database the way its users would: inserts, updates, moves, deletes, new keys.
+    #[command(hide = true)]
+    Workload(WorkloadArguments),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    /// Also serves `/bench/static`, a constant answer of a document's size: the limit that reads are measured against.
+    #[arg(long, hide = true)]
+    pub bench_route: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DemoArguments {
+    /// Uses this database instead of starting one. It must be empty and have wal_level=logical; it is not cleaned up.
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Changed rows per second.
+    #[arg(long, default_value_t = 200, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub rate: u32,
+    /// Ends by itself after this time, with a summary; otherwise Ctrl-C ends it.
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u64>,
+    /// Port of the query API; 0 takes a free one.
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Port of the admin listener; 0 takes a free one.
+    #[arg(long, default_value_t = 9090)]
+    pub admin_port: u16,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CheckArguments {
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    pub address: AdminAddress,
+    /// Keeps showing, once a second, until Ctrl-C.
+    #[arg(long, short)]
+    pub watch: bool,
+    /// JSON instead of tables; with `--watch` one object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArguments {
+    #[command(flatten)]
+    pub address: AdminAddress,
+    /// The model to build anew.
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+    /// Where to read from: `earliest`, an offset for all topics of the model (`1200`), offsets by topic
+    /// (`headwater.billing.public.cust=1200,…`), or a time (`2026-11-23T08:00:00Z`).
+    #[arg(long, default_value = "earliest", value_name = "PLACE")]
+    pub from: String,
+    /// Shows no progress; prints one JSON object at the end.
+    #[arg(long)]
+    pub json: bool,
+    /// Shows no progress and prints nothing on success.
+    #[arg(long, short, conflicts_with = "json")]
+    pub quiet: bool,
+    /// Returns as soon as the replay has begun.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArguments {
+    #[command(flatten)]
+    pub address: AdminAddress,
+    /// Base address of the query API to compare with; otherwise `api.listen` of the configuration file.
+    #[arg(long, value_name = "URL")]
+    pub api: Option<String>,
+    /// Only this model; otherwise all.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Compares only about this many documents of each model, spread evenly; otherwise every one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Option<u64>,
+    /// Waits this long for the projector to pass the snapshot, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    pub wait: u64,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// Lists them, newest last.
+    List {
+        #[command(flatten)]
+        address: AdminAddress,
+        /// JSON, one letter a line, with the event itself.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tries them again, after their cause was mended.
+    Retry {
+        #[command(flatten)]
+        address: AdminAddress,
+        /// Only the letter at this offset; otherwise all.
+        #[arg(long, value_name = "N")]
+        offset: Option<u64>,
+        /// JSON instead of a sentence.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ModelsArguments {
+    #[command(flatten)]
+    pub address: AdminAddress,
+    /// Only this model.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub print: PrintWhat,
+}
+
+#[derive(Clone, Debug, Args)]
+#[group(multiple = false)]
+pub struct PrintWhat {
+    /// Prints the JSON Schema of the documents.
+    #[arg(long)]
+    pub json_schema: bool,
+    /// Prints the GraphQL schema (SDL).
+    #[arg(long)]
+    pub graphql: bool,
+    /// Prints the OpenAPI description.
+    #[arg(long)]
+    pub openapi: bool,
+    /// Lists as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct WorkloadArguments {
+    /// The database: `postgresql://user:password@host:port/billing`.
+    #[arg(long, value_name = "URL")]
+    pub database_url: String,
+    /// Changed rows per second; 0: as many as go.
+    #[arg(long, default_value_t = 200, value_name = "ROWS")]
+    pub rate: u32,
+    /// Ends after this time.
+    #[arg(long, value_name = "N")]
+    pub seconds: Option<u64>,
+    /// Connections that write at the same time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub connections: u16,
+    /// Fixes the choice of changes; otherwise random, and printed.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// First creates the example's tables and rows.
+    #[arg(long)]
+    pub create: bool,
+    /// Prints nothing but errors.
+    #[arg(long, short)]
+    pub quiet: bool,
+}

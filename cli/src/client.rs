@@ -1,0 +1,133 @@
+//! Talking to a running Headwater over HTTP.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::config::Configuration;
+use crate::failure::Failure;
+
+/// A listener of a running Headwater.
+#[derive(Clone, Debug)]
+pub struct Client {
+    base: String,
+    agent: ureq::Agent,
+    what: &'static str,
+}
+
+impl Client {
+    /// The admin port: where `given` says, or as configured.
+    pub fn admin(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
+        let base = match given {
+            Some(url) => url.to_string(),
+            None => format!("http://{}", reachable(load(config, "--admin")?.settings.admin.listen.value)),
+        };
+        Ok(Self::new(base, "admin.listen"))
+    }
+
+    /// The query API: where `given` says, or as configured.
+    pub fn api(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
+        let base = match given {
+            Some(url) => url.to_string(),
+            None => format!("http://{}", reachable(load(config, "--api")?.settings.api.listen.value)),
+        };
+        Ok(Self::new(base, "api.listen"))
+    }
+
+    fn new(base: String, what: &'static str) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build()
+            .into();
+        Self { base: base.trim_end_matches('/').to_string(), agent, what }
+    }
+
+    /// Its address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// GET; the body as text of a successful answer, `None` for 404.
+    pub fn find(&self, path: &str) -> Result<Option<String>, Failure> {
+        let answer = self.agent.get(format!("{}{path}", self.base)).header("accept", "application/json").call();
+        match self.body(answer)? {
+            (200..=299, body) => Ok(Some(body)),
+            (404, _) => Ok(None),
+            (status, body) => Err(self.refused(path, status, &body)),
+        }
+    }
+
+    /// GET of something that is there.
+    pub fn text(&self, path: &str) -> Result<String, Failure> {
+        self.find(path)?.ok_or_else(|| self.refused(path, 404, ""))
+    }
+
+    /// GET of JSON.
+    pub fn json(&self, path: &str) -> Result<Value, Failure> {
+        self.parse(path, &self.text(path)?)
+    }
+
+    /// POST of JSON, answered with JSON.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base)).header("content-type", "application/json");
+        match self.body(request.send(body.to_string()))? {
+            (200..=299, body) if body.trim().is_empty() => Ok(Value::Null),
+            (200..=299, body) => self.parse(path, &body),
+            (status, body) => Err(self.refused(path, status, &body)),
+        }
+    }
+
+    fn body(&self, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<(u16, String), Failure> {
+        let mut answer = answer.map_err(|error| {
+            Failure::new(format_args!(
+                "no Headwater answers at {}: {error}; is `headwater run` running, and is this its `{}`?",
+                self.base, self.what
+            ))
+        })?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(1 << 30).read_to_string();
+        Ok((
+            status,
+            body.map_err(|error| Failure::caused(format_args!("the answer of {} broke off", self.base), &error))?,
+        ))
+    }
+
+    fn parse(&self, path: &str, body: &str) -> Result<Value, Failure> {
+        serde_json::from_str(body).map_err(|error| {
+            Failure::new(format_args!("{}{path} answered with something that is not JSON: {error}", self.base))
+        })
+    }
+
+    /// What a problem document says, or the status alone.
+    fn refused(&self, path: &str, status: u16, body: &str) -> Failure {
+        let problem: Value = serde_json::from_str(body).unwrap_or_default();
+        match problem["detail"].as_str().or(problem["title"].as_str()) {
+            Some(detail) => Failure::new(detail),
+            None => Failure::new(format_args!("{}{path} answered with status {status}", self.base)),
+        }
+    }
+}
+
+fn load(config: &Path, option: &str) -> Result<Configuration, Failure> {
+    if !config.exists() {
+        return Err(Failure::new(format_args!(
+            "there is no {}; name the configuration with --config, or the address with {option}",
+            config.display()
+        ))
+        .with_status(2));
+    }
+    Configuration::load_settings_only(config).map_err(Failure::from)
+}
+
+/// A listener on all addresses is reached on the loopback.
+fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    (ip, listen.port()).into()
+}

@@ -1,0 +1,129 @@
+//! `headwater models`: what documents there are, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use headwater_projector::model_shape;
+use headwater_query_api::{json_schema, openapi, sdl_for};
+use headwater_schemas::model::ModelShape;
+use serde_json::{Value, json};
+
+use super::block_on;
+use crate::arguments::{Global, ModelsArguments};
+use crate::client::Client;
+use crate::config::Configuration;
+use crate::failure::{Failure, Outcome, chain};
+use crate::logging;
+use crate::preflight::Catalogs;
+use crate::report::items;
+use crate::table::{count, table};
+
+pub(super) fn execute(global: &Global, arguments: &ModelsArguments) -> Outcome {
+    logging::start(global.log_format, "warn");
+    let print = &arguments.print;
+    if print.json_schema || print.graphql || print.openapi {
+        return describe(global, arguments);
+    }
+    list(global, arguments)
+}
+
+/// What is declared, beside what serves where a Headwater runs.
+fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
+    let configuration = Configuration::load(&global.config)?;
+    let status = Client::admin(arguments.address.admin.as_deref(), &global.config)?.json("/status").unwrap_or_default();
+    let mut rows = Vec::new();
+    for file in configuration.models.iter().filter(|file| wanted(arguments, &file.model.name)) {
+        let model = &file.model;
+        let serving = items(&status, "models").find(|one| one["model"] == model.name && one["state"] == "active");
+        rows.push(json!({
+            "model": model.name,
+            "version": model.version,
+            "definition_hash": model.hash(),
+            "root": model.root.table.to_string(),
+            "indexes": model.indexes.iter().map(|index| index.name()).collect::<Vec<_>>(),
+            "file": file.file,
+            "serves": serving.is_some_and(|one| one["definition_hash"] == model.hash()),
+            "documents": serving.map(|one| one["documents"].clone()),
+        }));
+    }
+    if rows.is_empty() {
+        return Err(no_such_model(&configuration, arguments));
+    }
+    if arguments.print.json {
+        println!("{}", Value::Array(rows));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = table(&["MODEL", "VERSION", "SERVES", "DOCUMENTS", "ROOT", "INDEXES", "FILE"]);
+    for row in &rows {
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_string();
+        let indexes: Vec<&str> = items(row, "indexes").filter_map(Value::as_str).collect();
+        let serves = match (status.is_null(), row["serves"].as_bool()) {
+            (true, _) => "not running",
+            (false, Some(true)) => "yes",
+            (false, _) => "not yet",
+        };
+        out.add_row([
+            text("model"),
+            row["version"].to_string(),
+            serves.to_string(),
+            row["documents"].as_u64().map_or(String::new(), count),
+            text("root"),
+            indexes.join(", "),
+            text("file"),
+        ]);
+    }
+    println!("{out}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a description made from the definitions and the types that the sources' catalogs say; nothing needs to run but
+/// the databases.
+fn describe(global: &Global, arguments: &ModelsArguments) -> Outcome {
+    let configuration = Configuration::load(&global.config)?;
+    let print = &arguments.print;
+    block_on(|_| async move {
+        let catalogs = Catalogs::ask(&configuration.connectors).await;
+        if let Some((source, why)) = catalogs.silent.first() {
+            return Err(Failure::new(format_args!(
+                "the source `{source}` does not answer, and only it knows the columns' types: {why}"
+            )));
+        }
+        let wrong = catalogs.check(&configuration.models);
+        if !wrong.is_empty() {
+            return Err(wrong.into());
+        }
+        let mut shapes: Vec<ModelShape> = Vec::new();
+        for file in configuration.models.iter().filter(|file| wanted(arguments, &file.model.name)) {
+            shapes.push(model_shape(&file.model, &catalogs.tables).map_err(|error| Failure::new(chain(&error)))?);
+        }
+        if shapes.is_empty() {
+            return Err(no_such_model(&configuration, arguments));
+        }
+        if print.graphql {
+            println!("{}", sdl_for(&shapes).trim_end());
+        } else if print.openapi {
+            println!("{:#}", openapi(&shapes));
+        } else {
+            let schemas: BTreeMap<&str, Value> = shapes.iter().map(|it| (it.model.as_str(), json_schema(it))).collect();
+            match (arguments.model.as_ref(), schemas.into_values().collect::<Vec<_>>()) {
+                (Some(_), mut one) => println!("{:#}", one.remove(0)),
+                (None, all) => println!("{:#}", Value::Array(all)),
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn wanted(arguments: &ModelsArguments, name: &str) -> bool {
+    arguments.model.as_deref().is_none_or(|model| model == name)
+}
+
+fn no_such_model(configuration: &Configuration, arguments: &ModelsArguments) -> Failure {
+    let names: Vec<&str> = configuration.models.iter().map(|file| file.model.name.as_str()).collect();
+    let wanted = arguments.model.as_deref().unwrap_or_default();
+    let help = match headwater_schemas::nearest(wanted, names.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", names.join(", ")),
+    };
+    Failure::new(format_args!("there is no model `{wanted}`; {help}"))
+}

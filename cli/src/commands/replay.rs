@@ -1,0 +1,94 @@
+//! `headwater replay`: a new version of a model from the log, beside the one that serves.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::arguments::{Global, ReplayArguments};
+use crate::client::Client;
+use crate::failure::{Failure, Outcome};
+use crate::report::items;
+use crate::table::{count, span};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
+    let admin = Client::admin(arguments.address.admin.as_deref(), &global.config)?;
+    let start = Instant::now();
+    let begun = admin.post("/replay", &json!({ "model": arguments.model, "from": arguments.from }))?;
+    let version = begun["version_id"].clone();
+    if arguments.no_wait {
+        return report(arguments, &json!({ "model": arguments.model, "version_id": version, "done": false }), || {
+            format!("version {version} of {} is being built beside the one that serves", arguments.model)
+        });
+    }
+    let bar = progress_bar(arguments);
+    let documents = loop {
+        let status = admin.json("/status")?;
+        let found = items(&status, "models").find(|model| model["version_id"] == version);
+        let Some(model) = found else {
+            bar.finish_and_clear();
+            return Err(Failure::new(format_args!(
+                "version {version} of {} was given up: a newer definition or replay took its place",
+                arguments.model
+            )));
+        };
+        if model["state"] == "active" {
+            break model["documents"].as_u64().unwrap_or(0);
+        }
+        if let Some(problem) = model["problem"].as_str() {
+            bar.finish_and_clear();
+            return Err(Failure::new(format_args!("{} cannot be built: {problem}", arguments.model)));
+        }
+        show(&bar, &model["progress"]);
+        std::thread::sleep(LOOK_EVERY);
+    };
+    bar.finish_and_clear();
+    let elapsed = start.elapsed();
+    let done = json!({
+        "model": arguments.model, "version_id": version, "done": true, "documents": documents,
+        "seconds": elapsed.as_secs_f64(),
+    });
+    report(arguments, &done, || {
+        format!("{}: version {version} serves {} documents, after {}", arguments.model, count(documents), span(elapsed))
+    })
+}
+
+fn progress_bar(arguments: &ReplayArguments) -> ProgressBar {
+    let silent = arguments.quiet || arguments.json || !std::io::stderr().is_terminal();
+    let target = if silent { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    let style = ProgressStyle::with_template("{msg:<28} {bar:40} {human_pos}/{human_len} {prefix}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+/// What is being done, how much of it, how fast, and how long it will take.
+fn show(bar: &ProgressBar, progress: &Value) {
+    let number = |name: &str| progress[name].as_u64().unwrap_or(0);
+    bar.set_message(match progress["phase"].as_str() {
+        Some("reading") => "1 of 2: reading the log",
+        Some("building") => "2 of 2: building documents",
+        _ => "waiting",
+    });
+    bar.set_length(number("total"));
+    bar.set_position(number("done"));
+    let mut speed = format!("{}/s", count(progress["per_second"].as_f64().unwrap_or(0.0) as u64));
+    if let Some(left) = progress["remaining_seconds"].as_f64() {
+        let left = Duration::try_from_secs_f64(left).unwrap_or_default();
+        speed.push_str(&format!(", {} left", span(left)));
+    }
+    bar.set_prefix(speed);
+}
+
+fn report(arguments: &ReplayArguments, json: &Value, text: impl FnOnce() -> String) -> Outcome {
+    if arguments.json {
+        println!("{json}");
+    } else if !arguments.quiet {
+        println!("{}", text());
+    }
+    Ok(ExitCode::SUCCESS)
+}

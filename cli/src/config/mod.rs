@@ -1,0 +1,263 @@
+//! Configuration: `headwater.yaml` with one file per connector and one per read model, from files to typed settings.
+//!
+//! Every mistake is a [`Diagnostic`] with file, line and, for a mistyped name, the nearest correct one.
+
+mod columns;
+mod files;
+mod quantity;
+mod read;
+mod schema;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use headwater_connectors::ConnectorConfig;
+use headwater_schemas::model::definition::ReadModel;
+use headwater_schemas::model::{self, ParseContext};
+use headwater_schemas::{Diagnostic, nearest};
+
+pub use columns::{check_columns, check_tables, columns_read};
+pub use quantity::{ByteSize, Span};
+pub use read::{Environment, Source, read};
+pub use schema::settings_json_schema;
+pub use settings::Settings;
+
+/// Schema meant where a model names a table as `source.table`.
+const DEFAULT_SCHEMA: &str = "public";
+
+/// Everything a Headwater is told.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// What stands in it.
+    pub settings: Settings,
+    /// The connectors, by file name.
+    pub connectors: Vec<ConnectorFile>,
+    /// The read models, by file name.
+    pub models: Vec<ModelFile>,
+}
+
+/// One connector and the file it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectorFile {
+    /// The file, as messages name it.
+    pub file: String,
+    /// What it holds, variables not replaced.
+    pub text: String,
+    /// What it means.
+    pub config: ConnectorConfig,
+}
+
+/// One read model and the file it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFile {
+    /// The file, as messages name it.
+    pub file: String,
+    /// What it holds.
+    pub text: String,
+    /// What it means.
+    pub model: ReadModel,
+}
+
+/// What a reading of the model files gave: those without mistakes, and the mistakes of the others.
+#[derive(Clone, Debug, Default)]
+pub struct ModelFiles {
+    /// Without mistakes.
+    pub models: Vec<ModelFile>,
+    /// Files that were refused, whether or not they could be read.
+    pub refused: Vec<String>,
+    /// What is wrong, in the order of the files.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Configuration {
+    /// Reads everything, with variables from the process's environment.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong in any file.
+    pub fn load(file: &Path) -> Result<Self, Vec<Diagnostic>> {
+        Self::load_with(file, &std::env::vars().collect())
+    }
+
+    /// Reads everything.
+    pub fn load_with(file: &Path, environment: &Environment) -> Result<Self, Vec<Diagnostic>> {
+        let settings = load_settings(file, environment).map_err(|diagnostic| vec![diagnostic])?;
+        let mut configuration = Self { file: file.to_path_buf(), settings, connectors: Vec::new(), models: Vec::new() };
+        let mut diagnostics = configuration.load_connectors(environment);
+        if diagnostics.is_empty() {
+            let models = configuration.read_models();
+            diagnostics.extend(models.diagnostics);
+            configuration.models = models.models;
+        }
+        if diagnostics.is_empty() { Ok(configuration) } else { Err(diagnostics) }
+    }
+
+    /// Reads the configuration file without the connectors and models it names: enough to know the addresses, and it
+    /// needs no secrets.
+    pub fn load_settings_only(file: &Path) -> Result<Self, Diagnostic> {
+        let settings = load_settings(file, &std::env::vars().collect())?;
+        Ok(Self { file: file.to_path_buf(), settings, connectors: Vec::new(), models: Vec::new() })
+    }
+
+    /// The folder of the embedded engines.
+    pub fn data_folder(&self) -> PathBuf {
+        folder_of(&self.file).join(&self.settings.data)
+    }
+
+    /// The connectors' settings alone.
+    pub fn connector_configs(&self) -> Vec<ConnectorConfig> {
+        self.connectors.iter().map(|file| file.config.clone()).collect()
+    }
+
+    /// The definitions alone.
+    pub fn definitions(&self) -> Vec<ReadModel> {
+        self.models.iter().map(|file| file.model.clone()).collect()
+    }
+
+    fn load_connectors(&mut self, environment: &Environment) -> Vec<Diagnostic> {
+        let mut diagnostics = Vec::new();
+        for path in self.listed(&self.settings.connectors, "connectors", &mut diagnostics) {
+            let name = shown(&path);
+            let text = match read_text(&path) {
+                Ok(text) => text,
+                Err(diagnostic) => {
+                    diagnostics.push(diagnostic);
+                    continue;
+                }
+            };
+            let source = Source { name: &name, text: &text };
+            let config: ConnectorConfig = match read(source, environment) {
+                Ok(config) => config,
+                Err(diagnostic) => {
+                    diagnostics.push(diagnostic);
+                    continue;
+                }
+            };
+            if let Err(error) = config.validate() {
+                diagnostics.push(source.diagnostic(1, 1, error.to_string(), None));
+            } else if self.connectors.iter().any(|other| other.config.source == config.source) {
+                let message = format!("a second connector for the source `{}`", config.source);
+                let line = 1 + text.lines().position(|line| line.starts_with("source:")).unwrap_or(0);
+                diagnostics.push(source.diagnostic(line, 1, message, Some("rename one of them".into())));
+            } else {
+                self.connectors.push(ConnectorFile { file: name, text, config });
+            }
+        }
+        diagnostics
+    }
+
+    /// Reads the model files as they are now.
+    pub fn read_models(&self) -> ModelFiles {
+        let mut out = ModelFiles::default();
+        let sources = self.connectors.iter().map(|file| (file.config.source.clone(), DEFAULT_SCHEMA.to_string()));
+        let context = ParseContext { sources: sources.collect() };
+        for path in self.listed(&self.settings.models, "models", &mut out.diagnostics) {
+            let file = shown(&path);
+            let parsed = read_text(&path).map_err(|diagnostic| vec![diagnostic]).and_then(|text| {
+                let model = model::parse(&file, &text, &context)?;
+                if let Some(first) = out.models.iter().find(|first| first.model.name == model.name) {
+                    let message = format!("a second model `{}`; the first is {}", model.name, first.file);
+                    let line = 1 + text.lines().position(|line| line.starts_with("model:")).unwrap_or(0);
+                    let source = Source { name: &file, text: &text };
+                    return Err(vec![source.diagnostic(line, 1, message, Some("rename one of them".into()))]);
+                }
+                Ok(ModelFile { file: file.clone(), text, model })
+            });
+            match parsed {
+                Ok(model) => out.models.push(model),
+                Err(diagnostics) => {
+                    out.refused.push(file);
+                    out.diagnostics.extend(diagnostics);
+                }
+            }
+        }
+        out
+    }
+
+    /// The files that patterns of the configuration file name.
+    fn listed(
+        &self,
+        patterns: &[serde_saphyr::Spanned<String>],
+        key: &str,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Vec<PathBuf> {
+        let name = self.file.display().to_string();
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let source = Source { name: &name, text: &text };
+        let mut out: Vec<PathBuf> = Vec::new();
+        for pattern in patterns {
+            match files::matching(folder_of(&self.file), &pattern.value) {
+                Ok(found) if found.is_empty() => {
+                    let message = format!("no file fits `{}`", pattern.value);
+                    let help = format!("`{key}` is relative to the folder of this file");
+                    diagnostics.push(source.at(pattern.referenced, message, Some(help)));
+                }
+                Ok(found) => {
+                    for file in found {
+                        if !out.contains(&file) {
+                            out.push(file);
+                        }
+                    }
+                }
+                Err(error) => {
+                    let message = format!("cannot look for `{}`: {error}", pattern.value);
+                    let help = format!("`{key}` is relative to the folder of this file");
+                    diagnostics.push(source.at(pattern.referenced, message, Some(help)));
+                }
+            }
+        }
+        out
+    }
+}
+
+fn load_settings(file: &Path, environment: &Environment) -> Result<Settings, Diagnostic> {
+    let name = file.display().to_string();
+    let text = read_text(file)?;
+    let source = Source { name: &name, text: &text };
+    let settings: Settings = read(source, environment)?;
+    match settings.validate() {
+        None => Ok(settings),
+        Some((at, message, help)) => Err(source.at(at, message, Some(help))),
+    }
+}
+
+/// Reads a file, or says what is in its place.
+fn read_text(file: &Path) -> Result<String, Diagnostic> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::NotFound => Some(neighbour(file)),
+            _ => None,
+        };
+        let name = shown(file);
+        Source { name: &name, text: "" }.diagnostic(1, 1, format!("cannot read this file: {error}"), help)
+    })
+}
+
+/// A file of nearly the same name, or how to name the file.
+fn neighbour(file: &Path) -> String {
+    let wanted = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let names: Vec<String> = std::fs::read_dir(folder_of(file))
+        .map(|entries| entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    match nearest(wanted, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{}`?", folder_of(file).join(near).display()),
+        None => "name the configuration with --config; examples/billing has one to begin with".to_string(),
+    }
+}
+
+/// How messages name a file.
+fn shown(file: &Path) -> String {
+    file.strip_prefix("./").unwrap_or(file).display().to_string()
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+use std::path::Path;
+
+use super::*;
+
+const MODEL: &str = "model: customer\nroot: { table: billing.cust, key: cust_no }\nfields: [cust_no]\n";
+const CONNECTOR: &str =
+    "source: billing\npostgres:\n  host: h\n  database: d\n  user: u\n  password: ${PASSWORD}\n  tables: [cust]\n";
+const SETTINGS: &str = "connectors: [connectors/*.yaml]\nmodels: [models/*.yaml]\n";
+
+/// Loads the files and gives what is wrong, with paths relative to the folder.
+fn load(files: &[(&str, &str)]) -> Result<Configuration, String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let environment = Environment::from([("PASSWORD".into(), "hunter2".into()), ("EMPTY".into(), String::new())]);
+    let place = format!("{}/", folder.path().display());
+    Configuration::load_with(&folder.path().join("headwater.yaml"), &environment).map_err(|diagnostics| {
+        let texts: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        texts.join("\n").replace(&place, "")
+    })
+}
+
+fn load_settings_of(settings: &str) -> Result<Configuration, String> {
+    load(&[("headwater.yaml", settings), ("connectors/billing.yaml", CONNECTOR), ("models/customer.yaml", MODEL)])
+}
+
+#[track_caller]
+fn refused(settings: &str, expected: &str) {
+    assert_eq!(load_settings_of(settings).unwrap_err(), expected.trim_start());
+}
+
+#[test]
+fn defaults_are_as_documented() {
+    let configuration = load_settings_of(SETTINGS).unwrap();
+    let settings = &configuration.settings;
+    assert_eq!(settings.prefix.value, "headwater");
+    assert_eq!(settings.data, Path::new(".headwater"));
+    assert_eq!(settings.api.listen.value.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.admin.listen.value.to_string(), "127.0.0.1:9090");
+    assert_eq!(settings.broker.embedded.size_max.value, ByteSize::gib(64));
+    assert_eq!(configuration.connectors[0].config.postgres.password.reveal(), "hunter2");
+    assert_eq!(configuration.models[0].model.name, "customer");
+    assert!(configuration.data_folder().ends_with(".headwater"));
+}
+
+#[test]
+fn unknown_keys_are_shown_with_the_nearest_correct_name() {
+    refused(
+        &format!("{SETTINGS}brokre:\n  embedded: {{}}\n"),
+        "
+headwater.yaml:3:1: unknown key `brokre`
+    3 | brokre:
+      | ^
+  help: did you mean `broker`?",
+    );
+    refused(
+        &format!("{SETTINGS}broker:\n  embedded:\n    retention: {{ agee: 7d }}\n"),
+        "
+headwater.yaml:5:18: unknown key `agee`
+    5 |     retention: { agee: 7d }
+      |                  ^
+  help: did you mean `age`?",
+    );
+}
+
+#[test]
+fn wrong_values_are_shown_where_they_stand() {
+    refused(
+        &format!("{SETTINGS}broker: {{ embedded: {{ retention: {{ age: 7 days }} }} }}\n"),
+        "
+headwater.yaml:3:36: expected a duration like 500ms, 30s, 5m, 12h or 7d, found string \"7 days\"
+    3 | broker: { embedded: { retention: { age: 7 days } } }
+      |                                    ^",
+    );
+    refused(
+        &format!("{SETTINGS}broker: {{ embedded: {{ partitions: 0 }} }}\n"),
+        "
+headwater.yaml:3:37: `broker.embedded.partitions` must be from 1 to 1024
+    3 | broker: { embedded: { partitions: 0 } }
+      |                                   ^
+  help: one partition is right for one process",
+    );
+    refused(
+        &format!("{SETTINGS}api: {{ listen: 127.0.0.1:9090 }}\nadmin: {{ listen: 127.0.0.1:9090 }}\n"),
+        "
+headwater.yaml:4:18: `admin.listen` is the same address as `api.listen`
+    4 | admin: { listen: 127.0.0.1:9090 }
+      |                  ^
+  help: the admin port has no authentication: keep it apart",
+    );
+    refused(
+        "connectors: [connectors/*.yml]\nmodels: [models/*.yaml]\n",
+        "
+headwater.yaml:1:14: no file fits `connectors/*.yml`
+    1 | connectors: [connectors/*.yml]
+      |              ^
+  help: `connectors` is relative to the folder of this file",
+    );
+}
+
+#[test]
+fn variables_are_replaced_and_never_shown() {
+    refused(
+        &format!("{SETTINGS}prefix: ${{NOT_SET}}\n"),
+        "
+headwater.yaml:3:9: the environment variable `NOT_SET` is not set
+    3 | prefix: ${NOT_SET}
+      |         ^
+  help: set it, or give a default: ${NOT_SET:-default}",
+    );
+    refused(
+        &format!("{SETTINGS}prefix: \"${{PASSWORD}}\"\n"),
+        "
+headwater.yaml:3:9: a variable in quotes is not replaced
+    3 | prefix: \"${PASSWORD}\"
+      |         ^
+  help: remove the quotes; for a literal `${` write `$${`",
+    );
+    let configuration = load_settings_of(&format!("{SETTINGS}prefix: ${{NOT_SET:-water}}\n")).unwrap();
+    assert_eq!(configuration.settings.prefix.value, "water");
+    let secret = load_settings_of(&format!("{SETTINGS}api: {{ listen: ${{PASSWORD}} }}\n")).unwrap_err();
+    assert!(!secret.contains("hunter2") && secret.contains("${PASSWORD}"), "{secret}");
+    assert!(!format!("{configuration:?}").contains("hunter2"));
+}
+
+#[test]
+fn mistakes_of_all_files_are_told_at_once() {
+    let other = "source: other\npostgres: { host: h, database: d, user: u, tabels: [t] }\n";
+    let shown = load(&[
+        ("headwater.yaml", SETTINGS),
+        ("connectors/a.yaml", CONNECTOR),
+        ("connectors/b.yaml", CONNECTOR),
+        ("connectors/c.yaml", other),
+        ("models/customer.yaml", MODEL),
+    ])
+    .unwrap_err();
+    let expected = "
+connectors/b.yaml:1:1: a second connector for the source `billing`
+    1 | source: billing
+      | ^
+  help: rename one of them
+connectors/c.yaml:2:44: unknown key `tabels`
+    2 | postgres: { host: h, database: d, user: u, tabels: [t] }
+      |                                            ^
+  help: did you mean `tables`?";
+    assert_eq!(shown, expected.trim_start());
+}
+
+#[test]
+fn models_are_held_against_the_configured_sources_and_each_other() {
+    let shown = load(&[
+        ("headwater.yaml", SETTINGS),
+        ("connectors/billing.yaml", CONNECTOR),
+        ("models/a.yaml", MODEL),
+        ("models/b.yaml", MODEL),
+        ("models/c.yaml", &MODEL.replace("model: customer", "model: other").replace("billing.", "biling.")),
+    ])
+    .unwrap_err();
+    let expected = "
+models/b.yaml:1:1: a second model `customer`; the first is models/a.yaml
+    1 | model: customer
+      | ^
+  help: rename one of them
+models/c.yaml:2:16: there is no source `biling`
+    2 | root: { table: biling.cust, key: cust_no }
+      |                ^
+  help: did you mean `billing`?";
+    assert_eq!(shown, expected.trim_start());
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_neighbour() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("headwater.yaml"), "").unwrap();
+    let wrong = Configuration::load_with(&folder.path().join("headwatr.yaml"), &Environment::new()).unwrap_err();
+    assert!(wrong[0].help.as_deref().unwrap().contains("headwater.yaml"), "{}", wrong[0]);
+}
+
+#[test]
+fn columns_are_held_against_the_tables() {
+    use std::collections::BTreeMap;
+
+    use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
+
+    let table = TableId::new("billing", "public", "cust");
+    let column = |name: &str, key_ordinal| Column {
+        name: name.into(),
+        kind: ColumnType::Text,
+        source_type: "text".into(),
+        key_ordinal,
+    };
+    let columns = vec![column("cust_no", Some(0)), column("nm_last", None)];
+    let known = BTreeMap::from([(table.clone(), TableSchema { table, columns })]);
+    let text = "model: customer\n# nm_lst in a comment\nroot: { table: billing.cust, key: cust_no }\nfields:\n  \
+                name: nm_lst\nnest:\n  invoices:\n    many: billing.custs\n    on: { a: cust_no }\n    fields: [b]\n";
+    let model = model::parse("customer.yaml", text, &ParseContext::default()).unwrap();
+    let file = ModelFile { file: "customer.yaml".into(), text: text.into(), model };
+    let shown: Vec<String> = check_columns(&file, &known).iter().map(ToString::to_string).collect();
+    let expected = "
+customer.yaml:5:9: the table billing.public.cust has no column `nm_lst`
+    5 |   name: nm_lst
+      |         ^
+  help: did you mean `nm_last`?
+customer.yaml:8:19: the source `billing` captures no table `custs`
+    8 |     many: billing.custs
+      |                   ^
+  help: did you mean `billing.cust`?";
+    assert_eq!(shown.join("\n"), expected.trim_start());
+}
+
+#[test]
+fn the_example_is_read() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/billing/headwater.yaml");
+    let configuration = Configuration::load_with(&file, &Environment::new()).unwrap_or_else(|diagnostics| {
+        panic!("{}", diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    });
+    let names: Vec<&str> = configuration.models.iter().map(|file| file.model.name.as_str()).collect();
+    assert_eq!(names, ["customer_account", "invoice", "tariff"]);
+}
+
+#[test]
+fn the_published_schema_is_the_one_the_code_gives_and_accepts_the_example() {
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/json/headwater.schema.json");
+    let expected = format!("{:#}\n", settings_json_schema());
+    if std::env::var_os("HEADWATER_UPDATE_SCHEMAS").is_some() {
+        std::fs::write(&published, &expected).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&published).unwrap_or_default(),
+        expected,
+        "run this test with HEADWATER_UPDATE_SCHEMAS=1 to publish it"
+    );
+    let schema = jsonschema::validator_for(&settings_json_schema()).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/billing/headwater.yaml");
+    let example: serde_json::Value = serde_saphyr::from_str(&std::fs::read_to_string(example).unwrap()).unwrap();
+    assert!(schema.is_valid(&example), "{:?}", schema.iter_errors(&example).collect::<Vec<_>>());
+    assert!(!schema.is_valid(&serde_json::json!({ "connectors": [], "models": [], "brokre": {} })));
+}

@@ -1,0 +1,295 @@
+//! What operators can see and do while the pipeline runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use headwater_connectors::SourceStatus;
+use headwater_projector::{self as projector, ErrorKind, ModelState, ProjectorHandle, ReplayFrom};
+use headwater_query_api::{Admin, AdminError};
+use headwater_schemas::{Diagnostic, temporal};
+use headwater_store::{DocumentReader, VersionRecord};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::config::{Configuration, ModelFile};
+use crate::failure::chain;
+use crate::preflight::Catalogs;
+
+/// Asks a connector how it is doing.
+pub type AskSource = Box<dyn Fn() -> SourceStatus + Send + Sync>;
+
+/// The running pipeline as operators see it.
+pub struct Control {
+    pub(crate) sources: Vec<AskSource>,
+    pub(crate) projector: ProjectorHandle,
+    pub(crate) reader: Arc<dyn DocumentReader>,
+    /// As it was at the start, but for the models.
+    pub(crate) configuration: Configuration,
+    /// The models that are declared now. Held while they are changed.
+    pub(crate) models: Mutex<Vec<ModelFile>>,
+    pub(crate) stopping: AtomicBool,
+}
+
+/// What reading the models again did.
+#[derive(Clone, Debug, Default)]
+pub struct Reloaded {
+    /// Names of all models that are declared now.
+    pub models: Vec<String>,
+    /// What is wrong in files that were refused; their models, if they had any, run on as they were.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Control {
+    /// Whether readers can be served: not stopping, and every declared model has a version that serves.
+    fn readiness(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("stopping".into());
+        }
+        let status = self.projector.status();
+        let building: Vec<String> = self
+            .models
+            .lock()
+            .iter()
+            .map(|file| &file.model.name)
+            .filter(|name| !status.models.iter().any(|it| it.model == **name && it.state == ModelState::Active))
+            .cloned()
+            .collect();
+        match building.is_empty() {
+            true => Ok(()),
+            false => Err(format!("not built yet: {}", building.join(", "))),
+        }
+    }
+
+    /// Where everything stands.
+    pub fn overview(&self) -> Value {
+        let frontiers = self.reader.frontiers().borrow().clone();
+        let versions = self.reader.versions().borrow().clone();
+        let sources: Vec<Value> = self
+            .sources
+            .iter()
+            .map(|ask| {
+                let status = ask();
+                let frontier = frontiers.get(&status.source).map(|frontier| {
+                    json!({ "position": frontier.position.to_string(), "at_micros": frontier.at_micros,
+                            "snapshot_done": frontier.snapshot_done })
+                });
+                let mut json = serde_json::to_value(&status).unwrap_or_default();
+                json["frontier"] = frontier.unwrap_or_default();
+                json
+            })
+            .collect();
+        let projector = self.projector.status();
+        let models: Vec<Value> = projector
+            .models
+            .iter()
+            .map(|model| {
+                let record = versions.iter().find(|record| record.id.0 == model.version_id);
+                let mut json = serde_json::to_value(model).unwrap_or_default();
+                json["version"] = json!(record.and_then(author_version));
+                json
+            })
+            .collect();
+        let lag: u64 = projector.consumers.iter().map(|consumer| consumer.lag).sum();
+        json!({
+            "at_micros": now_micros(),
+            "ready": self.readiness().is_ok(),
+            "sources": sources,
+            "models": models,
+            "projector": {
+                "lag_events": lag,
+                "events_total": projector.events_total,
+                "batches_total": projector.batches_total,
+                "documents_written_total": projector.documents_written_total,
+                "last_error": projector.last_error,
+            },
+            "consumers": projector.consumers,
+            "dead_letters": projector.dead_letters,
+        })
+    }
+
+    /// Where a replay of `model` is to begin; `from` as people write it.
+    fn place(&self, model: &str, from: &str) -> Result<ReplayFrom, AdminError> {
+        let models = self.models.lock();
+        let Some(file) = models.iter().find(|file| file.model.name == model) else {
+            let names = models.iter().map(|file| file.model.name.as_str());
+            let help = match headwater_schemas::nearest(model, names.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
+            };
+            return Err(AdminError::not_found("unknown_model", format!("there is no model `{model}`; {help}")));
+        };
+        let prefix = &self.configuration.settings.prefix.value;
+        let topics: Vec<String> = file.model.tables().iter().map(|table| table.topic(prefix)).collect();
+        parse_place(from, &topics).map_err(|why| AdminError::invalid("invalid_place", why))
+    }
+
+    /// Reads the model files again. A file with mistakes is refused; the model it held runs on as it was.
+    pub async fn read_again(&self) -> Result<Reloaded, projector::Error> {
+        let read = self.configuration.read_models();
+        let mut diagnostics = read.diagnostics;
+        let catalogs = Catalogs::ask(&self.configuration.connectors).await;
+        let mut accepted: Vec<ModelFile> = Vec::new();
+        let mut refused = read.refused;
+        for file in read.models {
+            let wrong = catalogs.check(std::slice::from_ref(&file));
+            match wrong.is_empty() {
+                true => accepted.push(file),
+                false => {
+                    refused.push(file.file);
+                    diagnostics.extend(wrong);
+                }
+            }
+        }
+        for old in self.models.lock().iter() {
+            let name_is_free = accepted.iter().all(|file| file.model.name != old.model.name);
+            if refused.contains(&old.file) && name_is_free {
+                accepted.push(old.clone());
+            }
+        }
+        accepted.sort_by(|a, b| a.file.cmp(&b.file));
+        let definitions = accepted.iter().map(|file| file.model.clone()).collect();
+        self.projector.reload(definitions).await?;
+        let models: Vec<String> = accepted.iter().map(|file| file.model.name.clone()).collect();
+        *self.models.lock() = accepted;
+        for diagnostic in &diagnostics {
+            tracing::error!("a model file was refused, the others run on\n{diagnostic}");
+        }
+        tracing::info!(models = models.join(", "), "the models were read again");
+        Ok(Reloaded { models, diagnostics })
+    }
+}
+
+#[async_trait]
+impl Admin for Control {
+    fn live(&self) -> bool {
+        // A role that ends takes the process with it, and this answer comes from the same runtime: it lives if it answers.
+        true
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.readiness()
+    }
+
+    fn started(&self) -> bool {
+        true
+    }
+
+    async fn status(&self) -> Value {
+        self.overview()
+    }
+
+    async fn replay(&self, request: Value) -> Result<Value, AdminError> {
+        let request: ReplayRequest = parse(request)?;
+        let from = self.place(&request.model, &request.from)?;
+        let version = self.projector.replay(&request.model, from).await.map_err(refusal)?;
+        Ok(json!({ "model": request.model, "version_id": version }))
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Value, AdminError> {
+        let letters = self.projector.list_dead_letters(limit).await.map_err(refusal)?;
+        Ok(json!({ "dead_letters": letters }))
+    }
+
+    async fn retry_dead_letters(&self, request: Value) -> Result<Value, AdminError> {
+        let request: RetryRequest = parse(request)?;
+        let outcome = self.projector.retry_dead_letters(request.offset.map(|offset| vec![offset])).await;
+        Ok(json!(outcome.map_err(refusal)?))
+    }
+
+    async fn reload(&self) -> Result<Value, AdminError> {
+        let Reloaded { models, diagnostics } = self.read_again().await.map_err(refusal)?;
+        let diagnostics: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        Ok(json!({ "models": models, "refused": diagnostics }))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplayRequest {
+    model: String,
+    #[serde(default = "earliest")]
+    from: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetryRequest {
+    offset: Option<u64>,
+}
+
+fn earliest() -> String {
+    "earliest".into()
+}
+
+fn parse<T: DeserializeOwned>(request: Value) -> Result<T, AdminError> {
+    serde_json::from_value(request).map_err(|error| AdminError::invalid("invalid_request", error.to_string()))
+}
+
+/// What the projector answers, for who asked.
+fn refusal(error: projector::Error) -> AdminError {
+    let text = chain(&error);
+    match (&error, error.kind()) {
+        (projector::Error::UnknownModel { .. }, _) => AdminError::not_found("unknown_model", text),
+        (projector::Error::RebuildRunning { .. }, _) => AdminError::conflict("rebuild_running", text),
+        (_, ErrorKind::Poison) => AdminError::invalid("refused", text),
+        _ => AdminError::failed("failed", text),
+    }
+}
+
+/// The number its author gave a version, where its documents are known.
+fn author_version(record: &VersionRecord) -> Option<u32> {
+    record.shape.as_ref().map(|shape| shape.version)
+}
+
+/// Where a replay is to begin, as people write it.
+fn parse_place(text: &str, topics: &[String]) -> Result<ReplayFrom, String> {
+    if text == "earliest" {
+        return Ok(ReplayFrom::Earliest);
+    }
+    if let Ok(offset) = text.parse::<u64>() {
+        return Ok(ReplayFrom::Offsets(topics.iter().map(|topic| (topic.clone(), offset)).collect()));
+    }
+    if text.contains('=') {
+        let parsed = text.split(',').map(|part| {
+            let (topic, offset) = part.split_once('=')?;
+            Some((topic.trim().to_string(), offset.trim().parse::<u64>().ok()?))
+        });
+        if let Some(offsets) = parsed.collect::<Option<_>>() {
+            return Ok(ReplayFrom::Offsets(offsets));
+        }
+    }
+    if let Some(micros) = temporal::parse_timestamp_tz(text) {
+        return Ok(ReplayFrom::Timestamp(micros.div_euclid(1000)));
+    }
+    Err(format!(
+        "`{text}` is no place to replay from; write `earliest`, an offset, `topic=offset,…`, or a time like \
+         2026-11-23T08:00:00Z"
+    ))
+}
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+fn now_micros() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_a_replay() {
+        let topics = ["a.b".to_string(), "a.c".to_string()];
+        let parse = |text: &str| parse_place(text, &topics);
+        assert_eq!(parse("earliest"), Ok(ReplayFrom::Earliest));
+        let all = ReplayFrom::Offsets([("a.b".to_string(), 7), ("a.c".to_string(), 7)].into());
+        assert_eq!(parse("7"), Ok(all));
+        assert_eq!(parse("a.b=3"), Ok(ReplayFrom::Offsets([("a.b".to_string(), 3)].into())));
+        assert_eq!(parse("2026-11-23T08:00:00Z"), Ok(ReplayFrom::Timestamp(1_795_420_800_000)));
+        assert!(parse("yesterday").unwrap_err().contains("earliest"));
+        assert!(parse("a=b").is_err());
+    }
+}

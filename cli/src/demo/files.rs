@@ -1,0 +1,76 @@
+//! The example's configuration, written out for this demo's database and ports.
+
+use std::path::{Path, PathBuf};
+
+use tokio_postgres::config::Host;
+
+use crate::failure::Failure;
+
+const SETTINGS: &str = include_str!("../../../examples/billing/headwater.yaml");
+const CONNECTOR: &str = include_str!("../../../examples/billing/connectors/billing.yaml");
+const MODELS: [(&str, &str); 3] = [
+    ("customer_account.yaml", include_str!("../../../examples/billing/models/customer_account.yaml")),
+    ("invoice.yaml", include_str!("../../../examples/billing/models/invoice.yaml")),
+    ("tariff.yaml", include_str!("../../../examples/billing/models/tariff.yaml")),
+];
+
+/// Writes the configuration into `folder`, readable by its owner alone; answers with the path of `headwater.yaml`.
+pub(super) fn write(
+    folder: &Path,
+    database: &tokio_postgres::Config,
+    api_port: u16,
+    admin_port: u16,
+) -> Result<PathBuf, Failure> {
+    let settings = SETTINGS
+        .replace("listen: 127.0.0.1:8080", &format!("listen: 127.0.0.1:{api_port}"))
+        .replace("listen: 127.0.0.1:9090", &format!("listen: 127.0.0.1:{admin_port}"));
+    let host = match database.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(folder)) => folder.display().to_string(),
+        None => "127.0.0.1".to_string(),
+    };
+    let port = database.get_ports().first().copied().unwrap_or(5432);
+    let user = database.get_user().unwrap_or("headwater");
+    let name = database.get_dbname().unwrap_or(user);
+    let password = String::from_utf8_lossy(database.get_password().unwrap_or_default());
+    let connector = CONNECTOR
+        .replace("${BILLING_HOST:-127.0.0.1}", &quoted(&host))
+        .replace("${BILLING_PORT:-5432}", &port.to_string())
+        .replace("${BILLING_DATABASE:-billing}", &quoted(name))
+        .replace("${BILLING_USER:-headwater}", &quoted(user))
+        .replace("${BILLING_PASSWORD:-}", &quoted(&password));
+    let files = [("headwater.yaml".to_string(), settings), ("connectors/billing.yaml".to_string(), connector)];
+    let models = MODELS.map(|(name, text)| (format!("models/{name}"), text.to_string()));
+    for (name, text) in files.into_iter().chain(models) {
+        let path = folder.join(&name);
+        let written =
+            std::fs::create_dir_all(path.parent().unwrap_or(folder)).and_then(|()| std::fs::write(&path, text));
+        written.map_err(|error| Failure::caused(format_args!("cannot write {}", path.display()), &error))?;
+    }
+    Ok(folder.join("headwater.yaml"))
+}
+
+/// As a YAML scalar in single quotes, which has one escape only.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Configuration, Environment};
+
+    #[test]
+    fn every_variable_of_the_example_is_filled_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = "postgresql://me:it%27s@localhost:6543/other".parse().unwrap();
+        let file = write(folder.path(), &database, 1234, 1235).unwrap();
+        let configuration = Configuration::load_with(&file, &Environment::new()).unwrap();
+        let postgres = &configuration.connectors[0].config.postgres;
+        assert_eq!((postgres.host.as_str(), postgres.port, postgres.database.as_str()), ("localhost", 6543, "other"));
+        assert_eq!((postgres.user.as_str(), postgres.password.reveal()), ("me", "it's"));
+        assert_eq!(configuration.settings.api.listen.value.port(), 1234);
+        assert_eq!(configuration.settings.admin.listen.value.port(), 1235);
+        assert_eq!(configuration.models.len(), 3);
+    }
+}

@@ -1,0 +1,74 @@
+//! Why a command ends without success.
+
+use std::fmt::{self, Display};
+use std::process::ExitCode;
+
+use headwater_schemas::Diagnostic;
+
+/// What is said on the way out, and the exit status.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    status: u8,
+}
+
+/// The answer of a command.
+pub type Outcome = Result<ExitCode, Failure>;
+
+impl Failure {
+    /// Something is wrong: status 1.
+    pub fn new(message: impl Display) -> Self {
+        Self { message: message.to_string(), status: 1 }
+    }
+
+    /// A failure from an error with all its causes, behind `what` was being done.
+    pub fn caused(what: impl Display, error: &dyn std::error::Error) -> Self {
+        Self::new(format_args!("{what}: {}", chain(error)))
+    }
+
+    /// The same with another exit status.
+    #[must_use]
+    pub fn with_status(mut self, status: u8) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The exit status.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.status)
+    }
+}
+
+/// An error with its causes, each once.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Vec<Diagnostic>> for Failure {
+    fn from(diagnostics: Vec<Diagnostic>) -> Self {
+        let texts: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        Self::new(texts.join("\n\n"))
+    }
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(diagnostic: Diagnostic) -> Self {
+        vec![diagnostic].into()
+    }
+}

@@ -1,0 +1,39 @@
+//! Headwater's command line and the one process in which all roles run.
+//!
+//! [`main`] reads the arguments and hands over to one module of `commands`. The process itself, with all roles in it, is
+//! put together in `pipeline`. What is configured is in [`config`]; the example's workload is in `workload`.
+
+mod arguments;
+mod client;
+mod commands;
+pub mod config;
+mod control;
+mod crash;
+mod demo;
+mod failure;
+mod logging;
+mod pipeline;
+mod preflight;
+mod report;
+mod table;
+mod verify;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::arguments::Arguments;
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match commands::execute(arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            // Written whole, so that it is not torn apart by log lines.
+            eprintln!("headwater: {failure}");
+            failure.exit_code()
+        }
+    }
+}

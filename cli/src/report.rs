@@ -1,0 +1,158 @@
+//! What `/status` of the admin port says, for people.
+
+use std::time::Duration;
+
+use comfy_table::Table;
+use serde_json::Value;
+
+use crate::table::{bytes, count, span, table};
+
+/// The status as tables: sources, models, consumers; rates are between `before` and `now`, where there was a before.
+pub fn status_text(now: &Value, before: Option<&Value>) -> String {
+    let mut parts = vec![sources(now, before).to_string(), models(now).to_string(), projector(now, before).to_string()];
+    if let Some(letters) = now["dead_letters"].as_u64().filter(|letters| *letters > 0) {
+        parts.push(format!("{} dead letters: headwater dead-letters list", count(letters)));
+    }
+    let late = behind(now);
+    if !late.is_empty() {
+        parts.push(late.join("\n"));
+    }
+    if let Some(error) = now["projector"]["last_error"].as_str() {
+        parts.push(format!("projector: {error}"));
+    }
+    for source in items(now, "sources") {
+        parts.extend(troubles(source));
+    }
+    for model in items(now, "models") {
+        if let Some(problem) = model["problem"].as_str() {
+            parts.push(format!("{}: {problem}", text(model, "model")));
+        }
+    }
+    parts.join("\n\n")
+}
+
+fn sources(now: &Value, before: Option<&Value>) -> Table {
+    let mut out =
+        table(&["SOURCE", "PHASE", "POSITION", "NOT CAPTURED", "NOT PROJECTED", "KEPT FOR US", "EVENTS", "EVENTS/S"]);
+    for source in items(now, "sources") {
+        let name = text(source, "source");
+        let earlier = before.and_then(|before| items(before, "sources").find(|one| one["source"] == source["source"]));
+        let behind = source["frontier"]["at_micros"].as_i64().map(|at| age(now, at));
+        out.add_row([
+            name.clone(),
+            phase_words(&source["phase"]),
+            text(source, "source_position"),
+            source["lag_bytes"].as_u64().map_or("?".into(), bytes),
+            behind.map_or("?".into(), span),
+            source["retained_wal_bytes"].as_u64().map_or("?".into(), bytes),
+            source["events_total"].as_u64().map_or("?".into(), count),
+            rate(now, before, &source["events_total"], earlier.map(|one| &one["events_total"])),
+        ]);
+    }
+    out
+}
+
+fn models(now: &Value) -> Table {
+    let mut out = table(&["MODEL", "VERSION", "STATE", "DOCUMENTS", "DEFINITION"]);
+    for model in items(now, "models") {
+        let mut state = text(model, "state");
+        if let Some(share) = progress_of(model).filter(|_| state == "building") {
+            state = format!("building {:.0} %", share * 100.0);
+        }
+        out.add_row([
+            text(model, "model"),
+            text(model, "version"),
+            state,
+            model["documents"].as_u64().map_or("?".into(), count),
+            text(model, "definition_hash"),
+        ]);
+    }
+    out
+}
+
+fn projector(now: &Value, before: Option<&Value>) -> Table {
+    let mut out = table(&["PROJECTOR", "BEHIND", "EVENTS", "EVENTS/S", "DOCUMENTS WRITTEN", "DOCUMENTS/S"]);
+    let projector = &now["projector"];
+    let earlier = |name: &str| before.map(|before| &before["projector"][name]);
+    out.add_row([
+        projector["last_error"].as_str().map_or("running", |_| "retrying").to_string(),
+        projector["lag_events"].as_u64().map_or("?".into(), |lag| format!("{} events", count(lag))),
+        projector["events_total"].as_u64().map_or("?".into(), count),
+        rate(now, before, &projector["events_total"], earlier("events_total")),
+        projector["documents_written_total"].as_u64().map_or("?".into(), count),
+        rate(now, before, &projector["documents_written_total"], earlier("documents_written_total")),
+    ]);
+    out
+}
+
+/// One line a topic partition that is behind.
+fn behind(now: &Value) -> Vec<String> {
+    let late = items(now, "consumers").filter(|one| one["lag"].as_u64().unwrap_or(0) > 0);
+    late.map(|one| format!("  {}-{}: {} events behind", text(one, "topic"), one["partition"], one["lag"])).collect()
+}
+
+/// How much of a version is built, from 0 to 1.
+pub fn progress_of(model: &Value) -> Option<f64> {
+    let (done, total) = (model["progress"]["done"].as_f64()?, model["progress"]["total"].as_f64()?);
+    (total > 0.0).then(|| (done / total).clamp(0.0, 1.0))
+}
+
+/// What a connector is doing, in a few words.
+pub fn phase_words(phase: &Value) -> String {
+    let name = phase["name"].as_str().unwrap_or("?").replace('_', " ");
+    match name.as_str() {
+        "snapshotting" => {
+            let tables = || phase["tables"].as_array().into_iter().flatten();
+            let done: u64 = tables().filter_map(|table| table["rows_done"].as_u64()).sum();
+            let estimate: u64 = tables().filter_map(|table| table["rows_estimate"].as_u64()).sum();
+            match estimate {
+                0 => format!("snapshot, {} rows", count(done)),
+                all => format!("snapshot, {} of about {} rows", count(done), count(all.max(done))),
+            }
+        }
+        "waiting for slot" => format!("waiting for {} open transactions", phase["open_transactions"]),
+        "retrying" => format!("retrying, attempt {}", phase["attempt"]),
+        _ => name,
+    }
+}
+
+fn troubles(source: &Value) -> Vec<String> {
+    let name = text(source, "source");
+    let mut out = Vec::new();
+    if let Some(error) = source["phase"]["error"].as_str() {
+        out.push(format!("{name}: {error}"));
+    }
+    for (table, refusal) in source["refused_tables"].as_object().into_iter().flatten() {
+        out.push(format!("{name}: {table} is not captured: {}; {}", text(refusal, "problem"), text(refusal, "remedy")));
+    }
+    out
+}
+
+fn rate(now: &Value, before: Option<&Value>, total: &Value, earlier: Option<&Value>) -> String {
+    let elapsed = now["at_micros"].as_f64().zip(before.and_then(|before| before["at_micros"].as_f64()));
+    match (elapsed, total.as_f64(), earlier.and_then(Value::as_f64)) {
+        (Some((to, from)), Some(total), Some(earlier)) if to > from => {
+            count(((total - earlier).max(0.0) / (to - from) * 1e6).round() as u64)
+        }
+        _ => "?".into(),
+    }
+}
+
+/// How long before the status' own time something was.
+pub fn age(now: &Value, at_micros: i64) -> Duration {
+    let now = now["at_micros"].as_i64().unwrap_or(at_micros);
+    Duration::from_micros(u64::try_from(now.saturating_sub(at_micros)).unwrap_or(0))
+}
+
+/// The members of a list.
+pub fn items<'v>(value: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
+    value[name].as_array().into_iter().flatten()
+}
+
+fn text(value: &Value, name: &str) -> String {
+    match &value[name] {
+        Value::String(text) => text.clone(),
+        Value::Null => "?".to_string(),
+        other => other.to_string(),
+    }
+}
