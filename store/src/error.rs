@@ -16,7 +16,7 @@ pub enum Error {
     },
     /// Another process has the store open.
     #[error(
-        "the store at {place} is in use by another process; stop that process, or give this one another `store.embedded.path`"
+        "the store at {place} is in use by another process; stop that process, or give this one another `data` folder"
     )]
     InUse {
         /// Where the store is.
@@ -42,6 +42,14 @@ pub enum Error {
         place: String,
         /// What was wrong.
         what: String,
+    },
+    /// More rows than fit in memory were asked for at once.
+    #[error(
+        "one key of a relation leads to more than {limit} bytes of rows; a column with so few different values cannot carry a relation: change the relation's `on`"
+    )]
+    TooManyRows {
+        /// How much is read at once at most, in bytes.
+        limit: usize,
     },
     /// A document larger than the engine takes.
     #[error(
@@ -71,7 +79,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Engine { .. } => ErrorKind::Retryable,
-            Self::Full { .. } | Self::InUse { .. } | Self::Damaged { .. } => ErrorKind::Fatal,
+            Self::Full { .. } | Self::TooManyRows { .. } | Self::InUse { .. } | Self::Damaged { .. } => {
+                ErrorKind::Fatal
+            }
             Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }
     }

@@ -21,7 +21,7 @@ pub use document::{Document, DocumentChange, DocumentReader, Frontier};
 pub use error::{Error, ErrorKind};
 pub use metrics::StoreMetrics;
 pub use projection::{
-    Batch, DocumentBatch, DocumentWrite, JoinIndex, ProjectionStore, RowBatch, RowWrite, SchemaId, StoredRow, Written,
+    Batch, DocumentBatch, DocumentWrite, JoinIndex, ProjectionStore, RowBatch, RowWrite, SchemaId, Written,
 };
 pub use query::{Cursor, Filter, IndexQuery, KeyRange, Page};
 pub use registry::{VersionId, VersionRecord, VersionState};

@@ -40,17 +40,6 @@ pub struct RowWrite<'a> {
     pub added: &'a [(usize, &'a [u8])],
 }
 
-/// A row as stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredRow<'a> {
-    /// When it became so.
-    pub position: SourcePosition,
-    /// The schema of `row`.
-    pub schema: SchemaId,
-    /// The row, or `None` for a tombstone.
-    pub row: Option<RowRef<'a>>,
-}
-
 /// One document's new state.
 #[derive(Clone, Copy, Debug)]
 pub struct DocumentWrite<'a> {
@@ -122,7 +111,7 @@ pub trait RowBatch {
     /// must have been written again.
     fn add_join_index(&mut self, index: &JoinIndex) -> Result<(), Error>;
 
-    /// Removes a join index and its entries.
+    /// Removes a join index and its entries, at once: takes time in proportion to the table.
     fn drop_join_index(&mut self, index: &JoinIndex) -> Result<(), Error>;
 
     /// Next offset wanted of each topic partition: (topic, partition, offset).
@@ -153,7 +142,7 @@ pub trait DocumentBatch {
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error>;
 
     /// Removes up to `limit` documents of a version with their index entries; answers how many were removed. When none
-    /// are left, also removes the version from the registry.
+    /// are left, also removes the version from the registry. Listeners of changed documents are not told.
     fn purge_version(&mut self, version: VersionId, limit: usize) -> Result<usize, Error>;
 
     /// Writes documents. One whose bytes and entries are as stored is left alone and keeps its stamp; the others get

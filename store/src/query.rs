@@ -59,7 +59,8 @@ impl Filter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexQuery {
     /// The index that is walked, within its ranges; the page is in its order, then by id. Not negated. `None` walks ids.
-    /// A document with several entries in the ranges appears once, at its first in the walk's direction.
+    /// A document with several entries in the ranges appears once, at its first in the walk's direction. Values, or ids,
+    /// that agree in their first 200 bytes may be in an order of the engine's own.
     pub walk: Option<Filter>,
     /// Walks from the greatest to the least.
     pub descending: bool,

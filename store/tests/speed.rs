@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headwater_schemas::{RowRef, SourcePosition, TableId, ValueRef, key};
 use headwater_store::contract::Random;
@@ -17,8 +17,7 @@ const ROWS: usize = 1_000_000;
 /// Rows that share a join key.
 const SIBLINGS: usize = 5;
 const LOADED_PER_BATCH: usize = 10_000;
-const CHANGED_PER_BATCH: usize = 500;
-const BATCHES: usize = 400;
+const CHANGES: usize = 200_000;
 const GETS: usize = 1_000_000;
 
 fn int(n: usize) -> Vec<u8> {
@@ -61,17 +60,18 @@ async fn load_project_and_read() {
     let mut body = vec![b'x'; 1500];
     let mut cells = [2; 120];
     let (mut keys, mut rows) = (ByteList::default(), RowArena::default());
-    for warm in [false, true] {
+    for changed_per_batch in [500, 500, 5000] {
+        let mut committing = Duration::ZERO;
         let start = Instant::now();
-        for batch_number in 0..BATCHES {
+        for batch_number in 0..CHANGES / changed_per_batch {
             let mut batch = store.begin().unwrap();
-            let changed: Vec<usize> = (0..CHANGED_PER_BATCH).map(|_| random.below(ROWS)).collect();
+            let changed: Vec<usize> = (0..changed_per_batch).map(|_| random.below(ROWS)).collect();
             keys.clear();
             rows.clear();
             changed.iter().for_each(|row| keys.push(&int(*row)));
             batch.rows_by_key(&join.table, &keys, &mut rows).unwrap();
             for (at, row) in changed.iter().enumerate() {
-                cells[..8].copy_from_slice(&(batch_number * CHANGED_PER_BATCH + at).to_le_bytes());
+                cells[..8].copy_from_slice(&(batch_number * changed_per_batch + at).to_le_bytes());
                 put(&mut *batch, &join, *row, &cells);
             }
             let mut roots: Vec<usize> = changed.iter().map(|row| row / SIBLINGS).collect();
@@ -88,10 +88,16 @@ async fn load_project_and_read() {
                 let write = DocumentWrite { id: &id, body: Some(&body), entries: &[(0, &value)] };
                 batch.put_documents(VERSION, 0, &[write]).unwrap();
             }
+            let start = Instant::now();
             batch.commit().unwrap();
+            committing += start.elapsed();
         }
-        let events = (BATCHES * CHANGED_PER_BATCH) as f64;
-        println!("project (documents exist: {warm}): {:.0} events/s", events / start.elapsed().as_secs_f64());
+        let took = start.elapsed().as_secs_f64();
+        println!(
+            "project in batches of {changed_per_batch}: {:.0} events/s, {:.0} % of the time in commits",
+            CHANGES as f64 / took,
+            committing.as_secs_f64() / took * 100.0
+        );
     }
 
     let ids: Vec<Vec<u8>> = (0..GETS).map(|_| int(random.below(ROWS / SIBLINGS))).collect();

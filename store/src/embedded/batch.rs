@@ -3,44 +3,39 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use bytes::Bytes;
 use headwater_schemas::{TableId, TableSchema};
 use heed::RwTxn;
 use parking_lot::MutexGuard;
 
 use super::EmbeddedStore;
 use super::catalog::{Catalog, Join, named, numbered};
-use super::documents::{DocumentWriter, Outcome, document_key};
+use super::documents::DocumentWriter;
 use super::environment::{Environment, Fault, Tables};
 use super::key::{push_last, take_u32, take_u64};
 use super::rows::{self, Scratch};
 use crate::{
-    Batch, ByteList, DocumentBatch, DocumentChange, DocumentWrite, Error, Frontier, JoinIndex, RowArena, RowBatch,
-    RowWrite, SchemaId, VersionId, VersionRecord, Written,
+    Batch, ByteList, DocumentChange, Error, Frontier, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId, Written,
 };
-
-/// A larger document is refused: the limit other document stores have, so that a model fits any of them.
-const DOCUMENT_BYTES_MAX: usize = 16 << 20;
 
 pub(super) struct EmbeddedBatch<'s> {
     // Before `catalog`: whoever waits for that finds the writer's lock of the environment free.
-    txn: RwTxn<'s>,
-    catalog: MutexGuard<'s, Catalog>,
+    pub(super) txn: RwTxn<'s>,
+    pub(super) catalog: MutexGuard<'s, Catalog>,
     store: &'s EmbeddedStore,
-    tables: Tables,
+    pub(super) tables: Tables,
     scratch: Scratch,
-    documents: DocumentWriter,
+    pub(super) documents: DocumentWriter,
     /// Rows that are new, by table number.
     added_rows: HashMap<u32, u64>,
-    changes: Vec<DocumentChange>,
+    pub(super) changes: Vec<DocumentChange>,
     /// Whether anybody listens to `changes`.
-    listened: bool,
-    stamp_given: bool,
-    versions_changed: bool,
+    pub(super) listened: bool,
+    pub(super) stamp_given: bool,
+    pub(super) versions_changed: bool,
     frontiers_changed: bool,
     rows_written: u64,
-    bytes_written: u64,
-    documents_written: Written,
+    pub(super) bytes_written: u64,
+    pub(super) documents_written: Written,
 }
 
 impl<'s> EmbeddedBatch<'s> {
@@ -73,7 +68,7 @@ impl<'s> EmbeddedBatch<'s> {
         })
     }
 
-    fn environment(&self) -> &'s Environment {
+    pub(super) fn environment(&self) -> &'s Environment {
         &self.store.environment
     }
 
@@ -88,13 +83,6 @@ impl<'s> EmbeddedBatch<'s> {
             self.catalog.put_stamp(self.tables.meta, &mut self.txn)?;
         }
         Ok(())
-    }
-
-    fn put_document_count(&mut self, version: VersionId, change: impl FnOnce(u64) -> u64) -> Result<(), Fault> {
-        self.catalog.unsettled = true;
-        let count = self.catalog.documents.entry(version).or_default();
-        *count = change(*count);
-        Ok(self.tables.meta.put(&mut self.txn, &numbered(b'D', version.0), &count.to_le_bytes())?)
     }
 
     fn put_row_and_entries(
@@ -120,73 +108,6 @@ impl<'s> EmbeddedBatch<'s> {
             self.bytes_written += (scratch.key.len() + scratch.value.len()) as u64;
         }
         Ok(())
-    }
-
-    fn put_document(&mut self, version: VersionId, as_of: i64, write: &DocumentWrite<'_>) -> Result<Outcome, Fault> {
-        let stamp = self.catalog.stamp + 1;
-        let outcome = self.documents.put(&self.tables, &mut self.txn, version, stamp, as_of, write)?;
-        let stamp = match outcome {
-            Outcome::Unchanged => return Ok(outcome),
-            Outcome::Created | Outcome::Replaced => {
-                self.bytes_written += self.documents.value_len() as u64;
-                self.catalog.stamp = stamp;
-                self.stamp_given = true;
-                Some(stamp)
-            }
-            Outcome::Deleted => None,
-        };
-        if self.listened {
-            self.changes.push(DocumentChange { version, id: Bytes::copy_from_slice(write.id), stamp });
-        }
-        Ok(outcome)
-    }
-
-    fn put_all_documents(
-        &mut self,
-        version: VersionId,
-        as_of: i64,
-        writes: &[DocumentWrite<'_>],
-    ) -> Result<Written, Fault> {
-        let mut written = Written::default();
-        let mut created = 0;
-        for write in writes {
-            match self.put_document(version, as_of, write)? {
-                Outcome::Unchanged => written.unchanged += 1,
-                Outcome::Created => {
-                    created += 1;
-                    written.written += 1;
-                }
-                Outcome::Replaced => written.written += 1,
-                Outcome::Deleted => written.deleted += 1,
-            }
-        }
-        if created != written.deleted {
-            self.put_document_count(version, |count| (count + created).saturating_sub(written.deleted))?;
-        }
-        Ok(written)
-    }
-
-    fn purge(&mut self, version: VersionId, limit: usize) -> Result<usize, Fault> {
-        let mut prefix = Vec::new();
-        document_key(&mut prefix, version, &[]);
-        let keys = self
-            .tables
-            .documents
-            .prefix_iter(&self.txn, &prefix)?
-            .take(limit.saturating_add(1))
-            .map(|entry| entry.map(|(key, _)| key.to_vec()))
-            .collect::<heed::Result<Vec<_>>>()?;
-        let removed = keys.len().min(limit);
-        for key in &keys[..removed] {
-            self.documents.remove(&self.tables, &mut self.txn, version, key)?;
-        }
-        if keys.len() > limit {
-            self.put_document_count(version, |count| count.saturating_sub(removed as u64))?;
-        } else {
-            self.catalog.remove_version(self.tables.meta, &mut self.txn, version)?;
-            self.versions_changed = true;
-        }
-        Ok(removed)
     }
 
     fn read_offsets(&self) -> Result<Vec<(String, u32, u64)>, Fault> {
@@ -334,50 +255,5 @@ impl RowBatch for EmbeddedBatch<'_> {
             None => self.tables.meta.delete(&mut self.txn, &key).map(|_| ()),
         };
         put.map_err(|e| self.environment().fail("write a note", e))
-    }
-}
-
-impl DocumentBatch for EmbeddedBatch<'_> {
-    fn versions(&self) -> Result<Vec<VersionRecord>, Error> {
-        Ok(self.catalog.versions.values().cloned().collect())
-    }
-
-    fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error> {
-        if self.catalog.versions.get(&version.id) == Some(version) {
-            return Ok(());
-        }
-        self.versions_changed = true;
-        let environment = self.environment();
-        let put = self.catalog.put_version(self.tables.meta, &mut self.txn, version);
-        put.map_err(|e| environment.fail("write a version", e))
-    }
-
-    fn purge_version(&mut self, version: VersionId, limit: usize) -> Result<usize, Error> {
-        let environment = self.environment();
-        self.purge(version, limit).map_err(|e| environment.fail("remove documents", e))
-    }
-
-    fn put_documents(
-        &mut self,
-        version: VersionId,
-        as_of_micros: i64,
-        writes: &[DocumentWrite<'_>],
-    ) -> Result<Written, Error> {
-        // All or none of them.
-        if let Some(bytes) = writes.iter().filter_map(|w| Some(w.body?.len())).find(|n| *n > DOCUMENT_BYTES_MAX) {
-            return Err(Error::DocumentTooLarge { bytes, limit: DOCUMENT_BYTES_MAX });
-        }
-        let environment = self.environment();
-        let written = self
-            .put_all_documents(version, as_of_micros, writes)
-            .map_err(|e| environment.fail("write documents", e))?;
-        self.documents_written.written += written.written;
-        self.documents_written.deleted += written.deleted;
-        self.documents_written.unchanged += written.unchanged;
-        Ok(written)
-    }
-
-    fn document_count(&self, version: VersionId) -> Result<u64, Error> {
-        Ok(self.catalog.documents.get(&version).copied().unwrap_or(0))
     }
 }

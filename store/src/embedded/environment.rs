@@ -54,6 +54,8 @@ pub(super) enum Fault {
     Engine(heed::Error),
     /// What does not have its form.
     Damaged(&'static str),
+    /// More rows are read at once than so many bytes.
+    TooManyRows(usize),
 }
 
 impl From<heed::Error> for Fault {
@@ -109,6 +111,7 @@ fn fail(place: &str, action: &'static str, fault: Fault) -> Error {
     let place = place.to_owned();
     let source = match fault {
         Fault::Damaged(what) => return Error::Damaged { place, what: what.to_owned() },
+        Fault::TooManyRows(limit) => return Error::TooManyRows { limit },
         Fault::Engine(source) => source,
     };
     match source {

@@ -9,6 +9,7 @@
 //! a read takes microseconds, less than the hand-over would, and a query's work is bounded by its budget of entries.
 
 mod batch;
+mod batch_documents;
 mod catalog;
 mod documents;
 mod environment;

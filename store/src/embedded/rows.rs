@@ -16,6 +16,9 @@ use crate::{ByteList, RowArena, RowWrite, SchemaId};
 const TOMBSTONE: u8 = 1;
 const KEY_CUT: u8 = 2;
 
+/// Greatest size of what is read into one arena, in bytes: half of what its offsets can address.
+const READ_MAX: usize = 1 << 31;
+
 const BROKEN_ROW: Fault = Fault::Damaged("a row is cut short");
 const BROKEN_ENTRY: Fault = Fault::Damaged("a join entry is cut short");
 
@@ -66,6 +69,10 @@ fn start(key: &mut Vec<u8>, number: u32) {
     key.extend_from_slice(&number.to_be_bytes());
 }
 
+fn check_size(out: &RowArena) -> Result<(), Fault> {
+    if out.byte_len() > READ_MAX { Err(Fault::TooManyRows(READ_MAX)) } else { Ok(()) }
+}
+
 /// Reads rows of a table by key.
 pub(super) fn by_key(
     rows: Table,
@@ -81,6 +88,7 @@ pub(super) fn by_key(
         if let Some(value) = rows.get(txn, &stored)? {
             let row = StoredRow::decode(value).ok_or(BROKEN_ROW)?;
             out.push(at, key, row.position, row.schema, row.row);
+            check_size(out)?;
         }
     }
     Ok(())
@@ -109,6 +117,7 @@ pub(super) fn scan(
         let (stored, value) = entry?;
         let row = StoredRow::decode(value).ok_or(BROKEN_ROW)?;
         out.push(0, row.cut_key.unwrap_or(&stored[4..]), row.position, row.schema, row.row);
+        check_size(out)?;
     }
     Ok(())
 }
@@ -199,6 +208,7 @@ pub(super) fn by_join(
             by_hash |= found.cut_key.is_some();
             let key = found.cut_key.unwrap_or(&stored[prefix.len()..]);
             out.push(at, key, SourcePosition::default(), found.schema, Some(found.row));
+            check_size(out)?;
         }
         if by_hash {
             out.sort_from(first);
