@@ -8,11 +8,8 @@ use headwater_store::{Batch, ByteList, JoinIndex, RowArena, RowWrite, VersionId,
 
 use crate::Error;
 use crate::clock::now_ms;
-use crate::fold::{Fold, FoldOptions, Folded, Letters, ROWS_CHUNK, State, sum};
+use crate::fold::{Fold, FoldOptions, Folded, Letters, State, sum};
 use crate::version::{Replay, Scan, retired_note};
-
-/// Roots built between two looks at the clock.
-const SCAN_CHUNK: usize = 1_024;
 
 /// Documents removed between two looks at the clock.
 const PURGE_CHUNK: usize = 2_048;
@@ -55,12 +52,12 @@ impl State {
         letters: &mut Vec<headwater_schemas::DeadLetter>,
     ) -> Result<bool, Error> {
         if let Some(index) = self.next_index() {
-            self.fill_index(batch, &index)?;
+            self.fill_index(batch, options, &index)?;
             return Ok(true);
         }
         let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it));
         if let Some(at) = building {
-            let written = self.scan(batch, at, letters)?;
+            let written = self.scan(batch, options, at, letters)?;
             *documents = sum(*documents, written);
             return Ok(true);
         }
@@ -74,11 +71,11 @@ impl State {
     }
 
     /// Writes some rows of a table again, so that they get into a new join index.
-    fn fill_index(&mut self, batch: &mut dyn Batch, index: &JoinIndex) -> Result<(), Error> {
+    fn fill_index(&mut self, batch: &mut dyn Batch, options: &FoldOptions, index: &JoinIndex) -> Result<(), Error> {
         let note = format!("index/{}/{}", index.table, index.columns.join(","));
         let after = batch.note(&note)?;
         let mut rows = RowArena::default();
-        batch.scan_rows(&index.table, after.as_deref(), ROWS_CHUNK, &mut rows)?;
+        batch.scan_rows(&index.table, after.as_deref(), options.slice_rows, &mut rows)?;
         let Some(last) = rows.slots().last() else {
             batch.add_join_index(index)?;
             batch.set_note(&note, None)?;
@@ -132,6 +129,7 @@ impl State {
     fn scan(
         &mut self,
         batch: &mut dyn Batch,
+        options: &FoldOptions,
         at: usize,
         letters: &mut Vec<headwater_schemas::DeadLetter>,
     ) -> Result<Written, Error> {
@@ -144,7 +142,7 @@ impl State {
         let after = after.clone();
         let table = version.model.root.table.clone();
         let mut rows = RowArena::default();
-        batch.scan_rows(&table, after.as_deref(), SCAN_CHUNK, &mut rows)?;
+        batch.scan_rows(&table, after.as_deref(), options.slice_rows, &mut rows)?;
         let Some(last) = rows.slots().last() else {
             self.activate(batch, at)?;
             return Ok(Written::default());

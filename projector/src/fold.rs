@@ -27,9 +27,6 @@ use crate::plan::Plan;
 use crate::records::{Decoded, Input, decode};
 use crate::version::Version;
 
-/// Rows of a table looked at with one call when a whole table is worked through.
-pub(crate) const ROWS_CHUNK: usize = 4_096;
-
 /// Bytes of rows that the documents of one chunk may be made of, about; chunks are made smaller above it.
 const CHUNK_BYTES: usize = 16 << 20;
 
@@ -44,12 +41,14 @@ pub struct FoldOptions {
     pub prefix: String,
     /// How long a retired version's documents are kept, so that readers who began on it can end.
     pub retired_grace: Duration,
+    /// Rows worked through at a time when a whole table is: truncated, scanned, or written into a new join index.
+    pub slice_rows: usize,
 }
 
 impl Default for FoldOptions {
-    /// Prefix `headwater`, ten seconds of grace.
+    /// Prefix `headwater`, ten seconds of grace, 2,048 rows.
     fn default() -> Self {
-        Self { prefix: "headwater".into(), retired_grace: Duration::from_secs(10) }
+        Self { prefix: "headwater".into(), retired_grace: Duration::from_secs(10), slice_rows: 2_048 }
     }
 }
 
@@ -259,7 +258,7 @@ impl State {
         let mut dirty: Vec<KeySet> = vec![KeySet::default(); self.versions.len()];
         let mut rows = 0;
         for (table, at) in &decoded.truncates {
-            rows += self.truncate(batch, table, *at, &mut dirty)?;
+            rows += self.truncate(batch, options, table, *at, &mut dirty)?;
         }
         let mut changes = BTreeMap::new();
         for (table, events) in decoded.rows {
@@ -319,6 +318,7 @@ impl State {
     fn truncate(
         &mut self,
         batch: &mut dyn Batch,
+        options: &FoldOptions,
         table: &TableId,
         at: SourcePosition,
         dirty: &mut [KeySet],
@@ -329,7 +329,7 @@ impl State {
         let mut gone = 0;
         loop {
             let mut arena = RowArena::default();
-            batch.scan_rows(table, after.as_deref(), ROWS_CHUNK, &mut arena)?;
+            batch.scan_rows(table, after.as_deref(), options.slice_rows, &mut arena)?;
             let Some(last) = arena.slots().last() else { return Ok(gone) };
             after = Some(arena.key(last).to_vec());
             let changes = erase(batch, table, &indexes, &arena, at)?;

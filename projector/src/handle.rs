@@ -83,7 +83,8 @@ pub fn start(
     metrics: ProjectorMetrics,
     cancel: CancellationToken,
 ) -> Result<ProjectorHandle, Error> {
-    let fold_options = FoldOptions { prefix: options.prefix.clone(), retired_grace: options.retired_grace };
+    let fold_options =
+        FoldOptions { prefix: options.prefix.clone(), retired_grace: options.retired_grace, ..FoldOptions::default() };
     let fold = Fold::open(store, &options.models, fold_options)?;
     let shared = Arc::new(Shared::default());
     *shared.resolved.lock() = fold.resolved_letters()?;

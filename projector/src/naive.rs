@@ -11,7 +11,7 @@ use headwater_schemas::model::definition::{
     Aggregate, Cardinality, Compute, Expression, JoinColumn, Node, ReadModel, Relation,
 };
 use headwater_schemas::{
-    DecimalSum, RowRef, TableId, TableSchema, Value, ValueRef, key, write_json_string, write_json_value,
+    DecimalSum, RowBuilder, RowRef, TableId, TableSchema, ValueRef, key, write_json_string, write_json_value,
 };
 
 use crate::expression::{Formula, decimal_text};
@@ -80,10 +80,10 @@ impl<'t> Row<'t> {
         filter.is_none_or(|filter| filter.matches(&mut |column: &String| self.cell(column)))
     }
 
-    fn value(&self, name: &str, expression: &Expression) -> Result<Value, String> {
+    fn value(&self, name: &str, expression: &Expression) -> Result<Cell, String> {
         let formula = Formula::new(expression, &mut |column| Ok::<_, String>(column.to_string()))?;
         let value = formula.evaluate(&|column: &String| self.cell(column));
-        value.map(|value| value.get().to_value()).map_err(|to| format!("`{name}` cannot be cast to {to}"))
+        value.map(|value| Cell::new(value.get())).map_err(|to| format!("`{name}` cannot be cast to {to}"))
     }
 }
 
@@ -165,7 +165,7 @@ impl<'t> Database<'t> {
             }
             let tree = match relation.cardinality {
                 Cardinality::Many => Tree::Array(objects),
-                Cardinality::One => objects.pop().unwrap_or(Tree::Value(Value::Null)),
+                Cardinality::One => objects.pop().unwrap_or(Tree::Value(Cell::new(ValueRef::Null))),
             };
             members.push((relation.name.clone(), tree));
         }
@@ -175,7 +175,7 @@ impl<'t> Database<'t> {
         Ok(Tree::Object(members))
     }
 
-    fn compute(&self, node: &Node, row: Row<'t>, compute: &Compute) -> Result<Value, String> {
+    fn compute(&self, node: &Node, row: Row<'t>, compute: &Compute) -> Result<Cell, String> {
         // Every way down the path: the rows met on it, one a level.
         let mut ways: Vec<Vec<Row<'t>>> = vec![vec![row]];
         let mut nodes = vec![node];
@@ -191,7 +191,7 @@ impl<'t> Database<'t> {
             ways = longer;
             nodes.push(&relation.node);
         }
-        let value_at = |way: &[Row<'t>], level: usize, name: &str| -> Result<Value, String> {
+        let value_at = |way: &[Row<'t>], level: usize, name: &str| -> Result<Cell, String> {
             let field = nodes[level].fields.iter().find(|field| field.name == name).ok_or("no such field")?;
             way[level].value(name, &field.expression)
         };
@@ -204,52 +204,65 @@ impl<'t> Database<'t> {
                     let name = path.rsplit('.').next().unwrap_or(path);
                     named.insert(path.as_str(), value_at(way, level, name)?);
                 }
-                if !filter.matches(&mut |path: &String| named[path.as_str()].scalar().unwrap_or(ValueRef::Null)) {
+                if !filter.matches(&mut |path: &String| named[path.as_str()].get()) {
                     continue;
                 }
             }
             values.push(match &compute.field {
                 Some(name) => value_at(way, nodes.len() - 1, name)?,
-                None => Value::Bool(true),
+                None => Cell::new(ValueRef::Bool(true)),
             });
         }
-        values.retain(|value| !matches!(value, Value::Null | Value::Missing));
-        fn scalar(value: &Value) -> ValueRef<'_> {
-            value.scalar().unwrap_or(ValueRef::Null)
-        }
-        Ok(match compute.function {
-            Aggregate::Count => Value::Int(values.len() as i64),
-            Aggregate::Exists => Value::Bool(!values.is_empty()),
+        values.retain(|value| !value.get().is_null());
+        match compute.function {
+            Aggregate::Count => Ok(Cell::new(ValueRef::Int(values.len() as i64))),
+            Aggregate::Exists => Ok(Cell::new(ValueRef::Bool(!values.is_empty()))),
             Aggregate::Min | Aggregate::Max => {
-                let mut best: Option<Value> = None;
+                let mut best: Option<Cell> = None;
                 for value in values {
-                    let wanted = if compute.function == Aggregate::Min { "less" } else { "greater" };
                     let better = best.as_ref().is_none_or(|best| {
-                        let order = scalar(&value).compare(&scalar(best));
-                        (wanted == "less" && order.is_lt()) || (wanted == "greater" && order.is_gt())
+                        let order = value.get().compare(&best.get());
+                        if compute.function == Aggregate::Min { order.is_lt() } else { order.is_gt() }
                     });
                     if better {
                         best = Some(value);
                     }
                 }
-                best.unwrap_or(Value::Null)
+                Ok(best.unwrap_or(Cell::new(ValueRef::Null)))
             }
             Aggregate::Sum | Aggregate::Avg => {
                 let mut sum = DecimalSum::default();
                 for value in values {
-                    let number = decimal_text(scalar(&value)).or_else(|| match value {
-                        Value::Decimal(text) => Some(text),
-                        _ => None,
-                    });
+                    let number = match value.get() {
+                        ValueRef::Decimal(text) => Some(text.to_string()),
+                        other => decimal_text(other),
+                    };
                     let added = number.map(|text| sum.add_decimal(&text));
                     added.and_then(Result::ok).ok_or_else(|| format!("`{}` adds up no number", compute.name))?;
                 }
-                match compute.function {
-                    Aggregate::Sum => Value::Decimal(sum.to_text()),
-                    _ => sum.average().map_or(Value::Null, Value::Decimal),
-                }
+                Ok(match (compute.function, sum.average()) {
+                    (Aggregate::Sum, _) => Cell::new(ValueRef::Decimal(&sum.to_text())),
+                    (_, Some(average)) => Cell::new(ValueRef::Decimal(&average)),
+                    (_, None) => Cell::new(ValueRef::Null),
+                })
             }
-        })
+        }
+    }
+}
+
+/// One value of any type that owns what it holds: a row of one cell.
+#[derive(Clone)]
+struct Cell(Vec<u8>);
+
+impl Cell {
+    fn new(value: ValueRef<'_>) -> Self {
+        let mut bytes = Vec::new();
+        RowBuilder::new(&mut bytes).push(value);
+        Self(bytes)
+    }
+
+    fn get(&self) -> ValueRef<'_> {
+        RowRef(&self.0).cell(0)
     }
 }
 
@@ -266,7 +279,7 @@ fn all_keys<'v>(values: impl Iterator<Item = ValueRef<'v>>) -> Option<Vec<u8>> {
 
 /// A document as a tree.
 enum Tree {
-    Value(Value),
+    Value(Cell),
     Object(Vec<(String, Tree)>),
     Array(Vec<Tree>),
 }
@@ -274,10 +287,7 @@ enum Tree {
 impl Tree {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Value(value) => {
-                let mut scratch = Vec::new();
-                write_json_value(out, value.as_ref(&mut scratch));
-            }
+            Self::Value(value) => write_json_value(out, value.get()),
             Self::Object(members) => {
                 for (at, (name, tree)) in members.iter().enumerate() {
                     out.push(if at == 0 { b'{' } else { b',' });
@@ -315,8 +325,7 @@ impl Tree {
                 }
             }
             Self::Value(value) => {
-                let mut scratch = Vec::new();
-                entries.insert((number, key::of(value.as_ref(&mut scratch))));
+                entries.insert((number, key::of(value.get())));
             }
         }
     }

@@ -361,8 +361,8 @@ impl Projector {
 
     fn begin_replay(&mut self, model: &str, from: &replay::ReplayFrom) -> Result<u32, Error> {
         let topics = self.fold.model_topics(model)?;
-        let replay = self.runtime.block_on(replay::plan(&*self.log, &topics, from))?;
-        Ok(self.fold.begin_replay(model, replay)?.0)
+        let parts = self.runtime.block_on(replay::plan(&*self.log, &topics, from))?;
+        Ok(self.fold.begin_replay(model, parts)?.0)
     }
 
     fn retry(&mut self, offsets: Option<Vec<u64>>) -> Result<RetryOutcome, Error> {

@@ -14,7 +14,7 @@ use crate::apply::Mode;
 use crate::fold::{Fold, Folded, Letters};
 use crate::records::{Input, decode};
 use crate::status::{ModelState, ModelStatus, Phase, Progress};
-use crate::version::{Replay, ReplayPart, Scan};
+use crate::version::{ReplayPart, Scan};
 
 /// Where a replay begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,14 +29,14 @@ pub enum ReplayFrom {
 }
 
 /// Which records a replay of these topics reads.
-pub(crate) async fn plan(log: &dyn EventLog, topics: &[String], from: &ReplayFrom) -> Result<Replay, Error> {
+pub(crate) async fn plan(log: &dyn EventLog, topics: &[String], from: &ReplayFrom) -> Result<Vec<ReplayPart>, Error> {
     if let ReplayFrom::Offsets(offsets) = from
         && let Some(unknown) = offsets.keys().find(|topic| !topics.contains(topic))
     {
         let why = format!("the model does not read topic `{unknown}`; it reads {}", topics.join(", "));
         return Err(Error::ReplayFrom { why });
     }
-    let mut replay = Replay::default();
+    let mut parts = Vec::new();
     for (topic, partitions) in log.topics().await? {
         if !topics.iter().any(|wanted| **wanted == *topic) {
             continue;
@@ -50,11 +50,10 @@ pub(crate) async fn plan(log: &dyn EventLog, topics: &[String], from: &ReplayFro
                 ReplayFrom::Timestamp(at) => log.offset_at(&place, *at).await?,
             };
             let next = next.clamp(marks.low, marks.high);
-            replay.total += marks.high.0 - next.0;
-            replay.parts.push(ReplayPart { topic: topic.to_string(), partition, next: next.0, end: marks.high.0 });
+            parts.push(ReplayPart { topic: topic.to_string(), partition, next: next.0, end: marks.high.0 });
         }
     }
-    Ok(replay)
+    Ok(parts)
 }
 
 impl Fold {
@@ -73,8 +72,9 @@ impl Fold {
             .collect()
     }
 
-    /// Folds records that are read again; what was folded since then stays.
-    pub(crate) fn replay_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
+    /// Folds records that are read again for the replay that is under way. An event that is as new as the stored row
+    /// replaces it where the two differ; an older one does nothing.
+    pub fn replay_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
         let began = Instant::now();
         self.step(|state, batch, options| {
             let mut decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;

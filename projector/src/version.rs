@@ -53,16 +53,25 @@ pub(crate) struct Replay {
     pub(crate) spent_ms: u64,
 }
 
-/// One partition of a replay.
+/// What a replay reads of one partition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ReplayPart {
-    pub(crate) topic: String,
-    pub(crate) partition: u32,
-    pub(crate) next: u64,
-    pub(crate) end: u64,
+pub struct ReplayPart {
+    /// Its topic.
+    pub topic: String,
+    /// Its number.
+    pub partition: u32,
+    /// Offset of the next record to be read.
+    pub next: u64,
+    /// Offset behind the last one.
+    pub end: u64,
 }
 
 impl Replay {
+    pub(crate) fn new(parts: Vec<ReplayPart>) -> Self {
+        let total = parts.iter().map(|part| part.end.saturating_sub(part.next)).sum();
+        Self { parts, total, ..Self::default() }
+    }
+
     pub(crate) fn is_done(&self) -> bool {
         self.parts.iter().all(|part| part.next >= part.end)
     }

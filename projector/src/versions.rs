@@ -9,7 +9,7 @@ use headwater_store::{Batch, VersionId, VersionRecord, VersionState};
 use crate::Error;
 use crate::clock::now_ms;
 use crate::fold::{Fold, State};
-use crate::version::{Replay, Version, definition_note, retired_note};
+use crate::version::{Replay, ReplayPart, Version, definition_note, retired_note};
 
 /// Number of the next version: ids are never used again.
 const NEXT: &str = "version/next";
@@ -26,9 +26,12 @@ impl Fold {
         self.step(|state, batch, _| state.declare(batch, models))
     }
 
-    /// Begins a new version of a model beside the one that serves, to be filled after `replay` is read. An earlier one
-    /// that is still being built is given up.
-    pub(crate) fn begin_replay(&mut self, model: &str, replay: Replay) -> Result<VersionId, Error> {
+    /// Begins a new version of a model beside the one that serves, to be filled once `parts` of the log have been read
+    /// again ([`Fold::replay_batch`]). Refused while a version of the model is being built.
+    ///
+    /// Only what was folded before is read again: what follows will be read anyway, and an event must not be applied
+    /// before its predecessors, from which its missing cells are filled in.
+    pub fn begin_replay(&mut self, model: &str, parts: Vec<ReplayPart>) -> Result<VersionId, Error> {
         self.step(|state, batch, _| {
             let Some(at) = state.versions.iter().position(|it| it.record.model == model && it.is_active()) else {
                 return Err(state.unknown_model(model));
@@ -37,6 +40,11 @@ impl Fold {
                 return Err(Error::RebuildRunning { model: model.to_string() });
             }
             let definition = state.versions[at].model.clone();
+            let folded = |part: ReplayPart| {
+                let folded = state.offsets.get(&(part.topic.clone(), part.partition)).copied().unwrap_or(0);
+                ReplayPart { next: part.next.min(folded), end: part.end.min(folded), ..part }
+            };
+            let replay = Replay::new(parts.into_iter().map(folded).collect());
             let id = state.add(batch, definition)?;
             let version = state.versions.last_mut().expect("added just now");
             version.replay = Some(replay);

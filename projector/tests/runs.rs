@@ -1,4 +1,5 @@
 //! The running projector between a real log and a real store.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

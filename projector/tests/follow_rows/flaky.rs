@@ -1,0 +1,93 @@
+//! A store that fails at a chosen call. What was not committed is gone, as after a crash.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use headwater_schemas::{TableId, TableSchema};
+use headwater_store::{
+    Batch, ByteList, DocumentBatch, DocumentWrite, Error, Frontier, JoinIndex, ProjectionStore, RowArena, RowBatch,
+    RowWrite, SchemaId, VersionId, VersionRecord, Written,
+};
+
+pub(crate) struct FlakyStore {
+    pub(crate) inner: Arc<dyn ProjectionStore>,
+    /// Calls until one fails; negative: none fails.
+    pub(crate) calls_left: Arc<AtomicI64>,
+}
+
+impl ProjectionStore for FlakyStore {
+    fn begin(&self) -> Result<Box<dyn Batch + '_>, Error> {
+        fail(&self.calls_left)?;
+        Ok(Box::new(FlakyBatch { inner: self.inner.begin()?, calls_left: self.calls_left.clone() }))
+    }
+}
+
+struct FlakyBatch<'s> {
+    inner: Box<dyn Batch + 's>,
+    calls_left: Arc<AtomicI64>,
+}
+
+fn fail(calls_left: &AtomicI64) -> Result<(), Error> {
+    match calls_left.load(Ordering::Relaxed) {
+        left if left < 0 => Ok(()),
+        left => {
+            calls_left.store(left - 1, Ordering::Relaxed);
+            if left > 0 {
+                return Ok(());
+            }
+            let source = std::io::Error::other("a failure of the test's making").into();
+            Err(Error::Engine { place: "test".into(), action: "go on", source })
+        }
+    }
+}
+
+impl Batch for FlakyBatch<'_> {
+    fn commit(self: Box<Self>) -> Result<(), Error> {
+        fail(&self.calls_left)?;
+        self.inner.commit()
+    }
+}
+
+/// Every call but the commit is passed on after its turn to fail.
+macro_rules! pass_on {
+    (read $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {
+        fn $name(&self $(, $argument: $kind)*) -> Result<$answer, Error> {
+            fail(&self.calls_left)?;
+            self.inner.$name($($argument),*)
+        }
+    };
+    (write $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {
+        fn $name(&mut self $(, $argument: $kind)*) -> Result<$answer, Error> {
+            fail(&self.calls_left)?;
+            self.inner.$name($($argument),*)
+        }
+    };
+}
+
+impl RowBatch for FlakyBatch<'_> {
+    pass_on!(write schema_id(schema: &TableSchema) -> SchemaId);
+    pass_on!(read schemas() -> Vec<(SchemaId, TableSchema)>);
+    pass_on!(read rows_by_key(table: &TableId, keys: &ByteList, out: &mut RowArena) -> ());
+    pass_on!(read rows_by_join(index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> ());
+    pass_on!(write put_row(table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> ());
+    pass_on!(read scan_rows(table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> ());
+    pass_on!(read row_count(table: &TableId) -> u64);
+    pass_on!(read join_indexes() -> Vec<JoinIndex>);
+    pass_on!(write add_join_index(index: &JoinIndex) -> ());
+    pass_on!(write drop_join_index(index: &JoinIndex) -> ());
+    pass_on!(read offsets() -> Vec<(String, u32, u64)>);
+    pass_on!(write set_offset(topic: &str, partition: u32, offset: u64) -> ());
+    pass_on!(read frontiers() -> BTreeMap<String, Frontier>);
+    pass_on!(write set_frontier(source: &str, frontier: Frontier) -> ());
+    pass_on!(read note(name: &str) -> Option<Vec<u8>>);
+    pass_on!(write set_note(name: &str, value: Option<&[u8]>) -> ());
+}
+
+impl DocumentBatch for FlakyBatch<'_> {
+    pass_on!(read versions() -> Vec<VersionRecord>);
+    pass_on!(write put_version(version: &VersionRecord) -> ());
+    pass_on!(write purge_version(version: VersionId, limit: usize) -> usize);
+    pass_on!(write put_documents(version: VersionId, as_of_micros: i64, writes: &[DocumentWrite<'_>]) -> Written);
+    pass_on!(read document_count(version: VersionId) -> u64);
+}
