@@ -87,7 +87,7 @@ fn rest_reads_lists_pages_and_batches() {
         assert_eq!(world.admin(path).unwrap().status, 200, "{path}");
     }
     let metrics = world.admin("/metrics").unwrap().body;
-    for stage in ["headwater_capture", "headwater_broker", "headwater_projector", "headwater_store", "headwater_api"] {
+    for stage in ["headwater_capture", "headwater_log", "headwater_projector", "headwater_store", "headwater_api"] {
         assert!(metrics.contains(stage), "no metric of {stage}:\n{metrics}");
     }
     assert!(metrics.contains("freshness"), "{metrics}");
