@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// No room to write. What was acknowledged before is safe.
     #[error(
-        "the log at {place} cannot grow: {cause}; free disk space or raise `broker.embedded.size_max`, then start again"
+        "the log at {place} cannot grow: {cause}; free disk space, or raise `broker.embedded.size_max` and start again"
     )]
     Full {
         /// Where the log is.
@@ -111,7 +111,8 @@ impl Error {
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Engine { .. } | Self::Broken { .. } => ErrorKind::Retryable,
+            // Room can come back without us: a disk is cleaned up, retention moves on. What was refused is asked again.
+            Self::Engine { .. } | Self::Broken { .. } | Self::Full { .. } => ErrorKind::Retryable,
             _ => ErrorKind::Fatal,
         }
     }

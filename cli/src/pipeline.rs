@@ -31,13 +31,13 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// What is not configured in files.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PipelineOptions {
+pub(crate) struct PipelineOptions {
     /// Whether the query API serves the constant answer that reads are measured against.
-    pub bench_route: bool,
+    pub(crate) bench_route: bool,
 }
 
 /// The running roles.
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     control: Arc<Control>,
     connectors: JoinSet<Result<(), headwater_connectors::Error>>,
     projector: ProjectorHandle,
@@ -57,7 +57,7 @@ struct StopOrder {
 impl Pipeline {
     /// Starts every role. What cannot be started is said with its remedy; a source that cannot be reached is no failure,
     /// it is tried for ever.
-    pub async fn start(configuration: &Configuration, options: PipelineOptions) -> Result<Self, Failure> {
+    pub(crate) async fn start(configuration: &Configuration, options: PipelineOptions) -> Result<Self, Failure> {
         let settings = &configuration.settings;
         let data = configuration.data_folder();
         let stop = StopOrder::default();
@@ -133,34 +133,43 @@ impl Pipeline {
     }
 
     /// What operators can see and do.
-    pub fn control(&self) -> Arc<Control> {
+    pub(crate) fn control(&self) -> Arc<Control> {
         self.control.clone()
     }
 
     /// The addresses of the query API and of the admin port.
-    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
         (self.api.address, self.api.admin_address)
     }
 
-    /// Waits until a role ends that should not: what ended it, and the remedy.
-    pub async fn ended(&mut self) -> Failure {
-        // Each arm only waits; a role that has ended stays ended, and the process ends with the first.
-        tokio::select! {
-            Some(ended) = self.connectors.join_next() => match ended {
-                Ok(Err(error)) => Failure::new(error.chain()),
-                Ok(Ok(())) => Failure::new("a connector stopped without being told to"),
-                Err(error) => Failure::caused("a connector broke; please report this", &error),
-            },
-            ended = self.projector.join() => match ended {
-                Err(error) => Failure::caused("the projector stopped", &error),
-                Ok(()) => Failure::new("the projector stopped without being told to"),
-            },
-            _ = &mut self.api.join => Failure::new("the query API stopped without being told to"),
+    /// Waits until a role ends without which nothing can go on: what ended it, and the remedy.
+    ///
+    /// A source that had to stop (its slot is lost, say) is no such role: a person must decide, and meanwhile the
+    /// other sources are captured and the documents there are go on being served. The status, the metrics and the log
+    /// tell.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        loop {
+            // Each arm only waits; a role that has ended stays ended.
+            tokio::select! {
+                Some(ended) = self.connectors.join_next() => match ended {
+                    Ok(Err(error)) => tracing::error!(
+                        error = error.chain(),
+                        "a source is no longer captured; everything else goes on, start again once it is mended"
+                    ),
+                    Ok(Ok(())) => return Failure::new("a connector stopped without being told to"),
+                    Err(error) => return Failure::caused("a connector broke; please report this", &error),
+                },
+                ended = self.projector.join() => return match ended {
+                    Err(error) => Failure::caused("the projector stopped", &error),
+                    Ok(()) => Failure::new("the projector stopped without being told to"),
+                },
+                _ = &mut self.api.join => return Failure::new("the query API stopped without being told to"),
+            }
         }
     }
 
     /// Stops intake, drains, commits, closes.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
         let Self { control, mut connectors, projector, api, log, stop } = self;
         let in_order = async {
             // Not ready from here on: no new readers are sent to us.

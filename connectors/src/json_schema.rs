@@ -76,7 +76,7 @@ fn postgres() -> Value {
             })),
             "slot": { "description": "Replication slot; by default headwater_ and the source's name.", "type": "string", "pattern": "^[a-z0-9_]{1,63}$" },
             "on_lost_slot": {
-                "description": "When the slot was dropped, invalidated or moved on: stop and explain, or make a new one and read all tables again (rows deleted in between are then not noticed as deleted).",
+                "description": "When the slot was dropped, invalidated or moved on: stop and explain, or make a new one and read all tables again; rows that are gone since are then removed.",
                 "enum": ["stop", "resnapshot"],
                 "default": "stop",
             },

@@ -6,7 +6,7 @@
 pub enum Error {
     /// No room to write. What was committed before is safe.
     #[error(
-        "the store at {place} cannot grow: {cause}; free disk space or raise `store.embedded.size_max`, then start again"
+        "the store at {place} cannot grow: {cause}; free disk space, or raise `store.embedded.size_max` and start again"
     )]
     Full {
         /// Where the store is.
@@ -78,10 +78,9 @@ impl Error {
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Engine { .. } => ErrorKind::Retryable,
-            Self::Full { .. } | Self::TooManyRows { .. } | Self::InUse { .. } | Self::Damaged { .. } => {
-                ErrorKind::Fatal
-            }
+            // Room can come back without us; the batch is made again.
+            Self::Engine { .. } | Self::Full { .. } => ErrorKind::Retryable,
+            Self::TooManyRows { .. } | Self::InUse { .. } | Self::Damaged { .. } => ErrorKind::Fatal,
             Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }
     }

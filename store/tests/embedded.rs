@@ -157,7 +157,7 @@ async fn a_full_store_keeps_what_it_has_and_goes_on_with_more_room() {
         }
     };
     assert!(matches!(full, Error::Full { .. }), "{full:?}");
-    assert_eq!(full.kind(), ErrorKind::Fatal);
+    assert_eq!(full.kind(), ErrorKind::Retryable);
     assert!(written > 10);
     // Reads go on, and a further try says the same.
     assert_eq!(store.document_count(VERSION).await.unwrap(), written);

@@ -58,7 +58,8 @@ pub enum OnLostSlot {
     /// Stop and explain: changes between the last captured one and now cannot be had any more.
     #[default]
     Stop,
-    /// Make a new slot and read all tables again. Rows deleted in between are not noticed as deleted.
+    /// Make a new slot and read all tables again. Rows that are gone since are removed once their table is read; changes
+    /// in between are not seen one by one.
     Resnapshot,
 }
 

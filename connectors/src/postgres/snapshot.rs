@@ -76,6 +76,7 @@ pub(crate) struct Snapshot {
     tables: Vec<Wanted>,
     chunks_left: Vec<usize>,
     rows_done: Vec<u64>,
+    stamp: Stamp,
     parts: mpsc::Receiver<Result<Part, Error>>,
     _workers: JoinSet<()>,
 }
@@ -114,7 +115,7 @@ impl Snapshot {
             });
         }
         let rows_done = vec![0; tables.len()];
-        Self { tables, chunks_left, rows_done, parts, _workers: workers }
+        Self { tables, chunks_left, rows_done, stamp: stamp.clone(), parts, _workers: workers }
     }
 
     /// Whether everything is read and gathered.
@@ -155,6 +156,7 @@ impl Snapshot {
                 }
                 if self.chunks_left[part.table] == 0 {
                     wanted.state = TableSnapshot { complete: true, ..TableSnapshot::default() };
+                    sweep(&wanted.plan, &self.stamp, into);
                 }
                 note(&wanted.table.name(), &wanted.state);
             }
@@ -176,6 +178,23 @@ impl Snapshot {
         };
         self.tables.iter().enumerate().map(of).collect()
     }
+}
+
+/// After a table was read again in a new epoch: rows that only earlier epochs knew were deleted while nobody looked. What
+/// was just read stands above this position and stays; consumers clear what is below.
+fn sweep(plan: &TablePlan, stamp: &Stamp, into: &mut Gathered) {
+    if stamp.position.epoch <= 1 {
+        return;
+    }
+    let header = EventHeader {
+        op: Op::Truncate,
+        position: SourcePosition { epoch: stamp.position.epoch, commit: 0, ordinal: 0 },
+        transaction: 0,
+        committed_at_micros: stamp.at_micros,
+        last_in_transaction: false,
+        before_is_key_only: false,
+    };
+    super::transaction::to_every_partition(plan, header, into);
 }
 
 /// Cuts what is still to be read of a table into chunks.

@@ -61,7 +61,7 @@ fn an_unreachable_source_is_retried_for_ever_and_seen() {
 #[test]
 fn a_lost_slot_stops_the_source_and_is_never_skipped_over() {
     let world = shop::world();
-    world.postgres.psql("insert into customers values (1, 'Ada', null, 1, 0)");
+    world.postgres.psql("insert into customers values (1, 'Ada', null, 1, 0), (2, 'Bob', null, 1, 0)");
     let mut running = world.start_ready();
     world.document_when("/v1/customer_account/1", "the row", |doc| doc["name"] == "Ada");
     assert!(running.stop().success());
@@ -69,7 +69,7 @@ fn a_lost_slot_stops_the_source_and_is_never_skipped_over() {
     // While Headwater is away somebody drops the slot and goes on writing.
     let slot = world.postgres.psql("select slot_name from pg_replication_slots").trim().to_string();
     world.postgres.psql(&format!("select pg_drop_replication_slot('{slot}')"));
-    world.postgres.psql("update customers set n = 1 where id = 1");
+    world.postgres.psql("update customers set n = 1 where id = 1; delete from customers where id = 2");
     let _running = world.start();
     let phase = wait_for_phase(&world, &["stopped", &slot]);
     assert!(phase.contains("resnapshot"), "the remedy is told: {phase}");
@@ -84,6 +84,7 @@ fn a_lost_slot_stops_the_source_and_is_never_skipped_over() {
     world.write_connector(&shop::TABLES, "  on_lost_slot: resnapshot\n");
     let mut running = world.start_ready();
     world.document_when("/v1/customer_account/1", "the change made meanwhile", |doc| doc["n"] == 1);
+    world.wait_status("/v1/customer_account/2", 404);
     world.verify();
     assert!(running.stop().success());
 }
