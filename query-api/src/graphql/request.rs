@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::plan::{Connection, Content, EdgePart, Object, Part, Plan, Root, Wanted};
 use super::sdl::PAGE_DEFAULT;
 use crate::context::ReadContext;
-use crate::query::{CONDITIONS_MAX, Condition, ListQuery, Sort};
+use crate::query::{CONDITIONS_MAX, Condition, ListQuery, ListRequest, Sort};
 
 /// Elements a nested array without `first` is taken to have when the cost is computed.
 const ELEMENTS_ASSUMED: usize = 10;
@@ -143,10 +143,15 @@ impl Asker<'_> {
         };
         let after = given("after").and_then(Input::text);
         // A page of nothing is not read, only counted.
-        let (version, shape, read) = (model.version, &model.shape, limit.max(1));
-        let query =
-            ListQuery::new(self.reader, version, shape, &conditions, sort, after.as_deref(), read, self.context);
-        let query = query.await?;
+        let wanted = ListRequest {
+            version: model.version,
+            shape: &model.shape,
+            conditions: &conditions,
+            sort,
+            after: after.as_deref(),
+            limit: limit.max(1),
+        };
+        let query = ListQuery::new(self.reader, wanted, self.context).await?;
         let count = connection.slots.iter().any(|(_, part)| matches!(part, Part::TotalCount));
         Ok(Asked::Page(Box::new(Paged { model: number, query, limit, count })))
     }

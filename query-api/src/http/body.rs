@@ -68,11 +68,18 @@ pub(crate) enum Unreadable {
     Broken,
 }
 
+/// Bytes of a body that is too large that are thrown away: a client that is still sending does not listen.
+const DISCARDED_MAX: usize = 16 << 20;
+
 /// All of a request's body, up to `max` bytes.
-pub(crate) async fn read_body(body: Incoming, max: usize) -> Result<Bytes, Unreadable> {
-    match Limited::new(body, max).collect().await {
+pub(crate) async fn read_body(mut body: Incoming, max: usize) -> Result<Bytes, Unreadable> {
+    match Limited::new(&mut body, max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Unreadable::TooLarge),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            // Whatever becomes of the rest, the answer is the same.
+            let _ = Limited::new(body, DISCARDED_MAX).map_frame(|_| Frame::data(Bytes::new())).collect().await;
+            Err(Unreadable::TooLarge)
+        }
         Err(_) => Err(Unreadable::Broken),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use headwater_store::{Document, DocumentReader};
+use headwater_store::{Document, DocumentReader, VersionRecord, VersionState};
 use hyper::Response;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use prometheus_client::metrics::gauge::Gauge;
@@ -117,6 +117,8 @@ impl Live {
                 _ = self.heartbeat.tick() => return Some(COMMENT),
             }
             match self.reader.get(self.model.version, &self.key).await {
+                // Documents of a version that is served no more are gone, not deleted; what is served is told soon.
+                Ok(None) if !self.is_active() => {}
                 Ok(document) => self.read = Some(document),
                 Err(error) => {
                     // The client comes back by itself and says what it saw last.
@@ -125,6 +127,11 @@ impl Live {
                 }
             }
         }
+    }
+
+    fn is_active(&self) -> bool {
+        let is_own = |record: &VersionRecord| record.id == self.model.version && record.state == VersionState::Active;
+        self.reader.versions().borrow().iter().any(is_own)
     }
 
     /// Goes over to the version that is served now; `false` when the client is to come back and ask again.

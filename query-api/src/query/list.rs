@@ -51,6 +51,23 @@ pub(crate) enum Count {
     AtLeast(u64),
 }
 
+/// What is asked of a list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListRequest<'a> {
+    /// Whose documents.
+    pub(crate) version: VersionId,
+    /// What they look like.
+    pub(crate) shape: &'a ModelShape,
+    /// What every document on the list meets.
+    pub(crate) conditions: &'a [Condition],
+    /// The order.
+    pub(crate) sort: Option<Sort>,
+    /// A cursor of an earlier page.
+    pub(crate) after: Option<&'a str>,
+    /// Documents on the page, at most.
+    pub(crate) limit: usize,
+}
+
 /// A list that was asked for, ready to be read.
 #[derive(Debug)]
 pub(crate) struct ListQuery {
@@ -64,17 +81,13 @@ pub(crate) struct ListQuery {
 
 impl ListQuery {
     /// Chooses the walk: along the sorted index, or else along the one whose condition leaves fewest documents, or else
-    /// along ids. `after` is a cursor of an earlier page; the walk chosen then is kept.
+    /// along ids. A page that goes on behind another keeps the walk chosen then.
     pub(crate) async fn new(
         reader: &dyn DocumentReader,
-        version: VersionId,
-        shape: &ModelShape,
-        conditions: &[Condition],
-        sort: Option<Sort>,
-        after: Option<&str>,
-        limit: usize,
+        wanted: ListRequest<'_>,
         context: &ReadContext,
     ) -> Result<Self, Problem> {
+        let ListRequest { version, shape, conditions, sort, after, limit } = wanted;
         let fingerprint = fingerprint(shape, version, conditions, sort);
         let after = match after {
             Some(text) => Some(open(context, &fingerprint, text)?),
@@ -123,18 +136,18 @@ impl ListQuery {
         }
         let mut query = self.index_query.clone();
         let mut page = Page { documents: Vec::new(), next: None };
+        // All reads together look at no more entries than one may.
+        query.entries_max = (query.entries_max / READS_MAX).max(1);
         for _ in 0..READS_MAX {
             query.limit = self.index_query.limit - page.documents.len();
             let read = reader.query(self.version, &query).await?;
-            // Each entry in the budget is spent once over all reads.
-            query.entries_max = query.entries_max.saturating_sub(read.documents.len().max(query.limit)).max(1);
             for (id, document) in read.documents {
                 if self.is_contained(&document.body)? {
                     page.documents.push((id, document));
                 }
             }
             page.next = read.next;
-            if page.next.is_none() || page.documents.len() == self.index_query.limit || query.entries_max == 1 {
+            if page.next.is_none() || page.documents.len() == self.index_query.limit {
                 break;
             }
             query.after.clone_from(&page.next);

@@ -8,4 +8,4 @@ mod ranges;
 
 pub(crate) use condition::{CONDITIONS_MAX, Condition, VALUES_MAX, unknown_index};
 pub(crate) use cursor::CursorKey;
-pub(crate) use list::{Count, ListQuery, Sort};
+pub(crate) use list::{Count, ListQuery, ListRequest, Sort};

@@ -16,7 +16,7 @@ use crate::context::ReadContext;
 use crate::http::Body;
 use crate::problem::Problem;
 use crate::projection::Selection;
-use crate::query::{CONDITIONS_MAX, Condition, Count, ListQuery, Sort, VALUES_MAX};
+use crate::query::{CONDITIONS_MAX, Condition, Count, ListQuery, ListRequest, Sort, VALUES_MAX};
 use crate::serving::Model;
 
 /// Documents of a page, unless asked otherwise.
@@ -84,10 +84,15 @@ async fn paged(
 ) -> Result<Response<Body>, Problem> {
     let as_of = api.freshness.as_of();
     let reader = &*api.reader;
-    let after = request.after.as_deref();
-    let (conditions, sort) = (&request.conditions, request.sort);
-    let list =
-        ListQuery::new(reader, model.version, &model.shape, conditions, sort, after, request.limit, context).await?;
+    let wanted = ListRequest {
+        version: model.version,
+        shape: &model.shape,
+        conditions: &request.conditions,
+        sort: request.sort,
+        after: request.after.as_deref(),
+        limit: request.limit,
+    };
+    let list = ListQuery::new(reader, wanted, context).await?;
     let count = match request.count {
         Counting::None => None,
         Counting::Estimated => list.estimate(reader).await?,

@@ -12,7 +12,7 @@ fn probes_metrics_and_commands() {
     let ready = get("/readyz");
     assert_eq!((ready.status, ready.body.as_str()), (503, "the snapshot of billing is being read\n"));
     assert_eq!(get("/status").json()["sources"][0]["source"], "billing");
-    assert_eq!(get("/dead-letters?limit=5").json(), json!({"limit": 5}));
+    assert_eq!(get("/dead-letters?limit=5").json()["limit"], 5);
     assert_eq!(get("/dead-letters?limit=x").status, 400);
     assert_eq!(get("/nothing").status, 404);
 

@@ -145,10 +145,14 @@ pub(crate) fn int_key(id: i64) -> Vec<u8> {
     key::of(ValueRef::Int(id))
 }
 
-pub(crate) fn set_version(store: &EmbeddedStore, record: &VersionRecord) {
+pub(crate) fn set_versions(store: &EmbeddedStore, records: &[VersionRecord]) {
     let mut batch = store.begin().unwrap();
-    batch.put_version(record).unwrap();
+    records.iter().for_each(|record| batch.put_version(record).unwrap());
     batch.commit().unwrap();
+}
+
+pub(crate) fn set_version(store: &EmbeddedStore, record: &VersionRecord) {
+    set_versions(store, std::slice::from_ref(record));
 }
 
 struct TestAdmin;
@@ -168,7 +172,41 @@ impl Admin for TestAdmin {
     }
 
     async fn status(&self) -> Value {
-        json!({"sources": [{"source": "billing", "lagBytes": 12}], "deadLetters": 0})
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
+        let position = "(1,24AF30,0)";
+        json!({
+            "at_micros": now,
+            "ready": false,
+            "sources": [
+                {
+                    "source": "billing",
+                    "phase": {"name": "streaming"},
+                    "source_position": "0/24AF30",
+                    "lag_bytes": 1200,
+                    "retained_wal_bytes": 3_200_000,
+                    "events_total": now / 1000 % 1_000_000,
+                    "refused_tables": {"public.notes": {"problem": "it has no primary key", "remedy": "add one"}},
+                    "frontier": {"position": position, "at_micros": now - 8_000, "snapshot_done": true},
+                },
+                {
+                    "source": "crm",
+                    "phase": {"name": "snapshotting", "tables": [{"rows_done": 4000, "rows_estimate": 9000}]},
+                    "source_position": null,
+                    "lag_bytes": null,
+                    "events_total": 4000,
+                    "frontier": {"position": position, "at_micros": now - 7_300_000, "snapshot_done": false},
+                },
+            ],
+            "models": [
+                {"model": "customer", "version": 3, "state": "active", "documents": 50, "definition_hash": "00ff"},
+                {"model": "customer", "version": 4, "state": "building", "documents": 20, "definition_hash": "01ff",
+                 "progress": {"phase": "scan", "done": 20, "total": 50}},
+            ],
+            "projector": {"lag_events": 17, "events_total": now / 2000 % 1_000_000, "documents_written_total": now / 9000 % 100_000,
+                "last_error": null},
+            "consumers": [{"topic": "headwater.billing.public.cust", "partition": 0, "lag": 17}],
+            "dead_letters": 1,
+        })
     }
 
     async fn replay(&self, request: Value) -> Result<Value, AdminError> {
@@ -176,7 +214,9 @@ impl Admin for TestAdmin {
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Value, AdminError> {
-        Ok(json!({"limit": limit}))
+        let letter =
+            json!({"stage": "decode", "table": "billing.public.cust", "cause": "the value of `due` is no date"});
+        Ok(json!({"dead_letters": [{"offset": 3, "letter": letter}], "limit": limit}))
     }
 
     async fn retry_dead_letters(&self, _: Value) -> Result<Value, AdminError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use headwater_store::VersionState;
 use serde_json::{Value, json};
 
-use crate::fixture::{World, customer, customers, int_key, put, record, set_version, wait_until};
+use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions, wait_until};
 
 struct Events {
     lines: std::io::Lines<BufReader<TcpStream>>,
@@ -109,8 +109,8 @@ fn a_stream_goes_over_to_a_new_version_and_ends_with_the_server() {
     events.next().unwrap();
     set_version(&world.store, &record(3, customers(), VersionState::Building));
     put(&world.store, 3, &int_key(7), Some(&json!({"id": 7, "new": true})));
-    set_version(&world.store, &record(1, customers(), VersionState::Retired));
-    set_version(&world.store, &record(3, customers(), VersionState::Active));
+    let switch = [record(1, customers(), VersionState::Retired), record(3, customers(), VersionState::Active)];
+    set_versions(&world.store, &switch);
     assert_eq!(events.next().unwrap().json()["new"], true);
     put(&world.store, 3, &int_key(7), Some(&json!({"id": 7, "new": false})));
     assert_eq!(events.next().unwrap().json()["new"], false);
