@@ -11,27 +11,27 @@ const EXIT_CODES: &str = "Exit status:\n  0  done; nothing wrong was found\n  1 
 /// Streams the changes of legacy billing databases into nested JSON documents and serves them by REST and GraphQL.
 #[derive(Debug, Parser)]
 #[command(name = "headwater", version, after_help = EXIT_CODES, max_term_width = 100)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// What every command understands.
 #[derive(Clone, Debug, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// The configuration file; connectors, models and data are named in it relative to its folder.
     #[arg(long, short, global = true, default_value = "headwater.yaml", env = "HEADWATER_CONFIG", value_name = "FILE")]
-    pub config: PathBuf,
+    pub(crate) config: PathBuf,
     /// How log lines look. What is logged is set by HEADWATER_LOG, for example `info,headwater_connectors=debug`.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Human, env = "HEADWATER_LOG_FORMAT")]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For a terminal.
     Human,
     /// One JSON object a line.
@@ -40,14 +40,14 @@ pub enum LogFormat {
 
 /// How to reach a running Headwater.
 #[derive(Clone, Debug, Args)]
-pub struct AdminAddress {
+pub(crate) struct AdminAddress {
     /// Admin address of the running Headwater; otherwise `admin.listen` of the configuration file.
     #[arg(long, env = "HEADWATER_ADMIN", value_name = "URL")]
-    pub admin: Option<String>,
+    pub(crate) admin: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Captures, projects and serves, in one process, until told to stop.
     ///
     /// SIGTERM or Ctrl-C: the sources are left first, the projector finishes its batch, readers are served to the end,
@@ -82,95 +82,95 @@ pub enum Command {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct RunArguments {
+pub(crate) struct RunArguments {
     /// Also serves `/bench/static`, a constant answer of a document's size: the limit that reads are measured against.
     #[arg(long, hide = true)]
-    pub bench_route: bool,
+    pub(crate) bench_route: bool,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct DemoArguments {
+pub(crate) struct DemoArguments {
     /// Uses this database instead of starting one. It must be empty and have wal_level=logical; it is not cleaned up.
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// Changed rows per second.
     #[arg(long, default_value_t = 200, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
-    pub rate: u32,
+    pub(crate) rate: u32,
     /// Ends by itself after this time, with a summary; otherwise Ctrl-C ends it.
     #[arg(long, value_name = "N")]
-    pub seconds: Option<u64>,
+    pub(crate) seconds: Option<u64>,
     /// Port of the query API; 0 takes a free one.
     #[arg(long, default_value_t = 8080)]
-    pub port: u16,
+    pub(crate) port: u16,
     /// Port of the admin listener; 0 takes a free one.
     #[arg(long, default_value_t = 9090)]
-    pub admin_port: u16,
+    pub(crate) admin_port: u16,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct CheckArguments {
+pub(crate) struct CheckArguments {
     /// One JSON object instead of a table.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct StatusArguments {
+pub(crate) struct StatusArguments {
     #[command(flatten)]
-    pub address: AdminAddress,
+    pub(crate) address: AdminAddress,
     /// Keeps showing, once a second, until Ctrl-C.
     #[arg(long, short)]
-    pub watch: bool,
+    pub(crate) watch: bool,
     /// JSON instead of tables; with `--watch` one object a line.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct ReplayArguments {
+pub(crate) struct ReplayArguments {
     #[command(flatten)]
-    pub address: AdminAddress,
+    pub(crate) address: AdminAddress,
     /// The model to build anew.
     #[arg(long, value_name = "NAME")]
-    pub model: String,
+    pub(crate) model: String,
     /// Where to read from: `earliest`, an offset for all topics of the model (`1200`), offsets by topic
     /// (`headwater.billing.public.cust=1200,…`), or a time (`2026-11-23T08:00:00Z`).
     #[arg(long, default_value = "earliest", value_name = "PLACE")]
-    pub from: String,
+    pub(crate) from: String,
     /// Shows no progress; prints one JSON object at the end.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Shows no progress and prints nothing on success.
     #[arg(long, short, conflicts_with = "json")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Returns as soon as the replay has begun.
     #[arg(long)]
-    pub no_wait: bool,
+    pub(crate) no_wait: bool,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct VerifyArguments {
+pub(crate) struct VerifyArguments {
     #[command(flatten)]
-    pub address: AdminAddress,
+    pub(crate) address: AdminAddress,
     /// Base address of the query API to compare with; otherwise `api.listen` of the configuration file.
     #[arg(long, value_name = "URL")]
-    pub api: Option<String>,
+    pub(crate) api: Option<String>,
     /// Only this model; otherwise all.
     #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     /// Compares only about this many documents of each model, spread evenly; otherwise every one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub sample: Option<u64>,
+    pub(crate) sample: Option<u64>,
     /// Waits this long for the projector to pass the snapshot, in seconds.
     #[arg(long, default_value_t = 60, value_name = "N")]
-    pub wait: u64,
+    pub(crate) wait: u64,
     /// One JSON object instead of text.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum DeadLettersCommand {
+pub(crate) enum DeadLettersCommand {
     /// Lists them, newest last.
     List {
         #[command(flatten)]
@@ -193,54 +193,92 @@ pub enum DeadLettersCommand {
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct ModelsArguments {
+pub(crate) struct ModelsArguments {
     #[command(flatten)]
-    pub address: AdminAddress,
+    pub(crate) address: AdminAddress,
     /// Only this model.
     #[arg(long, value_name = "NAME")]
-    pub model: Option<String>,
+    pub(crate) model: Option<String>,
     #[command(flatten)]
-    pub print: PrintWhat,
+    pub(crate) print: PrintWhat,
 }
 
 #[derive(Clone, Debug, Args)]
 #[group(multiple = false)]
-pub struct PrintWhat {
+pub(crate) struct PrintWhat {
     /// Prints the JSON Schema of the documents.
     #[arg(long)]
-    pub json_schema: bool,
+    pub(crate) json_schema: bool,
     /// Prints the GraphQL schema (SDL).
     #[arg(long)]
-    pub graphql: bool,
+    pub(crate) graphql: bool,
     /// Prints the OpenAPI description.
     #[arg(long)]
-    pub openapi: bool,
+    pub(crate) openapi: bool,
     /// Lists as JSON.
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
-pub struct WorkloadArguments {
+pub(crate) struct WorkloadArguments {
     /// The database: `postgresql://user:password@host:port/billing`.
     #[arg(long, value_name = "URL")]
-    pub database_url: String,
+    pub(crate) database_url: String,
     /// Changed rows per second; 0: as many as go.
     #[arg(long, default_value_t = 200, value_name = "ROWS")]
-    pub rate: u32,
+    pub(crate) rate: u32,
     /// Ends after this time.
     #[arg(long, value_name = "N")]
-    pub seconds: Option<u64>,
+    pub(crate) seconds: Option<u64>,
     /// Connections that write at the same time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub connections: u16,
+    pub(crate) connections: u16,
     /// Fixes the choice of changes; otherwise random, and printed.
     #[arg(long)]
-    pub seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// First creates the example's tables and rows.
     #[arg(long)]
-    pub create: bool,
+    pub(crate) create: bool,
     /// Prints nothing but errors.
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Help is read more often than any page: a change of it is looked at as a whole.
+    #[test]
+    fn the_help_is_as_reviewed() {
+        let mut root = Arguments::command().term_width(100);
+        root.build();
+        let mut help = root.render_long_help().to_string();
+        let names: Vec<String> = root.get_subcommands().map(|command| command.get_name().to_string()).collect();
+        for name in names.iter().filter(|name| *name != "help") {
+            let command = root.find_subcommand_mut(name).unwrap();
+            help.push_str(&format!(
+                "\n===== headwater {name}\n\n{}",
+                command.clone().term_width(100).render_long_help()
+            ));
+        }
+        // The version and the caller's environment are not part of it.
+        let lines = help.lines().filter(|line| !line.trim_start().starts_with("[env:")).map(str::trim_end);
+        let help = lines.collect::<Vec<_>>().join("\n") + "\n";
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/help.golden.txt");
+        if std::env::var_os("HEADWATER_UPDATE_GOLDEN").is_some() {
+            std::fs::write(&golden, &help).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&golden).unwrap_or_default(), help, "HEADWATER_UPDATE_GOLDEN=1 accepts it");
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 
 /// A listener of a running Headwater.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     base: String,
     agent: ureq::Agent,
     what: &'static str,
@@ -18,7 +18,7 @@ pub struct Client {
 
 impl Client {
     /// The admin port: where `given` says, or as configured.
-    pub fn admin(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
+    pub(crate) fn admin(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
         let base = match given {
             Some(url) => url.to_string(),
             None => format!("http://{}", reachable(load(config, "--admin")?.settings.admin.listen.value)),
@@ -27,7 +27,7 @@ impl Client {
     }
 
     /// The query API: where `given` says, or as configured.
-    pub fn api(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
+    pub(crate) fn api(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
         let base = match given {
             Some(url) => url.to_string(),
             None => format!("http://{}", reachable(load(config, "--api")?.settings.api.listen.value)),
@@ -44,13 +44,8 @@ impl Client {
         Self { base: base.trim_end_matches('/').to_string(), agent, what }
     }
 
-    /// Its address.
-    pub fn base(&self) -> &str {
-        &self.base
-    }
-
     /// GET; the body as text of a successful answer, `None` for 404.
-    pub fn find(&self, path: &str) -> Result<Option<String>, Failure> {
+    pub(crate) fn find(&self, path: &str) -> Result<Option<String>, Failure> {
         let answer = self.agent.get(format!("{}{path}", self.base)).header("accept", "application/json").call();
         match self.body(answer)? {
             (200..=299, body) => Ok(Some(body)),
@@ -60,17 +55,17 @@ impl Client {
     }
 
     /// GET of something that is there.
-    pub fn text(&self, path: &str) -> Result<String, Failure> {
+    pub(crate) fn text(&self, path: &str) -> Result<String, Failure> {
         self.find(path)?.ok_or_else(|| self.refused(path, 404, ""))
     }
 
     /// GET of JSON.
-    pub fn json(&self, path: &str) -> Result<Value, Failure> {
+    pub(crate) fn json(&self, path: &str) -> Result<Value, Failure> {
         self.parse(path, &self.text(path)?)
     }
 
     /// POST of JSON, answered with JSON.
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let request = self.agent.post(format!("{}{path}", self.base)).header("content-type", "application/json");
         match self.body(request.send(body.to_string()))? {
             (200..=299, body) if body.trim().is_empty() => Ok(Value::Null),

@@ -20,10 +20,10 @@ use crate::failure::chain;
 use crate::preflight::Catalogs;
 
 /// Asks a connector how it is doing.
-pub type AskSource = Box<dyn Fn() -> SourceStatus + Send + Sync>;
+pub(crate) type AskSource = Box<dyn Fn() -> SourceStatus + Send + Sync>;
 
 /// The running pipeline as operators see it.
-pub struct Control {
+pub(crate) struct Control {
     pub(crate) sources: Vec<AskSource>,
     pub(crate) projector: ProjectorHandle,
     pub(crate) reader: Arc<dyn DocumentReader>,
@@ -36,11 +36,11 @@ pub struct Control {
 
 /// What reading the models again did.
 #[derive(Clone, Debug, Default)]
-pub struct Reloaded {
+pub(crate) struct Reloaded {
     /// Names of all models that are declared now.
-    pub models: Vec<String>,
+    pub(crate) models: Vec<String>,
     /// What is wrong in files that were refused; their models, if they had any, run on as they were.
-    pub diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 impl Control {
@@ -65,7 +65,7 @@ impl Control {
     }
 
     /// Where everything stands.
-    pub fn overview(&self) -> Value {
+    pub(crate) fn overview(&self) -> Value {
         let frontiers = self.reader.frontiers().borrow().clone();
         let versions = self.reader.versions().borrow().clone();
         let sources: Vec<Value> = self
@@ -128,7 +128,7 @@ impl Control {
     }
 
     /// Reads the model files again. A file with mistakes is refused; the model it held runs on as it was.
-    pub async fn read_again(&self) -> Result<Reloaded, projector::Error> {
+    pub(crate) async fn read_again(&self) -> Result<Reloaded, projector::Error> {
         let read = self.configuration.read_models();
         let mut diagnostics = read.diagnostics;
         let catalogs = Catalogs::ask(&self.configuration.connectors).await;

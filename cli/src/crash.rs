@@ -10,7 +10,7 @@ use crate::failure::Failure;
 const VARIABLE: &str = "HEADWATER_CRASH_AT";
 
 /// Sets what the variable asks for. Refuses it in a build without fail points, where it would do nothing.
-pub fn arm() -> Result<(), Failure> {
+pub(crate) fn arm() -> Result<(), Failure> {
     let Ok(wanted) = std::env::var(VARIABLE) else { return Ok(()) };
     if !cfg!(feature = "failpoints") {
         return Err(Failure::new(format_args!(

@@ -7,40 +7,40 @@ use headwater_schemas::Diagnostic;
 
 /// What is said on the way out, and the exit status.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     message: String,
     status: u8,
 }
 
 /// The answer of a command.
-pub type Outcome = Result<ExitCode, Failure>;
+pub(crate) type Outcome = Result<ExitCode, Failure>;
 
 impl Failure {
     /// Something is wrong: status 1.
-    pub fn new(message: impl Display) -> Self {
+    pub(crate) fn new(message: impl Display) -> Self {
         Self { message: message.to_string(), status: 1 }
     }
 
     /// A failure from an error with all its causes, behind `what` was being done.
-    pub fn caused(what: impl Display, error: &dyn std::error::Error) -> Self {
+    pub(crate) fn caused(what: impl Display, error: &dyn std::error::Error) -> Self {
         Self::new(format_args!("{what}: {}", chain(error)))
     }
 
     /// The same with another exit status.
     #[must_use]
-    pub fn with_status(mut self, status: u8) -> Self {
+    pub(crate) fn with_status(mut self, status: u8) -> Self {
         self.status = status;
         self
     }
 
     /// The exit status.
-    pub fn exit_code(&self) -> ExitCode {
+    pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.status)
     }
 }
 
 /// An error with its causes, each once.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

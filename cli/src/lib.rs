@@ -1,12 +1,14 @@
 //! Headwater's command line and the one process in which all roles run.
 //!
 //! [`main`] reads the arguments and hands over to one module of `commands`. The process itself, with all roles in it, is
-//! put together in `pipeline`. What is configured is in [`config`]; the example's workload is in `workload`.
+//! put together in `pipeline`. What is configured is in `config`; the example's workload is in `workload`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod arguments;
 mod client;
 mod commands;
-pub mod config;
+mod config;
 mod control;
 mod crash;
 mod demo;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::arguments::Arguments;
+pub use self::config::settings_json_schema;
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {

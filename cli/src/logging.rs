@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const FILTER_VARIABLE: &str = "HEADWATER_LOG";
 
 /// Starts logging at `level` where HEADWATER_LOG does not say otherwise. Only the first call counts.
-pub fn start(format: LogFormat, level: &str) {
+pub(crate) fn start(format: LogFormat, level: &str) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -26,7 +26,7 @@ pub fn start(format: LogFormat, level: &str) {
 }
 
 /// Starts logging into a file.
-pub fn start_in_file(path: &Path) -> Result<(), Failure> {
+pub(crate) fn start_in_file(path: &Path) -> Result<(), Failure> {
     let file =
         File::create(path).map_err(|error| Failure::caused(format_args!("cannot write {}", path.display()), &error))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter("info")).with_ansi(false).with_target(false);

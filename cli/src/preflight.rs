@@ -15,18 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The tables that are captured, as the sources have them now, and which sources did not answer.
 #[derive(Debug, Default)]
-pub struct Catalogs {
+pub(crate) struct Catalogs {
     /// Captured tables.
-    pub tables: BTreeMap<TableId, TableSchema>,
+    pub(crate) tables: BTreeMap<TableId, TableSchema>,
     /// Configured tables that are not there.
-    pub diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
     /// Sources that did not answer, and why.
-    pub silent: Vec<(String, String)>,
+    pub(crate) silent: Vec<(String, String)>,
 }
 
 impl Catalogs {
     /// Asks every source.
-    pub async fn ask(connectors: &[ConnectorFile]) -> Self {
+    pub(crate) async fn ask(connectors: &[ConnectorFile]) -> Self {
         let mut out = Self::default();
         for file in connectors {
             let config = &file.config;
@@ -53,13 +53,13 @@ impl Catalogs {
     }
 
     /// What the models name and the sources do not have.
-    pub fn check(&self, models: &[ModelFile]) -> Vec<Diagnostic> {
+    pub(crate) fn check(&self, models: &[ModelFile]) -> Vec<Diagnostic> {
         models.iter().flat_map(|file| check_columns(file, &self.tables)).collect()
     }
 }
 
 /// Everything that is wrong as far as the sources answer; the others are only warned of.
-pub async fn preflight(configuration: &Configuration) -> Vec<Diagnostic> {
+pub(crate) async fn preflight(configuration: &Configuration) -> Vec<Diagnostic> {
     let catalogs = Catalogs::ask(&configuration.connectors).await;
     for (source, why) in &catalogs.silent {
         tracing::warn!(%source, %why, "the source does not answer yet; models are checked when it does");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::table::{bytes, count, span, table};
 
 /// The status as tables: sources, models, consumers; rates are between `before` and `now`, where there was a before.
-pub fn status_text(now: &Value, before: Option<&Value>) -> String {
+pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
     let mut parts = vec![sources(now, before).to_string(), models(now).to_string(), projector(now, before).to_string()];
     if let Some(letters) = now["dead_letters"].as_u64().filter(|letters| *letters > 0) {
         parts.push(format!("{} dead letters: headwater dead-letters list", count(letters)));
@@ -33,7 +33,7 @@ pub fn status_text(now: &Value, before: Option<&Value>) -> String {
 
 fn sources(now: &Value, before: Option<&Value>) -> Table {
     let mut out =
-        table(&["SOURCE", "PHASE", "POSITION", "NOT CAPTURED", "NOT PROJECTED", "KEPT FOR US", "EVENTS", "EVENTS/S"]);
+        table(&["SOURCE", "PHASE", "POSITION", "NOT CAPTURED", "DOCUMENTS AS OF", "KEPT FOR US", "EVENTS", "EVENTS/S"]);
     for source in items(now, "sources") {
         let name = text(source, "source");
         let earlier = before.and_then(|before| items(before, "sources").find(|one| one["source"] == source["source"]));
@@ -43,7 +43,7 @@ fn sources(now: &Value, before: Option<&Value>) -> Table {
             phase_words(&source["phase"]),
             text(source, "source_position"),
             source["lag_bytes"].as_u64().map_or("?".into(), bytes),
-            behind.map_or("?".into(), span),
+            behind.map_or("?".into(), |age| format!("{} ago", span(age))),
             source["retained_wal_bytes"].as_u64().map_or("?".into(), bytes),
             source["events_total"].as_u64().map_or("?".into(), count),
             rate(now, before, &source["events_total"], earlier.map(|one| &one["events_total"])),
@@ -92,13 +92,13 @@ fn behind(now: &Value) -> Vec<String> {
 }
 
 /// How much of a version is built, from 0 to 1.
-pub fn progress_of(model: &Value) -> Option<f64> {
+pub(crate) fn progress_of(model: &Value) -> Option<f64> {
     let (done, total) = (model["progress"]["done"].as_f64()?, model["progress"]["total"].as_f64()?);
     (total > 0.0).then(|| (done / total).clamp(0.0, 1.0))
 }
 
 /// What a connector is doing, in a few words.
-pub fn phase_words(phase: &Value) -> String {
+pub(crate) fn phase_words(phase: &Value) -> String {
     let name = phase["name"].as_str().unwrap_or("?").replace('_', " ");
     match name.as_str() {
         "snapshotting" => {
@@ -139,13 +139,13 @@ fn rate(now: &Value, before: Option<&Value>, total: &Value, earlier: Option<&Val
 }
 
 /// How long before the status' own time something was.
-pub fn age(now: &Value, at_micros: i64) -> Duration {
+pub(crate) fn age(now: &Value, at_micros: i64) -> Duration {
     let now = now["at_micros"].as_i64().unwrap_or(at_micros);
     Duration::from_micros(u64::try_from(now.saturating_sub(at_micros)).unwrap_or(0))
 }
 
 /// The members of a list.
-pub fn items<'v>(value: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
+pub(crate) fn items<'v>(value: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
     value[name].as_array().into_iter().flatten()
 }
 

@@ -9,7 +9,7 @@ use comfy_table::{ContentArrangement, Table};
 const WIDTH_ELSEWHERE: u16 = 140;
 
 /// A table with these headings, as wide as the terminal at most.
-pub fn table(headings: &[&str]) -> Table {
+pub(crate) fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(headings);
@@ -18,13 +18,13 @@ pub fn table(headings: &[&str]) -> Table {
 }
 
 /// Columns and lines of the terminal behind standard output.
-pub fn terminal_size() -> Option<(u16, u16)> {
+pub(crate) fn terminal_size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     (size.ws_col > 0).then_some((size.ws_col, size.ws_row))
 }
 
 /// `1.2 MiB`.
-pub fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut size = n as f64;
     let mut unit = 0;
@@ -36,11 +36,11 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// `1,234,567`.
-pub fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -49,7 +49,7 @@ pub fn count(n: u64) -> String {
 }
 
 /// `4.2 ms`, `1.5 s`, `3 min`, `2 h`, `5 d`.
-pub fn span(duration: Duration) -> String {
+pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     match seconds {
         s if s < 0.1 => format!("{:.1} ms", s * 1e3),

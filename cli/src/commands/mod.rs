@@ -18,7 +18,7 @@ use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
 
 /// Does what the arguments say.
-pub fn execute(arguments: Arguments) -> Outcome {
+pub(crate) fn execute(arguments: Arguments) -> Outcome {
     let Arguments { global, command } = arguments;
     match command {
         Command::Run(arguments) => run::execute(&global, &arguments),

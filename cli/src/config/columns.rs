@@ -18,7 +18,7 @@ struct Mention<'m> {
 }
 
 /// The columns that a model reads, by table.
-pub fn columns_read(model: &ReadModel) -> Vec<(TableId, Vec<String>)> {
+pub(crate) fn columns_read(model: &ReadModel) -> Vec<(TableId, Vec<String>)> {
     let mut out: BTreeMap<&TableId, Vec<String>> = BTreeMap::new();
     for Mention { table, column, .. } in mentions(model) {
         let columns = out.entry(table).or_default();
@@ -30,7 +30,7 @@ pub fn columns_read(model: &ReadModel) -> Vec<(TableId, Vec<String>)> {
 }
 
 /// Configured tables that `found`, all tables of the source, does not have.
-pub fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<Diagnostic> {
+pub(crate) fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<Diagnostic> {
     let is_there = |schema: &str, table: &str| {
         found.iter().any(|known| *known.table.schema == *schema && *known.table.table == *table)
     };
@@ -53,7 +53,7 @@ pub fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<Diagnost
 
 /// What a model names and the sources do not have, each with its place in the model's file. `known` are the tables that
 /// are captured. Tables of sources that `known` has none of are passed over: nothing is known about those.
-pub fn check_columns(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Vec<Diagnostic> {
+pub(crate) fn check_columns(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Vec<Diagnostic> {
     let mut out: Vec<Diagnostic> = Vec::new();
     for mention in mentions(&file.model) {
         let problem = match known.get(mention.table) {

@@ -16,59 +16,60 @@ use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{self, ParseContext};
 use headwater_schemas::{Diagnostic, nearest};
 
-pub use columns::{check_columns, check_tables, columns_read};
-pub use quantity::{ByteSize, Span};
-pub use read::{Environment, Source, read};
+pub(crate) use columns::{check_columns, check_tables, columns_read};
+#[cfg(test)]
+use quantity::ByteSize;
+pub(crate) use read::{Environment, Source, read};
 pub use schema::settings_json_schema;
-pub use settings::Settings;
+pub(crate) use settings::Settings;
 
 /// Schema meant where a model names a table as `source.table`.
 const DEFAULT_SCHEMA: &str = "public";
 
 /// Everything a Headwater is told.
 #[derive(Clone, Debug)]
-pub struct Configuration {
+pub(crate) struct Configuration {
     /// The configuration file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// What stands in it.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// The connectors, by file name.
-    pub connectors: Vec<ConnectorFile>,
+    pub(crate) connectors: Vec<ConnectorFile>,
     /// The read models, by file name.
-    pub models: Vec<ModelFile>,
+    pub(crate) models: Vec<ModelFile>,
 }
 
 /// One connector and the file it came from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ConnectorFile {
+pub(crate) struct ConnectorFile {
     /// The file, as messages name it.
-    pub file: String,
+    pub(crate) file: String,
     /// What it holds, variables not replaced.
-    pub text: String,
+    pub(crate) text: String,
     /// What it means.
-    pub config: ConnectorConfig,
+    pub(crate) config: ConnectorConfig,
 }
 
 /// One read model and the file it came from.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ModelFile {
+pub(crate) struct ModelFile {
     /// The file, as messages name it.
-    pub file: String,
+    pub(crate) file: String,
     /// What it holds.
-    pub text: String,
+    pub(crate) text: String,
     /// What it means.
-    pub model: ReadModel,
+    pub(crate) model: ReadModel,
 }
 
 /// What a reading of the model files gave: those without mistakes, and the mistakes of the others.
 #[derive(Clone, Debug, Default)]
-pub struct ModelFiles {
+pub(crate) struct ModelFiles {
     /// Without mistakes.
-    pub models: Vec<ModelFile>,
+    pub(crate) models: Vec<ModelFile>,
     /// Files that were refused, whether or not they could be read.
-    pub refused: Vec<String>,
+    pub(crate) refused: Vec<String>,
     /// What is wrong, in the order of the files.
-    pub diagnostics: Vec<Diagnostic>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
 impl Configuration {
@@ -77,12 +78,12 @@ impl Configuration {
     /// # Errors
     ///
     /// Everything that is wrong in any file.
-    pub fn load(file: &Path) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn load(file: &Path) -> Result<Self, Vec<Diagnostic>> {
         Self::load_with(file, &std::env::vars().collect())
     }
 
     /// Reads everything.
-    pub fn load_with(file: &Path, environment: &Environment) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn load_with(file: &Path, environment: &Environment) -> Result<Self, Vec<Diagnostic>> {
         let settings = load_settings(file, environment).map_err(|diagnostic| vec![diagnostic])?;
         let mut configuration = Self { file: file.to_path_buf(), settings, connectors: Vec::new(), models: Vec::new() };
         let mut diagnostics = configuration.load_connectors(environment);
@@ -96,23 +97,23 @@ impl Configuration {
 
     /// Reads the configuration file without the connectors and models it names: enough to know the addresses, and it
     /// needs no secrets.
-    pub fn load_settings_only(file: &Path) -> Result<Self, Diagnostic> {
+    pub(crate) fn load_settings_only(file: &Path) -> Result<Self, Diagnostic> {
         let settings = load_settings(file, &std::env::vars().collect())?;
         Ok(Self { file: file.to_path_buf(), settings, connectors: Vec::new(), models: Vec::new() })
     }
 
     /// The folder of the embedded engines.
-    pub fn data_folder(&self) -> PathBuf {
+    pub(crate) fn data_folder(&self) -> PathBuf {
         folder_of(&self.file).join(&self.settings.data)
     }
 
     /// The connectors' settings alone.
-    pub fn connector_configs(&self) -> Vec<ConnectorConfig> {
+    pub(crate) fn connector_configs(&self) -> Vec<ConnectorConfig> {
         self.connectors.iter().map(|file| file.config.clone()).collect()
     }
 
     /// The definitions alone.
-    pub fn definitions(&self) -> Vec<ReadModel> {
+    pub(crate) fn definitions(&self) -> Vec<ReadModel> {
         self.models.iter().map(|file| file.model.clone()).collect()
     }
 
@@ -149,7 +150,7 @@ impl Configuration {
     }
 
     /// Reads the model files as they are now.
-    pub fn read_models(&self) -> ModelFiles {
+    pub(crate) fn read_models(&self) -> ModelFiles {
         let mut out = ModelFiles::default();
         let sources = self.connectors.iter().map(|file| (file.config.source.clone(), DEFAULT_SCHEMA.to_string()));
         let context = ParseContext { sources: sources.collect() };

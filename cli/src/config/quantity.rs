@@ -7,15 +7,15 @@ use serde::{Deserialize, Deserializer, de};
 
 /// A length of time, written as a whole number and one of `ms s m h d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub(crate) struct Span(pub(crate) Duration);
 
 /// A number of bytes, written as a whole number and one of `KiB MiB GiB TiB` (powers of 1024), or as the bytes alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteSize(pub u64);
+pub(crate) struct ByteSize(pub(crate) u64);
 
 impl ByteSize {
     /// So many GiB.
-    pub const fn gib(n: u64) -> Self {
+    pub(crate) const fn gib(n: u64) -> Self {
         Self(n << 30)
     }
 }

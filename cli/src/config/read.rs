@@ -9,19 +9,19 @@ use serde_saphyr::{Error, Location};
 
 /// A configuration file as text, with the name to show in messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// How messages name the file.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// What it holds.
-    pub text: &'a str,
+    pub(crate) text: &'a str,
 }
 
 /// Where `${NAME}` is looked up.
-pub type Environment = HashMap<String, String>;
+pub(crate) type Environment = HashMap<String, String>;
 
 /// Reads `source` as `T`. `${NAME}` and `${NAME:-default}` in unquoted values are replaced from `environment` on the way;
 /// replaced values never show up in messages.
-pub fn read<T: DeserializeOwned>(source: Source<'_>, environment: &Environment) -> Result<T, Diagnostic> {
+pub(crate) fn read<T: DeserializeOwned>(source: Source<'_>, environment: &Environment) -> Result<T, Diagnostic> {
     refuse_quoted_variables(source)?;
     let options = serde_saphyr::options! { with_snippet: false }.with_properties(environment.clone());
     // An empty file is an empty mapping: everything has a default.
@@ -35,7 +35,7 @@ pub fn read<T: DeserializeOwned>(source: Source<'_>, environment: &Environment) 
 
 impl Source<'_> {
     /// What is wrong at `line` and `column`, both counted from 1.
-    pub fn diagnostic(
+    pub(crate) fn diagnostic(
         self,
         line: usize,
         column: usize,
@@ -54,7 +54,7 @@ impl Source<'_> {
     }
 
     /// What is wrong at a place that the parser remembers.
-    pub fn at(self, location: Location, message: impl Into<String>, help: Option<String>) -> Diagnostic {
+    pub(crate) fn at(self, location: Location, message: impl Into<String>, help: Option<String>) -> Diagnostic {
         let number = |n: u64| usize::try_from(n).unwrap_or(1);
         self.diagnostic(number(location.line()), number(location.column()), message, help)
     }

@@ -55,7 +55,7 @@ pub fn settings_json_schema() -> Value {
             })),
             "projector": object("How rows are folded into documents.", json!({
                 "batch_bytes_max": {
-                    "$ref": "#/$defs/size", "default": "4MiB",
+                    "$ref": "#/$defs/size", "default": "16MiB",
                     "description": "Bytes of events taken into one micro-batch, at most: 64KiB to 256MiB."
                 }
             })),

@@ -11,102 +11,102 @@ use super::quantity::{ByteSize, Span};
 /// The whole of `headwater.yaml`. Every key has a default but `connectors` and `models`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// First part of the names of all topics.
     #[serde(default = "default_prefix")]
-    pub prefix: Spanned<String>,
+    pub(crate) prefix: Spanned<String>,
     /// Folder of the embedded broker and store, relative to the configuration file.
     #[serde(default = "default_data")]
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// One file per source; patterns may have `*` in the file name. Relative to the configuration file.
-    pub connectors: Vec<Spanned<String>>,
+    pub(crate) connectors: Vec<Spanned<String>>,
     /// One file per read model, likewise.
-    pub models: Vec<Spanned<String>>,
+    pub(crate) models: Vec<Spanned<String>>,
     /// The log of changes.
     #[serde(default)]
-    pub broker: Broker,
+    pub(crate) broker: Broker,
     /// Rows and documents.
     #[serde(default)]
-    pub store: Store,
+    pub(crate) store: Store,
     /// Folding of rows into documents.
     #[serde(default)]
-    pub projector: Projector,
+    pub(crate) projector: Projector,
     /// Where readers connect.
     #[serde(default)]
-    pub api: Api,
+    pub(crate) api: Api,
     /// Where operators and probes connect.
     #[serde(default)]
-    pub admin: Admin,
+    pub(crate) admin: Admin,
 }
 
 /// Which broker; there is one engine so far.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Broker {
+pub(crate) struct Broker {
     /// A log inside this process.
-    pub embedded: EmbeddedBroker,
+    pub(crate) embedded: EmbeddedBroker,
 }
 
 /// Settings of the embedded broker.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct EmbeddedBroker {
+pub(crate) struct EmbeddedBroker {
     /// Largest size of the log's file. Address space, not disk: it grows as it fills.
-    pub size_max: Spanned<ByteSize>,
+    pub(crate) size_max: Spanned<ByteSize>,
     /// Partitions of new topics, 1 to 1024. A topic that exists keeps its number.
-    pub partitions: Spanned<u32>,
+    pub(crate) partitions: Spanned<u32>,
     /// What the log may forget.
-    pub retention: RetentionSettings,
+    pub(crate) retention: RetentionSettings,
 }
 
 /// Retention of the topics of change events; without limits everything is kept.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct RetentionSettings {
+pub(crate) struct RetentionSettings {
     /// Events older than this may go.
-    pub age: Option<Span>,
+    pub(crate) age: Option<Span>,
     /// The oldest events of a partition may go while it is larger than this.
-    pub size: Option<ByteSize>,
+    pub(crate) size: Option<ByteSize>,
 }
 
 /// Which store; there is one engine so far.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Store {
+pub(crate) struct Store {
     /// A store inside this process.
-    pub embedded: EmbeddedStore,
+    pub(crate) embedded: EmbeddedStore,
 }
 
 /// Settings of the embedded store.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct EmbeddedStore {
+pub(crate) struct EmbeddedStore {
     /// Largest size of the store's file. Address space, not disk: it grows as it fills.
-    pub size_max: Spanned<ByteSize>,
+    pub(crate) size_max: Spanned<ByteSize>,
 }
 
 /// How rows are folded into documents.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Projector {
+pub(crate) struct Projector {
     /// Bytes of events taken into one micro-batch, at most.
-    pub batch_bytes_max: Spanned<ByteSize>,
+    pub(crate) batch_bytes_max: Spanned<ByteSize>,
 }
 
 /// The query API.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Api {
+pub(crate) struct Api {
     /// Address and port.
-    pub listen: Spanned<SocketAddr>,
+    pub(crate) listen: Spanned<SocketAddr>,
 }
 
 /// The admin port: health, metrics, control. Keep it private: it has no authentication.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Address and port.
-    pub listen: Spanned<SocketAddr>,
+    pub(crate) listen: Spanned<SocketAddr>,
 }
 
 fn unplaced<T>(value: T) -> Spanned<T> {
@@ -135,7 +135,7 @@ impl Default for EmbeddedStore {
 
 impl Default for Projector {
     fn default() -> Self {
-        Self { batch_bytes_max: unplaced(ByteSize(4 << 20)) }
+        Self { batch_bytes_max: unplaced(ByteSize(16 << 20)) }
     }
 }
 
@@ -189,7 +189,7 @@ impl Settings {
             return wrong(
                 batch.referenced,
                 "`projector.batch_bytes_max` must be from 64KiB to 256MiB",
-                "small batches are fresh, large ones fast; 4MiB is both",
+                "small batches are fresh, large ones fast; 16MiB is both",
             );
         }
         let (api, admin) = (&self.api.listen, &self.admin.listen);

@@ -78,7 +78,7 @@ headwater.yaml:3:36: expected a duration like 500ms, 30s, 5m, 12h or 7d, found s
     refused(
         &format!("{SETTINGS}broker: {{ embedded: {{ partitions: 0 }} }}\n"),
         "
-headwater.yaml:3:37: `broker.embedded.partitions` must be from 1 to 1024
+headwater.yaml:3:35: `broker.embedded.partitions` must be from 1 to 1024
     3 | broker: { embedded: { partitions: 0 } }
       |                                   ^
   help: one partition is right for one process",
@@ -225,13 +225,13 @@ fn the_example_is_read() {
 fn the_published_schema_is_the_one_the_code_gives_and_accepts_the_example() {
     let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/json/headwater.schema.json");
     let expected = format!("{:#}\n", settings_json_schema());
-    if std::env::var_os("HEADWATER_UPDATE_SCHEMAS").is_some() {
+    if std::env::var_os("HEADWATER_UPDATE_GOLDEN").is_some() {
         std::fs::write(&published, &expected).unwrap();
     }
     assert_eq!(
         std::fs::read_to_string(&published).unwrap_or_default(),
         expected,
-        "run this test with HEADWATER_UPDATE_SCHEMAS=1 to publish it"
+        "run this test with HEADWATER_UPDATE_GOLDEN=1 to publish it"
     );
     let schema = jsonschema::validator_for(&settings_json_schema()).unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/billing/headwater.yaml");

@@ -22,7 +22,7 @@ use crate::config::{Configuration, Environment};
 use crate::control::Control;
 use crate::failure::Failure;
 use crate::pipeline::{Pipeline, PipelineOptions};
-use crate::table::{count, span};
+use crate::table::count;
 use crate::verify::{VerifyOptions, verify};
 use crate::workload::{SPOTLIGHT_CUSTOMER, Spotlight, Tally, WorkloadOptions, create, work};
 
@@ -35,37 +35,37 @@ const READABLE_MAX: Duration = Duration::from_secs(5);
 
 /// How the demo is run.
 #[derive(Clone, Debug)]
-pub struct DemoOptions {
+pub(crate) struct DemoOptions {
     /// A database to use instead of one of its own.
-    pub database: Option<tokio_postgres::Config>,
+    pub(crate) database: Option<tokio_postgres::Config>,
     /// Changed rows per second.
-    pub rate: u32,
+    pub(crate) rate: u32,
     /// Ends by itself.
-    pub duration: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
     /// Wanted port of the query API; another where it is taken.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Wanted port of the admin listener, likewise.
-    pub admin_port: u16,
+    pub(crate) admin_port: u16,
 }
 
 /// The demo's folder: configuration, data, log. Gone when it is dropped.
-pub struct DemoFolder(TempDir);
+pub(crate) struct DemoFolder(TempDir);
 
 impl DemoFolder {
     /// Makes it.
-    pub fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("headwater-demo-").tempdir();
         folder.map(Self).map_err(|error| Failure::caused("cannot make a temporary folder", &error))
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
 /// Runs until the time is over or `stop`.
-pub async fn run(options: DemoOptions, folder: DemoFolder, stop: CancellationToken) -> Result<(), Failure> {
+pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: CancellationToken) -> Result<(), Failure> {
     let (database, server) = match options.database.clone() {
         Some(database) => (database, None),
         None => {
@@ -258,8 +258,8 @@ fn summarise(tally: &Tally, elapsed: Duration, freshness: Option<Freshness>) {
         count(tally.transactions.load(Ordering::Relaxed)),
         rows as f64 / elapsed.as_secs_f64().max(0.001),
     );
-    if let Some(Freshness { median, p99 }) = freshness {
-        println!("from commit to HTTP answer: {} median, {} p99", span(median), span(p99));
+    if let Some(freshness) = freshness {
+        println!("{freshness}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one sees while the demo runs.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -27,11 +28,26 @@ pub(super) struct View {
     database: String,
 }
 
+/// Measurements from which on there is a 99th percentile to speak of.
+const PERCENTILE_FROM: usize = 100;
+
 /// Times from commit to readable.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Freshness {
-    pub(super) median: Duration,
-    pub(super) p99: Duration,
+    median: Duration,
+    /// The 99th percentile, or the slowest of few.
+    slow: Duration,
+    measurements: usize,
+}
+
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slow = match self.measurements {
+            n if n >= PERCENTILE_FROM => format!("{} p99", span(self.slow)),
+            n => format!("{} slowest of {n}", span(self.slow)),
+        };
+        write!(f, "{} median, {slow}, from commit to HTTP answer", span(self.median))
+    }
 }
 
 impl View {
@@ -67,7 +83,7 @@ impl View {
         let at = |share: f64| {
             sorted.get(((sorted.len() as f64 * share) as usize).min(sorted.len().checked_sub(1)?)).copied()
         };
-        Some(Freshness { median: at(0.5)?, p99: at(0.99)? })
+        Some(Freshness { median: at(0.5)?, slow: at(0.99)?, measurements: sorted.len() })
     }
 
     /// Draws the state of things in place of the last drawing, or prints a line now and then.
@@ -128,12 +144,8 @@ impl View {
             })
             .collect();
         lines.push(format!("{}{}", label("documents"), models.join(", ")));
-        lines.push(match self.freshness() {
-            Some(Freshness { median, p99 }) => {
-                format!("{}{} median, {} p99, from commit to HTTP answer", label("freshness"), span(median), span(p99))
-            }
-            None => format!("{}…", label("freshness")),
-        });
+        let fresh = self.freshness().map_or("…".to_string(), |freshness| freshness.to_string());
+        lines.push(format!("{}{fresh}", label("freshness")));
         lines.push(String::new());
         lines.extend(self.customer_lines(&bold));
         lines

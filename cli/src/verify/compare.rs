@@ -6,14 +6,14 @@ use std::fmt;
 use serde_json::Value;
 
 /// A document's bytes; `None`: there is no document.
-pub type Body = Option<Vec<u8>>;
+pub(crate) type Body = Option<Vec<u8>>;
 
 /// All states in which a document was seen while a snapshot was taken and passed.
-pub type Seen = BTreeMap<String, BTreeSet<Body>>;
+pub(crate) type Seen = BTreeMap<String, BTreeSet<Body>>;
 
 /// How a document is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
+pub(crate) enum Difference {
     /// The root is in the source, and its document is not served.
     Missing,
     /// A document is served whose root is not in the source, or is filtered out.
@@ -22,18 +22,6 @@ pub enum Difference {
     Different(String),
     /// It was different each time, and each time another: it changes faster than it can be compared.
     Changing,
-}
-
-impl Difference {
-    /// One word for it.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Extra => "extra",
-            Self::Different(_) => "different",
-            Self::Changing => "changing",
-        }
-    }
 }
 
 impl fmt::Display for Difference {
@@ -48,7 +36,7 @@ impl fmt::Display for Difference {
 }
 
 /// Compares one document: right when it was seen as it should be at any moment after the snapshot.
-pub fn compare(expected: &Body, seen: &BTreeSet<Body>) -> Option<Difference> {
+pub(crate) fn compare(expected: &Body, seen: &BTreeSet<Body>) -> Option<Difference> {
     if seen.contains(expected) {
         return None;
     }
@@ -62,7 +50,7 @@ pub fn compare(expected: &Body, seen: &BTreeSet<Body>) -> Option<Difference> {
 }
 
 /// Where two documents first differ, for people: the path and both values.
-pub fn first_difference(expected: &[u8], found: &[u8]) -> String {
+pub(crate) fn first_difference(expected: &[u8], found: &[u8]) -> String {
     let parse = |bytes| serde_json::from_slice::<Value>(bytes);
     match (parse(expected), parse(found)) {
         (Ok(expected_json), Ok(found_json)) => {

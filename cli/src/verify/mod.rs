@@ -5,7 +5,7 @@
 //! once after that. A document is right when it was seen as it should be in that time. What was not is looked at again in
 //! the next round: a document that the sources keep changing is right sooner or later, a wrong one never.
 
-pub mod compare;
+pub(crate) mod compare;
 mod expected;
 mod served;
 
@@ -29,33 +29,33 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What to compare with what.
 #[derive(Clone, Debug)]
-pub struct VerifyOptions {
+pub(crate) struct VerifyOptions {
     /// The sources of the models' tables.
-    pub connectors: Vec<ConnectorConfig>,
+    pub(crate) connectors: Vec<ConnectorConfig>,
     /// How many documents of a model, where not all.
-    pub sample: Option<u64>,
+    pub(crate) sample: Option<u64>,
     /// How long to wait for the projector.
-    pub wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 /// The outcome for one model.
 #[derive(Clone, Debug, Serialize)]
-pub struct ModelReport {
+pub(crate) struct ModelReport {
     /// The model.
-    pub model: String,
+    pub(crate) model: String,
     /// Documents compared.
-    pub compared: u64,
+    pub(crate) compared: u64,
     /// Documents that the projector gave up on, as the evaluator does: they are dead letters, not differences.
-    pub dead_letters: u64,
+    pub(crate) dead_letters: u64,
     /// Snapshots it took.
-    pub rounds: u32,
+    pub(crate) rounds: u32,
     /// Differences by root.
     #[serde(serialize_with = "as_texts")]
-    pub differences: BTreeMap<String, Difference>,
+    pub(crate) differences: BTreeMap<String, Difference>,
 }
 
 /// Compares one model.
-pub async fn verify(
+pub(crate) async fn verify(
     model: &ReadModel,
     options: &VerifyOptions,
     api: &Client,

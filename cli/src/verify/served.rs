@@ -28,7 +28,7 @@ struct Paging {
 }
 
 /// Reads documents by id, and adds what it sees.
-pub fn look(api: &Client, model: &str, ids: &BTreeSet<String>, seen: &mut Seen) -> Result<(), Failure> {
+pub(crate) fn look(api: &Client, model: &str, ids: &BTreeSet<String>, seen: &mut Seen) -> Result<(), Failure> {
     // An id with a comma cannot stand in a list of ids.
     let (alone, listed): (Vec<&String>, Vec<&String>) = ids.iter().partition(|id| id.contains(','));
     for id in alone {
@@ -53,7 +53,7 @@ pub fn look(api: &Client, model: &str, ids: &BTreeSet<String>, seen: &mut Seen) 
 }
 
 /// Every document of a model, page by page.
-pub fn list_all(api: &Client, model: &str, mut each: impl FnMut(&[u8])) -> Result<(), Failure> {
+pub(crate) fn list_all(api: &Client, model: &str, mut each: impl FnMut(&[u8])) -> Result<(), Failure> {
     let mut after = String::new();
     loop {
         let path = format!("/v1/{model}?limit={PAGE}{after}");

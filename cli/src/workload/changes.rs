@@ -23,7 +23,7 @@ pub(super) enum Change {
     MoveInvoice,
     RenumberInvoice,
     RenumberLines,
-    ChangeCustomer,
+    RewriteEmail,
     LoseEmail,
     NewCustomer,
     MergeCustomers,
@@ -49,7 +49,7 @@ const SHARES: [(Change, u32); 22] = [
     (Change::MoveInvoice, 50),
     (Change::RenumberInvoice, 25),
     (Change::RenumberLines, 25),
-    (Change::ChangeCustomer, 80),
+    (Change::RewriteEmail, 80),
     (Change::LoseEmail, 20),
     (Change::NewCustomer, 12),
     (Change::MergeCustomers, 8),
@@ -128,7 +128,7 @@ impl Change {
             }
             // Two steps, so that a number is free before the next line takes it.
             Self::RenumberLines => all(session, &RENUMBER_LINES, &[&year, &number]).await,
-            Self::ChangeCustomer => session.execute(CHANGE_CUSTOMER, &[&customer, &number]).await,
+            Self::RewriteEmail => session.execute(CHANGE_CUSTOMER, &[&customer, &number]).await,
             Self::LoseEmail => session.execute("UPDATE cust SET email = NULL WHERE cust_no = $1", &[&customer]).await,
             Self::NewCustomer => {
                 let new = counters.customer.fetch_add(1, Ordering::Relaxed) + 1;

@@ -17,44 +17,44 @@ use tokio_util::sync::CancellationToken;
 
 use self::changes::Change;
 use self::session::Session;
-pub use self::spotlight::Spotlight;
+pub(crate) use self::spotlight::Spotlight;
 use crate::failure::{Failure, chain};
 
 /// Tables of the example.
-pub const SCHEMA_SQL: &str = include_str!("../../../examples/billing/schema.sql");
+pub(crate) const SCHEMA_SQL: &str = include_str!("../../../examples/billing/schema.sql");
 /// First rows of the example.
-pub const SEED_SQL: &str = include_str!("../../../examples/billing/seed.sql");
+pub(crate) const SEED_SQL: &str = include_str!("../../../examples/billing/seed.sql");
 
 /// The customer of [`Spotlight`], whom merges leave alone.
-pub const SPOTLIGHT_CUSTOMER: i32 = 7;
+pub(crate) const SPOTLIGHT_CUSTOMER: i32 = 7;
 
 /// Transactions that may fail one after another before it is taken as more than a conflict.
 const FAILURES_MAX: u32 = 50;
 
 /// How hard it works.
 #[derive(Clone, Debug)]
-pub struct WorkloadOptions {
+pub(crate) struct WorkloadOptions {
     /// The database.
-    pub database: tokio_postgres::Config,
+    pub(crate) database: tokio_postgres::Config,
     /// Changed rows per second over all connections; 0: as many as go.
-    pub rate: u32,
+    pub(crate) rate: u32,
     /// How long; for ever where there is no end.
-    pub duration: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
     /// Connections.
-    pub connections: u16,
+    pub(crate) connections: u16,
     /// Fixes the choices.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// What it has done so far.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Rows inserted, updated or deleted, and committed.
-    pub rows: AtomicU64,
+    pub(crate) rows: AtomicU64,
     /// Transactions committed.
-    pub transactions: AtomicU64,
+    pub(crate) transactions: AtomicU64,
     /// Transactions given up because of a conflict with another connection.
-    pub conflicts: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
 }
 
 /// Numbers that all connections draw from, so that no two take the same.
@@ -67,7 +67,7 @@ struct Counters {
 }
 
 /// Connects; the task that drives the connection ends with the client.
-pub async fn connect(database: &tokio_postgres::Config) -> Result<Client, Failure> {
+pub(crate) async fn connect(database: &tokio_postgres::Config) -> Result<Client, Failure> {
     let (client, connection) = database.connect(NoTls).await.map_err(|error| {
         Failure::new(format_args!(
             "cannot connect to the database: {}; is it running, and the URL right?",
@@ -83,7 +83,7 @@ pub async fn connect(database: &tokio_postgres::Config) -> Result<Client, Failur
 }
 
 /// Creates the example's tables and first rows in an empty database.
-pub async fn create(database: &tokio_postgres::Config) -> Result<(), Failure> {
+pub(crate) async fn create(database: &tokio_postgres::Config) -> Result<(), Failure> {
     let client = connect(database).await?;
     for (what, sql) in [("create the example's tables", SCHEMA_SQL), ("fill them", SEED_SQL)] {
         let all = format!("BEGIN;\n{sql}\nCOMMIT;");
@@ -93,7 +93,11 @@ pub async fn create(database: &tokio_postgres::Config) -> Result<(), Failure> {
 }
 
 /// Works until the time is over or `cancel`.
-pub async fn work(options: WorkloadOptions, tally: Arc<Tally>, cancel: CancellationToken) -> Result<(), Failure> {
+pub(crate) async fn work(
+    options: WorkloadOptions,
+    tally: Arc<Tally>,
+    cancel: CancellationToken,
+) -> Result<(), Failure> {
     let client = connect(&options.database).await?;
     let counters = Arc::new(count(&client).await?);
     let end = options.duration.map(|duration| Instant::now() + duration);

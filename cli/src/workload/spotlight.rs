@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const INVOICES_MAX: i64 = 8;
 
 /// Issues, corrects and pays the invoices of one customer.
-pub struct Spotlight {
+pub(crate) struct Spotlight {
     session: Session,
     random: StdRng,
     steps: u64,
@@ -22,12 +22,12 @@ pub struct Spotlight {
 
 impl Spotlight {
     /// Connects.
-    pub async fn new(database: &tokio_postgres::Config) -> Result<Self, Failure> {
+    pub(crate) async fn new(database: &tokio_postgres::Config) -> Result<Self, Failure> {
         Ok(Self { session: Session::new(connect(database).await?), random: StdRng::from_os_rng(), steps: 0 })
     }
 
     /// Commits the next change; answers with when that was, or nothing where another connection was in the way.
-    pub async fn step(&mut self) -> Option<Instant> {
+    pub(crate) async fn step(&mut self) -> Option<Instant> {
         self.steps += 1;
         match self.change().await {
             Ok(0) => None,
