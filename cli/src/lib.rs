@@ -14,6 +14,7 @@ mod crash;
 mod demo;
 mod failure;
 mod logging;
+mod output;
 mod pipeline;
 mod preflight;
 mod report;

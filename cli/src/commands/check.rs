@@ -12,6 +12,7 @@ use crate::arguments::{CheckArguments, Global};
 use crate::config::{Configuration, columns_read};
 use crate::failure::Outcome;
 use crate::logging;
+use crate::output::say;
 use crate::preflight::Catalogs;
 use crate::table::table;
 
@@ -49,11 +50,11 @@ pub(super) fn execute(global: &Global, arguments: &CheckArguments) -> Outcome {
                 })
                 .collect();
             let diagnostics: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-            println!("{}", json!({ "ok": !wrong, "findings": findings, "diagnostics": diagnostics }));
+            say!("{}", json!({ "ok": !wrong, "findings": findings, "diagnostics": diagnostics }));
         } else {
             show(&configuration, &findings);
             for diagnostic in &diagnostics {
-                println!("\n{diagnostic}");
+                say!("\n{diagnostic}");
             }
         }
         Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -62,7 +63,7 @@ pub(super) fn execute(global: &Global, arguments: &CheckArguments) -> Outcome {
 
 fn show(configuration: &Configuration, findings: &[(String, Finding)]) {
     let (connectors, models) = (configuration.connectors.len(), configuration.models.len());
-    println!("{} is read; connectors: {connectors}, models: {models}\n", configuration.file.display());
+    say!("{} is read; connectors: {connectors}, models: {models}\n", configuration.file.display());
     let mut out = table(&["", "SOURCE", "WHAT", "FINDING", "REMEDY"]);
     for (source, finding) in findings {
         let word = match finding.severity {
@@ -72,7 +73,7 @@ fn show(configuration: &Configuration, findings: &[(String, Finding)]) {
         };
         out.add_row([word, source, &finding.subject, &finding.problem, &finding.remedy]);
     }
-    println!("{out}");
+    say!("{out}");
     let of = |severity| findings.iter().filter(|(_, finding)| finding.severity == severity).count();
-    println!("\nerrors: {}, warnings: {}", of(Severity::Error), of(Severity::Warning));
+    say!("\nerrors: {}, warnings: {}", of(Severity::Error), of(Severity::Warning));
 }

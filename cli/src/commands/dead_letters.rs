@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::arguments::{AdminAddress, DeadLettersCommand, Global};
 use crate::client::Client;
 use crate::failure::Outcome;
+use crate::output::say;
 use crate::report::{age, items};
 use crate::table::{span, table};
 
@@ -26,11 +27,11 @@ fn list(admin: &Client, as_json: bool) -> Outcome {
     let answer = admin.json(&format!("/dead-letters?limit={LIMIT}"))?;
     let letters: Vec<&Value> = items(&answer, "dead_letters").collect();
     if as_json {
-        letters.iter().for_each(|letter| println!("{letter}"));
+        letters.iter().for_each(|letter| say!("{letter}"));
         return Ok(ExitCode::SUCCESS);
     }
     if letters.is_empty() {
-        println!("There are no dead letters.");
+        say!("There are no dead letters.");
         return Ok(ExitCode::SUCCESS);
     }
     let now = admin.json("/status")?;
@@ -43,7 +44,7 @@ fn list(admin: &Client, as_json: bool) -> Outcome {
         let at = letter["at_millis"].as_i64().map_or(Duration::ZERO, |at| age(&now, at.saturating_mul(1000)));
         out.add_row([item["offset"].to_string(), span(at), text("stage"), place.join(" "), text("cause")]);
     }
-    println!("{out}\n\nOnce the cause is mended: headwater dead-letters retry [--offset N]");
+    say!("{out}\n\nOnce the cause is mended: headwater dead-letters retry [--offset N]");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -52,16 +53,16 @@ fn retry(admin: &Client, offset: Option<u64>, as_json: bool) -> Outcome {
     let outcome = admin.post("/dead-letters/retry", &request)?;
     let number = |name: &str| outcome[name].as_u64().unwrap_or(0);
     if as_json {
-        println!("{outcome}");
+        say!("{outcome}");
     } else {
-        println!(
+        say!(
             "{} tried again: {} went well, {} failed as before",
             number("retried"),
             number("resolved"),
             number("failed")
         );
         if number("skipped") > 0 {
-            println!(
+            say!(
                 "{} cannot be tried again here: the source could not represent a value; change the row, and it is sent anew",
                 number("skipped")
             );

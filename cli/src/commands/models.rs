@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::config::Configuration;
 use crate::failure::{Failure, Outcome, chain};
 use crate::logging;
+use crate::output::say;
 use crate::preflight::Catalogs;
 use crate::report::items;
 use crate::table::{count, table};
@@ -50,7 +51,7 @@ fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
         return Err(no_such_model(&configuration, arguments));
     }
     if arguments.print.json {
-        println!("{}", Value::Array(rows));
+        say!("{}", Value::Array(rows));
         return Ok(ExitCode::SUCCESS);
     }
     let mut out = table(&["MODEL", "VERSION", "SERVES", "DOCUMENTS", "ROOT", "INDEXES", "FILE"]);
@@ -72,7 +73,7 @@ fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
             text("file"),
         ]);
     }
-    println!("{out}");
+    say!("{out}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -100,14 +101,14 @@ fn describe(global: &Global, arguments: &ModelsArguments) -> Outcome {
             return Err(no_such_model(&configuration, arguments));
         }
         if print.graphql {
-            println!("{}", sdl_for(&shapes).trim_end());
+            say!("{}", sdl_for(&shapes).trim_end());
         } else if print.openapi {
-            println!("{:#}", openapi(&shapes));
+            say!("{:#}", openapi(&shapes));
         } else {
             let schemas: BTreeMap<&str, Value> = shapes.iter().map(|it| (it.model.as_str(), json_schema(it))).collect();
             match (arguments.model.as_ref(), schemas.into_values().collect::<Vec<_>>()) {
-                (Some(_), mut one) => println!("{:#}", one.remove(0)),
-                (None, all) => println!("{:#}", Value::Array(all)),
+                (Some(_), mut one) => say!("{:#}", one.remove(0)),
+                (None, all) => say!("{:#}", Value::Array(all)),
             }
         }
         Ok(ExitCode::SUCCESS)

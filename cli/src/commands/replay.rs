@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::arguments::{Global, ReplayArguments};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
+use crate::output::say;
 use crate::report::items;
 use crate::table::{count, span};
 
@@ -86,9 +87,9 @@ fn show(bar: &ProgressBar, progress: &Value) {
 
 fn report(arguments: &ReplayArguments, json: &Value, text: impl FnOnce() -> String) -> Outcome {
     if arguments.json {
-        println!("{json}");
+        say!("{json}");
     } else if !arguments.quiet {
-        println!("{}", text());
+        say!("{}", text());
     }
     Ok(ExitCode::SUCCESS)
 }

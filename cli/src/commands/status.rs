@@ -1,6 +1,6 @@
 //! `headwater status`: where everything stands.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::arguments::{Global, StatusArguments};
 use crate::client::Client;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
+use crate::output::say;
 use crate::report::status_text;
 
 /// What rates are taken over when the status is shown once.
@@ -21,10 +22,10 @@ pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
     loop {
         let now = admin.json("/status")?;
         if arguments.json {
-            print(&format!("{now}\n"))?;
+            say!("{now}");
         } else if before.is_some() {
             let clear = if arguments.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-            print(&format!("{clear}{}\n", status_text(&now, before.as_ref())))?;
+            say!("{clear}{}", status_text(&now, before.as_ref()));
         }
         let shown = arguments.json || before.is_some();
         if shown && !arguments.watch {
@@ -33,10 +34,4 @@ pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
         std::thread::sleep(if before.is_some() || arguments.json { WATCH_EVERY } else { RATE_OVER });
         before = Some(now);
     }
-}
-
-/// A reader that went away (`| head`) is no reason for a panic.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::caused("cannot write", &error))
 }

@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::config::{Configuration, ModelFile};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
+use crate::output::say;
 use crate::table::count;
 use crate::verify::compare::Difference;
 use crate::verify::{ModelReport, VerifyOptions, verify};
@@ -46,7 +47,7 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
         }
         let (wrong, changing) = tally(&reports);
         if arguments.json {
-            println!("{}", json!({ "equal": wrong == 0 && changing == 0, "models": reports }));
+            say!("{}", json!({ "equal": wrong == 0 && changing == 0, "models": reports }));
         }
         Ok(match (wrong, changing) {
             (0, 0) => ExitCode::SUCCESS,
@@ -89,15 +90,15 @@ fn show(report: &ModelReport) {
     }
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
     if report.differences.is_empty() {
-        println!("{model}: {compared} documents, all as the source says{notes}");
+        say!("{model}: {compared} documents, all as the source says{notes}");
         return;
     }
-    println!("{model}: {compared} documents, {} differences{notes}", count(report.differences.len() as u64));
+    say!("{model}: {compared} documents, {} differences{notes}", count(report.differences.len() as u64));
     for (id, difference) in report.differences.iter().take(SHOWN_MAX) {
-        println!("  {id}: {difference}");
+        say!("  {id}: {difference}");
     }
     let more = report.differences.len().saturating_sub(SHOWN_MAX);
     if more > 0 {
-        println!("  … and {} more; all with --json", count(more as u64));
+        say!("  … and {} more; all with --json", count(more as u64));
     }
 }

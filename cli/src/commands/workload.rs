@@ -9,6 +9,7 @@ use super::block_on;
 use crate::arguments::{Global, WorkloadArguments};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
+use crate::output::say;
 use crate::workload::{Tally, WorkloadOptions, create, work};
 
 pub(super) fn execute(global: &Global, arguments: &WorkloadArguments) -> Outcome {
@@ -33,7 +34,7 @@ pub(super) fn execute(global: &Global, arguments: &WorkloadArguments) -> Outcome
         work(options, tally.clone(), stop).await?;
         if !arguments.quiet {
             let rows = tally.rows.load(Ordering::Relaxed);
-            println!(
+            say!(
                 "{rows} rows changed in {} transactions, {:.0} rows/s; {} given up in conflicts; --seed {seed}",
                 tally.transactions.load(Ordering::Relaxed),
                 rows as f64 / start.elapsed().as_secs_f64(),

@@ -21,6 +21,7 @@ use crate::client::Client;
 use crate::config::{Configuration, Environment};
 use crate::control::Control;
 use crate::failure::Failure;
+use crate::output::say;
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::table::count;
 use crate::verify::{VerifyOptions, verify};
@@ -69,17 +70,17 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     let (database, server) = match options.database.clone() {
         Some(database) => (database, None),
         None => {
-            println!("Starting a PostgreSQL of its own …");
+            say!("Starting a PostgreSQL of its own …");
             let mut server = DemoPostgres::start()?;
             (server.ready().await?, Some(server))
         }
     };
-    println!("Creating the billing example: 500 customers, 2,000 invoices …");
+    say!("Creating the billing example: 500 customers, 2,000 invoices …");
     create(&database).await?;
     let (api_port, admin_port) = (usable(options.port), usable(options.admin_port));
     let file = files::write(folder.path(), &database, api_port, admin_port)?;
     let configuration = Configuration::load_with(&file, &Environment::new())?;
-    println!("Starting capture, projection and the query API …");
+    say!("Starting capture, projection and the query API …");
     let mut pipeline = Pipeline::start(&configuration, PipelineOptions::default()).await?;
     let control = pipeline.control();
 
@@ -98,7 +99,7 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
         } => outcome,
         failure = pipeline.ended() => Err(failure),
     };
-    println!("\nStopping …");
+    say!("\nStopping …");
     let stopped = pipeline.stop().await;
     drop(server);
     outcome.and(stopped)
@@ -232,12 +233,12 @@ async fn wait_until_ready(control: &Control, stop: &CancellationToken) -> Result
 fn print_addresses(file: &Path, api_port: u16, admin_port: u16) {
     let api = format!("http://127.0.0.1:{api_port}");
     let admin = format!("http://127.0.0.1:{admin_port}");
-    println!(
+    say!(
         "
 Try, in another terminal:
   curl {api}/v1/customer_account/{SPOTLIGHT_CUSTOMER}
   curl -N -H 'Accept: text/event-stream' {api}/v1/customer_account/{SPOTLIGHT_CUSTOMER}
-  curl -g '{api}/v1/customer_account?filter[invoices.status]=overdue&sort=-unpaid_total&limit=3'
+  curl -g '{api}/v1/customer_account?filter[invoices.status][eq]=overdue&sort=-unpaid_total&limit=3'
   curl '{api}/v1/tariff?fields=code,name,account_count&sort=-account_count'
   curl {api}/graphql -H 'content-type: application/json' \\
        -d '{{\"query\":\"{{ customerAccount(id: {SPOTLIGHT_CUSTOMER}) {{ name unpaid_total }} }}\"}}'
@@ -252,14 +253,14 @@ In a browser:
 
 fn summarise(tally: &Tally, elapsed: Duration, freshness: Option<Freshness>) {
     let rows = tally.rows.load(Ordering::Relaxed);
-    println!(
+    say!(
         "\n{} rows changed in {} transactions, {:.0} rows/s",
         count(rows),
         count(tally.transactions.load(Ordering::Relaxed)),
         rows as f64 / elapsed.as_secs_f64().max(0.001),
     );
     if let Some(freshness) = freshness {
-        println!("{freshness}");
+        say!("{freshness}");
     }
 }
 
@@ -272,8 +273,8 @@ async fn compare(configuration: &Configuration, api: &Client, admin: &Client) ->
         let report = verify(&file.model, &options, api, admin).await?;
         wrong += report.differences.len();
         match report.differences.len() {
-            0 => println!("{}: {} documents, all as the tables say", report.model, count(report.compared)),
-            n => println!("{}: {n} of {} documents differ from the tables", report.model, count(report.compared)),
+            0 => say!("{}: {} documents, all as the tables say", report.model, count(report.compared)),
+            n => say!("{}: {n} of {} documents differ from the tables", report.model, count(report.compared)),
         }
     }
     match wrong {

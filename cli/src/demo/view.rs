@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::output::{say, write};
 use crate::report::{items, phase_words};
 use crate::table::{bytes, count, span};
 use crate::workload::SPOTLIGHT_CUSTOMER;
@@ -100,10 +101,10 @@ impl View {
                 out.push_str(&format!("\x1b[2K{line}\n"));
             }
             self.drawn = lines.len();
-            write(&out);
+            write(format_args!("{out}"));
         } else if self.line_at.is_none_or(|at| now.duration_since(at) >= LINE_EVERY) {
             self.line_at = Some(now);
-            write(&format!("{}\n", self.line(status, rows)));
+            say!("{}", self.line(status, rows));
         }
     }
 
@@ -202,10 +203,4 @@ impl View {
             unpaid.trim_matches('"'),
         )
     }
-}
-
-/// A reader that went away is no reason to stop in the middle.
-fn write(text: &str) {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).ok();
 }
