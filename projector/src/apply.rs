@@ -186,7 +186,8 @@ fn put(
         ends.push((before.len(), after.len()));
     }
     let all: Vec<&JoinIndex> = indexes.indexes.iter().collect();
-    let (mut removed, mut added): (Vec<(usize, &[u8])>, Vec<(usize, &[u8])>) = (Vec::new(), Vec::new());
+    let mut removed: Vec<(usize, &[u8])> = Vec::new();
+    let mut added: Vec<(usize, &[u8])> = Vec::new();
     let (mut before_at, mut after_at) = (0, 0);
     for ((change, position), (before_end, after_end)) in changes.changes.iter().zip(positions).zip(ends) {
         let key = |(number, start, end): &Span| (*number, &bytes[*start..*end]);

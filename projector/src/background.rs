@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use headwater_store::{Batch, ByteList, JoinIndex, RowArena, RowWrite, VersionId, VersionState, Written};
 
 use crate::Error;
+use crate::build::sum;
 use crate::clock::now_ms;
-use crate::fold::{Fold, FoldOptions, Folded, Letters, State, sum};
+use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
 use crate::version::{Replay, Scan, retired_note};
 
 /// Documents removed between two looks at the clock.
@@ -19,6 +20,11 @@ impl Fold {
     pub fn has_background_work(&self) -> bool {
         let state = &self.state;
         state.next_index().is_some() || state.versions.iter().any(|it| it.is_building() && state.is_ready(it))
+    }
+
+    /// Whether any version serves.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.state.versions.iter().any(crate::version::Version::is_active)
     }
 
     /// Works in the background for about `budget`, in one commit; `None` when there is nothing to do.

@@ -111,6 +111,11 @@ impl Catalog {
         tables.iter().map(|table| current(table)).collect()
     }
 
+    /// Those of these tables that nothing is known of.
+    pub(crate) fn unknown(&self, tables: &[&TableId]) -> Vec<String> {
+        tables.iter().filter(|table| !self.tables.contains_key(table)).map(ToString::to_string).collect()
+    }
+
     fn write(&mut self, batch: &mut dyn Batch, id: TableId, table: Table) -> Result<(), Error> {
         let mut note = table.current.0.to_be_bytes().to_vec();
         note.extend_from_slice(&table.current_at.to_bytes());

@@ -1,7 +1,5 @@
 //! What can go wrong in the projector, and what is done about it.
 
-use headwater_schemas::TableId;
-
 /// An error of the projector.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,7 +16,7 @@ pub enum Error {
         /// The model.
         model: String,
         /// The table.
-        table: TableId,
+        table: String,
         /// The column as the model spells it.
         column: String,
         /// The remedy, beginning with a separator.
@@ -33,7 +31,7 @@ pub enum Error {
         /// The model.
         model: String,
         /// The root's table.
-        table: TableId,
+        table: String,
         /// What the model names.
         declared: String,
         /// What the table has.
@@ -47,7 +45,7 @@ pub enum Error {
         /// The model.
         model: String,
         /// The table.
-        table: TableId,
+        table: String,
     },
     /// Columns are compared that can never be equal.
     #[error(

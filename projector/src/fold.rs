@@ -6,29 +6,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use headwater_schemas::model::ModelShape;
 use headwater_schemas::model::definition::ReadModel;
-use headwater_schemas::{DeadLetter, Payload, SourcePosition, SourceProgress, Stage, TableId};
-use headwater_store::{
-    Batch, ByteList, DocumentWrite, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, Written,
-};
+use headwater_schemas::{DeadLetter, SourcePosition, SourceProgress, TableId};
+use headwater_store::{Batch, Frontier, JoinIndex, ProjectionStore, RowArena, Written};
 
 use crate::Error;
 use crate::apply::{Mode, TableIndexes, apply, erase};
 use crate::ascend::ascend;
+use crate::build::sum;
 use crate::catalog::Catalog;
 use crate::changes::TableChanges;
-use crate::clock::now_ms;
 use crate::evaluate::Documents;
 use crate::keys::KeySet;
 use crate::plan::Plan;
 use crate::records::{Decoded, Input, decode};
 use crate::version::Version;
-
-/// Bytes of rows that the documents of one chunk may be made of, about; chunks are made smaller above it.
-const CHUNK_BYTES: usize = 16 << 20;
 
 /// Takes dead letters, and answers when they are durable. Called before the commit that they belong to: a letter may
 /// come twice, but is never lost.
@@ -93,8 +85,8 @@ pub(crate) struct State {
     /// Up to where partitions must be read before a version that needs them is built; as `progress`.
     pub(crate) floors: BTreeMap<(String, u32), u64>,
     /// Roots that are rebuilt with one read per relation.
-    roots_chunk: usize,
-    documents: Documents,
+    pub(crate) roots_chunk: usize,
+    pub(crate) documents: Documents,
     planned: u64,
 }
 
@@ -138,6 +130,11 @@ impl Fold {
             state.progress.extend(decoded.progress.iter().map(|(source, progress)| (source.clone(), progress.clone())));
             state.fold(batch, options, decoded, Mode::Follow, letters)
         })
+    }
+
+    /// Reads the state again after a failed step; before that, [`Self::offsets`] may be ahead of the store.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        if self.stale { self.step(|_, _, _| Ok(())) } else { Ok(()) }
     }
 
     /// Partitions and the next offset of each, as stored.
@@ -193,7 +190,14 @@ impl State {
     pub(crate) fn replan(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
         self.planned = self.learned();
         for version in &mut self.versions {
-            let Some(tables) = self.catalog.current(&version.model.tables()) else { continue };
+            let Some(tables) = self.catalog.current(&version.model.tables()) else {
+                let unknown = self.catalog.unknown(&version.model.tables());
+                version.problem = Some(format!(
+                    "waits for {}: nothing has come of it yet; is it among the tables of its connector?",
+                    unknown.join(", ")
+                ));
+                continue;
+            };
             match Plan::new(&version.model, &tables) {
                 Ok(mut plan) => {
                     self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
@@ -365,123 +369,4 @@ impl State {
         }
         Ok(())
     }
-
-    /// Source time that documents of a version reflect: of its sources the one that is furthest behind.
-    pub(crate) fn as_of(&self, version: usize, latest: i64) -> i64 {
-        let tables = self.versions[version].model.tables();
-        let at = tables.iter().filter_map(|table| self.frontiers.get(&*table.source)).map(|it| it.at_micros).min();
-        at.unwrap_or(latest)
-    }
-
-    /// Rebuilds the documents of dirty roots, in key order, a chunk at a time.
-    pub(crate) fn build(
-        &mut self,
-        batch: &mut dyn Batch,
-        version: usize,
-        mut dirty: KeySet,
-        as_of: i64,
-        letters: &mut Vec<DeadLetter>,
-    ) -> Result<Written, Error> {
-        let mut written = Written::default();
-        if dirty.is_empty() {
-            return Ok(written);
-        }
-        let count = dirty.settle();
-        let mut start = 0;
-        while start < count {
-            let end = count.min(start + self.roots_chunk);
-            let roots = dirty.list(start..end);
-            written = sum(written, self.build_chunk(batch, version, &roots, as_of, letters)?);
-            start = end;
-        }
-        Ok(written)
-    }
-
-    pub(crate) fn build_chunk(
-        &mut self,
-        batch: &mut dyn Batch,
-        version: usize,
-        roots: &ByteList,
-        as_of: i64,
-        letters: &mut Vec<DeadLetter>,
-    ) -> Result<Written, Error> {
-        let version = &self.versions[version];
-        let Some(plan) = &version.plan else { return Ok(Written::default()) };
-        let id = version.record.id;
-        self.documents.evaluate(plan, &*batch, roots)?;
-        if self.documents.read_bytes > CHUNK_BYTES {
-            self.roots_chunk = (self.roots_chunk / 2).max(1);
-        } else if self.documents.read_bytes < CHUNK_BYTES / 8 {
-            self.roots_chunk = (self.roots_chunk * 2).min(4_096);
-        }
-        let mut faults: Vec<(usize, String)> =
-            self.documents.poisoned().map(|(at, cause)| (at, cause.to_string())).collect();
-        let written = self.documents.writes(roots, |writes| put_documents(batch, id, as_of, writes, &mut faults))?;
-        let (model, table) = (plan.model.clone(), plan.root_table().clone());
-        for (at, cause) in faults {
-            letters.push(self.project_letter(&*batch, &model, &table, roots.get(at), cause)?);
-        }
-        Ok(written)
-    }
-
-    fn project_letter(
-        &self,
-        batch: &dyn Batch,
-        model: &str,
-        table: &TableId,
-        root: &[u8],
-        cause: String,
-    ) -> Result<DeadLetter, Error> {
-        let mut keys = ByteList::default();
-        keys.push(root);
-        let mut arena = RowArena::default();
-        batch.rows_by_key(table, &keys, &mut arena)?;
-        let id = arena.slots().first().and_then(|slot| {
-            let (schema, row) = (self.catalog.schema(slot.schema), arena.row(slot)?);
-            Some(ModelShape::format_id(schema.key_columns().into_iter().map(|at| row.cell(at))))
-        });
-        Ok(DeadLetter {
-            stage: Stage::Project,
-            cause,
-            at_millis: now_ms(),
-            table: Some(table.to_string()),
-            position: None,
-            model: Some(model.to_string()),
-            root: id,
-            payload: Payload::Root(STANDARD.encode(root)),
-        })
-    }
-}
-
-/// Writes documents; one that the store refuses is a fault, and is gone.
-fn put_documents(
-    batch: &mut dyn Batch,
-    version: VersionId,
-    as_of: i64,
-    writes: &[DocumentWrite<'_>],
-    faults: &mut Vec<(usize, String)>,
-) -> Result<Written, Error> {
-    let refused = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Poison;
-    match batch.put_documents(version, as_of, writes) {
-        Ok(written) => return Ok(written),
-        Err(error) if refused(&error) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut written = Written::default();
-    for (at, write) in writes.iter().enumerate() {
-        let one = match batch.put_documents(version, as_of, std::slice::from_ref(write)) {
-            Err(error) if refused(&error) => {
-                faults.push((at, error.to_string()));
-                let gone = DocumentWrite { body: None, entries: &[], ..*write };
-                batch.put_documents(version, as_of, &[gone])?
-            }
-            other => other?,
-        };
-        written = sum(written, one);
-    }
-    Ok(written)
-}
-
-pub(crate) fn sum(a: Written, b: Written) -> Written {
-    Written { written: a.written + b.written, deleted: a.deleted + b.deleted, unchanged: a.unchanged + b.unchanged }
 }

@@ -57,8 +57,11 @@ pub struct ProjectorHandle {
     commands: mpsc::Sender<Command>,
     log: Arc<dyn EventLog>,
     prefix: Arc<str>,
-    ended: Arc<tokio::sync::Mutex<Option<oneshot::Receiver<Result<(), Error>>>>>,
+    ended: Arc<tokio::sync::Mutex<Option<Ended>>>,
 }
+
+/// Tells how the projector ended.
+type Ended = oneshot::Receiver<Result<(), Error>>;
 
 /// What the projector's thread shows.
 #[derive(Default)]

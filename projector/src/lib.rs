@@ -9,6 +9,7 @@
 mod apply;
 mod ascend;
 mod background;
+mod build;
 mod catalog;
 mod changes;
 mod clock;

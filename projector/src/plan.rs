@@ -173,7 +173,7 @@ impl<'m> Planner<'m> {
         let schema = &self.tables[&root.table];
         let actual = key_names(schema);
         if actual.is_empty() {
-            return Err(Error::NoKey { model: self.model.name.clone(), table: root.table.clone() });
+            return Err(Error::NoKey { model: self.model.name.clone(), table: root.table.to_string() });
         }
         if !actual.iter().map(|name| &**name).eq(root.key.iter().map(String::as_str)) {
             for column in &root.key {
@@ -181,7 +181,7 @@ impl<'m> Planner<'m> {
             }
             return Err(Error::RootKey {
                 model: self.model.name.clone(),
-                table: root.table.clone(),
+                table: root.table.to_string(),
                 declared: root.key.join(", "),
                 actual: actual.join(", "),
             });
@@ -227,7 +227,7 @@ impl<'m> Planner<'m> {
         let path = joined(&self.nodes[parent].path, &relation.name);
         let mut node = PlanNode::new(path, relation.table.clone());
         if key_names(&self.tables[&relation.table]).is_empty() {
-            return Err(Error::NoKey { model: self.model.name.clone(), table: relation.table.clone() });
+            return Err(Error::NoKey { model: self.model.name.clone(), table: relation.table.to_string() });
         }
         node.filter = self.predicate(&mut node.columns, relation.filter.as_ref())?;
         for by in &relation.order {
@@ -408,7 +408,7 @@ pub(crate) fn column_type<'t>(
         Some(at) => Ok(&schema.columns[at].kind),
         None => Err(Error::UnknownColumn {
             model: model.into(),
-            table: schema.table.clone(),
+            table: schema.table.to_string(),
             column: column.into(),
             hint: match nearest(column, schema.columns.iter().map(|column| &*column.name)) {
                 Some(near) => format!("; did you mean `{near}`?"),

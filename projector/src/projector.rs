@@ -30,8 +30,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// commits when the machine stops, and must find in the log what it lost.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Time of one slice of background work.
-const SLICE: Duration = Duration::from_millis(40);
+/// Time of one slice of background work: short where readers wait for changes, longer where there are none yet.
+const SLICE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 
 /// Back-off after an error that may pass.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -206,7 +206,10 @@ impl Projector {
                 false => Offset(input.batch.base.0 + (input.skip + input.take) as u64),
             };
             self.places.insert(input.batch.from.clone(), next);
-            self.metrics.events_bytes.inc_by(input.batch.byte_len() as u64);
+            // A batch that is folded in parts counts with the first.
+            if input.skip == 0 {
+                self.metrics.events_bytes.inc_by(input.batch.byte_len() as u64);
+            }
         }
         self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
         let now = now_micros();
@@ -249,7 +252,8 @@ impl Projector {
 
     fn background(&mut self) -> Result<(), Error> {
         let Self { fold, letters, runtime, .. } = self;
-        let folded = fold.background(SLICE, &mut |found| runtime.block_on(letters.append(found)))?;
+        let budget = if fold.is_serving() { SLICE.0 } else { SLICE.1 };
+        let folded = fold.background(budget, &mut |found| runtime.block_on(letters.append(found)))?;
         if let Some(folded) = folded {
             self.count(&folded);
         }
@@ -258,6 +262,7 @@ impl Projector {
 
     /// Finds topics that exist by now, tells the log and the status how far things are, and does what is due rarely.
     fn look(&mut self) -> Result<(), Error> {
+        self.fold.refresh()?;
         self.find_topics()?;
         if self.committed.is_none_or(|committed| committed.elapsed() >= COMMIT_INTERVAL) {
             self.commit_offsets()?;
@@ -344,13 +349,13 @@ impl Projector {
             to: tokio::sync::oneshot::Sender<Result<T, Error>>,
             result: Result<T, Error>,
         ) -> Result<(), Error> {
-            let ours = match &result {
-                Err(error) if error.kind() == ErrorKind::Fatal => Some(explained(error)),
-                _ => None,
+            let (answer, ours) = match result {
+                Err(error) if error.kind() == ErrorKind::Fatal => (Err(Error::Stopped), Err(error)),
+                result => (result, Ok(())),
             };
             // An asker that has gone away does not mind.
-            drop(to.send(result));
-            ours.map_or(Ok(()), |_| Err(Error::Stopped))
+            drop(to.send(answer));
+            ours
         }
         match command {
             Command::Reload { models, answer } => answered(answer, self.fold.declare(&models)),

@@ -1,8 +1,12 @@
 //! The running projector between a real log and a real store.
 #![allow(clippy::unwrap_used)]
 
+#[path = "follow_rows/flaky.rs"]
+mod flaky;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -346,4 +350,27 @@ async fn what_cannot_be_processed_is_kept_told_and_retried() {
     running.stop().await;
     let committed = source.log.committed_offsets("projector").await.unwrap();
     assert!(committed.iter().any(|(place, offset)| place.topic.ends_with("lines") && *offset > Offset(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_store_is_tried_again_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    let store = open_store(folder.path());
+    let calls_left = Arc::new(AtomicI64::new(-1));
+    let flaky = Arc::new(flaky::FlakyStore { inner: store.clone(), calls_left: calls_left.clone() });
+    let cancel = CancellationToken::new();
+    let options = ProjectorOptions::new(PREFIX, vec![model(MODEL)]);
+    let metrics = ProjectorMetrics::default();
+    let handle = start(options, source.log.clone(), flaky, metrics.clone(), cancel.clone()).unwrap();
+    let running = Running { handle, cancel, store };
+    for calls in 0..12 {
+        let id = 10 + calls;
+        calls_left.store(3 * calls, Ordering::Relaxed);
+        source.append(&schemas()[0], Op::Create, &[vec![Value::Int(id), text("Eve")]]).await;
+        running.document_when(id, "the document after a failure", |it| it.is_some()).await;
+        calls_left.store(-1, Ordering::Relaxed);
+    }
+    assert!(metrics.retries.get() >= 3, "it failed {} times", metrics.retries.get());
+    running.stop().await;
 }
