@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
+mod cli_commands;
 mod crash_anywhere;
+mod disk_full;
 mod documents_follow_rows;
 mod query_api;
 mod shop;

@@ -125,3 +125,21 @@ fn a_slot_taken_by_another_is_explained_and_waited_for() {
     world.document_when("/v1/customer_account/1", "the first one goes on", |doc| doc["name"] == "Ada");
     assert!(first.stop().success());
 }
+
+#[test]
+fn a_table_that_was_out_of_the_publication_is_read_again() {
+    let world = shop::world();
+    world.postgres.psql("insert into customers values (1, 'Ada', null, 1, 0), (2, 'Bob', null, 1, 0)");
+    let mut running = world.start_ready();
+    world.document_when("/v1/customer_account/2", "the row", |doc| doc["name"] == "Bob");
+    assert!(running.stop().success());
+
+    // Somebody takes the table out of the publication; what changes then is in no stream.
+    world.postgres.psql("alter publication headwater_billing drop table customers");
+    world.postgres.psql("update customers set n = 5 where id = 1; delete from customers where id = 2");
+    let mut running = world.start_ready();
+    world.document_when("/v1/customer_account/1", "the unseen change", |doc| doc["n"] == 5);
+    world.wait_status("/v1/customer_account/2", 404);
+    world.verify();
+    assert!(running.stop().success());
+}

@@ -1,0 +1,386 @@
+//! Every command against a running world: what it says to people, what it says to scripts, and how it ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use headwater_tests::{Postgres, World, headwater, wait_until};
+use serde_json::Value;
+
+use crate::shop::{self, Workload};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn both(output: &Output) -> String {
+    let text = stdout(output) + &String::from_utf8_lossy(&output.stderr);
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// What a command that must go well printed.
+fn said(world: &World, arguments: &[&str]) -> String {
+    let output = world.cli(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}\n{}\n{}", output.status, both(&output), world.log());
+    both(&output);
+    stdout(&output)
+}
+
+fn said_json(world: &World, arguments: &[&str]) -> Value {
+    let text = said(world, arguments);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} is not JSON ({error}): {text}"))
+}
+
+/// A command must end with `code`, and its words must tell why.
+fn refused(world: &World, arguments: &[&str], code: i32, words: &[&str]) {
+    let output = world.cli(arguments);
+    let text = both(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?} writes its failure for scripts to parse: {}", stdout(&output));
+    contains(&text, words);
+}
+
+#[track_caller]
+fn contains(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+fn world_with_rows() -> World {
+    let world = shop::world();
+    world.postgres.psql(
+        "insert into customers select n, 'name ' || n, 'c' || n || '@example.com', 1 + n % 5, 0 from generate_series(1, 200) n;
+         insert into invoices select 1, n, n, 'open', n, '2026-01-01' from generate_series(1, 100) n;",
+    );
+    world
+}
+
+#[test]
+fn check_status_and_models_tell_how_it_stands() {
+    let mut world = world_with_rows();
+
+    // Before anything runs.
+    let text = said(&world, &["check"]);
+    contains(&text, &["billing", "wal_level", "errors: 0"]);
+    let report = said_json(&world, &["check", "--json"]);
+    assert_eq!(report["ok"], true, "{report}");
+    let findings = report["findings"].as_array().unwrap();
+    assert!(!findings.is_empty() && findings.iter().all(|finding| finding["severity"] != "error"), "{report}");
+    assert!(findings.iter().all(|finding| finding["source"] == "billing" && finding["subject"].is_string()));
+    for command in [&["status"][..], &["status", "--json"], &["dead-letters", "list"], &["dead-letters", "retry"]] {
+        refused(&world, command, 1, &["headwater run", "admin.listen", "127.0.0.1"]);
+    }
+    refused(&world, &["replay", "--model", "invoice"], 1, &["headwater run", "admin.listen"]);
+    contains(
+        &said(&world, &["models"]),
+        &["customer_account", "billing.public.invoices", "unpaid_total", "not running"],
+    );
+    let listed = said_json(&world, &["models", "--json"]);
+    assert_eq!((listed[0]["model"].as_str(), listed[0]["serves"].as_bool()), (Some("customer_account"), Some(false)));
+    let descriptions = [
+        said(&world, &["models", "--json-schema"]),
+        said(&world, &["models", "--graphql"]),
+        said(&world, &["models", "--openapi"]),
+    ];
+    refused(&world, &["models", "--model", "invoic"], 1, &["invoic", "did you mean `invoice`"]);
+    refused(&world, &["models", "--json", "--openapi"], 2, &["--openapi"]);
+
+    let mut running = world.start_ready();
+    wait_until("everything to be folded", PATIENCE, || {
+        let now = said_json(&world, &["status", "--json"]);
+        let source = &now["sources"][0];
+        let calm = source["phase"]["name"] == "streaming" && now["projector"]["lag_events"] == 0;
+        if calm && source["frontier"]["snapshot_done"] == true { Ok(()) } else { Err(now.to_string()) }
+    });
+    let now = said_json(&world, &["status", "--json"]);
+    assert_eq!(now["ready"], true, "{now}");
+    assert_eq!(now["sources"][0]["source"], "billing");
+    assert!(now["sources"][0]["lag_bytes"].is_u64() && now["sources"][0]["events_total"].is_u64(), "{now}");
+    let documents: Vec<_> =
+        now["models"].as_array().unwrap().iter().map(|one| (&one["model"], &one["documents"])).collect();
+    assert!(documents.iter().any(|(model, number)| *model == "customer_account" && **number == 200), "{now}");
+    assert!(documents.iter().any(|(model, number)| *model == "invoice" && **number == 100), "{now}");
+    assert!(
+        now["models"].as_array().unwrap().iter().all(|one| one["state"] == "active" && one["version"] == 1),
+        "{now}"
+    );
+    let consumers = now["consumers"].as_array().unwrap();
+    assert!(consumers.len() >= shop::TABLES.len() && consumers.iter().all(|one| one["lag"] == 0), "{now}");
+    assert_eq!(now["dead_letters"], 0);
+    contains(&said(&world, &["status"]), &["billing", "streaming", "customer_account", "active", "200", "invoice"]);
+    // The admin address suffices, without a configuration.
+    let elsewhere = Command::new(headwater())
+        .current_dir("/")
+        .args(["status", "--json", "--admin", &world.admin_url("")])
+        .output()
+        .unwrap();
+    contains(&both(&elsewhere), &["\"ready\":true"]);
+    watching_goes_on(&world);
+
+    // Beside the running process: what serves, and the same descriptions as before it ran and as it gives them itself.
+    let listed = said_json(&world, &["models", "--json", "--model", "invoice"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!((&listed[0]["serves"], &listed[0]["documents"]), (&Value::Bool(true), &Value::from(100)), "{listed}");
+    contains(&said(&world, &["models"]), &["yes", "200"]);
+    for (option, before) in ["--json-schema", "--graphql", "--openapi"].iter().zip(&descriptions) {
+        assert_eq!(&said(&world, &["models", option]), before, "{option}");
+    }
+    let schema = said_json(&world, &["models", "--json-schema", "--model", "invoice"]);
+    assert!(schema["properties"]["customer"].is_object() && schema["properties"]["line_count"].is_object(), "{schema}");
+    contains(&descriptions[1], &["type CustomerAccount", "customerAccountsByIds"]);
+    let openapi: Value = serde_json::from_str(&descriptions[2]).unwrap();
+    let served = world.get("/openapi.json").unwrap().json();
+    assert_eq!(openapi["paths"], served["paths"], "the printed description is not the served one");
+    assert!(openapi["paths"].get("/v1/invoice/{id}").is_some());
+
+    // A source that is away: the descriptions need it, the rest says what it can.
+    world.postgres.kill();
+    refused(&world, &["models", "--graphql"], 1, &["billing", "does not answer"]);
+    let output = world.cli(&["check", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(report["ok"] == false && report.to_string().contains(&world.postgres.port().to_string()), "{report}");
+    refused(&world, &["verify", "--model", "invoice"], 2, &["billing"]);
+    assert!(running.stop().success());
+}
+
+/// `status --watch --json`: one object a line, again and again.
+fn watching_goes_on(world: &World) {
+    let mut watch = world.command(&["status", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines: Vec<String> = BufReader::new(watch.stdout.take().unwrap()).lines().take(2).map(Result::unwrap).collect();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    let times: Vec<i64> =
+        lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["at_micros"].as_i64().unwrap()).collect();
+    assert!(times[0] < times[1], "{times:?}");
+}
+
+#[test]
+fn replay_and_verify_speak_to_people_and_to_scripts() {
+    let world = world_with_rows();
+    refused(&world, &["verify"], 2, &["headwater run"]);
+    let mut running = world.start_ready();
+    let invoice = |text: &Value| text["model"] == "invoice";
+
+    let done = said_json(&world, &["replay", "--model", "invoice", "--json"]);
+    assert!(invoice(&done) && done["done"] == true && done["documents"] == 100 && done["seconds"].is_f64(), "{done}");
+    let next = said_json(&world, &["replay", "--model", "invoice", "--json", "--no-wait"]);
+    assert!(invoice(&next) && next["done"] == false, "{next}");
+    assert!(next["version_id"].as_u64() > done["version_id"].as_u64(), "{done} {next}");
+    wait_until("the replay that was not waited for", PATIENCE, || {
+        let now = said_json(&world, &["status", "--json"]);
+        let models = now["models"].as_array().unwrap();
+        let serves = models.iter().any(|one| one["version_id"] == next["version_id"] && one["state"] == "active");
+        if serves { Ok(()) } else { Err(now.to_string()) }
+    });
+    assert_eq!(said(&world, &["replay", "--model", "invoice", "--quiet"]), "");
+    contains(&said(&world, &["replay", "--model", "customer_account", "--from", "0"]), &["customer_account", "200"]);
+    refused(&world, &["replay", "--model", "invoice", "--from", "yesterday"], 1, &["yesterday", "earliest"]);
+    refused(&world, &["replay", "--model", "invoices"], 1, &["did you mean `invoice`"]);
+    refused(&world, &["replay", "--model", "invoice", "--json", "--quiet"], 2, &["--quiet"]);
+    refused(&world, &["replay"], 2, &["--model"]);
+
+    contains(&said(&world, &["verify"]), &["customer_account: 200", "invoice: 100"]);
+    let report = said_json(&world, &["verify", "--json", "--model", "invoice"]);
+    assert_eq!(report["equal"], true, "{report}");
+    assert_eq!(report["models"].as_array().unwrap().len(), 1);
+    assert_eq!((&report["models"][0]["model"], &report["models"][0]["compared"]), (&"invoice".into(), &100.into()));
+    let report = said_json(&world, &["verify", "--json", "--sample", "20", "--model", "customer_account"]);
+    let compared = report["models"][0]["compared"].as_u64().unwrap();
+    assert!((10..=40).contains(&compared), "about 20 of 200 were to be compared: {report}");
+    refused(&world, &["verify", "--model", "invoces"], 2, &["did you mean `invoice`"]);
+    refused(&world, &["verify", "--sample", "0"], 2, &["--sample"]);
+    refused(&world, &["verify", "--api", "http://127.0.0.1:1"], 2, &["http://127.0.0.1:1", "api.listen"]);
+    assert!(running.stop().success());
+}
+
+#[test]
+fn dead_letters_are_listed_and_retried() {
+    let world = shop::world();
+    world.write_model(
+        "tag",
+        "model: tag\nversion: 1\nroot: { table: billing.tags, key: id }\n\
+         fields: { id: id, number: { column: label, cast: integer } }\nindexes: [number]\n",
+    );
+    world.postgres.psql("update tags set label = id::text; update tags set label = 'seven' where id = 3");
+    let mut running = world.start_ready();
+    let letters = || -> Vec<Value> {
+        said(&world, &["dead-letters", "list", "--json"])
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let first = wait_until("a dead letter", PATIENCE, || letters().pop().ok_or_else(|| world.log()));
+    assert!(first["offset"].is_u64() && first["letter"]["model"] == "tag", "{first}");
+    contains(first["letter"]["cause"].as_str().unwrap(), &["number"]);
+    contains(&said(&world, &["dead-letters", "list"]), &["tag", "number", "headwater dead-letters retry"]);
+    contains(&said(&world, &["status"]), &["dead letters", "headwater dead-letters list"]);
+
+    // As long as the cause stands, a retry says so: in words, in JSON and by its exit status.
+    let offset = first["offset"].to_string();
+    let output = world.cli(&["dead-letters", "retry", "--offset", &offset]);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    contains(&both(&output), &["1 tried again", "1 failed"]);
+    let output = world.cli(&["dead-letters", "retry", "--json"]);
+    let outcome: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(output.status.code() == Some(1) && outcome["failed"].as_u64() >= Some(1), "{outcome}");
+
+    world.postgres.psql("update tags set label = '7' where id = 3");
+    world.document_when("/v1/tag/3", "the mended one", |doc| doc["number"] == 7);
+    let outcome = said_json(&world, &["dead-letters", "retry", "--json"]);
+    assert!(outcome["resolved"].as_u64() >= Some(1) && outcome["failed"] == 0, "{outcome}");
+    assert!(letters().is_empty(), "{:?}", letters());
+    contains(&said(&world, &["dead-letters", "list"]), &["no dead letters"]);
+    contains(&said(&world, &["dead-letters", "retry"]), &["0 tried again"]);
+    assert!(running.stop().success());
+}
+
+#[test]
+fn told_to_stop_under_load_it_stops_in_order_and_resumes() {
+    let world = world_with_rows();
+    let workload = Workload::start(&world, 11);
+    for round in 1..=2 {
+        let mut running = world.start_ready();
+        let before = workload.committed.load(Ordering::Relaxed);
+        wait_until("some work", PATIENCE, || match workload.committed.load(Ordering::Relaxed) - before {
+            done if done > 50 => Ok(()),
+            done => Err(format!("{done} transactions")),
+        });
+        assert!(running.stop().success(), "{}", world.log());
+        assert_eq!(world.log().matches("stopped").count(), round, "{}", world.log());
+        assert!(!world.log().contains("did not end in order"), "{}", world.log());
+        // The slot is free again for the next start, wherever that is.
+        assert_eq!(world.postgres.psql("select count(*) from pg_replication_slots where active"), "0");
+    }
+    workload.finish();
+    let mut running = world.start_ready();
+    world.verify();
+    assert!(running.stop().success());
+}
+
+#[test]
+fn hangup_reads_the_models_again() {
+    let world = world_with_rows();
+    let mut running = world.start_ready();
+    let changed = shop::INVOICE.replace("status: status, total", "state: status, status: status, total");
+    world.write_model("invoice", &changed);
+    running.signal(libc::SIGHUP);
+    world.document_when("/v1/invoice/1~1", "the new field", |doc| doc["state"] == "open");
+
+    world.write_model("invoice", &changed.replace("many: billing.invoice_lines", "mani: billing.invoice_lines"));
+    running.signal(libc::SIGHUP);
+    wait_until("the refusal in the log", PATIENCE, || {
+        let log = world.log();
+        if log.contains("refused") && log.contains("invoice.yaml:") && log.contains("mani") { Ok(()) } else { Err(log) }
+    });
+    world.postgres.psql("update invoices set status = 'paid' where number = 1");
+    world.document_when("/v1/invoice/1~1", "a change after the refusal", |doc| doc["state"] == "paid");
+    assert!(running.stop().success());
+}
+
+#[test]
+fn help_explains_every_command() {
+    let run = |arguments: &[&str]| Command::new(headwater()).current_dir("/").args(arguments).output().unwrap();
+    let top = run(&["--help"]);
+    assert!(top.status.success());
+    let text = both(&top);
+    contains(&text, &["Exit status", "headwater demo", "--config"]);
+    let listed = text.split("Commands:").nth(1).unwrap().lines().skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).collect();
+    for command in ["run", "demo", "check", "status", "replay", "verify", "dead-letters", "models"] {
+        assert!(commands.contains(&command), "{command} is not listed: {commands:?}");
+        let (long, short, help) = (run(&[command, "--help"]), run(&[command, "-h"]), run(&["help", command]));
+        assert!(long.status.success() && short.status.success() && help.status.success(), "{command}");
+        contains(&stdout(&long), &["Usage: headwater", command]);
+        assert_eq!(stdout(&long), stdout(&help), "{command}");
+    }
+    contains(&both(&run(&["--version"])), &["headwater", "."]);
+    let wrong = run(&["statu"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    contains(&both(&wrong), &["statu", "status"]);
+    for command in [&["run"][..], &["check"], &["status"], &["verify"]] {
+        let output = run(&[command, &["--config", "/nowhere/headwater.yaml"]].concat());
+        assert!(!output.status.success(), "{command:?}");
+        contains(&both(&output), &["/nowhere/headwater.yaml"]);
+    }
+}
+
+#[test]
+fn the_workload_makes_and_changes_the_example() {
+    let postgres = Postgres::start();
+    let work = |more: &[&str]| {
+        let arguments =
+            ["workload", "--database-url", &postgres.url(), "--seconds", "1", "--seed", "5", "--rate", "300"];
+        let output = Command::new(headwater()).args(arguments).args(more).output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        stdout(&output)
+    };
+    contains(&work(&["--create"]), &["rows changed", "--seed 5"]);
+    assert_eq!(work(&["--quiet"]), "");
+    let output = Command::new(headwater()).args(["workload", "--database-url", "mysql:/x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    contains(&both(&output), &["--database-url"]);
+}
+
+/// Processes whose command line names `folder`.
+fn processes_in(folder: &Path) -> Vec<String> {
+    let folder = folder.to_string_lossy().into_owned();
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(&folder))
+        .collect()
+}
+
+#[test]
+fn the_demo_runs_by_itself_and_leaves_nothing_behind() {
+    // Whatever it makes, it makes below this folder, to which its database server's user has access.
+    let folder = tempfile::Builder::new().prefix("headwater-test-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let demo = |more: &[&str]| {
+        let mut command = Command::new(headwater());
+        command.current_dir("/").env("TMPDIR", folder.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["demo", "--port", "0", "--admin-port", "0"]).args(more);
+        command
+    };
+    let nothing_left = || {
+        wait_until("nothing to be left of the demo", PATIENCE, || {
+            let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let processes = processes_in(folder.path());
+            if files.is_empty() && processes.is_empty() { Ok(()) } else { Err(format!("{files:?} {processes:?}")) }
+        });
+    };
+
+    let output = demo(&["--seconds", "5"]).output().unwrap();
+    let text = both(&output);
+    assert!(output.status.success(), "{text}");
+    contains(&text, &["PostgreSQL of its own", "curl", "/v1/customer_account/", "/console", "rows changed"]);
+    contains(&text, &["customer_account:", "all as the tables say"]);
+    assert!(!text.contains("differ"), "{text}");
+    nothing_left();
+
+    // Told to stop in the middle, it tidies up as well.
+    let mut child = demo(&[]).spawn().unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("/console") {
+        line.clear();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "the demo ended before it showed its addresses");
+    }
+    assert!(!processes_in(folder.path()).is_empty(), "the server of the demo is not where it is looked for");
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    contains(&rest, &["rows changed"]);
+    nothing_left();
+}
