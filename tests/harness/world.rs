@@ -213,8 +213,8 @@ impl World {
     pub fn document_when(&self, path: &str, what: &str, check: impl Fn(&Value) -> bool) -> Value {
         wait_until(&format!("{path}: {what}"), Duration::from_secs(30), || match self.get(path) {
             Ok(answer) if answer.status == 200 && check(&answer.json()) => Ok(answer.json()),
-            Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
-            Err(error) => Err(error),
+            Ok(answer) => Err(format!("{} {}\n{}", answer.status, answer.body, self.log_tail())),
+            Err(error) => Err(format!("{error}\n{}", self.log_tail())),
         })
     }
 

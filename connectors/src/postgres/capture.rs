@@ -324,6 +324,17 @@ impl Source for PostgresSource {
             let epoch = self.checkpoint.as_ref().map_or(1, |checkpoint| checkpoint.epoch + 1);
             fresh = Some(self.create_slot(&sql, &server, epoch).await?);
         }
+        if let Some(checkpoint) = &mut self.checkpoint {
+            // What happened to a table while it was out of the publication is in no stream: for it the log is no
+            // continuation of what was captured. It is read again, above all that is known of it.
+            let known = |name: &&String| checkpoint.tables.contains_key(*name);
+            let again: Vec<String> = tables.published_now.iter().filter(known).cloned().collect();
+            checkpoint.epoch += u32::from(!again.is_empty());
+            for table in again {
+                tracing::warn!(table, epoch = checkpoint.epoch, "was out of the publication: reading it again");
+                checkpoint.tables.insert(table, TableSnapshot::default());
+            }
+        }
         self.monitor = Some(Monitor::begin(&config.postgres, name, self.status.clone(), self.metrics.clone()));
         let checkpoint = self.checkpoint.as_ref().ok_or(Error::TaskLost { what: "opens the source" })?;
         let is_read = |name: &str| checkpoint.tables.get(name).is_some_and(|state| state.complete);

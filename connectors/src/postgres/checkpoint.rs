@@ -12,7 +12,7 @@ use crate::Error;
 /// The checkpoint of a PostgreSQL source, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
-    /// Rises when the slot had to be made anew.
+    /// Rises when the slot had to be made anew, or a table was out of the publication for a while.
     pub(crate) epoch: u32,
     pub(crate) slot: String,
     /// The cluster's system identifier.

@@ -13,6 +13,8 @@ use crate::{ConnectorConfig, Error, Refusal};
 pub(crate) struct Tables {
     pub(crate) captured: Vec<(CatalogTable, Published)>,
     pub(crate) refused: BTreeMap<String, Refusal>,
+    /// Tables (`schema.table`) that the publication lacked until now: changes made to them so far are in no stream.
+    pub(crate) published_now: Vec<String>,
     pub(crate) types: Types,
 }
 
@@ -64,8 +66,9 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             None => good.push(table),
         }
     }
+    let mut published_now = Vec::new();
     if config.postgres.create_publication && !config.postgres.tables.is_empty() {
-        publish(sql, &name, publication.as_ref(), &good).await?;
+        published_now = publish(sql, &name, publication.as_ref(), &good).await?;
         publication = catalog::publication(sql, server, &name).await?;
     }
     let publication = publication.ok_or_else(|| missing_publication(&name))?;
@@ -91,7 +94,7 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             }
         }
     }
-    Ok(Tables { captured, refused, types })
+    Ok(Tables { captured, refused, published_now, types })
 }
 
 /// Reads the captured tables again as `sql`'s transaction sees them. One that is gone or unfit there is left out.
@@ -130,21 +133,23 @@ pub(crate) fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Re
     table.key().err()
 }
 
+/// Makes or completes the publication; answers with the tables it lacked.
 async fn publish(
     sql: &Sql,
     name: &str,
     publication: Option<&Publication>,
     tables: &[CatalogTable],
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
     let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted()).collect::<Vec<_>>().join(", ");
     match publication {
         None => {
             let all: Vec<&CatalogTable> = tables.iter().collect();
-            let tables = if all.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&all)) };
+            let for_tables = if all.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&all)) };
             let command =
-                format!("CREATE PUBLICATION {} {tables} WITH (publish_via_partition_root = true)", quote(name));
+                format!("CREATE PUBLICATION {} {for_tables} WITH (publish_via_partition_root = true)", quote(name));
             tracing::info!(publication = name, tables = all.len(), "creating the publication");
-            sql.execute("create the publication", &command).await
+            sql.execute("create the publication", &command).await?;
+            Ok(tables_named(&all))
         }
         Some(publication) => {
             let lacking: Vec<&CatalogTable> = tables
@@ -153,13 +158,18 @@ async fn publish(
                 .filter(|table| table.kind != "p" || publication.via_root)
                 .collect();
             if lacking.is_empty() || publication.all_tables {
-                return Ok(());
+                return Ok(Vec::new());
             }
             tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");
             let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(&lacking));
-            sql.execute("add tables to the publication", &command).await
+            sql.execute("add tables to the publication", &command).await?;
+            Ok(tables_named(&lacking))
         }
     }
+}
+
+fn tables_named(tables: &[&CatalogTable]) -> Vec<String> {
+    tables.iter().map(|table| table.name()).collect()
 }
 
 pub(crate) fn missing_publication(name: &str) -> Error {

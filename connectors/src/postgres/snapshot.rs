@@ -155,8 +155,10 @@ impl Snapshot {
                     wanted.state.add(chunk.from, chunk.to);
                 }
                 if self.chunks_left[part.table] == 0 {
+                    if self.stamp.position.epoch > 1 {
+                        sweep(&wanted.plan, &self.stamp, into);
+                    }
                     wanted.state = TableSnapshot { complete: true, ..TableSnapshot::default() };
-                    sweep(&wanted.plan, &self.stamp, into);
                 }
                 note(&wanted.table.name(), &wanted.state);
             }
@@ -180,15 +182,13 @@ impl Snapshot {
     }
 }
 
-/// After a table was read again in a new epoch: rows that only earlier epochs knew were deleted while nobody looked. What
-/// was just read stands above this position and stays; consumers clear what is below.
+/// After a table was read in a later epoch: rows that stand below this reading and were not met by it were deleted while nobody
+/// looked. What was just read stands above this position and stays; consumers clear what is below.
 fn sweep(plan: &TablePlan, stamp: &Stamp, into: &mut Gathered) {
-    if stamp.position.epoch <= 1 {
-        return;
-    }
+    let SourcePosition { epoch, commit, .. } = stamp.position;
     let header = EventHeader {
         op: Op::Truncate,
-        position: SourcePosition { epoch: stamp.position.epoch, commit: 0, ordinal: 0 },
+        position: SourcePosition::after_commit(epoch, commit.saturating_sub(1)),
         transaction: 0,
         committed_at_micros: stamp.at_micros,
         last_in_transaction: false,

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use headwater_tests::{World, get_with, post};
+use headwater_tests::{World, get, get_with, post, wait_until};
 use serde_json::{Value, json};
 
 use crate::shop;
@@ -205,5 +205,67 @@ fn the_openapi_document_is_valid() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    assert!(running.stop().success());
+}
+
+/// The value of the first sample whose name and labels contain `name`.
+fn sample(metrics: &str, name: &str) -> f64 {
+    let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {metrics}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn metrics_tell_freshness_and_lag() {
+    let mut world = world_with_customers();
+    let mut running = world.start_ready();
+    let scrape = || world.admin("/metrics").unwrap().body;
+    let patience = Duration::from_secs(60);
+    wait_until("the snapshot to be folded", patience, || {
+        let now = scrape();
+        let calm = sample(&now, "headwater_projector_lag_records") == 0.0;
+        if calm && sample(&now, "headwater_capture_streaming") == 1.0 { Ok(()) } else { Err(now) }
+    });
+    let before = scrape();
+    let count = |text: &str| sample(text, "headwater_projector_freshness_seconds_count");
+    for n in 1..=5 {
+        world.postgres.psql(&format!("update customers set n = {} where id = 7", 1000 + n));
+        world.document_when("/v1/customer_account/7", "the change", |doc| doc["n"] == 1000 + n);
+    }
+    let after = wait_until("every change to be measured", patience, || {
+        let now = scrape();
+        if count(&now) >= count(&before) + 5.0 { Ok(now) } else { Err(now) }
+    });
+
+    // A histogram: buckets only grow, the last holds all, and what was measured can be true.
+    let buckets: Vec<f64> = after
+        .lines()
+        .filter(|line| line.starts_with("headwater_projector_freshness_seconds_bucket"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(buckets.len() > 5 && buckets.is_sorted() && buckets.last() == Some(&count(&after)), "{buckets:?}");
+    let sum = |text: &str| sample(text, "headwater_projector_freshness_seconds_sum");
+    let mean = (sum(&after) - sum(&before)) / (count(&after) - count(&before));
+    assert!(mean > 0.0 && mean < 30.0, "a mean freshness of {mean} s");
+    for grows in
+        ["headwater_capture_events_total", "headwater_projector_batches_total", "headwater_log_appended_records_total"]
+    {
+        assert!(sample(&after, grows) > sample(&before, grows), "{grows} does not grow:\n{after}");
+    }
+    for is_told in
+        ["headwater_capture_lag_bytes{", "headwater_capture_lag_seconds{", "headwater_capture_retained_wal_bytes{"]
+    {
+        let line = after.lines().find(|line| line.starts_with(is_told)).unwrap_or_else(|| panic!("no {is_told}"));
+        assert!(line.contains("source=\"billing\""), "{line}");
+    }
+    assert!(after.lines().filter(|line| line.starts_with("# HELP")).count() > 30 && after.ends_with("# EOF\n"));
+
+    // Cut off from the source, the metrics say so: nothing is streamed, and the age of what is captured grows.
+    let age = |text: &str| sample(text, "headwater_capture_lag_seconds{");
+    world.postgres.kill();
+    wait_until("the lag to grow", patience, || {
+        let now = get(&world.admin_url("/metrics"))?.body;
+        let alarming = sample(&now, "headwater_capture_streaming") == 0.0 && age(&now) > age(&after);
+        if alarming && sample(&now, "headwater_capture_retries_total") > 0.0 { Ok(()) } else { Err(now) }
+    });
     assert!(running.stop().success());
 }
