@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{CaptureMetrics, SourceMetrics};
 use crate::postgres::PostgresSource;
-use crate::session::Session;
+use crate::session::{Session, now_millis};
 use crate::status::{Phase, SourceStatus, StatusCell};
 use crate::{ConnectorConfig, Error, ErrorKind, Source};
 
@@ -80,6 +80,7 @@ pub(crate) fn start_source(
     cancel: CancellationToken,
 ) -> CaptureHandle {
     let (name, shared) = (name.to_owned(), status.clone());
+    tokio::spawn(tell_age(status.clone(), metrics.clone(), cancel.clone()));
     let task = tokio::spawn(async move {
         let mut attempt = 0;
         loop {
@@ -118,6 +119,24 @@ pub(crate) fn start_source(
         }
     });
     CaptureHandle { status: shared, task }
+}
+
+/// How often the age of what is captured is told.
+const AGE_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps the age of the captured state true while nothing is captured: cut off from the source, or stopped for good. An
+/// alarm on it would otherwise be silent just then.
+async fn tell_age(status: StatusCell, metrics: SourceMetrics, cancel: CancellationToken) {
+    loop {
+        // Neither arm holds anything.
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(AGE_EVERY) => {}
+        }
+        if let Some(at_micros) = status.read().complete_at_micros {
+            metrics.lag_seconds.set((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0));
+        }
+    }
 }
 
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
