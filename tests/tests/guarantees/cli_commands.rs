@@ -94,16 +94,17 @@ fn check_status_and_models_tell_how_it_stands() {
     refused(&world, &["models", "--json", "--openapi"], 2, &["--openapi"]);
 
     let mut running = world.start_ready();
-    wait_until("everything to be folded", PATIENCE, || {
+    let now = wait_until("everything to be folded", PATIENCE, || {
         let now = said_json(&world, &["status", "--json"]);
         let source = &now["sources"][0];
         let calm = source["phase"]["name"] == "streaming" && now["projector"]["lag_events"] == 0;
-        if calm && source["frontier"]["snapshot_done"] == true { Ok(()) } else { Err(now.to_string()) }
+        // How far the server is ahead is asked for now and then, first some moments after the start.
+        let known = source["frontier"]["snapshot_done"] == true && source["lag_bytes"].is_u64();
+        if calm && known { Ok(now) } else { Err(now.to_string()) }
     });
-    let now = said_json(&world, &["status", "--json"]);
     assert_eq!(now["ready"], true, "{now}");
     assert_eq!(now["sources"][0]["source"], "billing");
-    assert!(now["sources"][0]["lag_bytes"].is_u64() && now["sources"][0]["events_total"].is_u64(), "{now}");
+    assert!(now["sources"][0]["events_total"].as_u64() >= Some(300), "{now}");
     let documents: Vec<_> =
         now["models"].as_array().unwrap().iter().map(|one| (&one["model"], &one["documents"])).collect();
     assert!(documents.iter().any(|(model, number)| *model == "customer_account" && **number == 200), "{now}");

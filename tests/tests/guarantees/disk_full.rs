@@ -51,8 +51,12 @@ fn full_then_more_room(section: &str) {
     if running.ended().is_none() {
         // What was folded before is served, and a stop is a stop like any other.
         assert_eq!(world.get("/v1/customer_account/1").unwrap().status, 200);
-        let status = world.cli(&["status"]);
-        assert!(String::from_utf8_lossy(&status.stdout).contains(&remedy), "{status:?}");
+        // Between two attempts; during one it says that it is connecting.
+        wait_until("the remedy in words", PATIENCE, || {
+            let status = world.cli(&["status"]);
+            let text = String::from_utf8_lossy(&status.stdout).into_owned();
+            if text.contains(&remedy) { Ok(()) } else { Err(text) }
+        });
         assert!(running.stop().success(), "{}", world.log());
     }
     assert!(!world.log().contains("panicked"), "{}", world.log());
