@@ -118,7 +118,9 @@ fn killed_at_any_moment_it_resumes_exactly() {
         // Now and then all is compared in the middle, so that later changes cannot heal what was wrong.
         if kill % 10 == 9 {
             let mut running = world.start_ready();
+            workload.pause(true);
             world.verify();
+            workload.pause(false);
             assert!(running.ended().is_none(), "headwater ended by itself:\n{}", world.log());
             running.kill();
         }

@@ -76,6 +76,7 @@ pub(crate) fn world() -> World {
 /// A writer that changes the shop until told to stop.
 pub(crate) struct Workload {
     stop: Arc<AtomicBool>,
+    paused: Arc<AtomicBool>,
     /// Transactions committed.
     pub(crate) committed: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
@@ -85,16 +86,23 @@ impl Workload {
     /// Starts writing with the choices that `seed` gives.
     pub(crate) fn start(world: &World, seed: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let paused = Arc::new(AtomicBool::new(false));
         let committed = Arc::new(AtomicU64::new(0));
         let url = world.postgres.url();
         let thread = std::thread::spawn({
-            let (stop, committed) = (stop.clone(), committed.clone());
+            let (stop, paused, committed) = (stop.clone(), paused.clone(), committed.clone());
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(write(&url, seed, &stop, &committed));
+                runtime.block_on(write(&url, seed, &stop, &paused, &committed));
             }
         });
-        Self { stop, committed, thread: Some(thread) }
+        Self { stop, paused, committed, thread: Some(thread) }
+    }
+
+    /// Holds back further transactions, or lets them go on: what is compared while everything changes can only be told
+    /// to be changing.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Stops after the transaction under way.
@@ -111,11 +119,15 @@ impl Drop for Workload {
     }
 }
 
-async fn write(url: &str, seed: u64, stop: &AtomicBool, committed: &AtomicU64) {
+async fn write(url: &str, seed: u64, stop: &AtomicBool, paused: &AtomicBool, committed: &AtomicU64) {
     let (mut client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut random = SmallRng::seed_from_u64(seed);
     while !stop.load(Ordering::Relaxed) {
+        if paused.load(Ordering::Relaxed) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            continue;
+        }
         let transaction = client.transaction().await.unwrap();
         let mut statements = String::new();
         for _ in 0..random.random_range(1..8) {
