@@ -16,6 +16,9 @@ use crate::table::{count, span};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The status is at most about a second old: a version that was just begun may not be in it yet.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
+
 pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
     let admin = Client::admin(arguments.address.admin.as_deref(), &global.config)?;
     let start = Instant::now();
@@ -27,9 +30,15 @@ pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
         });
     }
     let bar = progress_bar(arguments);
+    let mut listed = false;
     let documents = loop {
         let status = admin.json("/status")?;
         let found = items(&status, "models").find(|model| model["version_id"] == version);
+        listed |= found.is_some();
+        if !listed && start.elapsed() < LISTED_WITHIN {
+            std::thread::sleep(LOOK_EVERY);
+            continue;
+        }
         let Some(model) = found else {
             bar.finish_and_clear();
             return Err(Failure::new(format_args!(

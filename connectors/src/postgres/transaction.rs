@@ -61,6 +61,11 @@ impl Transaction {
         self.ordinal = 0;
     }
 
+    /// The transaction's number, as the stream names it.
+    pub(crate) fn xid(&self) -> u32 {
+        self.xid
+    }
+
     fn next(&mut self, op: Op) -> EventHeader {
         self.ordinal = self.ordinal.saturating_add(1);
         self.header(op)
