@@ -1,4 +1,5 @@
-//! Work that is done in slices between micro-batches: filling join indexes, building versions, removing retired ones.
+//! Work that is done in slices between micro-batches: finishing documents that a break left behind their rows, filling
+//! join indexes, building versions, removing retired ones.
 //!
 //! Each slice is one commit, and says in the same commit how far it came.
 
@@ -19,7 +20,9 @@ impl Fold {
     /// Whether a slice would find something to do.
     pub fn has_background_work(&self) -> bool {
         let state = &self.state;
-        state.next_index().is_some() || state.versions.iter().any(|it| it.is_building() && state.is_ready(it))
+        state.has_unfinished()
+            || state.next_index().is_some()
+            || state.versions.iter().any(|it| it.is_building() && state.is_ready(it))
     }
 
     /// Whether any version serves.
@@ -57,6 +60,13 @@ impl State {
         documents: &mut Written,
         letters: &mut Vec<headwater_schemas::DeadLetter>,
     ) -> Result<bool, Error> {
+        if self.has_unfinished() {
+            for (number, dirty) in self.take_unfinished().into_iter().enumerate() {
+                let as_of = self.as_of(number, 0);
+                *documents = sum(*documents, self.build(batch, number, dirty, as_of, letters)?);
+            }
+            return Ok(true);
+        }
         if let Some(index) = self.next_index() {
             self.fill_index(batch, options, &index)?;
             return Ok(true);
@@ -68,6 +78,12 @@ impl State {
             return Ok(true);
         }
         Ok(self.purge(batch, options)? || self.drop_index(batch)?)
+    }
+
+    /// Whether documents were left behind their rows and can be rebuilt now.
+    fn has_unfinished(&self) -> bool {
+        let planned = |id: VersionId| self.versions.iter().any(|it| it.record.id == id && it.plan.is_some());
+        self.unfinished.iter().any(|(id, _)| planned(*id))
     }
 
     /// A join index that is needed and not complete.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{DeadLetter, SourcePosition, SourceProgress, TableId};
-use headwater_store::{Batch, Frontier, JoinIndex, ProjectionStore, RowArena, Written};
+use headwater_store::{Batch, ByteList, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, Written};
 
 use crate::Error;
 use crate::apply::{Mode, TableIndexes, apply, erase};
@@ -87,6 +87,8 @@ pub(crate) struct State {
     /// Roots that are rebuilt with one read per relation.
     pub(crate) roots_chunk: usize,
     pub(crate) documents: Documents,
+    /// Roots whose documents an earlier commit may have left behind their rows, by version.
+    pub(crate) unfinished: Vec<(VersionId, ByteList)>,
     planned: u64,
 }
 
@@ -179,6 +181,7 @@ impl State {
             progress: std::mem::take(&mut self.progress),
             floors: std::mem::take(&mut self.floors),
             roots_chunk: 512,
+            unfinished: batch.unfinished()?,
             ..State::default()
         };
         state.load_versions(&*batch)?;
@@ -259,7 +262,7 @@ impl State {
         if self.planned != self.learned() {
             self.replan(batch)?;
         }
-        let mut dirty: Vec<KeySet> = vec![KeySet::default(); self.versions.len()];
+        let mut dirty = self.take_unfinished();
         let mut rows = 0;
         for (table, at) in &decoded.truncates {
             rows += self.truncate(batch, options, table, *at, &mut dirty)?;
@@ -294,6 +297,21 @@ impl State {
             dead_letters: found.len() as u64,
             committed_at: decoded.committed_at,
         })
+    }
+
+    /// A set of dirty roots for each version: those that were left unfinished.
+    pub(crate) fn take_unfinished(&mut self) -> Vec<KeySet> {
+        let mut dirty: Vec<KeySet> = vec![KeySet::default(); self.versions.len()];
+        self.unfinished.retain(|(id, roots)| {
+            let Some(at) = self.versions.iter().position(|version| version.record.id == *id) else { return false };
+            // Without a plan there is nothing to build them by yet.
+            let planned = self.versions[at].plan.is_some();
+            if planned {
+                roots.iter().for_each(|root| dirty[at].push(root));
+            }
+            !planned
+        });
+        dirty
     }
 
     pub(crate) fn indexes_of(&self, table: &TableId) -> TableIndexes {

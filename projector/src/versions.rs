@@ -11,9 +11,6 @@ use crate::clock::now_ms;
 use crate::fold::{Fold, State};
 use crate::version::{Replay, ReplayPart, Version, definition_note, retired_note};
 
-/// Number of the next version: ids are never used again.
-const NEXT: &str = "version/next";
-
 impl Fold {
     /// Makes the declared models the ones that are served. A model whose definition is new or has changed gets a version
     /// that is built beside the one that serves; a version of a model that is no longer declared is retired.
@@ -105,15 +102,9 @@ impl State {
     }
 
     fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
-        let next = batch.note(NEXT)?;
-        let damaged = || Error::Note { note: NEXT.into() };
-        let id = match next {
-            Some(bytes) => u32::from_be_bytes(bytes.as_slice().try_into().map_err(|_| damaged())?),
-            None => 1,
-        };
-        batch.set_note(NEXT, Some(&(id + 1).to_be_bytes()))?;
+        let id = batch.new_version_id()?;
         let record = VersionRecord {
-            id: VersionId(id),
+            id,
             model: model.name.clone(),
             definition_hash: model.hash(),
             state: VersionState::Building,
@@ -124,7 +115,7 @@ impl State {
         let version = Version::new(record, model);
         version.save_definition(batch)?;
         self.versions.push(version);
-        Ok(VersionId(id))
+        Ok(id)
     }
 
     /// The version serves from this commit on, and the one before it no longer.

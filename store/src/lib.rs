@@ -3,7 +3,7 @@
 //! Writing and reading are two seams. The projector writes through [`ProjectionStore`]: one [`Batch`] at a time, in which
 //! rows ([`RowBatch`]) and documents ([`DocumentBatch`]) change together and are committed with the offsets they came
 //! from. The query API reads through [`DocumentReader`] while that goes on. [`embedded`] is the engine that needs nothing
-//! installed.
+//! installed; [`Paired`] puts rows and documents of different engines together.
 
 mod arena;
 #[cfg(feature = "test-util")]
@@ -12,6 +12,7 @@ mod document;
 pub mod embedded;
 mod error;
 mod metrics;
+mod paired;
 mod projection;
 mod query;
 mod registry;
@@ -20,8 +21,10 @@ pub use arena::{ByteList, RowArena, RowSlot};
 pub use document::{Document, DocumentChange, DocumentReader, Frontier};
 pub use error::{Error, ErrorKind};
 pub use metrics::StoreMetrics;
+pub use paired::Paired;
 pub use projection::{
-    Batch, DocumentBatch, DocumentWrite, JoinIndex, ProjectionStore, RowBatch, RowWrite, SchemaId, Written,
+    Batch, DocumentBatch, DocumentStore, DocumentTransaction, DocumentWrite, JoinIndex, ProjectionStore, RowBatch,
+    RowStore, RowTransaction, RowWrite, SchemaId, Written,
 };
 pub use query::{Cursor, Filter, IndexQuery, KeyRange, Page};
 pub use registry::{VersionId, VersionRecord, VersionState};

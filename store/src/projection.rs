@@ -1,5 +1,8 @@
 //! The seam through which the projector writes.
 //!
+//! The projector sees one [`ProjectionStore`]. An engine that keeps rows and documents together is one by itself; of a
+//! [`RowStore`] and a [`DocumentStore`] of different make, [`crate::Paired`] makes one.
+//!
 //! Calls block: the projector owns a thread. An engine that is reached over a network blocks on it inside.
 
 use std::collections::BTreeMap;
@@ -74,6 +77,11 @@ pub trait ProjectionStore: Send + Sync {
 /// engine has no such transaction, in an order in which a crash between any two writes is healed by doing the batch
 /// again. Dropped without commit, it changed nothing that matters.
 pub trait Batch: RowBatch + DocumentBatch {
+    /// Roots whose rows were committed by an earlier batch while their documents may not have been written, because
+    /// the process or the document store broke off in between. Stays until each was put again
+    /// ([`DocumentBatch::put_documents`]) in a batch that was committed. Always empty where both are one engine.
+    fn unfinished(&self) -> Result<Vec<(VersionId, ByteList)>, Error>;
+
     /// Commits. Readers see the batch when this returns, and listeners of changed documents are told.
     fn commit(self: Box<Self>) -> Result<(), Error>;
 }
@@ -120,12 +128,6 @@ pub trait RowBatch {
     /// Stores the next offset wanted of a topic partition.
     fn set_offset(&mut self, topic: &str, partition: u32, offset: u64) -> Result<(), Error>;
 
-    /// How far each source is projected, by source.
-    fn frontiers(&self) -> Result<BTreeMap<String, Frontier>, Error>;
-
-    /// Stores how far a source is projected; readers are told at commit.
-    fn set_frontier(&mut self, source: &str, frontier: Frontier) -> Result<(), Error>;
-
     /// A small value the projector keeps for itself.
     fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
 
@@ -135,8 +137,12 @@ pub trait RowBatch {
 
 /// Documents of model versions.
 pub trait DocumentBatch {
-    /// Every version in the registry.
+    /// Every version in the registry that this projector keeps.
     fn versions(&self) -> Result<Vec<VersionRecord>, Error>;
+
+    /// A number that no version has had, also not in another process that writes to the same documents. What a dropped
+    /// batch was given may be given again.
+    fn new_version_id(&mut self) -> Result<VersionId, Error>;
 
     /// Adds or replaces a version; readers are told at commit.
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error>;
@@ -156,4 +162,36 @@ pub trait DocumentBatch {
 
     /// Number of documents of a version.
     fn document_count(&self, version: VersionId) -> Result<u64, Error>;
+
+    /// How far each source is projected, by source.
+    fn frontiers(&self) -> Result<BTreeMap<String, Frontier>, Error>;
+
+    /// Stores how far a source is projected; readers are told at commit.
+    fn set_frontier(&mut self, source: &str, frontier: Frontier) -> Result<(), Error>;
+}
+
+/// An engine that keeps rows and offsets.
+pub trait RowStore: Send + Sync {
+    /// Starts a transaction. There is one at a time in a process: a second call waits until the first is gone. Reads see
+    /// its own writes.
+    fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error>;
+}
+
+/// Changes of rows and offsets that become durable together, or not at all when dropped.
+pub trait RowTransaction: RowBatch {
+    /// Commits.
+    fn commit(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// An engine that keeps documents.
+pub trait DocumentStore: Send + Sync {
+    /// Starts to gather writes. There is one gathering at a time in a process.
+    fn begin(&self) -> Result<Box<dyn DocumentTransaction + '_>, Error>;
+}
+
+/// Writes that are gathered, and readable through it, until they are flushed.
+pub trait DocumentTransaction: DocumentBatch {
+    /// Makes the writes durable and visible: documents first, then versions, then frontiers, so that nothing is promised
+    /// to readers before it can be read. A failure may leave a part of them written; doing it again heals that.
+    fn flush(self: Box<Self>) -> Result<(), Error>;
 }

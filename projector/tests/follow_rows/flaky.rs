@@ -43,6 +43,11 @@ fn fail(calls_left: &AtomicI64) -> Result<(), Error> {
 }
 
 impl Batch for FlakyBatch<'_> {
+    fn unfinished(&self) -> Result<Vec<(VersionId, ByteList)>, Error> {
+        fail(&self.calls_left)?;
+        self.inner.unfinished()
+    }
+
     fn commit(self: Box<Self>) -> Result<(), Error> {
         fail(&self.calls_left)?;
         self.inner.commit()
@@ -78,16 +83,17 @@ impl RowBatch for FlakyBatch<'_> {
     pass_on!(write drop_join_index(index: &JoinIndex) -> ());
     pass_on!(read offsets() -> Vec<(String, u32, u64)>);
     pass_on!(write set_offset(topic: &str, partition: u32, offset: u64) -> ());
-    pass_on!(read frontiers() -> BTreeMap<String, Frontier>);
-    pass_on!(write set_frontier(source: &str, frontier: Frontier) -> ());
     pass_on!(read note(name: &str) -> Option<Vec<u8>>);
     pass_on!(write set_note(name: &str, value: Option<&[u8]>) -> ());
 }
 
 impl DocumentBatch for FlakyBatch<'_> {
     pass_on!(read versions() -> Vec<VersionRecord>);
+    pass_on!(write new_version_id() -> VersionId);
     pass_on!(write put_version(version: &VersionRecord) -> ());
     pass_on!(write purge_version(version: VersionId, limit: usize) -> usize);
     pass_on!(write put_documents(version: VersionId, as_of_micros: i64, writes: &[DocumentWrite<'_>]) -> Written);
     pass_on!(read document_count(version: VersionId) -> u64);
+    pass_on!(read frontiers() -> BTreeMap<String, Frontier>);
+    pass_on!(write set_frontier(source: &str, frontier: Frontier) -> ());
 }

@@ -1,6 +1,6 @@
 //! A micro-batch: one write transaction of the environment.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Instant;
 
 use headwater_schemas::{TableId, TableSchema};
@@ -14,7 +14,8 @@ use super::environment::{Environment, Fault, Tables};
 use super::key::{push_last, take_u32, take_u64};
 use super::rows::{self, Scratch};
 use crate::{
-    Batch, ByteList, DocumentChange, Error, Frontier, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId, Written,
+    Batch, ByteList, DocumentChange, Error, JoinIndex, RowArena, RowBatch, RowTransaction, RowWrite, SchemaId,
+    VersionId, Written,
 };
 
 pub(super) struct EmbeddedBatch<'s> {
@@ -32,7 +33,7 @@ pub(super) struct EmbeddedBatch<'s> {
     pub(super) listened: bool,
     pub(super) stamp_given: bool,
     pub(super) versions_changed: bool,
-    frontiers_changed: bool,
+    pub(super) frontiers_changed: bool,
     rows_written: u64,
     pub(super) bytes_written: u64,
     pub(super) documents_written: Written,
@@ -125,11 +126,27 @@ impl<'s> EmbeddedBatch<'s> {
 }
 
 impl Batch for EmbeddedBatch<'_> {
-    fn commit(mut self: Box<Self>) -> Result<(), Error> {
+    fn unfinished(&self) -> Result<Vec<(VersionId, ByteList)>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), Error> {
+        (*self).finish()
+    }
+}
+
+impl RowTransaction for EmbeddedBatch<'_> {
+    fn commit(self: Box<Self>) -> Result<(), Error> {
+        (*self).finish()
+    }
+}
+
+impl EmbeddedBatch<'_> {
+    fn finish(mut self) -> Result<(), Error> {
         let started = Instant::now();
         let (store, environment) = (self.store, self.environment());
         self.put_counts().map_err(|e| environment.fail("write its counts", e))?;
-        let Self { txn, mut catalog, .. } = *self;
+        let Self { txn, mut catalog, .. } = self;
         txn.commit().map_err(|e| environment.fail("commit a batch", e))?;
         catalog.unsettled = false;
         store.readers.renew();
@@ -227,20 +244,6 @@ impl RowBatch for EmbeddedBatch<'_> {
         value.extend_from_slice(topic.as_bytes());
         let put = self.tables.meta.put(&mut self.txn, &key, &value);
         put.map_err(|e| self.environment().fail("write an offset", e))
-    }
-
-    fn frontiers(&self) -> Result<BTreeMap<String, Frontier>, Error> {
-        Ok(self.catalog.frontiers.clone())
-    }
-
-    fn set_frontier(&mut self, source: &str, frontier: Frontier) -> Result<(), Error> {
-        if self.catalog.frontiers.get(source) == Some(&frontier) {
-            return Ok(());
-        }
-        self.frontiers_changed = true;
-        let environment = self.environment();
-        let put = self.catalog.put_frontier(self.tables.meta, &mut self.txn, source, frontier);
-        put.map_err(|e| environment.fail("write a frontier", e))
     }
 
     fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {

@@ -1,15 +1,22 @@
 //! The documents of a micro-batch.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::batch::EmbeddedBatch;
 use super::catalog::numbered;
 use super::documents::{Outcome, document_key};
 use super::environment::Fault;
-use crate::{DocumentBatch, DocumentChange, DocumentWrite, Error, VersionId, VersionRecord, Written};
+use crate::{
+    DocumentBatch, DocumentChange, DocumentWrite, Error, Frontier, RowBatch, VersionId, VersionRecord, Written,
+};
 
 /// A larger document is refused: the limit other document stores have, so that a model fits any of them.
 const DOCUMENT_BYTES_MAX: usize = 16 << 20;
+
+/// Name of the note that holds the number of the next version.
+const NEXT_VERSION: &str = "version/next";
 
 impl EmbeddedBatch<'_> {
     fn put_document_count(&mut self, version: VersionId, change: impl FnOnce(u64) -> u64) -> Result<(), Fault> {
@@ -92,6 +99,16 @@ impl DocumentBatch for EmbeddedBatch<'_> {
         Ok(self.catalog.versions.values().cloned().collect())
     }
 
+    fn new_version_id(&mut self) -> Result<VersionId, Error> {
+        let damaged = || self.environment().fail("number a version", Fault::Damaged("the next number cannot be read"));
+        let next = match self.note(NEXT_VERSION)? {
+            Some(bytes) => u32::from_be_bytes(bytes.as_slice().try_into().map_err(|_| damaged())?),
+            None => 1,
+        };
+        self.set_note(NEXT_VERSION, Some(&(next + 1).to_be_bytes()))?;
+        Ok(VersionId(next))
+    }
+
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error> {
         if self.catalog.versions.get(&version.id) == Some(version) {
             return Ok(());
@@ -129,5 +146,19 @@ impl DocumentBatch for EmbeddedBatch<'_> {
 
     fn document_count(&self, version: VersionId) -> Result<u64, Error> {
         Ok(self.catalog.documents.get(&version).copied().unwrap_or(0))
+    }
+
+    fn frontiers(&self) -> Result<BTreeMap<String, Frontier>, Error> {
+        Ok(self.catalog.frontiers.clone())
+    }
+
+    fn set_frontier(&mut self, source: &str, frontier: Frontier) -> Result<(), Error> {
+        if self.catalog.frontiers.get(source) == Some(&frontier) {
+            return Ok(());
+        }
+        self.frontiers_changed = true;
+        let environment = self.environment();
+        let put = self.catalog.put_frontier(self.tables.meta, &mut self.txn, source, frontier);
+        put.map_err(|e| environment.fail("write a frontier", e))
     }
 }

@@ -31,8 +31,8 @@ use self::catalog::{Catalog, numbered};
 use self::environment::{Environment, Fault};
 use self::readers::Readers;
 use crate::{
-    Batch, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, ProjectionStore, StoreMetrics,
-    VersionId, VersionRecord,
+    Batch, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, ProjectionStore, RowStore,
+    RowTransaction, StoreMetrics, VersionId, VersionRecord,
 };
 
 /// Messages about changed documents that a slow listener may be behind before it misses some.
@@ -110,6 +110,12 @@ impl EmbeddedStore {
 impl ProjectionStore for EmbeddedStore {
     /// A batch is bound to the thread that began it.
     fn begin(&self) -> Result<Box<dyn Batch + '_>, Error> {
+        Ok(Box::new(EmbeddedBatch::begin(self)?))
+    }
+}
+
+impl RowStore for EmbeddedStore {
+    fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error> {
         Ok(Box::new(EmbeddedBatch::begin(self)?))
     }
 }
