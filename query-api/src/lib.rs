@@ -30,4 +30,4 @@ pub use admin::{Admin, AdminError};
 pub use describe::{json_schema, openapi};
 pub use error::{Error, ErrorKind};
 pub use graphql::sdl_for;
-pub use server::{ApiHandle, ApiOptions, start};
+pub use server::{ApiHandle, ApiOptions, start, start_admin};

@@ -100,11 +100,8 @@ pub async fn start(
     }));
     // Probes and status stay until nothing else runs.
     let admin_stop = CancellationToken::new();
-    let port = Arc::new(AdminPort { admin, metrics, api });
-    let admin_task = tokio::spawn(serve(admin_listener, admin_stop.clone(), move |request| {
-        let port = port.clone();
-        async move { admin::answer(&port, request).await }
-    }));
+    let port = AdminPort { admin, metrics, api: Some(api) };
+    let admin_task = serve_admin(admin_listener, port, admin_stop.clone());
     let join = tokio::spawn(async move {
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -118,6 +115,33 @@ pub async fn start(
     });
     tracing::info!(%address, %admin_address, "the query API listens");
     Ok(ApiHandle { address, admin_address, join })
+}
+
+/// Serves the admin port alone, for a process that serves no documents, until `cancel` is cancelled. Answers with the
+/// address that is listened on, and what ends when it is closed.
+///
+/// # Errors
+///
+/// [`Error::Listen`] when the address is taken or not ours.
+pub async fn start_admin(
+    address: SocketAddr,
+    admin: Arc<dyn Admin>,
+    metrics: Arc<Mutex<Registry>>,
+    cancel: CancellationToken,
+) -> Result<(SocketAddr, JoinHandle<()>), Error> {
+    let listener = listen("admin.listen", address).await?;
+    let address = local_address("admin.listen", address, &listener)?;
+    let task = serve_admin(listener, AdminPort { admin, metrics, api: None }, cancel);
+    tracing::info!(%address, "the admin port listens");
+    Ok((address, task))
+}
+
+fn serve_admin(listener: TcpListener, port: AdminPort, stop: CancellationToken) -> JoinHandle<()> {
+    let port = Arc::new(port);
+    tokio::spawn(serve(listener, stop, move |request| {
+        let port = port.clone();
+        async move { admin::answer(&port, request).await }
+    }))
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {

@@ -31,8 +31,8 @@ pub(crate) struct AdminPort {
     pub(crate) admin: Arc<dyn Admin>,
     /// Every metric of the process.
     pub(crate) metrics: Arc<Mutex<Registry>>,
-    /// The query API, for its explorer.
-    pub(crate) api: Arc<Api>,
+    /// The query API, for its explorer, where this process serves.
+    pub(crate) api: Option<Arc<Api>>,
 }
 
 /// Answers a request.
@@ -58,8 +58,9 @@ async fn dispatch(
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let path = request.uri().path().to_string();
     if path == "/graphql" {
+        let Some(api) = &port.api else { return Err(not_served(&path)) };
         same_origin(request.headers())?;
-        return graphql_http::answer(&port.api, request, &port.api.context(request_id.clone())).await;
+        return graphql_http::answer(api, request, &api.context(request_id.clone())).await;
     }
     let is_command = matches!(path.as_str(), "/replay" | "/dead-letters/retry" | "/reload");
     match (is_read, is_command) {
@@ -78,6 +79,7 @@ async fn dispatch(
             Ok(json_response(&admin.dead_letters(limit).await?))
         }
         "/" | "/console" => Ok(page(CONSOLE)),
+        "/graphiql" if port.api.is_none() => Err(not_served(&path)),
         "/graphiql" => Ok(page(GRAPHIQL)),
         "/replay" | "/dead-letters/retry" | "/reload" => {
             same_origin(request.headers())?;
@@ -106,6 +108,10 @@ async fn dispatch(
              /dead-letters, and by POST /replay /dead-letters/retry /reload"
         ))),
     }
+}
+
+fn not_served(path: &str) -> Problem {
+    Problem::not_found(format!("{path} is there where documents are served: ask a process that has the role `serve`"))
 }
 
 fn known(path: &str) -> bool {
