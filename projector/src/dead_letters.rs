@@ -46,16 +46,43 @@ pub struct RetryOutcome {
     pub skipped: u64,
 }
 
-/// Writes dead letters; opens what it needs with the first one.
+/// Writes and counts dead letters; opens what it needs with the first one.
 pub(crate) struct LetterBox {
     log: Arc<dyn EventLog>,
     place: TopicPartition,
+    /// Name under which letters are written.
+    name: String,
     producer: Option<Arc<dyn Producer>>,
+    /// Letters counted so far, and the offset behind the last of them.
+    counted: Option<(u64, Offset)>,
 }
 
 impl LetterBox {
-    pub(crate) fn new(log: Arc<dyn EventLog>, prefix: &str) -> Self {
-        Self { log, place: place(prefix), producer: None }
+    /// `projector` is the projector's name.
+    pub(crate) fn new(log: Arc<dyn EventLog>, prefix: &str, projector: &str) -> Self {
+        Self { log, place: place(prefix), name: format!("{prefix}.{projector}"), producer: None, counted: None }
+    }
+
+    /// Number of letters, resolved ones and those of others included; 0 when there is no topic yet. Letters that retention
+    /// removes are counted until the next start.
+    pub(crate) async fn count(&mut self) -> Result<u64, Error> {
+        if !self.log.topics().await?.iter().any(|(name, _)| *name == self.place.topic) {
+            return Ok(0);
+        }
+        let marks = self.log.watermarks(&self.place).await?;
+        let (mut count, mut next) = self.counted.unwrap_or((0, marks.low));
+        next = next.max(marks.low);
+        // Offsets alone do not tell: some are taken by marks of transactions.
+        while next < marks.high {
+            let from = [FetchFrom { partition: self.place.clone(), offset: next }];
+            let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
+            let batches = self.log.fetch(&from, limits).await?;
+            let Some(last) = batches.last() else { break };
+            next = last.next();
+            count += batches.iter().map(|batch| u64::from(batch.count())).sum::<u64>();
+        }
+        self.counted = Some((count, next));
+        Ok(count)
     }
 
     /// Appends; durable when answered.
@@ -68,7 +95,7 @@ impl LetterBox {
                 if !self.log.topics().await?.iter().any(|(name, _)| *name == topic) {
                     self.log.create_topics(&[spec]).await?;
                 }
-                self.log.producer("projector").await?
+                self.log.producer(&self.name).await?
             }
         };
         let mut records = RecordBuffer::default();
@@ -101,7 +128,8 @@ pub(crate) async fn list(
         return Ok(Vec::new());
     }
     let marks = log.watermarks(&place).await?;
-    let back = (limit as u64).saturating_add(resolved.len() as u64);
+    // Twice as far: every letter may be followed by the mark of its transaction.
+    let back = (limit as u64).saturating_add(resolved.len() as u64).saturating_mul(2);
     let mut next = marks.low.max(Offset(marks.high.0.saturating_sub(back)));
     let mut letters = Vec::new();
     while next < marks.high {
@@ -119,16 +147,6 @@ pub(crate) async fn list(
     }
     let surplus = letters.len().saturating_sub(limit);
     Ok(letters.split_off(surplus))
-}
-
-/// Number of letters, resolved ones included; 0 when there is no topic yet.
-pub(crate) async fn count(log: &dyn EventLog, prefix: &str) -> Result<u64, Error> {
-    let place = place(prefix);
-    if !log.topics().await?.iter().any(|(name, _)| *name == place.topic) {
-        return Ok(0);
-    }
-    let marks = log.watermarks(&place).await?;
-    Ok(marks.high.0 - marks.low.0)
 }
 
 impl Fold {

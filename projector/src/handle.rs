@@ -22,6 +22,9 @@ const QUEUE: usize = 16;
 /// Settings of a projector.
 #[derive(Clone, Debug)]
 pub struct ProjectorOptions {
+    /// Tells projectors of one log and store apart: names the consumer group under which the log is told what was read,
+    /// and who writes dead letters.
+    pub name: String,
     /// Prefix of all topics.
     pub prefix: String,
     /// The declared models.
@@ -40,6 +43,7 @@ impl ProjectorOptions {
     /// 20,000 events or 16 MiB a micro-batch, 100 ms of waiting, ten seconds of grace.
     pub fn new(prefix: impl Into<String>, models: Vec<ReadModel>) -> Self {
         Self {
+            name: "projector".into(),
             prefix: prefix.into(),
             models,
             batch_events_max: 20_000,

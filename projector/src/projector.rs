@@ -12,16 +12,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now_micros;
+use crate::clock::{now_micros, now_ms};
 use crate::dead_letters::{self, LetterBox, RetryOutcome};
 use crate::fold::{Fold, Folded};
 use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::records::{Input, progress_source};
 use crate::status::ConsumerStatus;
 use crate::{Error, ErrorKind, ProjectorMetrics, replay};
-
-/// The consumer group under which the log is told what was read.
-const GROUP: &str = "projector";
 
 /// How often topics are looked for, and the status is made anew.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -48,6 +45,8 @@ pub(crate) struct Projector {
     runtime: Handle,
     /// Where to read on.
     places: BTreeMap<TopicPartition, Offset>,
+    /// When the last folded record of a place was written, milliseconds since 1970.
+    written_at: BTreeMap<TopicPartition, i64>,
     looked: Option<Instant>,
     committed: Option<Instant>,
     /// What the log is told at the next commit of offsets.
@@ -73,7 +72,7 @@ impl Projector {
         commands: mpsc::Receiver<Command>,
         runtime: Handle,
     ) -> Self {
-        let letters = LetterBox::new(log.clone(), &options.prefix);
+        let letters = LetterBox::new(log.clone(), &options.prefix, &options.name);
         Self {
             options,
             fold,
@@ -85,6 +84,7 @@ impl Projector {
             commands,
             runtime,
             places: BTreeMap::new(),
+            written_at: BTreeMap::new(),
             looked: None,
             committed: None,
             settled: Vec::new(),
@@ -179,6 +179,10 @@ impl Projector {
         for batch in batches {
             let mut skip = 0;
             let count = batch.count() as usize;
+            if count == 0 {
+                // Nothing but a place behind records that are not for us, such as the marks of transactions.
+                inputs.push(Input::whole(batch));
+            }
             while skip < count {
                 let take = (count - skip).min(room);
                 inputs.push(Input { batch, skip, take });
@@ -206,6 +210,9 @@ impl Projector {
                 false => Offset(input.batch.base.0 + (input.skip + input.take) as u64),
             };
             self.places.insert(input.batch.from.clone(), next);
+            if let Some(last) = input.batch.records().skip(input.skip).take(input.take).last() {
+                self.written_at.insert(input.batch.from.clone(), last.timestamp_ms);
+            }
             // A batch that is folded in parts counts with the first.
             if input.skip == 0 {
                 self.metrics.events_bytes.inc_by(input.batch.byte_len() as u64);
@@ -283,9 +290,14 @@ impl Projector {
                 offset: offset.0,
                 high: high.0,
                 lag,
+                lag_seconds: match (lag, self.written_at.get(place)) {
+                    (0, _) => Some(0.0),
+                    (_, Some(at)) => Some(now_ms().saturating_sub(*at).max(0) as f64 / 1000.0),
+                    (_, None) => None,
+                },
             });
         }
-        let letters = self.runtime.block_on(dead_letters::count(&*self.log, &self.options.prefix))?;
+        let letters = self.runtime.block_on(self.letters.count())?;
         let models = self.fold.model_status()?;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
         let mut status = self.shared.status.lock();
@@ -338,7 +350,8 @@ impl Projector {
 
     fn commit_offsets(&mut self) -> Result<(), Error> {
         if !self.settled.is_empty() {
-            self.runtime.block_on(self.log.commit_offsets(GROUP, &self.settled))?;
+            let group = format!("{}.{}", self.options.prefix, self.options.name);
+            self.runtime.block_on(self.log.commit_offsets(&group, &self.settled))?;
         }
         Ok(())
     }

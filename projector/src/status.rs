@@ -78,7 +78,7 @@ pub enum Phase {
 }
 
 /// One partition that is read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConsumerStatus {
     /// Its topic.
     pub topic: String,
@@ -90,6 +90,8 @@ pub struct ConsumerStatus {
     pub high: u64,
     /// Records between the two.
     pub lag: u64,
+    /// Seconds since the last folded record was written; 0 without lag, `None` before a record was folded.
+    pub lag_seconds: Option<f64>,
 }
 
 impl Progress {
