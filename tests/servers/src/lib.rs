@@ -5,7 +5,9 @@
 
 mod certificates;
 mod command;
+mod mongodb;
 mod postgres;
 
 pub use certificates::Certificates;
+pub use mongodb::{Mongo, MongoOptions};
 pub use postgres::{Postgres, PostgresOptions};
