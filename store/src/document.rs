@@ -53,7 +53,7 @@ pub trait DocumentReader: Send + Sync {
     fn frontiers(&self) -> watch::Receiver<Arc<BTreeMap<String, Frontier>>>;
 
     /// Changes as they are committed, one message a micro-batch. A receiver that falls behind is told that it missed
-    /// some and must read again.
+    /// some and must read again; an empty message says so too, when the store itself missed some.
     fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>>;
 
     /// One document.

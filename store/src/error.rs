@@ -33,6 +33,27 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Another process writes under the same name, and took over.
+    #[error(
+        "another process took over writing to the store at {place}; stop one of the two, or give them different `projector` names"
+    )]
+    TakenOver {
+        /// Where the store is.
+        place: String,
+    },
+    /// What is there cannot be used as a store.
+    #[error("the store at {place} cannot be used: {what}; {remedy}")]
+    Unusable {
+        /// Where the store is.
+        place: String,
+        /// What is in the way.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+        /// Why, where something else said so.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// Bytes in the store that are not what was written.
     #[error(
         "the store at {place} holds damaged data: {what}; remove it and start again: it is rebuilt from the broker"
@@ -80,7 +101,11 @@ impl Error {
         match self {
             // Room can come back without us; the batch is made again.
             Self::Engine { .. } | Self::Full { .. } => ErrorKind::Retryable,
-            Self::TooManyRows { .. } | Self::InUse { .. } | Self::Damaged { .. } => ErrorKind::Fatal,
+            Self::TooManyRows { .. }
+            | Self::InUse { .. }
+            | Self::TakenOver { .. }
+            | Self::Unusable { .. }
+            | Self::Damaged { .. } => ErrorKind::Fatal,
             Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }
     }

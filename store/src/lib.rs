@@ -3,7 +3,7 @@
 //! Writing and reading are two seams. The projector writes through [`ProjectionStore`]: one [`Batch`] at a time, in which
 //! rows ([`RowBatch`]) and documents ([`DocumentBatch`]) change together and are committed with the offsets they came
 //! from. The query API reads through [`DocumentReader`] while that goes on. [`embedded`] is the engine that needs nothing
-//! installed; [`Paired`] puts rows and documents of different engines together.
+//! installed, [`mongodb`] the one that spans machines; [`Paired`] puts rows and documents of different engines together.
 
 mod arena;
 #[cfg(feature = "test-util")]
@@ -12,6 +12,7 @@ mod document;
 pub mod embedded;
 mod error;
 mod metrics;
+pub mod mongodb;
 mod paired;
 mod projection;
 mod query;

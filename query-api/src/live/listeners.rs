@@ -84,9 +84,10 @@ pub(crate) async fn dispatch(
             () = stop.cancelled() => return,
         };
         match received {
-            Ok(changes) => listeners.changed(&changes),
             // Which were missed is not known: all read again.
+            Ok(changes) if changes.is_empty() => listeners.missed(),
             Err(RecvError::Lagged(_)) => listeners.missed(),
+            Ok(changes) => listeners.changed(&changes),
             Err(RecvError::Closed) => return,
         }
     }

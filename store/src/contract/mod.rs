@@ -30,6 +30,11 @@ pub struct Opened {
 pub trait Place {
     /// Opens the engine; again after what was opened before has been dropped.
     fn open(&self) -> Opened;
+
+    /// How many random sets of documents are queried.
+    fn random_cases(&self) -> u32 {
+        600
+    }
 }
 
 /// Makes one test of each part of the contract. The argument makes a [`Place`](crate::contract::Place).

@@ -6,9 +6,6 @@ use super::sample::{VERSION, commit, int, text};
 use super::{Opened, Place, Random};
 use crate::{Cursor, DocumentWrite, Filter, IndexQuery, KeyRange, VersionId};
 
-/// How many random sets of documents are queried.
-const CASES: u32 = 600;
-
 /// Ids and index entries.
 type Documents = BTreeMap<Vec<u8>, BTreeSet<(u16, Vec<u8>)>>;
 
@@ -164,7 +161,7 @@ fn change(opened: &Opened, random: &mut Random, version: VersionId, documents: &
 pub async fn pages_are_those_of_a_naive_evaluation(place: &impl Place) {
     let opened = place.open();
     let mut random = Random::announced("pages_are_those_of_a_naive_evaluation");
-    for case in 0..CASES {
+    for case in 0..place.random_cases() {
         let version = VersionId(case);
         let mut documents = Documents::new();
         for _ in 0..1 + random.below(3) {

@@ -1,0 +1,253 @@
+//! Follows what is written, by whatever process, through a change stream of the server.
+//!
+//! Documents are told to listeners a transaction at a time; frontiers and versions are published. What this process wrote
+//! itself it has told already. When the server's history does not reach back to where we were, everything is read again
+//! and listeners are told that they missed some.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::change_stream::ChangeStream;
+use mongodb::change_stream::event::ResumeToken;
+use mongodb::error::{ErrorKind, RESUMABLE_CHANGE_STREAM_ERROR};
+use serde::Deserialize;
+
+use super::registry::{FRONTIERS, Registry, VERSIONS};
+use crate::mongodb::server::{Fault, Server};
+use crate::mongodb::text;
+use crate::{DocumentChange, VersionId, VersionState};
+
+/// Changes told in one message, at most, however large the transaction is.
+const CHANGES_MAX: usize = 10_000;
+
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+pub(super) type Stream = ChangeStream<Event>;
+
+/// A change, as far as it concerns us.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Event {
+    #[serde(rename = "_id")]
+    token: ResumeToken,
+    operation_type: String,
+    ns: Namespace,
+    document_key: Option<DocumentKey>,
+    full_document: Option<RawDocumentBuf>,
+    lsid: Option<Document>,
+    txn_number: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Namespace {
+    coll: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct DocumentKey {
+    #[serde(rename = "_id")]
+    id: Bson,
+}
+
+/// A transaction: who made it, and its number there.
+type Transaction = Option<(Vec<u8>, i64)>;
+
+impl Event {
+    fn transaction(&self) -> Transaction {
+        match self.lsid.as_ref()?.get("id")? {
+            Bson::Binary(id) => Some((id.bytes.clone(), self.txn_number?)),
+            _ => None,
+        }
+    }
+}
+
+/// Begins to watch, then reads everything there is: nothing falls between the two.
+pub(super) async fn begin(server: &Server, registry: &Registry) -> Result<Stream, Fault> {
+    let stream = watch(server, None).await?;
+    registry.read(server).await?;
+    Ok(stream)
+}
+
+async fn watch(server: &Server, after: Option<ResumeToken>) -> Result<Stream, Fault> {
+    let pipeline = [
+        doc! { "$match": {
+            "operationType": { "$in": ["insert", "update", "replace", "delete"] },
+            "ns.coll": { "$regex": format!("^({}|{}|[^.]*_v[0-9]+)$", escaped(VERSIONS), escaped(FRONTIERS)) },
+        } },
+        doc! { "$project": {
+            "operationType": 1,
+            "ns": 1,
+            "documentKey": 1,
+            "lsid.id": 1,
+            "txnNumber": 1,
+            "fullDocument._hw.stamp": 1,
+            "fullDocument.projector": 1,
+            "fullDocument.source": 1,
+            "fullDocument.position": 1,
+            "fullDocument.at_micros": 1,
+            "fullDocument.snapshot_done": 1,
+        } },
+    ];
+    let watch = server.database.watch().pipeline(pipeline).resume_after(after);
+    Ok(watch.max_await_time(Duration::from_secs(1)).await?.with_type())
+}
+
+fn escaped(name: &str) -> String {
+    name.replace('.', "\\.")
+}
+
+/// Follows until it is aborted.
+pub(super) async fn follow(server: Arc<Server>, registry: Arc<Registry>, mut stream: Stream) {
+    let mut follower = Follower { server, registry, token: None, told: None, changes: Vec::new() };
+    loop {
+        let ended = follower.read(&mut stream).await;
+        follower.tell();
+        stream = follower.again(ended).await;
+    }
+}
+
+struct Follower {
+    server: Arc<Server>,
+    registry: Arc<Registry>,
+    /// Of the last change that was taken.
+    token: Option<ResumeToken>,
+    /// The transaction to which `changes` belong.
+    told: Transaction,
+    changes: Vec<DocumentChange>,
+}
+
+impl Follower {
+    /// Takes changes as they come, until something fails.
+    async fn read(&mut self, stream: &mut Stream) -> Fault {
+        loop {
+            // What has come already is taken without waiting; before waiting, what was taken is told.
+            let event = match stream.next().now_or_never() {
+                Some(event) => event,
+                None => {
+                    self.tell();
+                    stream.next().await
+                }
+            };
+            let taken = match event {
+                Some(Ok(event)) => self.take(event).await,
+                Some(Err(error)) => Err(error.into()),
+                None => Err(Fault::Refused("the server ended the stream of changes".into())),
+            };
+            if let Err(fault) = taken {
+                return fault;
+            }
+        }
+    }
+
+    async fn take(&mut self, event: Event) -> Result<(), Fault> {
+        let transaction = event.transaction();
+        let own = transaction.as_ref().is_some_and(|(session, _)| self.registry.is_own(session));
+        if !own {
+            match event.ns.coll.as_deref() {
+                Some(VERSIONS) => {
+                    self.tell();
+                    self.registry.read(&self.server).await?;
+                }
+                Some(FRONTIERS) => {
+                    // Behind the documents it promises.
+                    self.tell();
+                    if let Some(frontier) = &event.full_document {
+                        let mut learned = Ok(());
+                        self.registry.change(|state| learned = state.learn_frontier(frontier));
+                        learned?;
+                    }
+                }
+                Some(collection) => {
+                    if let Some(change) = self.change(collection, &event) {
+                        if self.told != transaction || self.changes.len() == CHANGES_MAX {
+                            self.tell();
+                        }
+                        self.told = transaction;
+                        self.changes.push(change);
+                    }
+                }
+                None => {}
+            }
+        }
+        self.token = Some(event.token);
+        Ok(())
+    }
+
+    /// The change of a document of a version that is not on its way out.
+    fn change(&self, collection: &str, event: &Event) -> Option<DocumentChange> {
+        if self.registry.changes.receiver_count() == 0 {
+            return None;
+        }
+        let version = collection.rsplit_once("_v").and_then(|(_, id)| id.parse().ok()).map(VersionId)?;
+        let retired = self.registry.with(|state| {
+            let known = state.versions.get(&version).filter(|known| known.collection == collection);
+            known.is_none_or(|it| it.record.as_ref().is_some_and(|it| it.state == VersionState::Retired))
+        });
+        if retired {
+            return None;
+        }
+        let mut id = Vec::new();
+        let known = text::decode(&mut id, event.document_key.as_ref()?.id.as_str()?);
+        let stamp = match event.operation_type.as_str() {
+            "delete" => None,
+            _ => Some(event.full_document.as_ref()?.get_document("_hw").ok()?.get_i64("stamp").ok()? as u64),
+        };
+        known.then(|| DocumentChange { version, id: Bytes::from(id), stamp })
+    }
+
+    fn tell(&mut self) {
+        if !self.changes.is_empty() {
+            self.registry.tell(std::mem::take(&mut self.changes));
+        }
+        self.told = None;
+    }
+
+    /// Watches again: from where it was, or, where that is lost, from now on, after everything was read again.
+    async fn again(&mut self, mut fault: Fault) -> Stream {
+        let mut pause = PAUSE_MIN;
+        loop {
+            if is_lost(&fault) {
+                self.token = None;
+            }
+            tracing::debug!(?fault, resumes = self.token.is_some(), "watching for changes again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            let resumed = self.token.is_some();
+            let watched = self.server.bounded(async {
+                match self.token.clone() {
+                    Some(token) => watch(&self.server, Some(token)).await,
+                    None => begin(&self.server, &self.registry).await,
+                }
+            });
+            match watched.await {
+                Ok(stream) => {
+                    if !resumed {
+                        tracing::warn!("changes of documents were missed; listeners read again");
+                        self.registry.tell(Vec::new());
+                    }
+                    return stream;
+                }
+                Err(failed) => fault = failed,
+            }
+        }
+    }
+}
+
+/// Whether the stream cannot go on where it was. When in doubt it cannot: reading all again is always right.
+fn is_lost(fault: &Fault) -> bool {
+    match fault {
+        Fault::NoAnswer => false,
+        Fault::Driver(error) => {
+            let of_connection = matches!(
+                &*error.kind,
+                ErrorKind::Io(_) | ErrorKind::ServerSelection { .. } | ErrorKind::ConnectionPoolCleared { .. }
+            );
+            !(of_connection || error.contains_label(RESUMABLE_CHANGE_STREAM_ERROR))
+        }
+        _ => true,
+    }
+}

@@ -1,0 +1,71 @@
+//! Writes that are gathered until they are flushed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::stored::Hash;
+use crate::{Frontier, VersionId, VersionRecord};
+
+/// Everything of one gathering.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub(super) documents: BTreeMap<VersionId, Items>,
+    pub(super) versions: BTreeMap<VersionId, VersionRecord>,
+    /// Versions that are gone, with their collections.
+    pub(super) removed: BTreeSet<VersionId>,
+    pub(super) frontiers: BTreeMap<String, Frontier>,
+}
+
+/// Documents of one version in the order in which they were first written.
+#[derive(Default)]
+pub(super) struct Items {
+    pub(super) items: Vec<Item>,
+    by_id: HashMap<Vec<u8>, usize>,
+}
+
+/// A document, as it was stored and as it is to be.
+pub(super) struct Item {
+    pub(super) id: Vec<u8>,
+    /// Hash of what is stored.
+    pub(super) stored: Option<Hash>,
+    pub(super) now: Now,
+    /// Whether listeners are not told.
+    pub(super) quiet: bool,
+}
+
+/// What is to become of a document.
+pub(super) enum Now {
+    AsStored,
+    Put { stamp: u64, hash: Hash, document: Vec<u8> },
+    Deleted,
+}
+
+impl Items {
+    pub(super) fn get(&self, id: &[u8]) -> Option<&Item> {
+        self.by_id.get(id).map(|at| &self.items[*at])
+    }
+
+    /// The document's item, made when it was not touched before.
+    pub(super) fn item(&mut self, id: &[u8], stored: impl FnOnce() -> Option<Hash>) -> &mut Item {
+        let at = *self.by_id.entry(id.to_vec()).or_insert_with(|| {
+            self.items.push(Item { id: id.to_vec(), stored: stored(), now: Now::AsStored, quiet: false });
+            self.items.len() - 1
+        });
+        &mut self.items[at]
+    }
+
+    /// Documents more, or less, than are stored.
+    pub(super) fn difference(&self) -> i64 {
+        self.items.iter().map(|item| i64::from(item.hash().is_some()) - i64::from(item.stored.is_some())).sum()
+    }
+}
+
+impl Item {
+    /// Hash of the document as it is to be; `None` when there is to be none.
+    pub(super) fn hash(&self) -> Option<Hash> {
+        match &self.now {
+            Now::AsStored => self.stored,
+            Now::Put { hash, .. } => Some(*hash),
+            Now::Deleted => None,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Documents in MongoDB: a collection per version, a document per document, in a form that other tools read too.
+//!
+//! ```text
+//! {model}_v{version}   { _id: id, …the model's fields…, _hw: { stamp, as_of, json, hash, e: [index entries] } }
+//! headwater.versions   the registry: { _id: version, collection, projector, model, state, record }
+//! headwater.counts     { _id: version, documents }
+//! headwater.frontiers  { _id: projector/source, position, at_micros, snapshot_done }
+//! ```
+//!
+//! A micro-batch is flushed in one transaction ([`flush`]), and queries read one snapshot, so that readers see whole
+//! micro-batches. Index entries lie in the document they lead to, under one multikey index in each direction ([`walk`]).
+
+mod decimal;
+mod flush;
+mod follow;
+mod gathered;
+mod json;
+mod natural;
+mod reader;
+mod registry;
+mod stored;
+mod transaction;
+mod walk;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use self::reader::MongoReader;
+use self::transaction::MongoDocumentTransaction;
+use super::MongoOptions;
+use super::owner::Owner;
+use crate::{DocumentStore, DocumentTransaction, Error, StoreMetrics};
+
+/// Stamps of one owner; those of a later owner are greater.
+const STAMPS_BITS: u32 = 40;
+
+/// Documents of one projector's versions. Other projectors may keep other versions beside them.
+pub struct MongoDocuments {
+    reader: Arc<MongoReader>,
+    owner: Owner,
+    projector: String,
+    writing: Mutex<Writing>,
+    metrics: StoreMetrics,
+}
+
+/// What one gathering leaves to the next.
+struct Writing {
+    /// The last that was given.
+    stamp: u64,
+    /// Whether what is known of the registry may be behind what is stored.
+    unsettled: bool,
+}
+
+impl MongoDocuments {
+    /// Connects, and takes over writing from whoever wrote this projector's documents before. Uses the runtime it is
+    /// called in from then on, which must have a thread that is never blocked by calls of the store.
+    pub async fn open(options: MongoOptions) -> Result<Arc<Self>, Error> {
+        let (projector, metrics) = (options.projector.clone(), options.metrics.clone());
+        let server = super::server::Server::connect(&options).await?;
+        let owner = Owner::take(&server, format!("documents/{projector}"));
+        let owner = server.within("take over its documents", owner).await?;
+        // After that, so that it sees all that was written by the owner before.
+        let reader = MongoReader::follow(server).await?;
+        let writing = Mutex::new(Writing { stamp: owner.number << STAMPS_BITS, unsettled: false });
+        Ok(Arc::new(Self { reader, owner, projector, writing, metrics }))
+    }
+
+    /// The readers' side.
+    pub fn reader(&self) -> Arc<MongoReader> {
+        self.reader.clone()
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+}
+
+impl DocumentStore for MongoDocuments {
+    fn begin(&self) -> Result<Box<dyn DocumentTransaction + '_>, Error> {
+        Ok(Box::new(MongoDocumentTransaction::begin(self)?))
+    }
+}

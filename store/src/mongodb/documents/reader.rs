@@ -1,0 +1,172 @@
+//! The readers' side of documents.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use mongodb::bson::{Document as Bson, RawDocument, RawDocumentBuf, doc};
+use mongodb::error::ErrorKind;
+use tokio::sync::{broadcast, watch};
+use tokio::task::AbortHandle;
+
+use super::registry::{COUNTS, Registry};
+use super::{follow, stored, walk};
+use crate::mongodb::MongoOptions;
+use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
+use crate::mongodb::server::{Fault, Server};
+use crate::mongodb::text;
+use crate::{Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord};
+
+/// `SnapshotUnavailable`: a collection was made or changed within the snapshot's last moments.
+const SNAPSHOT_UNAVAILABLE: i32 = 246;
+
+const SNAPSHOT_TRIES: u32 = 5;
+
+/// Reads documents, whoever writes them, and is told of changes by the server.
+pub struct MongoReader {
+    pub(super) server: Arc<Server>,
+    pub(super) registry: Arc<Registry>,
+    following: AbortHandle,
+}
+
+impl MongoReader {
+    /// Connects, for reading only. Uses the runtime it is called in from then on.
+    pub async fn open(options: MongoOptions) -> Result<Arc<Self>, Error> {
+        Self::follow(Server::connect(&options).await?).await
+    }
+
+    pub(super) async fn follow(server: Server) -> Result<Arc<Self>, Error> {
+        let (server, registry) = (Arc::new(server), Arc::new(Registry::new()));
+        let stream = server.within("watch for changes", follow::begin(&server, &registry)).await?;
+        let following = server.handle().spawn(follow::follow(server.clone(), registry.clone(), stream)).abort_handle();
+        Ok(Arc::new(Self { server, registry, following }))
+    }
+
+    /// Number of documents of a version.
+    pub(super) async fn read_count(&self, VersionId(version): VersionId) -> Result<u64, Fault> {
+        let counts = self.server.database.collection::<Bson>(COUNTS);
+        let count = counts.find_one(doc! { "_id": i64::from(version) }).max_time(self.server.operation_max()).await?;
+        let Some(count) = count else { return Ok(0) };
+        let number = count.get_i64("documents").ok().and_then(|n| u64::try_from(n).ok());
+        number.ok_or(Fault::Damaged("the number of documents cannot be read"))
+    }
+
+    async fn find_many(&self, collection: &str, ids: &[&[u8]]) -> Result<HashMap<Vec<u8>, Document>, Fault> {
+        let mut found = HashMap::with_capacity(ids.len());
+        let each = |document: &RawDocument| {
+            found.insert(stored::id(document)?, stored::read(document)?);
+            Ok(())
+        };
+        self.server.read(get_command(&self.server, collection, "snapshot", ids), None, each).await?;
+        Ok(found)
+    }
+}
+
+/// Makes a read of a snapshot, again where the server had none for it. Not a function: what is made again borrows.
+macro_rules! with_snapshot {
+    ($read:expr) => {
+        async {
+            let mut tries = 0;
+            loop {
+                match $read.await {
+                    Err(fault) if has_no_snapshot(&fault) && tries < SNAPSHOT_TRIES => tries += 1,
+                    other => break other,
+                }
+            }
+        }
+    };
+}
+
+fn has_no_snapshot(fault: &Fault) -> bool {
+    let Fault::Driver(error) = fault else { return false };
+    matches!(&*error.kind, ErrorKind::Command(command) if command.code == SNAPSHOT_UNAVAILABLE)
+}
+
+impl Drop for MongoReader {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+/// What of a document is needed to give it to a reader.
+pub(super) fn project_body(projection: &mut Writer) {
+    for field in ["_hw.json", "_hw.stamp", "_hw.as_of"] {
+        projection.int(field, 1);
+    }
+}
+
+fn get_command(server: &Server, collection: &str, level: &str, ids: &[&[u8]]) -> RawDocumentBuf {
+    server.bounded_command("find", collection, |find| {
+        find.within(DOCUMENT, "filter", |filter| match ids {
+            [id] => {
+                filter.element(STRING, "_id");
+                filter.text_with(|bytes| text::push(bytes, id));
+            }
+            ids => filter.within(DOCUMENT, "_id", |condition| {
+                condition.within(ARRAY, "$in", |array| {
+                    for (at, id) in ids.iter().enumerate() {
+                        array.item(STRING, at);
+                        array.text_with(|bytes| text::push(bytes, id));
+                    }
+                });
+            }),
+        });
+        find.within(DOCUMENT, "projection", project_body);
+        find.within(DOCUMENT, "readConcern", |concern| concern.text("level", level));
+        find.int("batchSize", 1_000_000);
+    })
+}
+
+#[async_trait]
+impl DocumentReader for MongoReader {
+    fn versions(&self) -> watch::Receiver<Arc<Vec<VersionRecord>>> {
+        self.registry.versions.subscribe()
+    }
+
+    fn frontiers(&self) -> watch::Receiver<Arc<BTreeMap<String, Frontier>>> {
+        self.registry.frontiers.subscribe()
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>> {
+        self.registry.changes.subscribe()
+    }
+
+    async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error> {
+        let Some(collection) = self.registry.collection(version) else { return Ok(None) };
+        let mut found = None;
+        let read = self.server.read(get_command(&self.server, &collection, "majority", &[id]), None, |document| {
+            found = Some(stored::read(document)?);
+            Ok(())
+        });
+        self.server.within("read a document", read).await?;
+        Ok(found)
+    }
+
+    async fn get_many(&self, version: VersionId, ids: &[Vec<u8>]) -> Result<Vec<Option<Document>>, Error> {
+        let Some(collection) = self.registry.collection(version).filter(|_| !ids.is_empty()) else {
+            return Ok(vec![None; ids.len()]);
+        };
+        let asked: Vec<&[u8]> = ids.iter().map(Vec::as_slice).collect();
+        let read = with_snapshot!(self.find_many(&collection, &asked));
+        let found = self.server.within("read documents", read).await?;
+        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+    }
+
+    async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error> {
+        let Some(collection) = self.registry.collection(version) else {
+            return Ok(Page { documents: Vec::new(), next: None });
+        };
+        let read = with_snapshot!(walk::page(&self.server, &collection, query));
+        self.server.within("query documents", read).await
+    }
+
+    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error> {
+        let Some(collection) = self.registry.collection(version) else { return Ok(0) };
+        let read = with_snapshot!(walk::count(&self.server, &collection, query, limit));
+        self.server.within("count documents", read).await
+    }
+
+    async fn document_count(&self, version: VersionId) -> Result<u64, Error> {
+        self.server.within("read the number of documents", self.read_count(version)).await
+    }
+}

@@ -1,0 +1,383 @@
+//! Queries: a walk over the entries of an index, or over ids, by ranges of one index of the server.
+//!
+//! Entries lie in an array of their document, under a multikey index `(entry, id)` and one in the other direction. A scan of
+//! a range of it meets the documents in the order of their first entries there, each once. The server promises no order
+//! without a sort, and would sort an array by its least element overall, not in the range: so the index is named in the
+//! query, which scans it as it lies, and the order of what comes is checked.
+//!
+//! All steps of a query read one snapshot. A step fetches a bounded number of documents; conditions are checked here, on
+//! their entries, so that the work is bounded whatever they pass.
+
+use std::collections::{HashMap, VecDeque};
+
+use mongodb::ClientSession;
+use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
+use mongodb::options::Hint;
+
+use super::flush::{ENTRIES_DOWN, ENTRIES_UP};
+use super::stored::{self, entry, entry_value};
+use crate::mongodb::server::{Fault, Server};
+use crate::mongodb::text;
+use crate::{Cursor, Document, Filter, IndexQuery, Page};
+
+/// Documents fetched in one step.
+const STEP_MAX: usize = 1_000;
+
+/// At first where conditions may pass few.
+const STEP_FILTERED: usize = 64;
+
+/// A [`Filter`] on entries as they are stored.
+struct TextFilter {
+    /// Beginning of the entries of its index.
+    prefix: String,
+    ranges: Vec<(String, String)>,
+    negated: bool,
+}
+
+impl TextFilter {
+    fn new(filter: &Filter) -> Self {
+        let end = match filter.index.checked_add(1) {
+            Some(next) => entry(next, &[]),
+            // Above every entry.
+            None => "\u{100}".to_owned(),
+        };
+        let range = |range: &crate::KeyRange| {
+            let high = range.high.as_ref().map_or_else(|| end.clone(), |high| entry(filter.index, high));
+            (entry(filter.index, &range.low), high)
+        };
+        let ranges = filter.ranges.iter().map(range).filter(|(low, high)| low < high).collect();
+        Self { prefix: entry(filter.index, &[]), ranges, negated: filter.negated }
+    }
+
+    fn within(&self, entry: &str) -> bool {
+        let behind = self.ranges.partition_point(|(low, _)| low.as_str() <= entry);
+        behind > 0 && entry < self.ranges[behind - 1].1.as_str()
+    }
+
+    fn matches(&self, entries: &[&str]) -> bool {
+        if self.negated {
+            let mut own = entries.iter().filter(|entry| entry.starts_with(&self.prefix)).peekable();
+            own.peek().is_some() && own.all(|entry| !self.within(entry))
+        } else {
+            entries.iter().any(|entry| self.within(entry))
+        }
+    }
+}
+
+/// A part of what is walked that one scan covers. Entries and ids as they are stored.
+#[derive(Clone, Debug)]
+enum Window {
+    /// Ids behind this one.
+    Ids { after: Option<String> },
+    /// Entries from `low`, also itself unless it is `behind`, to `high`, exclusive.
+    Range { low: String, behind: bool, high: String },
+    /// Exactly these entries.
+    Points(Vec<String>),
+    /// Exactly this entry, with ids behind this one.
+    Rest { entry: String, after: String },
+}
+
+impl Window {
+    fn filter(&self, descending: bool) -> Bson {
+        let beyond = if descending { "$lt" } else { "$gt" };
+        match self {
+            Self::Ids { after: None } => doc! {},
+            Self::Ids { after: Some(after) } => doc! { "_id": { beyond: after } },
+            Self::Range { low, behind, high } => {
+                let from = if *behind { "$gt" } else { "$gte" };
+                doc! { "_hw.e": { "$elemMatch": { from: low, "$lt": high } } }
+            }
+            Self::Points(entries) => doc! { "_hw.e": { "$elemMatch": { "$in": entries } } },
+            Self::Rest { entry, after } => {
+                doc! { "_hw.e": { "$elemMatch": { "$eq": entry } }, "_id": { beyond: after } }
+            }
+        }
+    }
+
+    /// The entry at which a scan meets a document.
+    fn met<'e>(&self, entries: &[&'e str], descending: bool) -> Option<&'e str> {
+        let within = |entry: &&&str| match self {
+            Self::Ids { .. } => false,
+            Self::Range { low, behind, high } => {
+                let from = if *behind { **entry > low.as_str() } else { **entry >= low.as_str() };
+                from && **entry < high.as_str()
+            }
+            Self::Points(points) => points.binary_search_by(|point| point.as_str().cmp(entry)).is_ok(),
+            Self::Rest { entry: exactly, .. } => **entry == exactly,
+        };
+        let mut met = entries.iter().filter(within);
+        if descending { met.next_back() } else { met.next() }.copied()
+    }
+
+    /// What is left of it behind a place.
+    fn behind(&self, entry: &str, id: &str, descending: bool) -> Vec<Self> {
+        let rest = Self::Rest { entry: entry.to_owned(), after: id.to_owned() };
+        match self {
+            Self::Ids { .. } => vec![Self::Ids { after: Some(id.to_owned()) }],
+            Self::Rest { entry: exactly, .. } if exactly == entry => vec![rest],
+            Self::Rest { entry: exactly, .. } => {
+                let further = if descending { exactly.as_str() < entry } else { exactly.as_str() > entry };
+                if further { vec![self.clone()] } else { vec![] }
+            }
+            Self::Range { low, behind, high } => {
+                let inside =
+                    if *behind { entry > low.as_str() } else { entry >= low.as_str() } && entry < high.as_str();
+                let further = if descending {
+                    let high = high.as_str().min(entry).to_owned();
+                    Self::Range { low: low.clone(), behind: *behind, high }
+                } else if entry >= low.as_str() {
+                    Self::Range { low: entry.to_owned(), behind: true, high: high.clone() }
+                } else {
+                    self.clone()
+                };
+                let Self::Range { low, high, .. } = &further else { return vec![] };
+                let some = low < high;
+                inside.then_some(rest).into_iter().chain(some.then_some(further)).collect()
+            }
+            Self::Points(points) => {
+                let inside = points.binary_search_by(|point| point.as_str().cmp(entry)).is_ok();
+                let further =
+                    |point: &&String| if descending { point.as_str() < entry } else { point.as_str() > entry };
+                let further: Vec<String> = points.iter().filter(further).cloned().collect();
+                let some = !further.is_empty();
+                inside.then_some(rest).into_iter().chain(some.then_some(Self::Points(further))).collect()
+            }
+        }
+    }
+}
+
+/// How a walk ended.
+enum End {
+    /// There is nothing more.
+    Finished,
+    /// The visitor has enough.
+    Stopped,
+    /// The budget is used up; the place reached.
+    Budget(Cursor),
+}
+
+/// What a walk has found. Entry and id as they are stored.
+struct Found<'f> {
+    entry: &'f str,
+    id: &'f str,
+    document: &'f mongodb::bson::RawDocument,
+}
+
+struct Walk<'w> {
+    server: &'w Server,
+    collection: &'w str,
+    query: &'w IndexQuery,
+    session: ClientSession,
+    filter: Option<TextFilter>,
+    conditions: Vec<TextFilter>,
+    /// What is still to be walked, in the walk's direction.
+    windows: VecDeque<Window>,
+}
+
+impl<'w> Walk<'w> {
+    async fn new(server: &'w Server, collection: &'w str, query: &'w IndexQuery) -> Result<Self, Fault> {
+        let session = server.client().start_session().snapshot(true).await?;
+        let filter = query.walk.as_ref().map(TextFilter::new);
+        let mut windows = match &filter {
+            None => vec![Window::Ids { after: None }],
+            Some(filter) => windows(filter),
+        };
+        if query.descending {
+            windows.reverse();
+        }
+        if let Some(Cursor { value, id }) = &query.after {
+            let entry = query.walk.as_ref().map_or_else(String::new, |walk| entry(walk.index, value));
+            let id = text::of(id);
+            windows = windows.iter().flat_map(|window| window.behind(&entry, &id, query.descending)).collect();
+        }
+        let conditions = query.filters.iter().map(TextFilter::new).collect();
+        Ok(Self { server, collection, query, session, filter, conditions, windows: windows.into() })
+    }
+
+    /// Fetches some documents of a window: with what a reader gets, or with their entries only.
+    async fn fetch(&mut self, window: &Window, limit: usize, bodies: bool) -> Result<Vec<RawDocumentBuf>, Fault> {
+        let descending = self.query.descending;
+        let collection = self.server.database.collection::<RawDocumentBuf>(self.collection);
+        let mut find = collection.find(window.filter(descending));
+        find = find.projection(if bodies {
+            doc! { "_hw.e": 1, "_hw.json": 1, "_hw.stamp": 1, "_hw.as_of": 1 }
+        } else {
+            doc! { "_hw.e": 1 }
+        });
+        find = match window {
+            Window::Ids { .. } => {
+                find.hint(Hint::Name("_id_".into())).sort(doc! { "_id": if descending { -1 } else { 1 } })
+            }
+            _ => find.hint(Hint::Name(if descending { ENTRIES_DOWN } else { ENTRIES_UP }.into())),
+        };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        find = find.limit(limit).batch_size(u32::try_from(limit).unwrap_or(u32::MAX).max(2));
+        let mut cursor = find.max_time(self.server.operation_max()).session(&mut self.session).await?;
+        let mut documents = Vec::new();
+        while cursor.advance(&mut self.session).await? {
+            documents.push(cursor.current().to_owned());
+        }
+        Ok(documents)
+    }
+
+    /// Walks on until `found` says that it is enough, which it does by `false`. `wanted` is how many it wants at least.
+    async fn walk(
+        &mut self,
+        wanted: usize,
+        bodies: bool,
+        mut found: impl FnMut(Found<'_>) -> Result<bool, Fault>,
+    ) -> Result<End, Fault> {
+        let descending = self.query.descending;
+        let mut budget = self.query.entries_max.max(1);
+        let mut reached: Option<(String, String)> = None;
+        let mut step = if self.conditions.is_empty() { wanted } else { wanted.max(STEP_FILTERED) }.clamp(1, STEP_MAX);
+        while let Some(window) = self.windows.pop_front() {
+            // One more than may be looked at shows whether there is more.
+            let limit = step.min(budget.saturating_add(1));
+            let documents = self.fetch(&window, limit, bodies).await?;
+            step = (step * 2).min(STEP_MAX);
+            for document in &documents {
+                if let Some((entry, id)) = reached.as_ref().filter(|_| budget == 0) {
+                    return Ok(End::Budget(self.cursor(entry, id)?));
+                }
+                budget -= 1;
+                let id = document.get_str("_id").map_err(|_| stored::BROKEN)?;
+                let entries = stored::entries(document)?;
+                let entry = match &self.filter {
+                    None => "",
+                    Some(_) => window.met(&entries, descending).ok_or_else(out_of_order)?,
+                };
+                let forward = reached.as_ref().is_none_or(|(before, before_id)| {
+                    let (before, now) = ((before.as_str(), before_id.as_str()), (entry, id));
+                    if descending { now < before } else { now > before }
+                });
+                if !forward {
+                    return Err(out_of_order());
+                }
+                reached = Some((entry.to_owned(), id.to_owned()));
+                let passes = self.is_first(entry, &entries)
+                    && self.conditions.iter().all(|condition| condition.matches(&entries));
+                if passes && !found(Found { entry, id, document })? {
+                    return Ok(End::Stopped);
+                }
+            }
+            if let Some((entry, id)) = reached.as_ref().filter(|_| documents.len() == limit) {
+                for rest in window.behind(entry, id, descending).into_iter().rev() {
+                    self.windows.push_front(rest);
+                }
+            }
+        }
+        Ok(End::Finished)
+    }
+
+    /// Whether the walk meets a document at `entry` before it meets it at any other of its entries.
+    fn is_first(&self, entry: &str, entries: &[&str]) -> bool {
+        let Some(filter) = &self.filter else { return true };
+        let mut others = entries.iter().filter(|other| filter.within(other));
+        let first = if self.query.descending { others.next_back() } else { others.next() };
+        first.is_some_and(|first| *first == entry)
+    }
+
+    fn cursor(&self, entry: &str, id: &str) -> Result<Cursor, Fault> {
+        let value = if self.filter.is_some() { entry_value(entry)? } else { Vec::new() };
+        Ok(Cursor { value, id: decoded(id)? })
+    }
+
+    /// Documents by id, as of the same moment.
+    async fn documents(&mut self, ids: &[String]) -> Result<HashMap<String, Document>, Fault> {
+        let mut documents = HashMap::with_capacity(ids.len());
+        for ids in ids.chunks(STEP_MAX) {
+            let collection = self.server.database.collection::<RawDocumentBuf>(self.collection);
+            let find = collection.find(doc! { "_id": { "$in": ids } });
+            let find = find.projection(doc! { "_hw.json": 1, "_hw.stamp": 1, "_hw.as_of": 1 });
+            let find = find.max_time(self.server.operation_max()).session(&mut self.session);
+            let mut cursor = find.await?;
+            while cursor.advance(&mut self.session).await? {
+                let id = cursor.current().get_str("_id").map_err(|_| stored::BROKEN)?;
+                documents.insert(id.to_owned(), stored::read(cursor.current())?);
+            }
+        }
+        Ok(documents)
+    }
+}
+
+fn out_of_order() -> Fault {
+    Fault::Refused(
+        "the server gave index entries out of their order; collections of documents must not be sharded".into(),
+    )
+}
+
+fn decoded(id: &str) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::with_capacity(id.len());
+    if text::decode(&mut bytes, id) { Ok(bytes) } else { Err(stored::BROKEN) }
+}
+
+/// Scans that cover the ranges, ascending: neighbouring ranges of one value each share one.
+fn windows(filter: &TextFilter) -> Vec<Window> {
+    let mut windows: Vec<Window> = Vec::new();
+    for (low, high) in &filter.ranges {
+        let single = high.strip_prefix(low.as_str()) == Some("\0");
+        match windows.last_mut() {
+            Some(Window::Points(points)) if single => points.push(low.clone()),
+            _ if single => windows.push(Window::Points(vec![low.clone()])),
+            _ => windows.push(Window::Range { low: low.clone(), behind: false, high: high.clone() }),
+        }
+    }
+    windows
+}
+
+/// The documents of a page.
+pub(super) async fn page(server: &Server, collection: &str, query: &IndexQuery) -> Result<Page, Fault> {
+    let mut walk = Walk::new(server, collection, query).await?;
+    // Where conditions may refuse most, bodies are fetched only of those that pass.
+    let bodies = query.filters.is_empty();
+    let mut found: Vec<(String, Option<Document>)> = Vec::with_capacity(query.limit.min(STEP_MAX));
+    let mut last: Option<(String, String)> = None;
+    let end = walk.walk(query.limit.saturating_add(1), bodies, |it| {
+        // One more than the page holds shows that there is a next one.
+        if found.len() == query.limit {
+            return Ok(false);
+        }
+        let document = if bodies { Some(stored::read(it.document)?) } else { None };
+        found.push((it.id.to_owned(), document));
+        if found.len() == query.limit {
+            last = Some((it.entry.to_owned(), it.id.to_owned()));
+        }
+        Ok(true)
+    });
+    let next = match end.await? {
+        End::Finished => None,
+        End::Budget(reached) => Some(reached),
+        End::Stopped => match last {
+            Some((entry, id)) => Some(walk.cursor(&entry, &id)?),
+            None => query.after.clone(),
+        },
+    };
+    let mut fetched = if bodies {
+        HashMap::new()
+    } else {
+        let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
+        walk.documents(&ids).await?
+    };
+    let mut documents = Vec::with_capacity(found.len());
+    for (id, document) in found {
+        let document = document.or_else(|| fetched.remove(&id)).ok_or(stored::BROKEN)?;
+        documents.push((decoded(&id)?, document));
+    }
+    Ok(Page { documents, next })
+}
+
+/// How many documents match, up to `limit`; `limit` too when the budget ends before that is known.
+pub(super) async fn count(server: &Server, collection: &str, query: &IndexQuery, limit: u64) -> Result<u64, Fault> {
+    if limit == 0 {
+        return Ok(0);
+    }
+    let mut walk = Walk::new(server, collection, query).await?;
+    let mut count = 0;
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let end = walk.walk(wanted, false, |_| {
+        count += 1;
+        Ok(count < limit)
+    });
+    Ok(if let End::Budget(_) = end.await? { limit } else { count })
+}

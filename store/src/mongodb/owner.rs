@@ -1,0 +1,85 @@
+//! One writer at a time under a projector's name.
+//!
+//! Whoever opens takes the next owner number. Every transaction that writes also writes the owner's document, under the
+//! condition that the number is still its own: a process that was taken over, and does not know it yet, can commit
+//! nothing any more, however late its writes arrive. The server itself makes the two wait for, or fail, one another.
+
+use mongodb::ClientSession;
+use mongodb::bson::{Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::server::{Fault, Server};
+
+const OWNERS: &str = "headwater.owners";
+
+/// The right to write.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// What is written: `rows/…` or `documents/…`.
+    name: String,
+    /// Rises with every owner of any name.
+    pub(super) number: u64,
+}
+
+impl Owner {
+    /// Takes over; from here on nobody else writes under this name.
+    pub(super) async fn take(server: &Server, name: String) -> Result<Self, Fault> {
+        let number = next(server, "owner").await?;
+        let owners = server.database.collection::<Document>(OWNERS);
+        // A greater number that came between stays: then we are the ones who were taken over.
+        let taken = owners
+            .find_one_and_update(doc! { "_id": &name }, doc! { "$max": { "number": number as i64 } })
+            .upsert(true)
+            .return_document(ReturnDocument::After)
+            .max_time(server.operation_max())
+            .await?;
+        let stands = taken.and_then(|owner| owner.get_i64("number").ok());
+        if stands == Some(number as i64) { Ok(Self { name, number }) } else { Err(Fault::TakenOver) }
+    }
+
+    /// Makes the transaction fail unless we are still the owner.
+    pub(super) async fn assert(&self, server: &Server, session: &mut ClientSession) -> Result<(), Fault> {
+        let owners = server.database.collection::<Document>(OWNERS);
+        let still = owners
+            .update_one(
+                doc! { "_id": &self.name, "number": self.number as i64 },
+                doc! { "$inc": { "transactions": 1_i64 } },
+            )
+            .session(session)
+            .await?;
+        if still.matched_count == 1 { Ok(()) } else { Err(Fault::TakenOver) }
+    }
+
+    /// Whether somebody else is the owner, as far as can be seen.
+    async fn is_lost(&self, server: &Server) -> bool {
+        let owners = server.database.collection::<Document>(OWNERS);
+        let owner = owners.find_one(doc! { "_id": &self.name }).max_time(server.operation_max()).await;
+        owner.ok().flatten().and_then(|owner| owner.get_i64("number").ok()).is_some_and(|n| n as u64 != self.number)
+    }
+
+    /// [`Fault::TakenOver`] where that is behind a fault.
+    pub(super) async fn explain(&self, server: &Server, fault: Fault) -> Fault {
+        let may_be = matches!(fault, Fault::Driver(_) | Fault::Refused(_));
+        if may_be && self.is_lost(server).await { Fault::TakenOver } else { fault }
+    }
+
+    /// Commits, as the owner. That is shown last, so that a process that is stopped in the middle keeps nobody from taking
+    /// over for longer than it must.
+    pub(super) async fn commit(&self, server: &Server, session: &mut ClientSession) -> Result<(), Fault> {
+        self.assert(server, session).await?;
+        Ok(session.commit_transaction().await?)
+    }
+}
+
+/// The next number of a name, never given twice.
+pub(super) async fn next(server: &Server, name: &str) -> Result<u64, Fault> {
+    let counters = server.database.collection::<Document>("headwater.counters");
+    let counted = counters
+        .find_one_and_update(doc! { "_id": name }, doc! { "$inc": { "n": 1_i64 } })
+        .upsert(true)
+        .return_document(ReturnDocument::After)
+        .max_time(server.operation_max())
+        .await?;
+    let number = counted.and_then(|counter| counter.get_i64("n").ok()).and_then(|n| u64::try_from(n).ok());
+    number.ok_or(Fault::Damaged("a counter cannot be read"))
+}

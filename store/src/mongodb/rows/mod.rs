@@ -1,0 +1,59 @@
+//! Rows in MongoDB: a collection per table, a document per row, everything of a micro-batch in one transaction.
+//!
+//! ```text
+//! headwater.rows.{projector}                schemas, join indexes, counts, offsets, notes
+//! headwater.rows.{projector}.{table}_{hash} { _id: key, s: schema, p: position, r: row (null: tombstone), j: [join keys] }
+//! ```
+//!
+//! Keys are strings that sort as the bytes do ([`super::text`]). A row's join keys lie in its own document under one
+//! index over all of them, so that they cannot differ from the row.
+
+mod catalog;
+mod read;
+mod transaction;
+mod writes;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use self::catalog::Catalog;
+use self::transaction::MongoRowTransaction;
+use super::MongoOptions;
+use super::owner::Owner;
+use super::server::Server;
+use crate::{Error, RowStore, RowTransaction, StoreMetrics};
+
+/// Rows and offsets of one projector.
+pub struct MongoRows {
+    server: Server,
+    owner: Owner,
+    /// Beginning of the names of all its collections.
+    prefix: String,
+    catalog: Mutex<Catalog>,
+    metrics: StoreMetrics,
+}
+
+impl MongoRows {
+    /// Connects, and takes over writing from whoever wrote these rows before. Uses the runtime it is called in from then
+    /// on, which must have a thread that is never blocked by calls of the store.
+    pub async fn open(options: MongoOptions) -> Result<Arc<Self>, Error> {
+        let server = Server::connect(&options).await?;
+        let prefix = format!("headwater.rows.{}", options.projector);
+        let owner = server.within("take over its rows", Owner::take(&server, format!("rows/{}", options.projector)));
+        let owner = owner.await?;
+        let catalog = server.within("read its names", Catalog::read(&server, &prefix)).await?;
+        Ok(Arc::new(Self { server, owner, prefix, catalog: Mutex::new(catalog), metrics: options.metrics }))
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+}
+
+impl RowStore for MongoRows {
+    fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error> {
+        Ok(Box::new(MongoRowTransaction::begin(self)?))
+    }
+}

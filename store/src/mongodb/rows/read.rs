@@ -1,0 +1,213 @@
+//! Reading rows: one query for many keys, answers in the order of the request.
+
+use std::collections::HashMap;
+
+use headwater_schemas::SourcePosition;
+use mongodb::ClientSession;
+use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf};
+
+use super::writes::push_join;
+use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
+use crate::mongodb::server::{Fault, Server};
+use crate::mongodb::text;
+use crate::{ByteList, RowArena, SchemaId};
+
+/// Rows that are read at once take at most this much memory, in bytes.
+const READ_MAX: usize = 1 << 31;
+
+/// Keys in one query, in bytes and number: far below what a command may hold.
+const ASKED_BYTES: usize = 4 << 20;
+const ASKED_KEYS: usize = 10_000;
+
+const BROKEN: Fault = Fault::Damaged("a row cannot be read");
+
+/// Rows as they came, to be put in order.
+#[derive(Default)]
+struct Found {
+    bytes: Vec<u8>,
+    rows: Vec<FoundRow>,
+}
+
+struct FoundRow {
+    request: u32,
+    key: (usize, usize),
+    row: Option<(usize, usize)>,
+    schema: SchemaId,
+    position: SourcePosition,
+}
+
+impl Found {
+    fn copy(&mut self, bytes: &[u8]) -> (usize, usize) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        (start, self.bytes.len())
+    }
+
+    /// Keeps a row for each of the requests it answers; tells its own key.
+    fn push(&mut self, document: &RawDocument, requests: impl Iterator<Item = u32>) -> Result<(), Fault> {
+        let id = document.get_str("_id").map_err(|_| BROKEN)?;
+        let start = self.bytes.len();
+        if !text::decode(&mut self.bytes, id) {
+            return Err(BROKEN);
+        }
+        let key = (start, self.bytes.len());
+        let row = match document.get("r").map_err(|_| BROKEN)? {
+            Some(RawBsonRef::Binary(row)) => Some(self.copy(row.bytes)),
+            Some(RawBsonRef::Null) => None,
+            _ => return Err(BROKEN),
+        };
+        let schema = document.get_i64("s").ok().and_then(|n| u32::try_from(n).ok()).ok_or(BROKEN)?;
+        let position = document.get_binary("p").map_err(|_| BROKEN)?.bytes;
+        let position = SourcePosition::from_bytes(position).ok_or(BROKEN)?;
+        for request in requests {
+            self.rows.push(FoundRow { request, key, row, schema: SchemaId(schema), position });
+        }
+        if self.bytes.len() > READ_MAX { Err(Fault::TooManyRows(READ_MAX)) } else { Ok(()) }
+    }
+
+    /// By request, then by key; without the positions unless they are asked for.
+    fn give(mut self, out: &mut RowArena, with_positions: bool) {
+        let Self { bytes, rows } = &mut self;
+        rows.sort_by(|a, b| (a.request, &bytes[a.key.0..a.key.1]).cmp(&(b.request, &bytes[b.key.0..b.key.1])));
+        for found in rows {
+            let position = if with_positions { found.position } else { SourcePosition::default() };
+            let row = found.row.map(|(start, end)| &bytes[start..end]);
+            out.push(found.request as usize, &bytes[found.key.0..found.key.1], position, found.schema, row);
+        }
+    }
+}
+
+/// Keys of a request as they are stored, each with the places it was asked for at.
+struct Asked {
+    keys: Vec<String>,
+    requests: HashMap<String, Vec<u32>>,
+}
+
+impl Asked {
+    fn new(keys: impl Iterator<Item = String>) -> Self {
+        let mut asked = Self { keys: Vec::new(), requests: HashMap::new() };
+        for (at, key) in keys.enumerate() {
+            let places = asked.requests.entry(key).or_insert_with_key(|key| {
+                asked.keys.push(key.clone());
+                Vec::with_capacity(1)
+            });
+            places.push(u32::try_from(at).expect("far fewer keys are read at once"));
+        }
+        asked
+    }
+
+    fn requests(&self, key: &str) -> impl Iterator<Item = u32> {
+        self.requests.get(key).into_iter().flatten().copied()
+    }
+
+    /// Queries that find `field` among the keys.
+    fn queries(&self, server: &Server, collection: &str, field: &str) -> Vec<RawDocumentBuf> {
+        let mut queries = Vec::new();
+        let mut keys = self.keys.iter().peekable();
+        while keys.peek().is_some() {
+            queries.push(find(server, collection, |command| {
+                command.within(DOCUMENT, "filter", |filter| {
+                    filter.within(DOCUMENT, field, |condition| {
+                        condition.within(ARRAY, "$in", |array| {
+                            let (start, mut at) = (array.bytes.len(), 0);
+                            while let Some(key) = keys.next_if(|next| {
+                                at == 0 || at < ASKED_KEYS && array.bytes.len() - start + next.len() < ASKED_BYTES
+                            }) {
+                                array.item(STRING, at);
+                                array.text_value(key);
+                                at += 1;
+                            }
+                        });
+                    });
+                });
+            }));
+        }
+        queries
+    }
+}
+
+fn find(server: &Server, collection: &str, write: impl FnOnce(&mut Writer)) -> RawDocumentBuf {
+    server.bounded_command("find", collection, |command| {
+        write(command);
+        // As much in one answer as the server gives.
+        command.int("batchSize", 1_000_000);
+    })
+}
+
+pub(super) async fn by_key(
+    server: &Server,
+    session: &mut ClientSession,
+    collection: &str,
+    keys: &ByteList,
+    out: &mut RowArena,
+) -> Result<(), Fault> {
+    let asked = Asked::new(keys.iter().map(text::of));
+    let mut found = Found::default();
+    for query in asked.queries(server, collection, "_id") {
+        let each = |document: &RawDocument| {
+            let id = document.get_str("_id").map_err(|_| BROKEN)?;
+            found.push(document, asked.requests(id))
+        };
+        server.read(query, Some(&mut *session), each).await?;
+    }
+    found.give(out, true);
+    Ok(())
+}
+
+pub(super) async fn by_join(
+    server: &Server,
+    session: &mut ClientSession,
+    collection: &str,
+    number: u32,
+    join_keys: &ByteList,
+    out: &mut RowArena,
+) -> Result<(), Fault> {
+    let stored = |key: &[u8]| {
+        let mut bytes = Vec::with_capacity(key.len() + 8);
+        push_join(&mut bytes, number, key);
+        String::from_utf8(bytes).expect("the string form of a key is UTF-8")
+    };
+    let asked = Asked::new(join_keys.iter().map(stored));
+    let queries = asked.queries(server, collection, "j");
+    // A row with several of the keys would come with each of several queries.
+    let mut seen = (queries.len() > 1).then(std::collections::HashSet::new);
+    let mut found = Found::default();
+    for query in queries {
+        let each = |document: &RawDocument| {
+            if let Some(seen) = &mut seen
+                && !seen.insert(document.get_str("_id").map_err(|_| BROKEN)?.to_owned())
+            {
+                return Ok(());
+            }
+            let own = document.get_array("j").map_err(|_| BROKEN)?.into_iter();
+            let requests = own.flatten().filter_map(|key| key.as_str()).flat_map(|key| asked.requests(key));
+            found.push(document, requests)
+        };
+        server.read(query, Some(&mut *session), each).await?;
+    }
+    found.give(out, false);
+    Ok(())
+}
+
+pub(super) async fn scan(
+    server: &Server,
+    session: &mut ClientSession,
+    collection: &str,
+    after: Option<&[u8]>,
+    limit: usize,
+    out: &mut RowArena,
+) -> Result<(), Fault> {
+    let query = find(server, collection, |command| {
+        command.within(DOCUMENT, "filter", |filter| {
+            if let Some(after) = after {
+                filter.within(DOCUMENT, "_id", |condition| condition.text("$gt", &text::of(after)));
+            }
+        });
+        command.within(DOCUMENT, "sort", |sort| sort.int("_id", 1));
+        command.int("limit", i64::try_from(limit).unwrap_or(i64::MAX));
+    });
+    let mut found = Found::default();
+    server.read(query, Some(session), |document| found.push(document, std::iter::once(0))).await?;
+    found.give(out, true);
+    Ok(())
+}

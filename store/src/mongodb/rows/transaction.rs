@@ -1,0 +1,286 @@
+//! A micro-batch of rows: one transaction of the server.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use headwater_schemas::{TableId, TableSchema};
+use mongodb::ClientSession;
+use mongodb::bson::doc;
+use parking_lot::MutexGuard;
+
+use super::catalog::{Catalog, Join};
+use super::writes::{Writes, replacements};
+use super::{MongoRows, read};
+use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING};
+use crate::mongodb::context::Within;
+use crate::mongodb::server::Fault;
+use crate::{ByteList, Error, JoinIndex, RowArena, RowBatch, RowTransaction, RowWrite, SchemaId, Written};
+
+pub(super) struct MongoRowTransaction<'s> {
+    store: &'s MongoRows,
+    // Reads send what was gathered before, though they change nothing.
+    inner: RefCell<Inner<'s>>,
+    rows_written: u64,
+}
+
+struct Inner<'s> {
+    catalog: MutexGuard<'s, Catalog>,
+    /// From the first read or write that goes to the server on.
+    session: Option<Within<ClientSession>>,
+    /// Rows not yet sent, by collection.
+    writes: BTreeMap<String, Writes>,
+    /// Names of the collections by table.
+    names: BTreeMap<TableId, String>,
+    bytes_written: u64,
+}
+
+impl<'s> MongoRowTransaction<'s> {
+    pub(super) fn begin(store: &'s MongoRows) -> Result<Self, Error> {
+        let mut catalog = store.catalog.lock();
+        if catalog.unsettled {
+            let read = Catalog::read(&store.server, &store.prefix);
+            *catalog = store.server.block("read its names", read)?;
+        }
+        let inner = Inner { catalog, session: None, writes: BTreeMap::new(), names: BTreeMap::new(), bytes_written: 0 };
+        Ok(Self { store, inner: RefCell::new(inner), rows_written: 0 })
+    }
+
+    /// Reads from a table's collection, if it has one, after sending what was written to it.
+    fn read<T: Default>(
+        &self,
+        action: &'static str,
+        table: &TableId,
+        work: impl AsyncFnOnce(&mut ClientSession, &str) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        let mut inner = self.inner.borrow_mut();
+        let name = inner.name(&self.store.prefix, table);
+        if !inner.catalog.made.contains(&name) {
+            return Ok(T::default());
+        }
+        self.store.server.block(action, async {
+            inner.send(self.store, &name).await?;
+            let session = inner.session(self.store).await?;
+            work(session, &name).await
+        })
+    }
+}
+
+impl Inner<'_> {
+    fn name(&mut self, prefix: &str, table: &TableId) -> String {
+        if let Some(name) = self.names.get(table) {
+            return name.clone();
+        }
+        let whole = table.to_string();
+        let plain: String =
+            whole.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).take(100).collect();
+        // Two tables may look alike in plain letters.
+        let hash = blake3::hash(whole.as_bytes()).to_hex();
+        let name = format!("{prefix}.{plain}_{}", &hash[..8]);
+        self.names.insert(table.clone(), name.clone());
+        name
+    }
+
+    async fn session(&mut self, store: &MongoRows) -> Result<&mut ClientSession, Fault> {
+        if self.session.is_none() {
+            let session = store.server.begin().await?;
+            self.session = Some(Within::new(store.server.handle(), session));
+        }
+        Ok(self.session.as_mut().expect("begun just now").get_mut())
+    }
+
+    /// Makes a table's collection and its index. Not part of the transaction, which may not do so: an empty collection
+    /// that is left of a dropped one does no harm.
+    async fn make(&mut self, store: &MongoRows, name: &str) -> Result<(), Fault> {
+        let command = doc! {
+            "createIndexes": name,
+            "indexes": [{ "key": { "j": 1, "_id": 1 }, "name": "joins" }],
+            "writeConcern": { "w": "majority" },
+            "maxTimeMS": i64::try_from(store.server.operation_max().as_millis()).unwrap_or(i64::MAX),
+        };
+        store.server.database.run_command(command).await?;
+        self.catalog.made.insert(name.to_owned());
+        Ok(())
+    }
+
+    async fn send(&mut self, store: &MongoRows, name: &str) -> Result<(), Fault> {
+        let Some(mut writes) = self.writes.remove(name).filter(|writes| !writes.is_empty()) else { return Ok(()) };
+        self.bytes_written += writes.byte_len() as u64;
+        let session = self.session(store).await?;
+        let added = writes.send(&store.server, session, name).await?;
+        if added > 0 {
+            self.catalog.add_rows(name, added);
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, store: &MongoRows) -> Result<(), Fault> {
+        let names: Vec<String> = self.writes.keys().cloned().collect();
+        for name in names {
+            self.send(store, &name).await?;
+        }
+        let changed = self.catalog.take_changed();
+        let removed: Vec<&String> =
+            changed.iter().filter(|(_, document)| document.is_none()).map(|(id, _)| id).collect();
+        let written = changed.values().flatten().map(|document| document.as_bytes());
+        let mut commands = replacements(&store.server, &store.prefix, written);
+        if !removed.is_empty() {
+            commands.push(store.server.bounded_command("delete", &store.prefix, |command| {
+                command.within(ARRAY, "deletes", |deletes| {
+                    deletes.item(DOCUMENT, 0);
+                    let delete = deletes.begin();
+                    deletes.within(DOCUMENT, "q", |query| {
+                        query.within(DOCUMENT, "_id", |condition| {
+                            condition.array("$in", STRING, removed, |writer, id| writer.text_value(id));
+                        });
+                    });
+                    deletes.int("limit", 0);
+                    deletes.end(delete);
+                });
+            }));
+        }
+        let session = self.session(store).await?;
+        for command in commands {
+            store.server.write(command, session).await?;
+        }
+        store.owner.commit(&store.server, session).await
+    }
+}
+
+impl RowTransaction for MongoRowTransaction<'_> {
+    fn commit(self: Box<Self>) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut inner = self.inner.borrow_mut();
+        if !inner.catalog.unsettled {
+            return Ok(());
+        }
+        self.store.server.block("commit rows", async {
+            match inner.commit(self.store).await {
+                Err(fault) => Err(self.store.owner.explain(&self.store.server, fault).await),
+                Ok(()) => Ok(()),
+            }
+        })?;
+        inner.catalog.unsettled = false;
+        let metrics = &self.store.metrics;
+        metrics.committed(started.elapsed(), self.rows_written, inner.bytes_written, Written::default());
+        Ok(())
+    }
+}
+
+impl Drop for MongoRowTransaction<'_> {
+    /// Ends what was not committed, so that it is in nobody's way.
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        if let Some(mut session) = inner.session.take() {
+            // Nothing to abort after a commit; where the server does not answer it aborts by itself.
+            let abort = async { Ok(session.get_mut().abort_transaction().await?) };
+            let _ = self.store.server.block("drop rows", abort);
+        }
+    }
+}
+
+impl RowBatch for MongoRowTransaction<'_> {
+    fn schema_id(&mut self, schema: &TableSchema) -> Result<SchemaId, Error> {
+        Ok(SchemaId(self.inner.get_mut().catalog.schema(schema)))
+    }
+
+    fn schemas(&self) -> Result<Vec<(SchemaId, TableSchema)>, Error> {
+        Ok((0..).map(SchemaId).zip(self.inner.borrow().catalog.schemas.iter().cloned()).collect())
+    }
+
+    fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.read("read rows", table, async |session, name| {
+            read::by_key(&self.store.server, session, name, keys, out).await
+        })
+    }
+
+    fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
+        let join = self.inner.borrow().catalog.joins.get(index).copied();
+        let Some(Join { number, .. }) = join.filter(|_| !join_keys.is_empty()) else { return Ok(()) };
+        self.read("read joined rows", &index.table, async |session, name| {
+            read::by_join(&self.store.server, session, name, number, join_keys, out).await
+        })
+    }
+
+    fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
+        let inner = self.inner.get_mut();
+        let joins: Vec<u32> = indexes.iter().map(|index| inner.catalog.join(index)).collect();
+        let name = inner.name(&self.store.prefix, table);
+        inner.catalog.unsettled = true;
+        self.rows_written += 1;
+        let made = inner.catalog.made.contains(&name);
+        let writes = inner.writes.entry(name.clone()).or_default();
+        writes.put(&write, &joins);
+        let full = writes.is_full();
+        if made && !full {
+            return Ok(());
+        }
+        self.store.server.block("write rows", async {
+            if !made {
+                inner.make(self.store, &name).await?;
+            }
+            if full {
+                inner.send(self.store, &name).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error> {
+        if limit == 0 {
+            return Ok(());
+        }
+        self.read("scan rows", table, async |session, name| {
+            read::scan(&self.store.server, session, name, after, limit, out).await
+        })
+    }
+
+    fn row_count(&self, table: &TableId) -> Result<u64, Error> {
+        let mut inner = self.inner.borrow_mut();
+        let name = inner.name(&self.store.prefix, table);
+        self.store.server.block("count rows", inner.send(self.store, &name))?;
+        Ok(inner.catalog.counts.get(&name).copied().unwrap_or(0))
+    }
+
+    fn join_indexes(&self) -> Result<Vec<JoinIndex>, Error> {
+        let inner = self.inner.borrow();
+        Ok(inner.catalog.joins.iter().filter(|(_, join)| join.complete).map(|(index, _)| index.clone()).collect())
+    }
+
+    fn add_join_index(&mut self, index: &JoinIndex) -> Result<(), Error> {
+        let catalog = &mut self.inner.get_mut().catalog;
+        let number = catalog.join(index);
+        catalog.put_join(index, Join { number, complete: true });
+        Ok(())
+    }
+
+    /// Its number is not given again, so that no join key stored in a row leads anywhere any more; the keys themselves go
+    /// when their rows are written the next time.
+    fn drop_join_index(&mut self, index: &JoinIndex) -> Result<(), Error> {
+        self.inner.get_mut().catalog.remove_join(index);
+        Ok(())
+    }
+
+    fn offsets(&self) -> Result<Vec<(String, u32, u64)>, Error> {
+        let inner = self.inner.borrow();
+        let offsets = inner.catalog.offsets.iter();
+        Ok(offsets.map(|((topic, partition), offset)| (topic.clone(), *partition, *offset)).collect())
+    }
+
+    fn set_offset(&mut self, topic: &str, partition: u32, offset: u64) -> Result<(), Error> {
+        self.inner.get_mut().catalog.put_offset(topic, partition, offset);
+        Ok(())
+    }
+
+    fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.inner.borrow().catalog.notes.get(name).cloned())
+    }
+
+    fn set_note(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Error> {
+        self.inner.get_mut().catalog.put_note(name, value);
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! Rows that are to be written: gathered per collection, sent many at a time.
+
+use std::collections::HashMap;
+
+use mongodb::ClientSession;
+use mongodb::bson::{Bson, RawDocumentBuf};
+
+use crate::RowWrite;
+use crate::mongodb::bson::{ARRAY, BOOLEAN, DOCUMENT, NULL, STRING, Writer};
+use crate::mongodb::server::{Fault, Server};
+use crate::mongodb::text;
+
+/// Bytes of rows that are sent at once, and kept before they are.
+const SENT_BYTES: usize = 4 << 20;
+
+/// Rows that are sent at once.
+const SENT_ROWS: usize = 2_000;
+
+/// Rows of one collection. The last write of a key counts.
+#[derive(Default)]
+pub(super) struct Writes {
+    documents: Writer,
+    /// Where each document lies; those that were written over are gone from here.
+    spans: Vec<Option<(usize, usize)>>,
+    by_key: HashMap<Vec<u8>, usize>,
+}
+
+impl Writes {
+    /// `joins` are numbers of the join indexes by their place in the caller's list.
+    pub(super) fn put(&mut self, write: &RowWrite<'_>, joins: &[u32]) {
+        let document = &mut self.documents;
+        let start = document.bytes.len();
+        let begun = document.begin();
+        document.element(STRING, "_id");
+        document.text_with(|bytes| text::push(bytes, write.key));
+        document.int("s", i64::from(write.schema.0));
+        document.binary("p", &write.position.to_bytes());
+        match write.row {
+            Some(row) => document.binary("r", row.0),
+            None => document.element(NULL, "r"),
+        }
+        if write.row.is_some() && !write.added.is_empty() {
+            document.within(ARRAY, "j", |array| {
+                for (at, (index, key)) in write.added.iter().enumerate() {
+                    array.item(STRING, at);
+                    array.text_with(|bytes| push_join(bytes, joins[*index], key));
+                }
+            });
+        }
+        document.end(begun);
+        let span = Some((start, document.bytes.len()));
+        let at = self.spans.len();
+        self.spans.push(span);
+        if let Some(before) = self.by_key.insert(write.key.to_vec(), at) {
+            self.spans[before] = None;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// Whether it is time to send.
+    pub(super) fn is_full(&self) -> bool {
+        self.documents.bytes.len() > SENT_BYTES || self.spans.len() >= SENT_ROWS
+    }
+
+    pub(super) fn byte_len(&self) -> usize {
+        self.documents.bytes.len()
+    }
+
+    /// Sends them; answers how many of the rows are new.
+    pub(super) async fn send(
+        &mut self,
+        server: &Server,
+        session: &mut ClientSession,
+        collection: &str,
+    ) -> Result<u64, Fault> {
+        let documents = self.spans.iter().flatten().map(|(start, end)| &self.documents.bytes[*start..*end]);
+        let mut added = 0;
+        for command in replacements(server, collection, documents) {
+            let answer = server.write(command, session).await?;
+            if let Some(Bson::Array(upserted)) = answer.get("upserted") {
+                added += upserted.len() as u64;
+            }
+        }
+        *self = Self::default();
+        Ok(added)
+    }
+}
+
+/// Commands that replace or insert whole documents, each of which begins with its `_id`.
+pub(super) fn replacements<'d>(
+    server: &Server,
+    collection: &str,
+    documents: impl Iterator<Item = &'d [u8]>,
+) -> Vec<RawDocumentBuf> {
+    let mut commands = Vec::new();
+    let mut documents = documents.peekable();
+    while documents.peek().is_some() {
+        commands.push(server.bounded_command("update", collection, |command| {
+            command.element(BOOLEAN, "ordered");
+            command.bytes.push(0);
+            command.within(ARRAY, "updates", |updates| {
+                let (start, mut at) = (updates.bytes.len(), 0);
+                while let Some(document) =
+                    documents.next_if(|next| at == 0 || updates.bytes.len() - start + next.len() < SENT_BYTES)
+                {
+                    updates.item(DOCUMENT, at);
+                    at += 1;
+                    let update = updates.begin();
+                    updates.within(DOCUMENT, "q", |query| query.bytes.extend_from_slice(id_element(document)));
+                    updates.element(DOCUMENT, "u");
+                    updates.bytes.extend_from_slice(document);
+                    updates.bool("upsert", true);
+                    updates.end(update);
+                }
+            });
+        }));
+    }
+    commands
+}
+
+/// The first element, a string, of a document of ours.
+fn id_element(document: &[u8]) -> &[u8] {
+    let length = &document[4 + 1 + 4..][..4];
+    let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
+    &document[4..4 + 1 + 4 + 4 + length]
+}
+
+/// Appends a join key as it is stored: number of the index, key.
+pub(super) fn push_join(out: &mut Vec<u8>, number: u32, key: &[u8]) {
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(number).as_bytes());
+    // Ends the number: no digit sorts or reads as part of the key.
+    out.push(b'|');
+    text::push(out, key);
+}

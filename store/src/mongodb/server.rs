@@ -1,0 +1,285 @@
+//! The connection: what is asked of a server, how long is waited for it, and what its errors mean.
+
+use std::future::Future;
+use std::time::Duration;
+
+use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
+use mongodb::error::{ErrorKind, TRANSIENT_TRANSACTION_ERROR};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, TransactionOptions, WriteConcern,
+};
+use mongodb::{Client, ClientSession, Database};
+use tokio::runtime::Handle;
+
+use super::MongoOptions;
+use super::bson::Writer;
+use super::context::{Within, block};
+use crate::Error;
+
+/// Wire version of MongoDB 5.0, the first with snapshot reads outside of transactions.
+const WIRE_VERSION_MIN: i64 = 13;
+
+/// Added to the server's own limits before we give up on an answer: it tells more than we know.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A server, or set of servers, that fits.
+pub(super) struct Server {
+    handle: Handle,
+    client: Client,
+    pub(super) database: Database,
+    place: String,
+    operation_max: Duration,
+    answer_max: Duration,
+}
+
+/// What went wrong, without the place.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Driver(mongodb::error::Error),
+    /// The server took the command and refused a part of it.
+    Refused(String),
+    NoAnswer,
+    Damaged(&'static str),
+    TooManyRows(usize),
+    TakenOver,
+}
+
+impl From<mongodb::error::Error> for Fault {
+    fn from(error: mongodb::error::Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<mongodb::bson::error::Error> for Fault {
+    fn from(_: mongodb::bson::error::Error) -> Self {
+        Self::Damaged("a document is not what was written")
+    }
+}
+
+impl Fault {
+    /// Whether the same transaction, made again at once, may well succeed.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Driver(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR))
+    }
+}
+
+impl Server {
+    /// Connects within the runtime it is called in, and looks whether the server fits.
+    pub(super) async fn connect(options: &MongoOptions) -> Result<Self, Error> {
+        let place = options.place();
+        check_names(options, &place)?;
+        let mut client_options = ClientOptions::parse(&options.uri)
+            .await
+            .map_err(|error| from_driver(&place, "read its connection string", error))?;
+        client_options.app_name.get_or_insert_with(|| "headwater".into());
+        client_options.server_selection_timeout.get_or_insert(options.selection_max);
+        client_options.connect_timeout.get_or_insert(options.selection_max);
+        client_options.min_pool_size.get_or_insert(options.connections_min);
+        client_options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        client_options.read_concern = Some(ReadConcern::majority());
+        client_options.write_concern = Some(durable(options.operation_max));
+        let failed = |error| from_driver(&place, "connect", error);
+        let client = Client::with_options(client_options).map_err(failed)?;
+        let server = Self {
+            handle: Handle::current(),
+            database: client.database(&options.database),
+            client: client.clone(),
+            place: place.clone(),
+            operation_max: options.operation_max,
+            answer_max: options.operation_max + options.selection_max + PATIENCE,
+        };
+        server.check().await?;
+        let warm = async {
+            client.warm_connection_pool().await;
+            Ok(())
+        };
+        server.within("open connections", warm).await?;
+        Ok(server)
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        let hello = self.within("ask for its version", async {
+            // Also shows wrong credentials, which a mere greeting would not.
+            let ping = self.database.run_command(doc! { "listCollections": 1, "nameOnly": true });
+            ping.await?;
+            Ok(self.database.run_command(doc! { "hello": 1 }).await?)
+        });
+        let hello = hello.await?;
+        let number = |name: &str| hello.get_i32(name).map(i64::from).or_else(|_| hello.get_i64(name)).unwrap_or(0);
+        let unusable = |what: String, remedy| Error::Unusable { place: self.place.clone(), what, remedy, source: None };
+        if number("maxWireVersion") < WIRE_VERSION_MIN {
+            let what = "the server is older than MongoDB 5.0".to_owned();
+            return Err(unusable(what, "upgrade the server"));
+        }
+        if !hello.contains_key("setName") && !hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+            let what = "the server is no replica set, and so has neither transactions nor change streams".to_owned();
+            let remedy = "start mongod with `--replSet rs0` and run `rs.initiate()` once; one node is enough";
+            return Err(unusable(what, remedy));
+        }
+        Ok(())
+    }
+
+    /// Runs something of the driver's, for a bounded time.
+    pub(super) async fn within<T>(
+        &self,
+        action: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Error> {
+        self.bounded(work).await.map_err(|fault| self.fail(action, fault))
+    }
+
+    /// [`Self::within`], and the fault as it is.
+    pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let timed = async { tokio::time::timeout(self.answer_max, work).await };
+        Within::new(&self.handle, timed).await.unwrap_or(Err(Fault::NoAnswer))
+    }
+
+    /// [`Self::within`], waited for on this thread.
+    pub(super) fn block<T>(
+        &self,
+        action: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Error> {
+        block(self.within(action, work))
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Limit for the server's own work on an operation.
+    pub(super) fn operation_max(&self) -> Duration {
+        self.operation_max
+    }
+
+    /// A command that the server may work on for [`Self::operation_max`].
+    pub(super) fn bounded_command(
+        &self,
+        name: &str,
+        collection: &str,
+        write: impl FnOnce(&mut Writer),
+    ) -> RawDocumentBuf {
+        Writer::document(|writer| {
+            writer.text(name, collection);
+            write(writer);
+            writer.int("maxTimeMS", i64::try_from(self.operation_max.as_millis()).unwrap_or(i64::MAX));
+        })
+    }
+
+    /// Runs a command that writes; an answer that tells of a part that failed is a fault.
+    pub(super) async fn write(&self, command: RawDocumentBuf, session: &mut ClientSession) -> Result<Document, Fault> {
+        let answer = self.database.run_raw_command(command).session(session).await?;
+        let told = |name: &str| answer.get(name).map(ToString::to_string);
+        match told("writeErrors").or_else(|| told("writeConcernError")) {
+            Some(why) => Err(Fault::Refused(why)),
+            None => Ok(answer),
+        }
+    }
+
+    /// Runs a command that answers with documents, and gives each to `each`.
+    pub(super) async fn read(
+        &self,
+        command: RawDocumentBuf,
+        session: Option<&mut ClientSession>,
+        mut each: impl FnMut(&RawDocument) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let command = self.database.run_raw_cursor_command(command);
+        match session {
+            None => {
+                let mut cursor = command.await?;
+                while cursor.advance().await? {
+                    each(cursor.current())?;
+                }
+            }
+            Some(session) => {
+                let mut cursor = command.session(&mut *session).await?;
+                while cursor.advance(session).await? {
+                    each(cursor.current())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins a transaction: all of it is seen by majority reads and durable, or none of it.
+    pub(super) async fn begin(&self) -> Result<ClientSession, Fault> {
+        let mut session = self.client.start_session().await?;
+        let options = TransactionOptions::builder()
+            .read_concern(ReadConcern::snapshot())
+            .write_concern(durable(self.operation_max))
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .max_commit_time(self.operation_max)
+            .build();
+        session.start_transaction().with_options(options).await?;
+        Ok(session)
+    }
+
+    /// The error a caller gets.
+    pub(super) fn fail(&self, action: &'static str, fault: Fault) -> Error {
+        let place = self.place.clone();
+        match fault {
+            Fault::Driver(error) => from_driver(&place, action, error),
+            Fault::Refused(why) => Error::Engine { place, action, source: why.into() },
+            Fault::NoAnswer => {
+                let source = format!("no answer within {:?}", self.answer_max).into();
+                Error::Engine { place, action, source }
+            }
+            Fault::Damaged(what) => Error::Damaged { place, what: what.into() },
+            Fault::TooManyRows(limit) => Error::TooManyRows { limit },
+            Fault::TakenOver => Error::TakenOver { place },
+        }
+    }
+}
+
+fn durable(wait_max: Duration) -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(wait_max).build()
+}
+
+fn check_names(options: &MongoOptions, place: &str) -> Result<(), Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let fits = |name: &str, max: usize| !name.is_empty() && name.len() <= max && name.chars().all(plain);
+    let unusable = |what: String, remedy| Err(Error::Unusable { place: place.into(), what, remedy, source: None });
+    if !fits(&options.projector, 60) {
+        let remedy = "use 1 to 60 letters, digits, `-` and `_`";
+        return unusable(format!("`{}` cannot be a projector's name", options.projector), remedy);
+    }
+    if !fits(&options.database, 60) {
+        let remedy = "use 1 to 60 letters, digits, `-` and `_`";
+        return unusable(format!("`{}` cannot be a database's name", options.database), remedy);
+    }
+    Ok(())
+}
+
+fn from_driver(place: &str, action: &'static str, error: mongodb::error::Error) -> Error {
+    // AuthenticationFailed, Unauthorized.
+    let (denied, invalid) = match &*error.kind {
+        ErrorKind::Authentication { .. } => (true, false),
+        ErrorKind::Command(command) => (matches!(command.code, 13 | 18), false),
+        ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => (false, true),
+        _ => (false, false),
+    };
+    let place = place.to_owned();
+    let unusable = |what: &str, remedy| Error::Unusable {
+        place: place.clone(),
+        what: what.into(),
+        remedy,
+        source: Some(Box::new(error.clone())),
+    };
+    if denied {
+        return unusable(
+            "the server refuses the user",
+            "check user, password and `authSource` of the connection string, and that the user has `readWrite` on the database",
+        );
+    }
+    if invalid {
+        return unusable(
+            "the connection string cannot be used",
+            "see the cause, and MongoDB's page on connection strings",
+        );
+    }
+    Error::Engine { place, action, source: Box::new(error) }
+}

@@ -1,0 +1,172 @@
+//! A process that only reads hears of everything.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headwater_schemas::SourcePosition;
+use headwater_store::mongodb::{MongoDocuments, MongoOptions};
+use headwater_store::{
+    DocumentChange, DocumentReader, DocumentStore, DocumentWrite, Frontier, VersionId, VersionState,
+};
+use headwater_test_servers::Mongo;
+use tokio::sync::broadcast::Receiver;
+
+use crate::common::{VERSION, documents, fresh, int, raw, reader, record, wait};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn hear(changes: &mut Receiver<Arc<Vec<DocumentChange>>>) -> Arc<Vec<DocumentChange>> {
+    tokio::time::timeout(PATIENCE, changes.recv()).await.expect("nothing was heard").unwrap()
+}
+
+fn put(store: &MongoDocuments, ids: &[i64], body: Option<&str>) {
+    let ids: Vec<Vec<u8>> = ids.iter().map(|n| int(*n)).collect();
+    let mut batch = store.begin().unwrap();
+    let writes = ids.iter().map(|id| DocumentWrite { id, body: body.map(str::as_bytes), entries: &[] });
+    batch.put_documents(VERSION, 0, &writes.collect::<Vec<_>>()).unwrap();
+    batch.flush().unwrap();
+}
+
+fn frontier(commit: u64) -> Frontier {
+    Frontier { position: SourcePosition::after_commit(1, commit), at_micros: 3, snapshot_done: true }
+}
+
+#[tokio::test]
+async fn a_reader_elsewhere_hears_of_documents_versions_and_frontiers() {
+    let options = fresh();
+    let elsewhere = reader(&options).unwrap();
+    let (mut versions, mut frontiers, mut changes) = (elsewhere.versions(), elsewhere.frontiers(), elsewhere.changes());
+    let store = documents(&options).unwrap();
+    let mut batch = store.begin().unwrap();
+    batch.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
+    batch.flush().unwrap();
+    let known = tokio::time::timeout(PATIENCE, versions.wait_for(|versions| !versions.is_empty()));
+    assert_eq!(**known.await.unwrap().unwrap(), [record(VERSION, VersionState::Active, None)]);
+
+    put(&store, &[1, 2, 3], Some("1"));
+    let heard = hear(&mut changes).await;
+    assert_eq!(heard.iter().map(|it| it.id.to_vec()).collect::<Vec<_>>(), [int(1), int(2), int(3)], "one micro-batch");
+    let document = elsewhere.get(VERSION, &int(1)).await.unwrap().unwrap();
+    assert_eq!((&document.body[..], Some(document.stamp)), (&b"1"[..], heard[0].stamp));
+    put(&store, &[2], None);
+    let heard = hear(&mut changes).await;
+    assert_eq!((heard.len(), heard[0].stamp, heard[0].id.to_vec()), (1, None, int(2)));
+    assert_eq!(elsewhere.document_count(VERSION).await.unwrap(), 2);
+
+    let mut batch = store.begin().unwrap();
+    batch.set_frontier("billing", frontier(5)).unwrap();
+    batch.flush().unwrap();
+    let known = tokio::time::timeout(PATIENCE, frontiers.wait_for(|frontiers| !frontiers.is_empty()));
+    assert_eq!(known.await.unwrap().unwrap()["billing"], frontier(5));
+
+    // A version on its way out is not told of.
+    let mut batch = store.begin().unwrap();
+    batch.put_version(&record(VERSION, VersionState::Retired, None)).unwrap();
+    batch.flush().unwrap();
+    tokio::time::timeout(PATIENCE, versions.wait_for(|it| it[0].state == VersionState::Retired))
+        .await
+        .unwrap()
+        .unwrap();
+    let mut batch = store.begin().unwrap();
+    assert_eq!(batch.purge_version(VERSION, 10).unwrap(), 2);
+    batch.flush().unwrap();
+    tokio::time::timeout(PATIENCE, versions.wait_for(|versions| versions.is_empty())).await.unwrap().unwrap();
+    assert!(changes.try_recv().is_err());
+    let left = wait({
+        let database = raw(&options);
+        async move { database.list_collection_names().await.unwrap() }
+    });
+    assert!(!left.iter().any(|name| name == "customer_v7"), "{left:?}");
+}
+
+#[tokio::test]
+async fn changes_are_heard_at_once() {
+    let options = fresh();
+    let elsewhere = reader(&options).unwrap();
+    let mut changes = elsewhere.changes();
+    let store = documents(&options).unwrap();
+    put(&store, &[0], Some("0"));
+    hear(&mut changes).await;
+    let mut waited = Vec::new();
+    for n in 1..60 {
+        put(&store, &[n % 3], Some(&n.to_string()));
+        let began = Instant::now();
+        hear(&mut changes).await;
+        waited.push(began.elapsed());
+    }
+    waited.sort();
+    println!("heard after the commit, elsewhere: median {:?}, worst {:?}", waited[30], waited[58]);
+    assert!(waited[30] < Duration::from_millis(200), "{waited:?}");
+}
+
+#[tokio::test]
+async fn projectors_do_not_see_each_others_versions_and_readers_see_all() {
+    let first = fresh();
+    let second = MongoOptions { projector: "second".into(), ..first.clone() };
+    let (first, second) = (documents(&first).unwrap(), documents(&second).unwrap());
+    let mut batch = first.begin().unwrap();
+    let one = batch.new_version_id().unwrap();
+    batch.put_version(&record(one, VersionState::Active, None)).unwrap();
+    batch.set_frontier("billing", frontier(9)).unwrap();
+    batch.flush().unwrap();
+    let mut batch = second.begin().unwrap();
+    let two = batch.new_version_id().unwrap();
+    assert!(two > one);
+    assert!(batch.versions().unwrap().is_empty() && batch.frontiers().unwrap().is_empty());
+    batch.set_frontier("billing", frontier(4)).unwrap();
+    batch.put_version(&record(two, VersionState::Building, None)).unwrap();
+    batch.flush().unwrap();
+
+    let known = second.reader();
+    let states = || known.versions().borrow().iter().map(|it| (it.id, it.state)).collect::<Vec<(VersionId, _)>>();
+    known.versions().wait_for(|it| it.len() == 2).await.unwrap();
+    assert_eq!(states(), [(one, VersionState::Active), (two, VersionState::Building)]);
+    let least = |it: &Arc<std::collections::BTreeMap<String, Frontier>>| it["billing"] == frontier(4);
+    for reader in [first.reader(), second.reader()] {
+        tokio::time::timeout(PATIENCE, reader.frontiers().wait_for(least)).await.unwrap().unwrap();
+    }
+    assert_eq!(first.begin().unwrap().frontiers().unwrap()["billing"], frontier(9));
+
+    // What becomes active retires what was, whoever keeps it.
+    let mut batch = second.begin().unwrap();
+    batch.put_version(&record(two, VersionState::Active, None)).unwrap();
+    batch.flush().unwrap();
+    assert_eq!(states(), [(one, VersionState::Retired), (two, VersionState::Active)]);
+    let retired = |it: &Arc<Vec<headwater_store::VersionRecord>>| it[0].state == VersionState::Retired;
+    tokio::time::timeout(PATIENCE, first.reader().versions().wait_for(retired)).await.unwrap().unwrap();
+    assert_eq!(first.begin().unwrap().versions().unwrap()[0].state, VersionState::Retired);
+}
+
+#[tokio::test]
+async fn following_goes_on_after_a_kill_and_says_when_it_missed_some() {
+    let mut server = Mongo::start();
+    let options = MongoOptions::new(server.url(), "hw");
+    let elsewhere = reader(&options).unwrap();
+    let mut changes = elsewhere.changes();
+    let store = documents(&options).unwrap();
+    put(&store, &[1], Some("1"));
+    assert_eq!(hear(&mut changes).await.len(), 1);
+    server.kill();
+    server.resume();
+    put(&store, &[1], Some("2"));
+    let heard = hear(&mut changes).await;
+    assert_eq!(heard.len(), 1, "nothing was missed");
+    assert_eq!(elsewhere.get(VERSION, &int(1)).await.unwrap().unwrap().body, "2");
+
+    // The stream of a database that is dropped ends, and cannot be gone on with.
+    drop(store);
+    wait({
+        let database = raw(&options);
+        async move { database.drop().await.unwrap() }
+    });
+    while !hear(&mut changes).await.is_empty() {}
+    let store = documents(&options).unwrap();
+    put(&store, &[5], Some("5"));
+    loop {
+        let heard = hear(&mut changes).await;
+        if heard.iter().any(|change| change.id == int(5)) {
+            break;
+        }
+    }
+    assert_eq!(elsewhere.get(VERSION, &int(5)).await.unwrap().unwrap().body, "5");
+}

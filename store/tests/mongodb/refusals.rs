@@ -1,0 +1,111 @@
+//! What cannot work says why and what to do, and shows no secrets. What should work does: TLS and a login.
+
+use std::time::{Duration, Instant};
+
+use headwater_store::mongodb::MongoOptions;
+use headwater_store::{DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind};
+use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
+
+use crate::common::{VERSION, documents, fresh, int, reader, rows};
+
+/// The message with all its causes.
+fn told(error: &Error) -> String {
+    let (mut told, mut source) = (error.to_string(), std::error::Error::source(error));
+    while let Some(cause) = source {
+        told += &format!(": {cause}");
+        source = cause.source();
+    }
+    told
+}
+
+#[tokio::test]
+async fn tls_and_a_login_work_and_wrong_ones_are_explained() {
+    let server = Mongo::start_with(&ServerOptions { tls: true, auth: true, ..ServerOptions::default() });
+    let options = MongoOptions { selection_max: Duration::from_secs(2), ..MongoOptions::new(server.url(), "hw") };
+    rows(&options).unwrap();
+    let store = documents(&options).unwrap();
+    let mut batch = store.begin().unwrap();
+    let id = int(1);
+    batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(b"1"), entries: &[] }]).unwrap();
+    batch.flush().unwrap();
+    assert_eq!(reader(&options).unwrap().get(VERSION, &id).await.unwrap().unwrap().body, "1");
+
+    let wrong = MongoOptions { uri: server.url().replace(server.password(), "wr0ng"), ..options.clone() };
+    let refused = documents(&wrong).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Fatal);
+    assert!(matches!(refused, Error::Unusable { .. }), "{refused:?}");
+    let message = told(&refused);
+    assert!(
+        message.contains("authSource") && message.contains(&format!("127.0.0.1:{}/hw", server.port())),
+        "{message}"
+    );
+    assert!(!message.contains("wr0ng") && !format!("{wrong:?}{refused:?}").contains("wr0ng"));
+
+    let anonymous = server.url().replace(&format!("headwater:{}@", server.password()), "");
+    let refused = rows(&MongoOptions { uri: anonymous, ..options.clone() }).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Fatal, "{refused:?}");
+
+    let ca = server.certificates().unwrap();
+    let foreign = server.url().replace(ca.ca.to_str().unwrap(), ca.other_ca.to_str().unwrap());
+    let refused = rows(&MongoOptions { uri: foreign, ..options }).err().unwrap();
+    assert!(!told(&refused).contains(server.password()), "{refused:?}");
+}
+
+#[test]
+fn a_server_that_is_no_replica_set_is_refused() {
+    let server = Mongo::start_with(&ServerOptions { replica_set: false, ..ServerOptions::default() });
+    let refused = documents(&MongoOptions::new(server.url(), "hw")).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Fatal);
+    assert!(told(&refused).contains("--replSet"), "{refused:?}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_waited_for_a_bounded_time() {
+    let began = Instant::now();
+    let options = MongoOptions::new("mongodb://user:s3cret@127.0.0.1:1/", "hw");
+    let missing = rows(&MongoOptions { selection_max: Duration::from_secs(1), ..options }).err().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(missing.kind(), ErrorKind::Retryable);
+    assert!(!told(&missing).contains("s3cret") && told(&missing).contains("127.0.0.1:1"), "{}", told(&missing));
+}
+
+#[test]
+fn names_and_connection_strings_are_checked() {
+    for options in [
+        MongoOptions { projector: "a.b".into(), ..fresh() },
+        MongoOptions { projector: String::new(), ..fresh() },
+        MongoOptions { database: "a/b".into(), ..fresh() },
+        MongoOptions { uri: "postgres://localhost".into(), ..fresh() },
+    ] {
+        let refused = rows(&options).err().unwrap();
+        assert!(matches!(refused, Error::Unusable { .. }), "{refused:?}");
+        assert_eq!(refused.kind(), ErrorKind::Fatal);
+    }
+}
+
+/// A server that takes connections and never answers, as one that hangs does.
+#[test]
+fn a_server_that_hangs_is_given_up() {
+    let mut server = Mongo::start();
+    let options = MongoOptions {
+        operation_max: Duration::from_secs(1),
+        selection_max: Duration::from_secs(1),
+        ..MongoOptions::new(server.url(), "hw")
+    };
+    let store = documents(&options).unwrap();
+    let pid = server.pid().unwrap().to_string();
+    let signal = |name| std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+    signal("STOP");
+    let began = Instant::now();
+    let mut batch = store.begin().unwrap();
+    let id = int(1);
+    let writes = [DocumentWrite { id: &id, body: Some(b"1"), entries: &[] }];
+    let failed = match batch.put_documents(VERSION, 0, &writes) {
+        Ok(_) => batch.flush().unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(failed.kind(), ErrorKind::Retryable, "{failed:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    signal("CONT");
+    server.kill();
+}

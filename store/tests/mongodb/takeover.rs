@@ -1,0 +1,91 @@
+//! A process that was taken over, and does not know it, can write nothing any more.
+
+use headwater_store::{
+    DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, Frontier, RowStore, VersionState,
+};
+
+use crate::common::{VERSION, documents, fresh, int, joined, put_row, record, rows};
+
+fn is_taken_over(error: &Error) -> bool {
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    assert!(error.to_string().contains("took over"), "{error}");
+    matches!(error, Error::TakenOver { .. })
+}
+
+#[test]
+fn a_zombie_writes_no_rows() {
+    let options = fresh();
+    let zombie = rows(&options).unwrap();
+    let mut batch = zombie.begin().unwrap();
+    put_row(&mut *batch, 1, 10);
+    batch.set_offset("events", 0, 1).unwrap();
+    batch.commit().unwrap();
+
+    // In the middle of a batch, part of which has reached the server.
+    let mut batch = zombie.begin().unwrap();
+    put_row(&mut *batch, 1, 11);
+    assert_eq!(joined(&*batch).unwrap(), [11]);
+    batch.set_offset("events", 0, 2).unwrap();
+    let owner = rows(&options).unwrap();
+    let mut own = owner.begin().unwrap();
+    assert_eq!(joined(&*own).unwrap(), [10], "what was not committed is not there");
+    put_row(&mut *own, 2, 20);
+    own.commit().unwrap();
+    assert!(is_taken_over(&batch.commit().unwrap_err()));
+
+    // And in the next one.
+    let mut batch = zombie.begin().unwrap();
+    put_row(&mut *batch, 1, 12);
+    assert!(is_taken_over(&batch.commit().unwrap_err()));
+    let mut batch = zombie.begin().unwrap();
+    batch.set_offset("events", 0, 9).unwrap();
+    assert!(is_taken_over(&batch.commit().unwrap_err()));
+
+    let own = owner.begin().unwrap();
+    assert_eq!(joined(&*own).unwrap(), [10, 20]);
+    assert_eq!(own.offsets().unwrap(), [("events".to_owned(), 0, 1)]);
+}
+
+#[tokio::test]
+async fn a_zombie_writes_no_documents() {
+    let options = fresh();
+    let zombie = documents(&options).unwrap();
+    let (one, two, three, four) = (int(1), int(2), int(3), int(4));
+    let write = |id, body| DocumentWrite { id, body, entries: &[] };
+    let mut batch = zombie.begin().unwrap();
+    batch.put_documents(VERSION, 0, &[write(&one, Some(b"old")), write(&two, Some(b"old"))]).unwrap();
+    batch.flush().unwrap();
+    let before = zombie.reader().get(VERSION, &one).await.unwrap().unwrap().stamp;
+
+    // Gathered before it was taken over, flushed after: a write, a delete, a document that is new, a version.
+    let mut late = zombie.begin().unwrap();
+    let writes = [write(&one, Some(b"late")), write(&two, None)];
+    late.put_documents(VERSION, 0, &writes).unwrap();
+    late.put_documents(VERSION, 0, &[write(&three, Some(b"late"))]).unwrap();
+    late.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
+    late.set_frontier("billing", Frontier::default()).unwrap();
+    let owner = documents(&options).unwrap();
+    let mut batch = owner.begin().unwrap();
+    batch.put_documents(VERSION, 0, &[write(&one, Some(b"new")), write(&four, Some(b"new"))]).unwrap();
+    batch.flush().unwrap();
+    assert!(is_taken_over(&late.flush().unwrap_err()));
+
+    // Also with fresh eyes, and when all it wants is to put back what the new owner removed.
+    let mut batch = owner.begin().unwrap();
+    batch.put_documents(VERSION, 0, &[write(&two, None)]).unwrap();
+    batch.flush().unwrap();
+    for (id, body) in [(&one, Some(&b"late"[..])), (&two, Some(b"late")), (&one, None)] {
+        let mut late = zombie.begin().unwrap();
+        late.put_documents(VERSION, 0, &[write(id, body)]).unwrap();
+        assert!(is_taken_over(&late.flush().unwrap_err()));
+    }
+
+    let reader = owner.reader();
+    let many = reader.get_many(VERSION, &[one, two, three, four]).await.unwrap();
+    let bodies: Vec<_> = many.iter().map(|it| it.as_ref().map(|it| it.body.to_vec())).collect();
+    assert_eq!(bodies, [Some(b"new".to_vec()), None, None, Some(b"new".to_vec())]);
+    assert!(many[0].as_ref().unwrap().stamp > before);
+    assert_eq!(reader.document_count(VERSION).await.unwrap(), 2);
+    assert!(reader.versions().borrow().is_empty());
+    assert!(reader.frontiers().borrow().is_empty());
+}
