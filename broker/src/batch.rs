@@ -16,6 +16,14 @@ pub struct RecordBuffer {
 
 const HEADER: usize = 16;
 
+/// Begins the prelude of records that could not be read. No schema begins so.
+const UNREADABLE: &[u8] = b"\0unreadable: ";
+
+/// The prelude of records that could not be read; see [`FetchedBatch::why_unreadable`].
+pub(crate) fn unreadable_prelude(why: &str) -> Bytes {
+    [UNREADABLE, why.as_bytes()].concat().into()
+}
+
 impl RecordBuffer {
     /// Appends a record. `write_value` writes the value behind whatever the buffer holds; without it the record is a
     /// tombstone. `timestamp_ms` is milliseconds since 1970-01-01T00:00:00Z.
@@ -68,6 +76,11 @@ impl RecordBuffer {
         &self.bytes
     }
 
+    /// The records as bytes, without the buffer.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Empties the buffer and keeps its memory.
     pub fn clear(&mut self) {
         *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
@@ -87,7 +100,8 @@ pub struct AppendBatch {
     pub records: RecordBuffer,
 }
 
-/// Consecutive records of one partition, as read.
+/// Consecutive records of one partition, as read. An engine whose offsets are not all records' answers with an empty
+/// batch to say that reading goes on at its `base`.
 #[derive(Clone, Debug)]
 pub struct FetchedBatch {
     /// Where from.
@@ -127,6 +141,12 @@ impl FetchedBatch {
     /// Size in bytes.
     pub fn byte_len(&self) -> usize {
         self.records.len()
+    }
+
+    /// Why the records could not be turned into what they should be, where an engine found them so: their bytes are as
+    /// they were found. `None` for all others.
+    pub fn why_unreadable(&self) -> Option<&str> {
+        self.prelude.strip_prefix(UNREADABLE).and_then(|why| std::str::from_utf8(why).ok())
     }
 
     /// Offset of the record after the last.

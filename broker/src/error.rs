@@ -93,6 +93,102 @@ pub enum Error {
         /// What was wrong.
         what: String,
     },
+    /// The cluster does not answer.
+    #[error(
+        "{place} does not answer, so it was not possible to {action}: {why}; is it running, and reachable from here?"
+    )]
+    Unreachable {
+        /// Whom we asked.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// What its client said.
+        why: String,
+    },
+    /// The cluster does not believe who we are.
+    #[error("{place} refuses our credentials: {why}; check user, password and SASL mechanism")]
+    Credentials {
+        /// Whom we asked.
+        place: String,
+        /// What its client said.
+        why: String,
+    },
+    /// No encrypted connection came about.
+    #[error(
+        "no encrypted connection to {place}: {why}; check that the listener speaks TLS, and the certificate authority and \
+         client certificate in the configuration"
+    )]
+    Unencrypted {
+        /// Whom we asked.
+        place: String,
+        /// What its client said.
+        why: String,
+    },
+    /// The cluster does not allow it.
+    #[error(
+        "{place} does not allow our user to {action}; give it the operations it needs on the resource type {resource} \
+         (docs: the access a user needs), for example with kafka-acls.sh"
+    )]
+    Forbidden {
+        /// Whom we asked.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// Kafka's word for what is protected.
+        resource: &'static str,
+    },
+    /// The cluster is too old.
+    #[error("{place} is too old to {action}: it must be Apache Kafka 2.5 or newer, or speak its protocol")]
+    TooOld {
+        /// Whom we asked.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+    },
+    /// A setting that the client library refuses.
+    #[error("the Kafka client refuses {name}: {why}; see librdkafka's CONFIGURATION.md")]
+    Setting {
+        /// Its name.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// A topic that is not as it must be, and that we may not or cannot change.
+    #[error("topic `{topic}` {problem}; run: {remedy}")]
+    Topic {
+        /// Its name.
+        topic: String,
+        /// What is wrong, as the rest of a sentence.
+        problem: String,
+        /// The command that mends it.
+        remedy: String,
+    },
+    /// A record larger than its topic takes.
+    #[error(
+        "a record of {bytes} bytes is too large for topic `{topic}`: raise the topic's `max.message.bytes` and the \
+         setting `message.max.bytes`"
+    )]
+    TooLarge {
+        /// Where it should have gone.
+        topic: String,
+        /// Its size.
+        bytes: usize,
+    },
+    /// A record that says it was written with a schema which is nowhere.
+    #[error(
+        "schema {fingerprint}, with which the record at offset {offset} of {partition} was written, is not in topic \
+         `{topic}`: was that topic removed, or has it another prefix? Restore it, or snapshot the source again"
+    )]
+    UnknownSchema {
+        /// Where the record is.
+        partition: TopicPartition,
+        /// Its offset.
+        offset: u64,
+        /// The schema.
+        fingerprint: String,
+        /// Where it should be.
+        topic: String,
+    },
     /// The log was closed while the call was waiting.
     #[error("the log is closed")]
     Closed,
@@ -112,7 +208,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             // Room can come back without us: a disk is cleaned up, retention moves on. What was refused is asked again.
-            Self::Engine { .. } | Self::Broken { .. } | Self::Full { .. } => ErrorKind::Retryable,
+            Self::Engine { .. } | Self::Broken { .. } | Self::Full { .. } | Self::Unreachable { .. } => {
+                ErrorKind::Retryable
+            }
             _ => ErrorKind::Fatal,
         }
     }

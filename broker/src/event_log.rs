@@ -24,7 +24,8 @@ impl fmt::Display for TopicPartition {
     }
 }
 
-/// Place of a record in its partition, counted from 0 and without gaps but for removed records.
+/// Place of a record in its partition, counted from 0. Between records there are gaps only where some were removed, and
+/// behind appends; see [`Producer::offsets_behind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub u64);
 
@@ -107,7 +108,8 @@ pub trait EventLog: Send + Sync {
     async fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks, Error>;
 
     /// Offset of the first record with this timestamp (milliseconds since 1970) or a later one; the high watermark when
-    /// there is none. Engines may answer with an earlier offset of the same batch, never with a later one.
+    /// there is none. Engines may answer with an earlier offset of the same batch, and where appends have offsets behind
+    /// them with an earlier one altogether; never with a later one.
     async fn offset_at(&self, partition: &TopicPartition, timestamp_ms: i64) -> Result<Offset, Error>;
 
     /// Stores the next offsets a consumer group wants, all or none, durable when answered. From then on retention keeps
@@ -131,4 +133,16 @@ pub trait Producer: Send + Sync {
     /// [`Error::Broken`] if for no other reason), since they would leave a gap behind a newer checkpoint: open the
     /// producer again and go on from its checkpoint.
     async fn append(&self, batches: Vec<AppendBatch>, checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error>;
+
+    /// Offsets that the records of a batch take, for callers who count offsets ahead of answers: as a rule the number of
+    /// records. An engine that writes further records of its own between them counts those too.
+    fn offsets_of(&self, batch: &AppendBatch) -> u64 {
+        u64::from(batch.records.count())
+    }
+
+    /// Offsets that an append takes behind its records, in every partition it has records for. No record is there:
+    /// readers pass over them. 0 where nothing is in between, 1 where the end of a transaction has an offset.
+    fn offsets_behind(&self) -> u64 {
+        0
+    }
 }

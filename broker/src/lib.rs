@@ -1,7 +1,7 @@
 //! The broker: change events between their capture and their projection, kept in order, durable, and readable again
 //! from any offset.
 //!
-//! [`EventLog`] is the seam; [`embedded`] is the engine that needs nothing installed. A record goes in as part of a
+//! [`EventLog`] is the seam; [`embedded`] is the engine that needs nothing installed, [`kafka`] the one that scales out. A record goes in as part of a
 //! [`RecordBuffer`] (one run of bytes, filled by the connector, written as it is) and comes out as part of a
 //! [`FetchedBatch`] (the same bytes).
 
@@ -11,6 +11,7 @@ pub mod contract;
 pub mod embedded;
 mod error;
 mod event_log;
+pub mod kafka;
 mod metrics;
 
 pub use batch::{AppendBatch, FetchedBatch, RecordBuffer, RecordRef};

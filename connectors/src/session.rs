@@ -30,11 +30,20 @@ pub(crate) struct Session<'a> {
     log: &'a dyn EventLog,
     status: &'a StatusCell,
     metrics: &'a SourceMetrics,
-    /// Next offset per partition of every topic of this source. Only this producer writes there, so it can count them
+    /// Where every partition of every topic of this source ends. Only this producer writes there, so it can count offsets
     /// itself, also before appends are answered.
-    watermarks: BTreeMap<String, Vec<u64>>,
+    ends: BTreeMap<String, Vec<End>>,
     appended_at: Instant,
     progress: bool,
+}
+
+/// Where a partition ends.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// Behind the last record: whoever has read that wants this offset next.
+    records: u64,
+    /// Offsets from there on that no record will have; see [`Producer::offsets_behind`].
+    behind: u64,
 }
 
 /// An append that was answered.
@@ -60,8 +69,8 @@ impl<'a> Session<'a> {
         status: &'a StatusCell,
         metrics: &'a SourceMetrics,
     ) -> Self {
-        let (watermarks, appended_at) = (BTreeMap::new(), Instant::now());
-        Self { name, source, options, log, status, metrics, watermarks, appended_at, progress: false }
+        let (ends, appended_at) = (BTreeMap::new(), Instant::now());
+        Self { name, source, options, log, status, metrics, ends, appended_at, progress: false }
     }
 
     /// Whether anything became durable.
@@ -137,7 +146,7 @@ impl<'a> Session<'a> {
 
     /// Finds the topics that this source already has, so that the first progress record covers them.
     async fn find_topics(&mut self) -> Result<(), Error> {
-        self.watermarks.clear();
+        self.ends.clear();
         let retention = Retention { compact: true, ..Retention::default() };
         let progress = progress_topic(&self.options.prefix, self.name);
         let letters = dead_letter_topic(&self.options.prefix);
@@ -157,12 +166,12 @@ impl<'a> Session<'a> {
     }
 
     async fn read_watermarks(&mut self, topic: &Arc<str>, partitions: u32) -> Result<(), Error> {
-        let mut highs = Vec::new();
+        let mut ends = Vec::new();
         for partition in 0..partitions {
             let partition = TopicPartition { topic: Arc::clone(topic), partition };
-            highs.push(self.log.watermarks(&partition).await?.high.0);
+            ends.push(End { records: self.log.watermarks(&partition).await?.high.0, behind: 0 });
         }
-        self.watermarks.insert(topic.to_string(), highs);
+        self.ends.insert(topic.to_string(), ends);
         Ok(())
     }
 
@@ -176,15 +185,19 @@ impl<'a> Session<'a> {
         let (bytes, last_event_at_micros) = (gathered.bytes() as u64, gathered.last_event_at_micros());
         let mut batches = gathered.batches;
         for batch in &batches {
-            if !self.watermarks.contains_key(&*batch.to.topic) {
+            if !self.ends.contains_key(&*batch.to.topic) {
                 let (name, partitions) = (Arc::clone(&batch.to.topic), self.options.partitions.max(1));
                 let spec = TopicSpec { name, partitions, retention: self.options.retention.clone() };
                 self.log.create_topics(&[spec]).await?;
                 self.read_watermarks(&batch.to.topic, partitions).await?;
             }
-            let marks = self.watermarks.get_mut(&*batch.to.topic).expect("it was just read");
-            let count = u64::from(batch.records.count());
-            *marks.get_mut(batch.to.partition as usize).ok_or_else(|| partitions_changed(&batch.to))? += count;
+            if !batch.records.is_empty() {
+                let end = self.end_of(&batch.to)?;
+                end.records += std::mem::take(&mut end.behind) + producer.offsets_of(batch);
+            }
+        }
+        for batch in batches.iter().filter(|batch| !batch.records.is_empty()) {
+            self.end_of(&batch.to)?.behind = producer.offsets_behind();
         }
         let dead_letters = gathered.dead_letters.len() as u64;
         batches.extend(self.dead_letter_batch(&gathered.dead_letters));
@@ -196,6 +209,11 @@ impl<'a> Session<'a> {
             let result = producer.append(batches, mark.as_ref().map(|mark| mark.checkpoint.clone())).await;
             Appended { result, mark, events, snapshot_rows, bytes, dead_letters, last_event_at_micros, begun }
         }))
+    }
+
+    fn end_of(&mut self, partition: &TopicPartition) -> Result<&mut End, Error> {
+        let ends = self.ends.get_mut(&*partition.topic).expect("it was read before the first append");
+        ends.get_mut(partition.partition as usize).ok_or_else(|| partitions_changed(partition))
     }
 
     fn dead_letter_batch(&self, letters: &[DeadLetter]) -> Option<AppendBatch> {
@@ -213,7 +231,11 @@ impl<'a> Session<'a> {
             position: mark.position,
             at_micros: mark.at_micros,
             snapshot_done: mark.snapshot_done,
-            watermarks: self.watermarks.clone(),
+            watermarks: self
+                .ends
+                .iter()
+                .map(|(topic, ends)| (topic.clone(), ends.iter().map(|end| end.records).collect()))
+                .collect(),
         };
         let mut records = RecordBuffer::default();
         records.push(now_millis(), b"progress", Some(|out: &mut Vec<u8>| write_json(out, &progress)));

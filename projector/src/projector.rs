@@ -27,6 +27,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// commits when the machine stops, and must find in the log what it lost.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How far before the end of a source's progress its newest record is looked for.
+const PROGRESS_BACK: u64 = 8;
+
 /// Time of one slice of background work: short where readers wait for changes, longer where there are none yet.
 const SLICE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(400));
 
@@ -179,6 +182,10 @@ impl Projector {
         for batch in batches {
             let mut skip = 0;
             let count = batch.count() as usize;
+            // It has no records, and says that reading goes on behind offsets that have none.
+            if count == 0 {
+                inputs.push(Input::whole(batch));
+            }
             if count == 0 {
                 // Nothing but a place behind records that are not for us, such as the marks of transactions.
                 inputs.push(Input::whole(batch));
@@ -328,8 +335,9 @@ impl Projector {
                 }
                 let marks = self.runtime.block_on(self.log.watermarks(&place))?;
                 let next = match self.fold.offsets().get(&(topic.to_string(), partition)) {
-                    // Only the newest progress counts, and the offset of the last one read is not kept.
-                    _ if progress.is_some() => marks.low.max(Offset(marks.high.0.saturating_sub(1))),
+                    // Only the newest progress counts, and the offset of the last one read is not kept. Behind it may be
+                    // offsets without records, such as the marks of transactions.
+                    _ if progress.is_some() => marks.low.max(Offset(marks.high.0.saturating_sub(PROGRESS_BACK))),
                     Some(offset) => Offset(*offset),
                     None => marks.low,
                 };

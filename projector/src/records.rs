@@ -84,7 +84,9 @@ pub(crate) fn decode<'b>(
         match catalog.schema_of(batch, &input.batch.prelude)? {
             Some(schema) => events(batch, catalog, input, schema, records, &mut out)?,
             None => {
-                let cause = "the batch of this record does not say which table it is of; was it written by Headwater?";
+                let cause = input.batch.why_unreadable().unwrap_or(
+                    "the batch of this record does not say which table it is of; was it written by Headwater?",
+                );
                 out.letters.extend(records.map(|record| letter(input, &record, None, cause)));
             }
         }

@@ -24,10 +24,12 @@ pub(super) async fn records_come_back_as_appended(log: Arc<dyn EventLog>) {
     assert_eq!(fetched[0].from, at("t", 0));
     let mut other = values("t", 0, &["b"]);
     other.prelude = Bytes::new();
-    append(&producer, other).await;
-    assert!(fetch_one(&*log, "t", 0, 1, 1000).await[0].prelude.is_empty(), "each batch has its own prelude");
-    assert_eq!(append(&producer, values("t", 0, &[])).await, Offset(2), "a batch without records takes no offset");
-    assert_eq!(append(&producer, values("t", 0, &["c"])).await, Offset(2));
+    let behind = producer.offsets_behind();
+    assert_eq!(append(&producer, other).await, Offset(1 + behind));
+    assert!(fetch_one(&*log, "t", 0, 1 + behind, 1000).await[0].prelude.is_empty(), "each batch has its own prelude");
+    let next = Offset(2 + 2 * behind);
+    assert_eq!(append(&producer, values("t", 0, &[])).await, next, "a batch without records takes no offset");
+    assert_eq!(append(&producer, values("t", 0, &["c"])).await, next);
 }
 
 pub(super) async fn appends_in_flight_keep_their_order(log: Arc<dyn EventLog>) {
@@ -39,7 +41,7 @@ pub(super) async fn appends_in_flight_keep_their_order(log: Arc<dyn EventLog>) {
         texts_in.iter().map(|text| Box::pin(append(&producer, values("t", 0, &[text]))) as Waiting<'_, Offset>);
     let offsets = in_order(appends.collect()).await;
     assert!(offsets.is_sorted(), "in the order of their first polls");
-    assert_eq!(offsets.last(), Some(&Offset(499)));
+    assert_eq!(offsets.last(), Some(&Offset(499 * (1 + producer.offsets_behind()))));
     assert!(texts(&read_all(&*log, "t", 0).await) == texts_in, "each at its offset");
 }
 
@@ -72,7 +74,12 @@ pub(super) async fn a_failed_append_leaves_no_gap(log: Arc<dyn EventLog>) {
     assert!(matches!(answers[2], Err(Error::Broken { .. })), "{answers:?}");
     assert!(answers[3].is_ok(), "another producer goes on: {answers:?}");
     assert!(producer.append(vec![values("t", 0, &["4"])], None).await.is_err());
-    assert_eq!(texts(&read_all(&*log, "t", 0).await), ["1", "other"]);
+    let mut kept = texts(&read_all(&*log, "t", 0).await);
+    if producer.offsets_behind() > 0 {
+        // Appends of different producers have an order where one writer takes them all, as in the embedded engine.
+        kept.sort();
+    }
+    assert_eq!(kept, ["1", "other"]);
     let again = log.producer("p").await.unwrap();
     assert_eq!(again.checkpoint().await.unwrap(), None);
     append(&again, values("t", 0, &["2"])).await;
@@ -121,8 +128,9 @@ pub(super) async fn what_is_answered_is_durable<F: AsyncFn(&str) -> Arc<dyn Even
     assert_eq!(log.committed_offsets("g").await.unwrap(), [(at("t", 0), Offset(1))]);
     let producer = log.producer("p").await.unwrap();
     assert_eq!(producer.checkpoint().await.unwrap().as_deref(), Some(&b"2"[..]));
-    assert_eq!(append(&producer, values("t", 0, &["c"])).await, Offset(2));
-    assert_eq!(&fetch_one(&*log, "t", 0, 2, 1000).await[0].prelude[..], b"prelude");
+    let next = 2 + producer.offsets_behind();
+    assert_eq!(append(&producer, values("t", 0, &["c"])).await, Offset(next));
+    assert_eq!(&fetch_one(&*log, "t", 0, next, 1000).await[0].prelude[..], b"prelude");
 }
 
 pub(super) async fn producers_at_once_each_keep_their_order(log: Arc<dyn EventLog>) {
@@ -148,10 +156,15 @@ pub(super) async fn producers_at_once_each_keep_their_order(log: Arc<dyn EventLo
         placed.extend(task.await.unwrap());
     }
     let first = read_all(&*log, "t", 0).await;
-    assert_eq!(first.iter().map(|record| record.offset).collect::<Vec<_>>(), (0..400).collect::<Vec<_>>());
+    let offsets: Vec<u64> = first.iter().map(|record| record.offset).collect();
+    let behind = log.producer("p").await.unwrap().offsets_behind();
+    assert_eq!(offsets.len(), 400);
+    assert!(offsets.is_sorted_by(|a, b| a < b));
+    assert!(behind > 0 || offsets.last() == Some(&399), "no gaps but behind appends");
     let first = texts(&first);
     for (offset, text) in placed {
-        assert_eq!(first[offset as usize..offset as usize + 2], [text.as_str(), text.as_str()], "at its offset");
+        let at = offsets.binary_search(&offset).expect("there is a record at the offset that was answered");
+        assert_eq!(first[at..at + 2], [text.as_str(), text.as_str()], "at its offset");
     }
     for texts in [first, texts(&read_all(&*log, "t", 1).await)] {
         for number in 0..4 {

@@ -24,7 +24,7 @@
 mod read;
 mod write;
 
-pub use read::{OwnedEvent, from_json, schema_of};
+pub use read::{OwnedEvent, from_json, key_from_json, schema_of};
 pub use write::{SourceInfo, key_to_json, to_json};
 
 #[cfg(doc)]

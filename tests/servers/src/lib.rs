@@ -5,9 +5,11 @@
 
 mod certificates;
 mod command;
+mod kafka;
 mod mongodb;
 mod postgres;
 
 pub use certificates::Certificates;
+pub use kafka::{Kafka, KafkaOptions};
 pub use mongodb::{Mongo, MongoOptions};
 pub use postgres::{Postgres, PostgresOptions};

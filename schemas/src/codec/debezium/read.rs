@@ -152,6 +152,15 @@ pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEven
     Ok(OwnedEvent { key, schema, bytes })
 }
 
+/// Reads a record's key written by [`super::key_to_json`]: the primary key in the form of [`crate::key`].
+///
+/// # Errors
+///
+/// Text that is not the key of a row of this table.
+pub fn key_from_json(key: &[u8], schema: &TableSchema) -> Result<Vec<u8>, CodecError> {
+    key_bytes(Some(&serde_json::from_slice(key)?), schema)
+}
+
 fn image(raw: Option<&RawValue>) -> Result<Option<Image<'_>>, serde_json::Error> {
     raw.map(|raw| serde_json::from_str(raw.get())).transpose()
 }

@@ -1,0 +1,222 @@
+//! How a Kafka cluster is reached and used, and the settings of librdkafka that follow from it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use headwater_schemas::codec::debezium::SourceInfo;
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::Error;
+
+/// How a Kafka cluster is reached and used. [`Self::new`] gives the defaults.
+#[derive(Clone, Debug)]
+pub struct KafkaOptions {
+    /// `host:port` of one or more brokers, separated by commas; the others are learnt from them.
+    pub bootstrap_servers: String,
+    /// Encryption. Without it, connections are in clear text.
+    pub tls: Option<KafkaTls>,
+    /// Who we are. Without it, brokers must accept unknown clients (or the certificate in [`Self::tls`]).
+    pub sasl: Option<KafkaSasl>,
+    /// Begins the names of the topics that this engine keeps for itself, `{prefix}.checkpoints` and `{prefix}.schemas`,
+    /// and of the group under which it identifies itself, `{prefix}.reader`. All processes of one pipeline have the same.
+    pub prefix: String,
+    /// Copies of each partition of topics that are created; `None` leaves it to the cluster.
+    pub replication_factor: Option<u16>,
+    /// Whether topics that are missing are created and retention is set. If not, they are checked, and what is missing is
+    /// an error that names the command which mends it.
+    pub create_topics: bool,
+    /// Further settings of topics that are created, last one wins: `min.insync.replicas`, `segment.bytes`.
+    pub topic_settings: BTreeMap<String, String>,
+    /// Whether a delete is followed by a tombstone, a record with the same key and no value: compaction of the topic then
+    /// removes deleted rows. Set it where the topics of tables are compacted.
+    pub tombstones: bool,
+    /// What Debezium's envelope says of each source, by the source's name.
+    pub sources: BTreeMap<String, SourceInfo>,
+    /// How long one request may take before the cluster counts as unreachable.
+    pub request_timeout: Duration,
+    /// Settings of librdkafka for all its clients, as they are; they win over ours. Those on which correctness depends
+    /// are refused.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl KafkaOptions {
+    /// At these servers, in clear text, topics created as needed, the prefix `headwater`.
+    pub fn new(bootstrap_servers: impl Into<String>) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.into(),
+            tls: None,
+            sasl: None,
+            prefix: "headwater".into(),
+            replication_factor: None,
+            create_topics: true,
+            topic_settings: BTreeMap::new(),
+            tombstones: false,
+            sources: BTreeMap::new(),
+            request_timeout: Duration::from_secs(10),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
+/// Encryption of connections. Brokers must show a certificate for the name they are reached by.
+#[derive(Clone, Debug, Default)]
+pub struct KafkaTls {
+    /// PEM file of the authorities that sign the brokers' certificates; `None` trusts those of the system.
+    pub ca: Option<PathBuf>,
+    /// PEM files of our own certificate and its key, where brokers ask for one.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// A name and a password.
+#[derive(Clone)]
+pub struct KafkaSasl {
+    /// How the password is shown to the broker.
+    pub mechanism: SaslMechanism,
+    /// The user.
+    pub user: String,
+    /// The password; never shown.
+    pub password: String,
+}
+
+impl fmt::Debug for KafkaSasl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSasl")
+            .field("mechanism", &self.mechanism)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ways to show a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaslMechanism {
+    /// As it is: only with TLS.
+    Plain,
+    /// SCRAM with SHA-256.
+    ScramSha256,
+    /// SCRAM with SHA-512.
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    /// Kafka's word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// Another value for these would lose records, read what was never committed, or let two write under one name.
+const OURS: [&str; 9] = [
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "isolation.level",
+    "partition.assignment.strategy",
+    "transactional.id",
+];
+
+impl KafkaOptions {
+    /// What is wrong, as far as the options alone tell.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refused = |what, name: &str, why| Err(Error::Refused { what, name: name.into(), why });
+        if self.bootstrap_servers.trim().is_empty() {
+            return refused("bootstrap servers", "", "name at least one broker as host:port");
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if self.prefix.is_empty() || self.prefix.len() > 200 || !self.prefix.chars().all(plain) {
+            let why = "topic names have 1 to 249 letters, digits, dots, underscores and hyphens";
+            return refused("topic prefix", &self.prefix, why);
+        }
+        match self.settings.keys().find(|name| OURS.contains(&name.as_str())) {
+            Some(name) => refused("Kafka setting", name, "it is set by Headwater, whose promises depend on its value"),
+            None => Ok(()),
+        }
+    }
+
+    /// Who our consumers say they are.
+    pub(super) fn reader_group(&self) -> String {
+        format!("{}.reader", self.prefix)
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        // What connections fail by is told there alone; it is not passed on as it is.
+        config.set_log_level(RDKafkaLogLevel::Info);
+        config.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", "headwater");
+        // Errors of brokers that are away come often enough by themselves.
+        config.set("reconnect.backoff.max.ms", "2000").set("log.connection.close", "false");
+        config.set("socket.keepalive.enable", "true").set("topic.metadata.refresh.interval.ms", "30000");
+        let (tls, sasl) = (self.tls.is_some(), self.sasl.is_some());
+        let protocol = match (tls, sasl) {
+            (false, false) => "plaintext",
+            (true, false) => "ssl",
+            (false, true) => "sasl_plaintext",
+            (true, true) => "sasl_ssl",
+        };
+        config.set("security.protocol", protocol);
+        if let Some(tls) = &self.tls {
+            let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+            // OpenSSL is linked in and does not know where this system keeps its authorities.
+            config.set("ssl.ca.location", tls.ca.as_ref().map_or("probe".into(), path));
+            if let Some((certificate, key)) = &tls.certificate {
+                config.set("ssl.certificate.location", path(certificate)).set("ssl.key.location", path(key));
+            }
+        }
+        if let Some(sasl) = &self.sasl {
+            config.set("sasl.mechanisms", sasl.mechanism.name());
+            config.set("sasl.username", &sasl.user).set("sasl.password", &sasl.password);
+        }
+        config
+    }
+
+    fn finish(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.settings {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// For a client that manages topics.
+    pub(super) fn admin(&self) -> ClientConfig {
+        self.finish(self.client())
+    }
+
+    /// For a consumer that reads assigned partitions at offsets it is told. `group` is who it says it is; it joins none.
+    pub(super) fn reader(&self, group: &str) -> ClientConfig {
+        let mut config = self.client();
+        config.set("group.id", group).set("isolation.level", "read_committed");
+        config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
+        config.set("allow.auto.create.topics", "false");
+        // Per partition, since each has a queue of its own.
+        config.set("queued.max.messages.kbytes", "4096").set("queued.min.messages", "20000");
+        config.set("fetch.wait.max.ms", "500").set("fetch.error.backoff.ms", "100");
+        self.finish(config)
+    }
+
+    /// For the one producer of this name.
+    pub(super) fn producer(&self, name: &str) -> ClientConfig {
+        let mut config = self.client();
+        config.set("transactional.id", name).set("enable.idempotence", "true").set("acks", "all");
+        config.set("transaction.timeout.ms", "30000").set("message.timeout.ms", "25000");
+        config.set("linger.ms", "1").set("batch.size", "1000000").set("batch.num.messages", "10000");
+        config.set("compression.type", "lz4").set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
+        config.set("queue.buffering.max.kbytes", "65536").set("queue.buffering.max.messages", "200000");
+        config.set("retry.backoff.ms", "20");
+        self.finish(config)
+    }
+}
+
+/// Greatest size of a record in the topics that are created: a row of a legacy table may well be above Kafka's default
+/// of 1 MiB.
+pub(super) const MESSAGE_BYTES_MAX: u32 = 64 << 20;

@@ -1,0 +1,441 @@
+//! The right to append under a name: one transactional producer of Kafka, driven by a thread of its own.
+//!
+//! An append is a transaction. It holds the records, the schemas that no record used before, and the checkpoint. Kafka
+//! shuts out earlier producers of the name when a new one opens; the record of who opened last (the *claim*) tells a
+//! producer that was shut out from one whose transaction only took too long.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_schemas::codec::debezium::SourceInfo;
+use headwater_schemas::{SchemaFingerprint, TableSchema};
+use parking_lot::Mutex;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Inner;
+use super::checkpoints::{self, Claim};
+use super::client::{self, Cluster};
+use super::schemas::Described;
+use super::topics::blocking;
+use super::wire::{self, EventWriter, Outgoing};
+use crate::batch::Records;
+use crate::{AppendBatch, Error, Offset, Producer, TopicPartition};
+
+/// How long the end of a transaction may take. Longer than the transaction itself may.
+const COMMIT_MAX: Duration = Duration::from_secs(35);
+const OPEN_MAX: Duration = Duration::from_secs(60);
+
+pub(super) struct KafkaProducer {
+    name: Arc<str>,
+    claim: Claim,
+    inner: Arc<Inner>,
+    /// Every append in it has a caller who waits, so it holds no memory that they would not hold while waiting for room.
+    /// Room to wait for would cost the order; see the embedded engine.
+    queue: mpsc::UnboundedSender<Append>,
+}
+
+struct Append {
+    batches: Vec<AppendBatch>,
+    checkpoint: Option<Bytes>,
+    answer: oneshot::Sender<Result<Vec<Offset>, Error>>,
+}
+
+impl KafkaProducer {
+    /// Shuts out earlier producers of the name. Blocks.
+    pub(super) fn open(inner: Arc<Inner>, name: &str) -> Result<Self, Error> {
+        let mut writer = Writer::open(Arc::clone(&inner), name.into())?;
+        writer.claim()?;
+        let (name, claim) = (Arc::clone(&writer.name), writer.claim.clone());
+        let (queue, mut appends) = mpsc::unbounded_channel::<Append>();
+        let work = move || {
+            while let Some(Append { batches, checkpoint, answer }) = appends.blocking_recv() {
+                // Whoever gave up waiting finds out from the checkpoint.
+                drop(answer.send(writer.append(&batches, checkpoint)));
+            }
+        };
+        let thread = std::thread::Builder::new().name("kafka-producer".into()).spawn(work);
+        thread.map_err(|source| inner.engine("start a producer's thread", source))?;
+        Ok(Self { name, claim, inner, queue })
+    }
+}
+
+#[async_trait]
+impl Producer for KafkaProducer {
+    async fn checkpoint(&self) -> Result<Option<Bytes>, Error> {
+        let (inner, name, claim) = (Arc::clone(&self.inner), Arc::clone(&self.name), self.claim.clone());
+        blocking(move || {
+            let last = checkpoints::last(&inner, &name)?;
+            match last.claim {
+                Some(last) if last != claim => Err(Error::Fenced { producer: name.to_string() }),
+                _ => Ok(last.checkpoint),
+            }
+        })
+        .await
+    }
+
+    async fn append(&self, batches: Vec<AppendBatch>, checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Append { batches, checkpoint, answer }).map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+
+    fn offsets_of(&self, batch: &AppendBatch) -> u64 {
+        if self.inner.options.tombstones && TableSchema::from_bytes(&batch.prelude).is_some() {
+            wire::count_with_tombstones(&batch.records)
+        } else {
+            u64::from(batch.records.count())
+        }
+    }
+
+    fn offsets_behind(&self) -> u64 {
+        1
+    }
+}
+
+/// What became of the records of a transaction.
+#[derive(Default)]
+struct Deliveries {
+    /// Offsets of the first record of each batch, by [`mark`].
+    marked: HashMap<usize, i64>,
+    error: Option<(KafkaError, String)>,
+}
+
+/// The mark of the first record of a batch, which comes back with its offset. Others have 0.
+fn mark(batch: usize) -> usize {
+    batch + 1
+}
+
+struct Deliver {
+    cluster: Arc<Cluster>,
+    deliveries: Mutex<Deliveries>,
+}
+
+impl ClientContext for Deliver {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.cluster.listen(facility, message);
+        client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.cluster.listen("ERROR", reason);
+        tracing::debug!(target: "librdkafka", %error, reason);
+    }
+}
+
+impl ProducerContext for Deliver {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
+        match result {
+            Ok(_) if mark == 0 => {}
+            Ok(message) => {
+                self.deliveries.lock().marked.insert(mark, message.offset());
+            }
+            Err((error, message)) => {
+                self.deliveries.lock().error.get_or_insert_with(|| (error.clone(), message.topic().into()));
+            }
+        }
+    }
+}
+
+/// How the batches of one prelude are written.
+enum Form {
+    Events(Box<EventWriter>),
+    Plain(Option<OwnedHeaders>),
+}
+
+struct Writer {
+    name: Arc<str>,
+    claim: Claim,
+    inner: Arc<Inner>,
+    producer: BaseProducer<Deliver>,
+    forms: HashMap<Bytes, Form>,
+    /// Schemas that are in the log, or in an append of ours after whose failure there is no other.
+    published: HashSet<SchemaFingerprint>,
+    /// Whether an append failed.
+    broken: bool,
+    fenced: bool,
+}
+
+impl Writer {
+    fn open(inner: Arc<Inner>, name: Arc<str>) -> Result<Self, Error> {
+        const ACTION: &str = "open a producer";
+        let deliver = Deliver { cluster: Arc::clone(&inner.cluster), deliveries: Mutex::default() };
+        let config = inner.options.producer(&name);
+        let producer = rdkafka::config::FromClientConfigAndContext::from_config_and_context(&config, deliver);
+        let producer: BaseProducer<Deliver> = producer.map_err(|e| inner.cluster.error(ACTION, e))?;
+        let deadline = Instant::now() + OPEN_MAX;
+        // Waits until what an earlier producer left is committed or aborted in every partition.
+        while let Err(error) = producer.init_transactions(inner.options.request_timeout) {
+            producer.poll(Duration::ZERO);
+            let again = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+            let explained = inner.cluster.error(ACTION, error);
+            if !again || Instant::now() > deadline || !matches!(explained, Error::Engine { .. }) {
+                return Err(explained);
+            }
+        }
+        inner.cluster.answered();
+        inner.schemas.read_on()?;
+        let published = inner.schemas.fingerprints();
+        let claim = Claim::new();
+        Ok(Self { name, claim, inner, producer, forms: HashMap::new(), published, broken: false, fenced: false })
+    }
+
+    /// Writes down that the name is ours, and waits until every reader sees it: what earlier producers of the name
+    /// committed is seen then, too.
+    fn claim(&mut self) -> Result<(), Error> {
+        let (place, key) = (self.inner.checkpoints.clone(), checkpoints::claim_key(&self.name));
+        let claim = self.claim.clone();
+        let marked = self.transaction(|writer| {
+            let record =
+                Outgoing { key: Some(&key), value: Some(claim.bytes()), timestamp_ms: now_ms(), headers: None };
+            writer.send(&place, record, mark(0))
+        })?;
+        self.settle_at(&place, marked.get(&mark(0)));
+        self.inner.watermarks(&place).map(|_| ())
+    }
+
+    fn append(&mut self, batches: &[AppendBatch], checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error> {
+        if self.fenced {
+            return Err(self.fenced());
+        }
+        if self.broken {
+            return Err(Error::Broken { producer: self.name.to_string() });
+        }
+        let begun = Instant::now();
+        let appended = self.try_append(batches, checkpoint);
+        if appended.is_err() {
+            self.broken = true;
+        } else {
+            let metrics = &self.inner.metrics;
+            metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+            metrics.commit_writes.observe(1.0);
+            for batch in batches {
+                metrics.appended_batches.inc();
+                metrics.appended_records.inc_by(u64::from(batch.records.count()));
+                metrics.appended_bytes.inc_by(batch.records.byte_len() as u64);
+            }
+        }
+        appended
+    }
+
+    fn try_append(&mut self, batches: &[AppendBatch], checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error> {
+        for batch in batches {
+            self.inner.topics.require(&batch.to)?;
+        }
+        let marked = if checkpoint.is_none() && batches.iter().all(|batch| batch.records.is_empty()) {
+            HashMap::new()
+        } else {
+            self.transaction(|writer| {
+                for (at, batch) in batches.iter().enumerate() {
+                    writer.write(at, batch)?;
+                }
+                match &checkpoint {
+                    Some(checkpoint) => writer.write_checkpoint(checkpoint, batches.len()),
+                    None => Ok(()),
+                }
+            })?
+        };
+        let places: Vec<TopicPartition> = batches.iter().map(|batch| batch.to.clone()).collect();
+        self.settle(&places, &marked);
+        if checkpoint.is_some() {
+            self.settle_at(&self.inner.checkpoints, marked.get(&mark(batches.len())));
+        }
+        let offset_of = |(at, batch): (usize, &AppendBatch)| match marked.get(&mark(at)) {
+            Some(offset) => Ok(Offset(*offset as u64)),
+            // It has no record that could tell.
+            None => self.inner.watermarks(&batch.to).map(|marks| marks.high),
+        };
+        batches.iter().enumerate().map(offset_of).collect()
+    }
+
+    /// Does the work in a transaction and gives the offsets of marked records. Aborts what fails.
+    fn transaction(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<HashMap<usize, i64>, Error> {
+        *self.producer.context().deliveries.lock() = Deliveries::default();
+        self.producer.begin_transaction().map_err(|e| self.explain("begin a transaction", e))?;
+        let done = work(self).and_then(|()| self.commit());
+        if let Err(error) = done {
+            // If it cannot be told, the cluster aborts it when its time is over or the name is opened again.
+            if !self.fenced {
+                self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                self.drain(Duration::from_secs(1)).ok();
+                self.producer.abort_transaction(Duration::from_secs(2)).ok();
+            }
+            return Err(error);
+        }
+        self.inner.cluster.answered();
+        Ok(std::mem::take(&mut self.producer.context().deliveries.lock().marked))
+    }
+
+    fn commit(&mut self) -> Result<(), Error> {
+        const ACTION: &str = "commit a transaction";
+        self.drain(COMMIT_MAX)?;
+        let deadline = Instant::now() + COMMIT_MAX;
+        loop {
+            match self.producer.commit_transaction(self.inner.options.request_timeout) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {}
+                Err(error) => return Err(self.explain(ACTION, error)),
+            }
+        }
+    }
+
+    /// Waits until every record was answered.
+    fn drain(&mut self, wait_max: Duration) -> Result<(), Error> {
+        const ACTION: &str = "write records";
+        let deadline = Instant::now() + wait_max;
+        loop {
+            let failed = self.producer.context().deliveries.lock().error.take();
+            if let Some((error, topic)) = failed {
+                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                    return Err(Error::TooLarge { topic, bytes: 0 });
+                }
+                return Err(self.explain(ACTION, error));
+            }
+            if self.producer.in_flight_count() == 0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(self.explain(ACTION, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+    }
+
+    fn write(&mut self, at: usize, batch: &AppendBatch) -> Result<(), Error> {
+        let mut form = match self.forms.remove(&batch.prelude) {
+            Some(form) => form,
+            None => self.form(&batch.prelude),
+        };
+        let written = self.write_as(&mut form, at, batch);
+        self.forms.insert(batch.prelude.clone(), form);
+        written
+    }
+
+    fn write_as(&mut self, form: &mut Form, at: usize, batch: &AppendBatch) -> Result<(), Error> {
+        let end = batch.records.count() as usize;
+        let mark_of = |n: usize| if n == 0 { mark(at) } else { 0 };
+        match form {
+            Form::Events(writer) => {
+                let described = Arc::clone(writer.described());
+                if end > 0 && self.published.insert(described.fingerprint) {
+                    self.publish(&described)?;
+                }
+                for (n, record) in Records::new(Offset(0), batch.records.as_bytes()).enumerate() {
+                    let mut marked = mark_of(n);
+                    writer.write(record, |outgoing| self.send(&batch.to, outgoing, std::mem::take(&mut marked)))?;
+                }
+            }
+            Form::Plain(headers) => {
+                for (n, record) in Records::new(Offset(0), batch.records.as_bytes()).enumerate() {
+                    self.send(&batch.to, wire::plain(record, headers.as_ref()), mark_of(n))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn form(&self, prelude: &Bytes) -> Form {
+        match TableSchema::from_bytes(prelude) {
+            Some(schema) => {
+                let options = &self.inner.options;
+                let source = options.sources.get(&*schema.table.source).cloned();
+                let source = source.unwrap_or_else(|| SourceInfo {
+                    version: env!("CARGO_PKG_VERSION").into(),
+                    connector: "headwater".into(),
+                    database: String::new(),
+                });
+                let described = Arc::new(Described::new(schema, prelude.clone()));
+                Form::Events(Box::new(EventWriter::new(described, source, options.tombstones)))
+            }
+            None => Form::Plain(wire::plain_headers(prelude)),
+        }
+    }
+
+    fn publish(&mut self, described: &Described) -> Result<(), Error> {
+        let json = serde_json::to_vec(&described.schema).expect("names and numbers always serialise");
+        let key = described.name.as_bytes();
+        let record = Outgoing { key: Some(key), value: Some(&json), timestamp_ms: now_ms(), headers: None };
+        self.send(&self.inner.schema_topic, record, 0)
+    }
+
+    fn write_checkpoint(&self, checkpoint: &[u8], at: usize) -> Result<(), Error> {
+        let key = checkpoints::checkpoint_key(&self.name);
+        let record = Outgoing { key: Some(&key), value: Some(checkpoint), timestamp_ms: now_ms(), headers: None };
+        self.send(&self.inner.checkpoints, record, mark(at))
+    }
+
+    /// Hands a record to the client; waits while its queue is full.
+    fn send(&self, to: &TopicPartition, outgoing: Outgoing<'_>, mark: usize) -> Result<(), Error> {
+        let bytes = outgoing.value.map_or(0, <[u8]>::len) + outgoing.key.map_or(0, <[u8]>::len);
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&to.topic, mark)
+            .partition(i32::try_from(to.partition).unwrap_or(i32::MAX))
+            .timestamp(outgoing.timestamp_ms);
+        record.key = outgoing.key;
+        record.payload = outgoing.value;
+        record.headers = outgoing.headers;
+        let deadline = Instant::now() + COMMIT_MAX;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                    if Instant::now() > deadline {
+                        let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+                        return Err(self.inner.cluster.error("write records", error));
+                    }
+                    self.producer.poll(Duration::from_millis(1));
+                    record = again;
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    return Err(Error::TooLarge { topic: to.topic.to_string(), bytes });
+                }
+                Err((error, _)) => return Err(self.inner.topics.explain(to, "write records", error)),
+            }
+        }
+    }
+
+    /// Notes where the partitions end for readers once the transaction is visible.
+    fn settle(&self, places: &[TopicPartition], marked: &HashMap<usize, i64>) {
+        for (at, place) in places.iter().enumerate() {
+            self.settle_at(place, marked.get(&mark(at)));
+        }
+    }
+
+    fn settle_at(&self, place: &TopicPartition, offset: Option<&i64>) {
+        if let Some(offset) = offset {
+            // Readers see a transaction as a whole: who sees beyond its first record sees the marker behind its last.
+            self.inner.ends.note(place, *offset as u64 + 2);
+        }
+    }
+
+    fn fenced(&self) -> Error {
+        Error::Fenced { producer: self.name.to_string() }
+    }
+
+    /// An error of the client as the log's. Notices when another producer has taken over.
+    fn explain(&mut self, action: &'static str, error: KafkaError) -> Error {
+        use RDKafkaErrorCode as C;
+        let shut_out = |code| matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch);
+        let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
+        if error.rdkafka_error_code().is_some_and(shut_out) || fatal.is_some_and(shut_out) {
+            self.fenced = checkpoints::is_taken(&self.inner, &self.name, &self.claim);
+            if self.fenced {
+                return self.fenced();
+            }
+        }
+        self.inner.cluster.error(action, error)
+    }
+}
+
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |now| i64::try_from(now.as_millis()).unwrap_or(1))
+}

@@ -1,0 +1,161 @@
+//! Consumers that read on where their callers left off, kept between fetches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use tokio::sync::Notify;
+
+use super::client::{Cluster, Context};
+use super::lane::Lane;
+use super::options::KafkaOptions;
+use crate::{Error, FetchFrom, TopicPartition};
+
+/// Consumers kept for callers to come; a caller more takes the one unused longest.
+const IDLE_MAX: usize = 4;
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A consumer with the partitions it reads, each from where its caller goes on.
+pub(super) struct Reader {
+    consumer: Arc<BaseConsumer<Context>>,
+    lanes: HashMap<TopicPartition, Lane>,
+    pub(super) wake: Arc<Notify>,
+    used: Instant,
+}
+
+impl Reader {
+    pub(super) fn new(options: &KafkaOptions, cluster: &Arc<Cluster>) -> Result<Self, Error> {
+        let config = options.reader(&options.reader_group());
+        let made = BaseConsumer::from_config_and_context(&config, Context(Arc::clone(cluster)));
+        let mut consumer: BaseConsumer<Context> = made.map_err(|e| cluster.error("open a consumer", e))?;
+        let wake = Arc::new(Notify::new());
+        let on_event = Arc::clone(&wake);
+        consumer.set_nonempty_callback(move || on_event.notify_one());
+        Ok(Self { consumer: Arc::new(consumer), lanes: HashMap::new(), wake, used: Instant::now() })
+    }
+
+    /// Whether it stands at the wanted offset of a partition.
+    pub(super) fn stands_at(&self, from: &FetchFrom) -> bool {
+        self.lanes.get(&from.partition).is_some_and(|lane| lane.next() == from.offset.0)
+    }
+
+    /// Sees to it that exactly these partitions are read, from these offsets. Those it stands at already read on.
+    pub(super) fn arrange(&mut self, from: &[FetchFrom]) -> Result<(), KafkaError> {
+        let wanted =
+            |lane: &Lane| from.iter().any(|from| from.partition == *lane.partition() && from.offset.0 == lane.next());
+        let mut gone = TopicPartitionList::new();
+        self.lanes.retain(|partition, lane| {
+            let keep = wanted(lane);
+            if !keep {
+                gone.add_partition(&partition.topic, number(partition));
+            }
+            keep
+        });
+        if gone.count() > 0 {
+            self.consumer.incremental_unassign(&gone)?;
+        }
+        let missing: Vec<&FetchFrom> = from.iter().filter(|from| !self.lanes.contains_key(&from.partition)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for from in &missing {
+            let offset = rdkafka::Offset::Offset(i64::try_from(from.offset.0).unwrap_or(i64::MAX));
+            list.add_partition_offset(&from.partition.topic, number(&from.partition), offset)?;
+        }
+        self.consumer.incremental_assign(&list)?;
+        for from in missing {
+            let partition = from.partition.clone();
+            let lane = Lane::new(&self.consumer, partition.clone(), from.offset.0, Arc::clone(&self.wake));
+            let lane = lane.ok_or(KafkaError::Global(RDKafkaErrorCode::UnknownPartition))?;
+            self.lanes.insert(partition, lane);
+        }
+        Ok(())
+    }
+
+    pub(super) fn lane(&mut self, partition: &TopicPartition) -> Option<&mut Lane> {
+        self.lanes.get_mut(partition)
+    }
+
+    /// Stops reading a partition; the next fetch begins anew.
+    pub(super) fn forget(&mut self, partition: &TopicPartition) {
+        if self.lanes.remove(partition).is_some() {
+            let mut gone = TopicPartitionList::new();
+            gone.add_partition(&partition.topic, number(partition));
+            if let Err(error) = self.consumer.incremental_unassign(&gone) {
+                tracing::debug!(%partition, %error, "a partition could not be given up");
+            }
+        }
+    }
+
+    /// What the consumer as a whole complains about.
+    pub(super) fn complaint(&self) -> Option<KafkaError> {
+        let mut last = None;
+        while let Some(event) = self.consumer.poll(Duration::ZERO) {
+            // No record comes here: each partition has its own queue.
+            if let Err(error) = event {
+                last = Some(error);
+            }
+        }
+        last
+    }
+}
+
+fn number(partition: &TopicPartition) -> i32 {
+    i32::try_from(partition.partition).unwrap_or(i32::MAX)
+}
+
+/// Readers that nobody uses now.
+#[derive(Default)]
+pub(super) struct Readers(Mutex<Vec<Reader>>);
+
+impl Readers {
+    /// The reader that stands nearest to what is wanted; `None` when a new one is due.
+    pub(super) fn take(&self, from: &[FetchFrom]) -> Option<Reader> {
+        let mut idle = self.0.lock();
+        let score = |reader: &Reader| from.iter().filter(|from| reader.stands_at(from)).count();
+        let (best, score) = idle.iter().map(score).enumerate().max_by_key(|(at, score)| (*score, usize::MAX - at))?;
+        if score == 0 && idle.len() < IDLE_MAX {
+            return None;
+        }
+        Some(idle.remove(best))
+    }
+
+    /// Takes a reader back, and lets go of those unused for long.
+    pub(super) fn put(&self, mut reader: Reader) {
+        reader.used = Instant::now();
+        let mut gone = Vec::new();
+        {
+            let mut idle = self.0.lock();
+            idle.push(reader);
+            while idle.first().is_some_and(|reader| reader.used.elapsed() > IDLE_TIME_MAX) {
+                gone.push(idle.remove(0));
+            }
+        }
+        if !gone.is_empty() {
+            close(gone);
+        }
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        let idle = std::mem::take(self.0.get_mut());
+        if !idle.is_empty() {
+            close(idle);
+        }
+    }
+}
+
+/// Closes consumers beside: each waits for its threads.
+fn close(readers: Vec<Reader>) {
+    let closing = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(readers));
+    if let Err(error) = closing {
+        tracing::debug!(%error, "no thread to close consumers");
+    }
+}

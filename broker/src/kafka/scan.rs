@@ -1,0 +1,96 @@
+//! Reading a stretch of a small topic to its end: schemas, checkpoints.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::asker::Asker;
+use super::client::{Cluster, Context};
+use super::options::KafkaOptions;
+use crate::{Error, Offset, TopicPartition, Watermarks};
+
+/// Reads single partitions of the engine's own topics. All calls block. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Scanner {
+    cluster: Arc<Cluster>,
+    options: Arc<KafkaOptions>,
+    asker: Arc<Asker>,
+}
+
+impl Scanner {
+    pub(super) fn new(cluster: Arc<Cluster>, options: Arc<KafkaOptions>, asker: Arc<Asker>) -> Self {
+        Self { cluster, options, asker }
+    }
+
+    /// Where a partition begins and ends for readers; `None` when there is no such topic.
+    pub(super) fn watermarks(&self, partition: &TopicPartition) -> Result<Option<Watermarks>, Error> {
+        let number = i32::try_from(partition.partition).unwrap_or(i32::MAX);
+        let timeout = self.options.request_timeout;
+        match self.asker.ask(|consumer| consumer.fetch_watermarks(&partition.topic, number, timeout)) {
+            Ok((low, high)) => {
+                Ok(Some(Watermarks { low: Offset(low.max(0) as u64), high: Offset(high.max(0) as u64) }))
+            }
+            Err(error) => match error.rdkafka_error_code() {
+                Some(
+                    RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownPartition,
+                ) => Ok(None),
+                _ => Err(self.cluster.error("read where a partition ends", error)),
+            },
+        }
+    }
+
+    /// Shows every record from one offset on to the one before another.
+    pub(super) fn scan(
+        &self,
+        partition: &TopicPartition,
+        from: u64,
+        to: u64,
+        mut each: impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), Error> {
+        const ACTION: &str = "read one of our own topics";
+        let failed = |error| self.cluster.error(ACTION, error);
+        let config = self.options.reader(&self.options.reader_group());
+        let consumer: BaseConsumer<Context> =
+            config.create_with_context(Context(Arc::clone(&self.cluster))).map_err(failed)?;
+        let mut list = TopicPartitionList::new();
+        let number = i32::try_from(partition.partition).unwrap_or(i32::MAX);
+        let offset = rdkafka::Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
+        list.add_partition_offset(&partition.topic, number, offset).map_err(failed)?;
+        consumer.assign(&list).map_err(failed)?;
+        let mut heard = Instant::now();
+        loop {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    if message.offset() as u64 >= to {
+                        return Ok(());
+                    }
+                    each(&message);
+                    if message.offset() as u64 + 1 >= to {
+                        return Ok(());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) => match error.rdkafka_error_code() {
+                    // Connections come and go; silence is limited below.
+                    Some(
+                        RDKafkaErrorCode::BrokerTransportFailure
+                        | RDKafkaErrorCode::AllBrokersDown
+                        | RDKafkaErrorCode::OperationTimedOut,
+                    ) => {}
+                    _ => return Err(failed(error)),
+                },
+                None => {}
+            }
+            if heard.elapsed() > self.options.request_timeout {
+                return Err(failed(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)));
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Topics: created as specified, or checked where the operator creates them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::asker::Asker;
+use super::client::{Cluster, Context};
+use super::options::{KafkaOptions, MESSAGE_BYTES_MAX};
+use crate::{Error, Retention, TopicPartition, TopicSpec};
+
+/// Managing topics, and what is known of them.
+pub(super) struct Topics {
+    cluster: Arc<Cluster>,
+    admin: AdminClient<Context>,
+    asker: Arc<Asker>,
+    options: Arc<KafkaOptions>,
+    known: RwLock<BTreeMap<Arc<str>, u32>>,
+}
+
+impl Topics {
+    pub(super) fn new(
+        options: Arc<KafkaOptions>,
+        cluster: Arc<Cluster>,
+        admin: AdminClient<Context>,
+        asker: Arc<Asker>,
+    ) -> Self {
+        Self { cluster, admin, asker, options, known: RwLock::default() }
+    }
+
+    /// Asks for all topics; those that Kafka and this engine keep for themselves are left out. Blocks.
+    pub(super) fn list(&self) -> Result<Vec<(Arc<str>, u32)>, Error> {
+        self.refresh()?;
+        let own = own_topics(&self.options.prefix);
+        let known = self.known.read();
+        let shown = known.iter().filter(|(name, _)| !own.iter().any(|own| **own == ***name));
+        Ok(shown.map(|(name, partitions)| (name.clone(), *partitions)).collect())
+    }
+
+    fn refresh(&self) -> Result<(), Error> {
+        let timeout = self.options.request_timeout;
+        let metadata = self.asker.ask(|consumer| consumer.fetch_metadata(None, timeout));
+        let metadata = metadata.map_err(|e| self.cluster.error("list its topics", e))?;
+        let mut found = BTreeMap::new();
+        for topic in metadata.topics() {
+            // Kafka's own topics begin so.
+            if topic.error().is_none() && !topic.name().starts_with("__") {
+                let partitions = u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX);
+                found.insert(topic.name().into(), partitions);
+            }
+        }
+        *self.known.write() = found;
+        Ok(())
+    }
+
+    /// Number of partitions of a topic; asks only when it is not known. Blocks.
+    pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, Error> {
+        let known = self.known.read().get(topic).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        self.refresh()?;
+        Ok(self.known.read().get(topic).copied())
+    }
+
+    /// Fails unless the partition exists. Blocks.
+    pub(super) fn require(&self, partition: &TopicPartition) -> Result<(), Error> {
+        match self.partitions(&partition.topic)? {
+            None => Err(Error::UnknownTopic { topic: partition.topic.to_string() }),
+            Some(partitions) if partition.partition < partitions => Ok(()),
+            // It may have got more since.
+            Some(_) => {
+                self.refresh()?;
+                match self.known.read().get(&partition.topic) {
+                    Some(partitions) if partition.partition < *partitions => Ok(()),
+                    Some(partitions) => {
+                        Err(Error::UnknownPartition { partition: partition.clone(), partitions: *partitions })
+                    }
+                    None => Err(Error::UnknownTopic { topic: partition.topic.to_string() }),
+                }
+            }
+        }
+    }
+
+    /// The error for a partition that the cluster does not know, or another one.
+    pub(super) fn explain(&self, partition: &TopicPartition, action: &'static str, error: KafkaError) -> Error {
+        use RDKafkaErrorCode as C;
+        match error.rdkafka_error_code() {
+            Some(C::UnknownTopicOrPartition | C::UnknownTopic | C::UnknownPartition) => {
+                self.known.write().remove(&partition.topic);
+                match self.require(partition) {
+                    Err(error) => error,
+                    Ok(()) => self.cluster.error(action, error),
+                }
+            }
+            _ => self.cluster.error(action, error),
+        }
+    }
+
+    /// Makes topics as specified; existing ones take over the retention. Or only checks them, as the options say.
+    pub(super) async fn ensure(self: &Arc<Self>, specs: &[TopicSpec]) -> Result<(), Error> {
+        let topics = Arc::clone(self);
+        blocking(move || topics.refresh()).await?;
+        let (mut missing, mut existing) = (Vec::new(), Vec::new());
+        for spec in specs {
+            match self.known.read().get(&spec.name) {
+                Some(partitions) => existing.push((spec, *partitions)),
+                None => missing.push(spec),
+            }
+        }
+        if !self.options.create_topics {
+            if let Some(spec) = missing.first() {
+                return Err(self.problem(&spec.name, "does not exist".into(), self.create_command(spec)));
+            }
+            return self.check(&existing).await;
+        }
+        self.create(&missing).await?;
+        self.set_retention(&existing).await
+    }
+
+    async fn create(self: &Arc<Self>, specs: &[&TopicSpec]) -> Result<(), Error> {
+        if specs.is_empty() {
+            return Ok(());
+        }
+        let mut refused = self.try_create(specs, true).await?;
+        if !refused.is_empty() {
+            // Kafka before 3.6 does not know a setting that it does not need either.
+            let again: Vec<&TopicSpec> = specs.iter().filter(|spec| refused.contains(&*spec.name)).copied().collect();
+            refused = self.try_create(&again, false).await?;
+        }
+        if let Some(name) = refused.into_iter().next() {
+            let source = Box::new(KafkaError::AdminOp(RDKafkaErrorCode::InvalidConfig));
+            tracing::error!(topic = name, settings = ?self.options.topic_settings, "the cluster refuses a topic's settings");
+            return Err(Error::Engine { place: self.cluster.place.clone(), action: "create a topic", source });
+        }
+        // A created topic takes a moment to be known everywhere.
+        let deadline = Instant::now() + self.options.request_timeout;
+        loop {
+            let topics = Arc::clone(self);
+            blocking(move || topics.refresh()).await?;
+            let all = specs.iter().all(|spec| self.known.read().contains_key(&spec.name));
+            if all || Instant::now() > deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Creates topics and gives the names of those whose settings were refused.
+    async fn try_create(&self, specs: &[&TopicSpec], newer: bool) -> Result<BTreeSet<String>, Error> {
+        const ACTION: &str = "create a topic";
+        let settings: Vec<BTreeMap<String, String>> = specs.iter().map(|spec| self.settings(spec, newer)).collect();
+        let replication = self.options.replication_factor.map_or(-1, i32::from);
+        let topics: Vec<NewTopic<'_>> = specs
+            .iter()
+            .zip(&settings)
+            .map(|(spec, settings)| {
+                let partitions = i32::try_from(spec.partitions.max(1)).unwrap_or(i32::MAX);
+                let topic = NewTopic::new(&spec.name, partitions, TopicReplication::Fixed(replication));
+                settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+            })
+            .collect();
+        let answers = self.admin.create_topics(&topics, &self.admin_options()).await;
+        let mut refused = BTreeSet::new();
+        for answer in answers.map_err(|e| self.cluster.error(ACTION, e))? {
+            match answer {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, RDKafkaErrorCode::InvalidConfig)) => {
+                    refused.insert(name);
+                }
+                Err((name, RDKafkaErrorCode::InvalidTopic)) => {
+                    let why = "topic names have 1 to 249 letters, digits, dots, underscores and hyphens";
+                    return Err(Error::Refused { what: "topic", name, why });
+                }
+                Err((name, RDKafkaErrorCode::InvalidReplicationFactor)) => {
+                    let problem = format!("cannot have {replication} copies: the cluster has fewer brokers");
+                    let spec = specs.iter().find(|spec| *spec.name == *name).unwrap_or(&specs[0]);
+                    return Err(self.problem(&name, problem, self.create_command(spec)));
+                }
+                Err((_, code)) => return Err(self.cluster.error(ACTION, KafkaError::Global(code))),
+            }
+        }
+        Ok(refused)
+    }
+
+    /// All settings of a new topic.
+    fn settings(&self, spec: &TopicSpec, newer: bool) -> BTreeMap<String, String> {
+        let mut settings = retention_settings(&spec.retention);
+        let mut set = |name: &str, value: String| settings.insert(name.into(), value);
+        set("max.message.bytes", MESSAGE_BYTES_MAX.to_string());
+        set("message.timestamp.type", "CreateTime".into());
+        if newer {
+            // The clock of a source may well be ahead of the broker's.
+            set("message.timestamp.after.max.ms", i64::MAX.to_string());
+        }
+        // Kafka removes whole segments, never the one being written: it must be small beside what is to stay.
+        if spec.retention.compact {
+            set("segment.bytes", (64_u64 << 20).to_string());
+        } else {
+            if let Some(bytes) = spec.retention.bytes_max {
+                set("segment.bytes", (bytes / 8).clamp(1 << 20, 1 << 30).to_string());
+            }
+            if let Some(age) = spec.retention.age_max {
+                set("segment.ms", (age.as_millis() / 10).clamp(600_000, 604_800_000).to_string());
+            }
+        }
+        settings.extend(self.options.topic_settings.iter().map(|(name, value)| (name.clone(), value.clone())));
+        settings
+    }
+
+    async fn set_retention(&self, existing: &[(&TopicSpec, u32)]) -> Result<(), Error> {
+        for (spec, resource) in existing.iter().zip(self.describe(existing).await?) {
+            let spec = spec.0;
+            let mut wanted = retention_settings(&spec.retention);
+            let as_wanted =
+                |name: &str, value: &str| resource.get(name).is_some_and(|entry| entry.value.as_deref() == Some(value));
+            wanted.retain(|name, _| !self.options.topic_settings.contains_key(name));
+            if wanted.iter().all(|(name, value)| as_wanted(name, value)) {
+                continue;
+            }
+            // Kafka resets what this request does not name, so it names everything that was set.
+            let set = |source: &ConfigSource| *source == ConfigSource::DynamicTopic;
+            for entry in resource.entries.iter().filter(|entry| set(&entry.source)) {
+                if let Some(value) = &entry.value {
+                    wanted.entry(entry.name.clone()).or_insert_with(|| value.clone());
+                }
+            }
+            let alter = AlterConfig::new(ResourceSpecifier::Topic(&spec.name));
+            let alter = wanted.iter().fold(alter, |alter, (name, value)| alter.set(name, value));
+            let answers = self.admin.alter_configs([&alter], &self.admin_options()).await;
+            for answer in answers.map_err(|e| self.cluster.error("set the retention of a topic", e))? {
+                answer.map_err(|(_, code)| {
+                    self.cluster.error("set the retention of a topic", KafkaError::Global(code))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn describe(&self, existing: &[(&TopicSpec, u32)]) -> Result<Vec<ConfigResource>, Error> {
+        const ACTION: &str = "read the settings of a topic";
+        if existing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<ResourceSpecifier<'_>> =
+            existing.iter().map(|(spec, _)| ResourceSpecifier::Topic(&spec.name)).collect();
+        let answers = self.admin.describe_configs(&names, &self.admin_options()).await;
+        let answers = answers.map_err(|e| self.cluster.error(ACTION, e))?;
+        let answers = answers
+            .into_iter()
+            .map(|answer| answer.map_err(|code| self.cluster.error(ACTION, KafkaError::Global(code))));
+        answers.collect()
+    }
+
+    async fn check(&self, existing: &[(&TopicSpec, u32)]) -> Result<(), Error> {
+        for ((spec, partitions), resource) in existing.iter().zip(self.describe(existing).await?) {
+            let tool = format!("kafka-topics.sh --bootstrap-server {}", self.cluster.servers());
+            if *partitions < spec.partitions {
+                let problem = format!("has too few partitions: {partitions}, and {} are wanted", spec.partitions);
+                let remedy = format!("{tool} --alter --topic {} --partitions {}", spec.name, spec.partitions);
+                return Err(self.problem(&spec.name, problem, remedy));
+            }
+            let wanted = policy(&spec.retention);
+            let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+            if policy != wanted {
+                let problem = format!("has cleanup.policy={policy}, and {wanted} is wanted");
+                let remedy = format!(
+                    "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} --add-config \
+                     cleanup.policy={wanted}",
+                    self.cluster.servers(),
+                    spec.name
+                );
+                return Err(self.problem(&spec.name, problem, remedy));
+            }
+        }
+        Ok(())
+    }
+
+    fn problem(&self, topic: &str, problem: String, remedy: String) -> Error {
+        Error::Topic { topic: topic.into(), problem, remedy }
+    }
+
+    fn create_command(&self, spec: &TopicSpec) -> String {
+        use std::fmt::Write;
+        let mut command = format!(
+            "kafka-topics.sh --bootstrap-server {} --create --topic {} --partitions {}",
+            self.cluster.servers(),
+            spec.name,
+            spec.partitions
+        );
+        for (name, value) in self.settings(spec, false) {
+            write!(command, " --config {name}={value}").expect("writing to a String cannot fail");
+        }
+        command
+    }
+
+    fn admin_options(&self) -> AdminOptions {
+        let timeout = Some(self.options.request_timeout);
+        AdminOptions::new().request_timeout(timeout).operation_timeout(timeout)
+    }
+}
+
+/// The topics that the engine keeps for itself: checkpoints of producers, schemas of tables.
+pub(super) fn own_topics(prefix: &str) -> [String; 2] {
+    [format!("{prefix}.checkpoints"), format!("{prefix}.schemas")]
+}
+
+fn policy(retention: &Retention) -> &'static str {
+    if retention.compact { "compact" } else { "delete" }
+}
+
+/// What the seam's retention is in Kafka's words.
+fn retention_settings(retention: &Retention) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::from([("cleanup.policy".to_owned(), policy(retention).to_owned())]);
+    let age_ms = retention.age_max.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    if retention.compact {
+        settings.insert("delete.retention.ms".into(), age_ms.unwrap_or(i64::MAX).to_string());
+    } else {
+        settings.insert("retention.ms".into(), age_ms.unwrap_or(-1).to_string());
+        let bytes = retention.bytes_max.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        settings.insert("retention.bytes".into(), bytes.to_string());
+    }
+    settings
+}
+
+/// Runs what blocks where blocking is allowed.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(ended) => match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down.
+            Err(_) => Err(Error::Closed),
+        },
+    }
+}

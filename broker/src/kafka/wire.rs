@@ -1,0 +1,252 @@
+//! What a record looks like on the wire.
+//!
+//! * A change event is Debezium's JSON (`headwater_schemas::codec::debezium`), its key the primary key as JSON:
+//!   `{"id":7}`. Header `headwater.schema` is the fingerprint of its schema, `headwater.op` the letter of its operation.
+//!   An event without a row of its own (truncate, schema) has no key, or its operation as one where the topic is to be
+//!   compacted, since Kafka demands a key there.
+//! * An event that JSON cannot hold exactly travels in its binary form, `headwater.encoding` says `binary`, and its key is
+//!   the binary key. It is rare (a row whose bytes are not the cells of its schema), and it must neither be lost nor hold
+//!   up what is behind it: the projector makes it a dead letter.
+//! * A tombstone has key and `headwater.schema`, and no value.
+//! * Every other record (progress, dead letters) travels as it is. What all records of its batch share is in header
+//!   `headwater.prelude`, if there is anything.
+//! * `headwater.timestamp` has a time that Kafka's own cannot say, one before 1970.
+
+use std::sync::Arc;
+
+use headwater_schemas::codec::debezium::{SourceInfo, from_json, key_from_json, key_to_json, to_json};
+use headwater_schemas::{EventRef, Op, SchemaFingerprint};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+
+use super::schemas::Described;
+use crate::batch::Records;
+use crate::{Offset, RecordBuffer, RecordRef};
+
+const SCHEMA: &str = "headwater.schema";
+const OP: &str = "headwater.op";
+const ENCODING: &str = "headwater.encoding";
+const PRELUDE: &str = "headwater.prelude";
+const TIMESTAMP: &str = "headwater.timestamp";
+const BINARY: &[u8] = b"binary";
+
+const OPS: [Op; 6] = [Op::Create, Op::Update, Op::Delete, Op::Read, Op::Truncate, Op::Schema];
+
+/// A record ready to be sent.
+pub(super) struct Outgoing<'a> {
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) timestamp_ms: i64,
+    pub(super) headers: Option<OwnedHeaders>,
+}
+
+/// Writes the events of one schema.
+pub(super) struct EventWriter {
+    described: Arc<Described>,
+    source: SourceInfo,
+    tombstones: bool,
+    /// By operation.
+    headers: [OwnedHeaders; OPS.len()],
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl EventWriter {
+    pub(super) fn new(described: Arc<Described>, source: SourceInfo, tombstones: bool) -> Self {
+        let headers = OPS.map(|op| {
+            let mut letter = [0; 4];
+            OwnedHeaders::new_with_capacity(2)
+                .insert(Header { key: SCHEMA, value: Some(described.name.as_bytes()) })
+                .insert(Header { key: OP, value: Some(op.letter().encode_utf8(&mut letter).as_bytes()) })
+        });
+        Self { described, source, tombstones, headers, key: Vec::new(), value: Vec::new() }
+    }
+
+    pub(super) fn described(&self) -> &Arc<Described> {
+        &self.described
+    }
+
+    /// Gives `send` the record of an event, and then its tombstone if it has one.
+    pub(super) fn write<E>(
+        &mut self,
+        record: RecordRef<'_>,
+        mut send: impl FnMut(Outgoing<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some((op, keyed)) = self.transcode(record) else {
+            let headers = OwnedHeaders::new_with_capacity(2)
+                .insert(Header { key: SCHEMA, value: Some(self.described.name.as_bytes()) })
+                .insert(Header { key: ENCODING, value: Some(BINARY) });
+            let (timestamp_ms, headers) = timestamp(record.timestamp_ms, Some(headers));
+            send(Outgoing { key: Some(record.key), value: record.value, timestamp_ms, headers })?;
+            return if self.tombstones && is_delete(record.value) {
+                self.bury(record, record.key, send)
+            } else {
+                Ok(())
+            };
+        };
+        let of_op = OPS.iter().position(|known| *known == op).expect("all operations are listed");
+        let (timestamp_ms, headers) = timestamp(record.timestamp_ms, Some(self.headers[of_op].clone()));
+        let key = keyed.then_some(&*self.key);
+        send(Outgoing { key, value: Some(&self.value), timestamp_ms, headers })?;
+        if self.tombstones && is_delete(record.value) { self.bury(record, &self.key, send) } else { Ok(()) }
+    }
+
+    fn bury<E>(
+        &self,
+        record: RecordRef<'_>,
+        key: &[u8],
+        mut send: impl FnMut(Outgoing<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let schema = Header { key: SCHEMA, value: Some(self.described.name.as_bytes()) };
+        let headers = OwnedHeaders::new_with_capacity(1).insert(schema);
+        let (timestamp_ms, headers) = timestamp(record.timestamp_ms, Some(headers));
+        send(Outgoing { key: Some(key), value: None, timestamp_ms, headers })
+    }
+
+    /// Key and value as JSON, in the buffers; `None` when they cannot be. Tells the operation, and whether there is a key.
+    fn transcode(&mut self, record: RecordRef<'_>) -> Option<(Op, bool)> {
+        let event = EventRef::decode(record.value?).ok()?;
+        let schema = &self.described.schema;
+        self.value.clear();
+        to_json(&event, record.key, schema, &self.source, &mut self.value).ok()?;
+        self.key.clear();
+        let op = event.header.op;
+        let keyed = match event.after.or(event.before) {
+            Some(row) => key_to_json(row, schema, &mut self.key).is_ok(),
+            None => false,
+        };
+        if keyed {
+            return Some((op, true));
+        }
+        self.key.clear();
+        if self.tombstones {
+            // Kafka takes no record without key where it compacts, and of one key it keeps the last.
+            self.key.extend_from_slice(b"{\"op\":\"");
+            self.key.push(op.letter() as u8);
+            if !record.key.is_empty() {
+                self.key.extend_from_slice(b"\",\"key\":\"");
+                record.key.iter().for_each(|byte| {
+                    self.key.extend_from_slice(format!("{byte:02x}").as_bytes());
+                });
+            }
+            self.key.extend_from_slice(b"\"}");
+        }
+        Some((op, self.tombstones))
+    }
+}
+
+/// Whether the binary event is a delete.
+fn is_delete(value: Option<&[u8]>) -> bool {
+    value.and_then(|value| value.get(1)).is_some_and(|op| *op == Op::Delete.letter() as u8)
+}
+
+/// Number of records on the wire for the events of a batch, tombstones included.
+pub(super) fn count_with_tombstones(records: &RecordBuffer) -> u64 {
+    let records_of = Records::new(Offset(0), records.as_bytes());
+    u64::from(records.count()) + records_of.filter(|record| is_delete(record.value)).count() as u64
+}
+
+/// Headers of records that travel as they are.
+pub(super) fn plain_headers(prelude: &[u8]) -> Option<OwnedHeaders> {
+    (!prelude.is_empty())
+        .then(|| OwnedHeaders::new_with_capacity(1).insert(Header { key: PRELUDE, value: Some(prelude) }))
+}
+
+/// A record that travels as it is.
+pub(super) fn plain<'a>(record: RecordRef<'a>, headers: Option<&OwnedHeaders>) -> Outgoing<'a> {
+    let (timestamp_ms, headers) = timestamp(record.timestamp_ms, headers.cloned());
+    Outgoing { key: Some(record.key), value: record.value, timestamp_ms, headers }
+}
+
+/// The time as Kafka can say it, in a header otherwise. Zero would mean "now" to the client.
+fn timestamp(timestamp_ms: i64, headers: Option<OwnedHeaders>) -> (i64, Option<OwnedHeaders>) {
+    if timestamp_ms > 0 {
+        return (timestamp_ms, headers);
+    }
+    let text = timestamp_ms.to_string();
+    let headers = headers.unwrap_or_default().insert(Header { key: TIMESTAMP, value: Some(text.as_bytes()) });
+    (1, Some(headers))
+}
+
+/// What the headers of a record say of it.
+pub(super) enum Form<'m> {
+    /// An event, of this schema. `binary` when its value is not JSON.
+    Event { schema: SchemaFingerprint, binary: bool },
+    /// Anything else, with what its batch shares.
+    Plain { prelude: &'m [u8] },
+    /// Headers of ours that we do not understand.
+    Unreadable(&'static str),
+}
+
+/// A record's headers, read.
+pub(super) struct Incoming<'m> {
+    pub(super) form: Form<'m>,
+    pub(super) timestamp_ms: i64,
+}
+
+impl<'m> Incoming<'m> {
+    pub(super) fn read(message: &'m BorrowedMessage<'_>) -> Self {
+        let mut timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
+        let (mut schema, mut encoding, mut prelude) = (None, None, &[][..]);
+        let headers = message.headers().map(|headers| headers.iter()).into_iter().flatten();
+        for header in headers {
+            match (header.key, header.value) {
+                (SCHEMA, value) => schema = Some(value.unwrap_or_default()),
+                (ENCODING, value) => encoding = Some(value.unwrap_or_default()),
+                (PRELUDE, Some(value)) => prelude = value,
+                (TIMESTAMP, Some(value)) => {
+                    let exact = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                    timestamp_ms = exact.unwrap_or(timestamp_ms);
+                }
+                _ => {}
+            }
+        }
+        let form = match (schema, encoding) {
+            (None, _) => Form::Plain { prelude },
+            (Some(_), Some(encoding)) if encoding != BINARY => {
+                Form::Unreadable("its header `headwater.encoding` names an encoding that this version does not know")
+            }
+            (Some(name), encoding) => match fingerprint(name) {
+                Some(schema) => Form::Event { schema, binary: encoding.is_some() },
+                None => Form::Unreadable("its header `headwater.schema` is no fingerprint of a schema"),
+            },
+        };
+        Self { form, timestamp_ms }
+    }
+}
+
+fn fingerprint(name: &[u8]) -> Option<SchemaFingerprint> {
+    let text = std::str::from_utf8(name).ok().filter(|text| text.len() == 16)?;
+    u64::from_str_radix(text, 16).ok().map(SchemaFingerprint)
+}
+
+/// Turns the JSON of an event back into its binary form, at the end of `into`. What is wrong with it otherwise.
+pub(super) fn read_event(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    timestamp_ms: i64,
+    described: &Described,
+    into: &mut RecordBuffer,
+) -> Result<(), String> {
+    let explain = |error: headwater_schemas::codec::CodecError| {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(source) = cause {
+            text = format!("{text}: {source}");
+            cause = source.source();
+        }
+        text
+    };
+    match value {
+        Some(json) => {
+            let event = from_json(json, Some(&described.schema)).map_err(explain)?;
+            into.push(timestamp_ms, &event.key, Some(|out: &mut Vec<u8>| out.extend_from_slice(&event.bytes)));
+        }
+        None => {
+            let raw = key.unwrap_or_default();
+            // Nothing hangs on the key of a record that only says that earlier ones may go.
+            let key = key_from_json(raw, &described.schema);
+            into.push(timestamp_ms, key.as_deref().unwrap_or(raw), None::<fn(&mut Vec<u8>)>);
+        }
+    }
+    Ok(())
+}

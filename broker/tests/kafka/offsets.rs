@@ -1,0 +1,204 @@
+//! Offsets: where transactions end, where reading goes on, what retention removes.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use headwater_broker::{AppendBatch, Error, EventLog, FetchFrom, FetchLimits, Offset, RecordBuffer, Retention};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::world::{at, create, fetch, log, options, read_all, texts, values};
+
+/// What a session counts ahead is where records stand, with several appends in flight, a changed schema in between (a
+/// second batch for one partition) and a failed producer before.
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_can_be_counted_ahead() {
+    let log = log("ahead");
+    create(&*log, "ahead.t", 2, Retention::default()).await;
+    // Leaves an aborted transaction behind, whose records and end have offsets, too.
+    let failing = log.producer("ahead").await.unwrap();
+    failing.append(vec![values("ahead.t", 0, &["first"])], None).await.unwrap();
+    assert!(failing.append(vec![values("ahead.t", 0, &["lost"]), values("absent", 0, &["x"])], None).await.is_err());
+    let producer = log.producer("ahead").await.unwrap();
+    let mut ends = [
+        log.watermarks(&at("ahead.t", 0)).await.unwrap().high.0,
+        log.watermarks(&at("ahead.t", 1)).await.unwrap().high.0,
+    ];
+    let (mut appends, mut expected) = (Vec::new(), Vec::new());
+    for turn in 0..30 {
+        let mut batches = vec![values("ahead.t", 0, &["a"; 3]), values("ahead.t", 0, &["b"; 2])];
+        if turn % 3 == 0 {
+            batches.push(values("ahead.t", 1, &["c"]));
+        }
+        let mut starts = Vec::new();
+        for batch in &batches {
+            starts.push(Offset(ends[batch.to.partition as usize]));
+            ends[batch.to.partition as usize] += producer.offsets_of(batch);
+        }
+        ends[0] += producer.offsets_behind();
+        ends[1] += if turn % 3 == 0 { producer.offsets_behind() } else { 0 };
+        expected.push(starts);
+        appends.push(producer.append(batches, None));
+    }
+    assert_eq!(futures_util::future::try_join_all(appends).await.unwrap(), expected);
+    for partition in 0..2 {
+        let high = log.watermarks(&at("ahead.t", partition)).await.unwrap().high;
+        assert_eq!(high.0, ends[partition as usize], "partition {partition} ends where it was counted to end");
+    }
+}
+
+/// Reading may jump to any offset at any time, also while more was prefetched elsewhere and fetches are dropped half way:
+/// the records that come are those from there on, every one.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_jumps_without_losing_its_way() {
+    let log = log("jumps");
+    create(&*log, "jumps.t", 1, Retention::default()).await;
+    let producer = log.producer("jumps").await.unwrap();
+    let mut all: Vec<(u64, String)> = Vec::new();
+    for turn in 0..40 {
+        let texts: Vec<String> = (0..200).map(|n| format!("{turn} {n} {}", "x".repeat(300))).collect();
+        let batch = values("jumps.t", 0, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let start = producer.append(vec![batch], None).await.unwrap()[0].0;
+        all.extend((start..).zip(texts));
+    }
+    let high = log.watermarks(&at("jumps.t", 0)).await.unwrap().high.0;
+    let seed = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut next = 0;
+    for turn in 0..300 {
+        if random.random_bool(0.3) || next >= high {
+            next = random.random_range(0..high);
+        }
+        let from = [FetchFrom { partition: at("jumps.t", 0), offset: Offset(next) }];
+        let limits = FetchLimits { bytes_max: random.random_range(0..200_000), wait_max: Duration::from_secs(10) };
+        if random.random_bool(0.3) {
+            let micros = random.random_range(0..3000);
+            drop(tokio::time::timeout(Duration::from_micros(micros), log.fetch(&from, limits)).await);
+            continue;
+        }
+        let fetched = log.fetch(&from, limits).await.unwrap();
+        assert!(!fetched.is_empty(), "seed {seed}, turn {turn}: there is more at {next}");
+        for batch in fetched {
+            let wanted: Vec<&(u64, String)> =
+                all.iter().filter(|(offset, _)| (next..batch.next().0).contains(offset)).collect();
+            let found: Vec<_> = batch.records().collect();
+            assert_eq!(found.len(), wanted.len(), "seed {seed}, turn {turn}, at {next}: nothing is passed over");
+            for (found, (offset, text)) in found.iter().zip(wanted) {
+                assert_eq!((found.offset.0, found.value), (*offset, Some(text.as_bytes())), "seed {seed}, turn {turn}");
+            }
+            next = batch.next().0;
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+fn timed(topic: &str, time: i64, keys: &[&str], len: usize) -> AppendBatch {
+    let mut records = RecordBuffer::default();
+    for key in keys {
+        records.push(time, key.as_bytes(), Some(|out: &mut Vec<u8>| out.resize(out.len() + len, b'x')));
+    }
+    AppendBatch { to: at(topic, 0), prelude: Bytes::new(), records }
+}
+
+/// A reader that retention overtook is told so, and what is within its limits stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_overtaken_is_told() {
+    let mut options = options("overtaken");
+    options.topic_settings = [("segment.bytes".to_owned(), "1048576".to_owned())].into();
+    let log = headwater_broker::kafka::KafkaLog::open(options).unwrap();
+    let little = Retention { bytes_max: Some(200_000), ..Retention::default() };
+    create(&*log, "overtaken.t", 1, Retention::default()).await;
+    let producer = log.producer("overtaken").await.unwrap();
+    for _ in 0..20 {
+        // Random enough not to be compressed away.
+        let noise: Vec<u8> = (0..100_000).map(|_| rand::random()).collect();
+        let mut records = RecordBuffer::default();
+        records.push(1000, b"old", Some(|out: &mut Vec<u8>| out.extend_from_slice(&noise)));
+        let batch = AppendBatch { to: at("overtaken.t", 0), prelude: Bytes::new(), records };
+        producer.append(vec![batch], None).await.unwrap();
+    }
+    let young = producer.append(vec![timed("overtaken.t", now_ms(), &["young"], 5)], None).await.unwrap()[0];
+    let fetched = fetch(&*log, "overtaken.t", 0, Duration::from_secs(10)).await;
+    let next = fetched[0].next().0;
+    log.create_topics(&[headwater_broker::TopicSpec { name: "overtaken.t".into(), partitions: 1, retention: little }])
+        .await
+        .unwrap();
+    let start = std::time::Instant::now();
+    while log.watermarks(&at("overtaken.t", 0)).await.unwrap().low.0 <= next {
+        assert!(start.elapsed() < Duration::from_secs(30), "old segments go");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let from = [FetchFrom { partition: at("overtaken.t", 0), offset: Offset(0) }];
+    let limits = FetchLimits { bytes_max: 1, wait_max: Duration::from_secs(1) };
+    let error = log.fetch(&from, limits).await.unwrap_err();
+    assert!(matches!(&error, Error::OffsetOutOfRange { wanted: 0, low, .. } if *low > next), "{error}");
+    assert!(error.to_string().contains("retention removed"), "{error}");
+    let kept = read_all(&*log, "overtaken.t").await;
+    let last = kept.last().unwrap().records().last().unwrap();
+    assert_eq!((last.offset, last.key), (young, &b"young"[..]));
+}
+
+/// Compaction removes what was overwritten and leaves offsets as they are; reading passes over the gaps.
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_leaves_the_last_of_each_key() {
+    let mut options = options("compaction");
+    let settings = [("segment.ms", "500"), ("min.cleanable.dirty.ratio", "0.01"), ("max.compaction.lag.ms", "500")];
+    options.topic_settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let log = headwater_broker::kafka::KafkaLog::open(options).unwrap();
+    create(&*log, "compaction.t", 1, Retention { compact: true, ..Retention::default() }).await;
+    let producer = log.producer("compaction").await.unwrap();
+    let mut last = std::collections::BTreeMap::new();
+    for turn in 0..10 {
+        let keys = ["a", "b", if turn == 0 { "once" } else { "c" }];
+        let start = producer.append(vec![timed("compaction.t", now_ms(), &keys, 10)], None).await.unwrap()[0].0;
+        last.extend(keys.iter().zip(start..).map(|(key, offset)| (key.as_bytes().to_vec(), offset)));
+    }
+    let start = std::time::Instant::now();
+    loop {
+        // Kafka compacts what is behind the segment being written.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        producer.append(vec![timed("compaction.t", now_ms(), &["pad"], 1)], None).await.unwrap();
+        let kept = read_all(&*log, "compaction.t").await;
+        let mut found: Vec<_> = kept
+            .iter()
+            .flat_map(|batch| batch.records().map(|r| (r.key.to_vec(), r.offset.0)).collect::<Vec<_>>())
+            .collect();
+        found.retain(|(key, _)| key != b"pad");
+        if found.len() == last.len() {
+            assert_eq!(found.into_iter().collect::<std::collections::BTreeMap<_, _>>(), last);
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(40), "{} of {} are left", found.len(), last.len());
+    }
+}
+
+/// Lag can reach 0: whoever has read everything stands at the end, also behind a transaction that was aborted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_can_be_reached() {
+    let log = log("end");
+    create(&*log, "end.t", 1, Retention::default()).await;
+    let producer = log.producer("end").await.unwrap();
+    producer.append(vec![values("end.t", 0, &["a"])], None).await.unwrap();
+    let mut next = Offset(0);
+    let stand_at_end = async |next: &mut Offset| {
+        let start = std::time::Instant::now();
+        while log.watermarks(&at("end.t", 0)).await.unwrap().high != *next {
+            for batch in fetch(&*log, "end.t", next.0, Duration::from_millis(200)).await {
+                *next = batch.next();
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "the end is not reached from {next:?}");
+        }
+    };
+    stand_at_end(&mut next).await;
+    assert_eq!(next, Offset(2));
+    // Too large for the client, after its neighbour was sent.
+    let large = "x".repeat(70 << 20);
+    assert!(producer.append(vec![values("end.t", 0, &["b"]), values("end.t", 0, &[&large])], None).await.is_err());
+    drop(producer);
+    log.producer("end").await.unwrap();
+    stand_at_end(&mut next).await;
+    assert_eq!(texts(&read_all(&*log, "end.t").await), ["a"]);
+}

@@ -1,0 +1,84 @@
+//! What an operator sees: checks instead of creation, settings, errors with their remedy.
+
+use headwater_broker::kafka::KafkaLog;
+use headwater_broker::{Error, ErrorKind, EventLog, Retention, TopicSpec};
+
+use crate::world::{create, log, options};
+
+fn spec(name: &str, partitions: u32, compact: bool) -> TopicSpec {
+    TopicSpec { name: name.into(), partitions, retention: Retention { compact, ..Retention::default() } }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_checked_where_creation_is_forbidden() {
+    let mut options = options("forbidden");
+    options.create_topics = false;
+    let checking = KafkaLog::open(options).unwrap();
+    let error = checking.check().await.unwrap_err().to_string();
+    assert!(error.contains("`forbidden.checkpoints` does not exist"), "{error}");
+    assert!(error.contains("kafka-topics.sh --bootstrap-server 127.0.0.1:"), "{error}");
+    assert!(error.contains("--config cleanup.policy=compact"), "{error}");
+    let making = log("forbidden");
+    making.check().await.unwrap();
+    checking.check().await.unwrap();
+    create(&*making, "forbidden.t", 2, Retention::default()).await;
+    checking.create_topics(&[spec("forbidden.t", 2, false)]).await.unwrap();
+    let error = checking.create_topics(&[spec("forbidden.t", 4, false)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    let error = error.to_string();
+    assert!(error.contains("too few partitions: 2, and 4 are wanted"), "{error}");
+    assert!(error.contains("--alter --topic forbidden.t --partitions 4"), "{error}");
+    let error = checking.create_topics(&[spec("forbidden.t", 2, true)]).await.unwrap_err().to_string();
+    assert!(error.contains("has cleanup.policy=delete, and compact is wanted"), "{error}");
+    assert!(error.contains("--add-config cleanup.policy=compact"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_is_taken_over_and_other_settings_stay() {
+    let mut options = options("settings");
+    options.topic_settings = [("segment.ms".to_owned(), "123456".to_owned())].into();
+    let log = KafkaLog::open(options).unwrap();
+    create(&*log, "settings.t", 1, Retention::default()).await;
+    let day =
+        Retention { age_max: Some(std::time::Duration::from_secs(86_400)), bytes_max: Some(1 << 30), compact: false };
+    create(&*log, "settings.t", 1, day).await;
+    let admin: rdkafka::admin::AdminClient<_> = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", crate::world::options("settings").bootstrap_servers)
+        .create()
+        .unwrap();
+    let topic = rdkafka::admin::ResourceSpecifier::Topic("settings.t");
+    let found = admin.describe_configs([&topic], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    let found = found.into_iter().next().unwrap().unwrap();
+    let value = |name: &str| found.get(name).unwrap().value.clone().unwrap();
+    assert_eq!(value("retention.ms"), "86400000");
+    assert_eq!(value("retention.bytes"), (1 << 30).to_string());
+    assert_eq!(value("cleanup.policy"), "delete");
+    assert_eq!(value("segment.ms"), "123456", "what was set before is still set");
+    assert_eq!(value("max.message.bytes"), (64 << 20).to_string());
+}
+
+#[tokio::test]
+async fn settings_that_would_break_promises_are_refused() {
+    let mut options = options("refused");
+    options.settings = [("isolation.level".to_owned(), "read_uncommitted".to_owned())].into();
+    let error = KafkaLog::open(options.clone()).err().unwrap().to_string();
+    assert!(error.contains("isolation.level") && error.contains("set by Headwater"), "{error}");
+    options.settings = [("no.such.setting".to_owned(), "1".to_owned())].into();
+    let error = KafkaLog::open(options.clone()).err().unwrap();
+    assert!(matches!(&error, Error::Setting { name, .. } if name == "no.such.setting"), "{error}");
+    options.settings =
+        [("linger.ms".to_owned(), "7".to_owned()), ("fetch.wait.max.ms".to_owned(), "50".to_owned())].into();
+    KafkaLog::open(options).unwrap().check().await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_there_is_told_with_the_servers() {
+    let mut options = headwater_broker::kafka::KafkaOptions::new("127.0.0.1:9");
+    options.request_timeout = std::time::Duration::from_secs(2);
+    let log = KafkaLog::open(options).unwrap();
+    let error = log.topics().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retryable);
+    let error = error.to_string();
+    assert!(error.contains("Kafka at 127.0.0.1:9 does not answer"), "{error}");
+    assert!(error.contains("Connection refused"), "{error}");
+}
