@@ -6,6 +6,7 @@ use headwater_store::DocumentReader;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Gate, Principal};
 use crate::context::{ReadContext, RequestId};
 use crate::freshness::Freshness;
 use crate::live::Listeners;
@@ -28,6 +29,8 @@ pub(crate) struct Api {
     pub(crate) cursors: Arc<CursorKey>,
     /// Index entries one query may look at, at most.
     pub(crate) entries_max: usize,
+    /// Lets requests in.
+    pub(crate) gate: Gate,
     /// Who waits for changes of which document.
     pub(crate) listeners: Arc<Listeners>,
     /// What is counted.
@@ -44,8 +47,14 @@ impl Api {
         self.serving.borrow().clone()
     }
 
-    /// What accompanies a request. Who reads, through which channel and within which limits is to be decided here.
-    pub(crate) fn context(&self, request_id: RequestId) -> ReadContext {
-        ReadContext { request_id, cursors: self.cursors.clone(), entries_max: self.entries_max }
+    /// What accompanies a request of this caller.
+    pub(crate) fn context(&self, request_id: RequestId, principal: Arc<Principal>) -> ReadContext {
+        ReadContext {
+            request_id,
+            cursors: self.cursors.clone(),
+            entries_max: self.entries_max,
+            principal,
+            is_private: self.gate.asks(),
+        }
     }
 }

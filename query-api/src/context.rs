@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::header::{HeaderMap, HeaderValue};
 
+use crate::access::Principal;
 use crate::http::X_REQUEST_ID;
 use crate::query::CursorKey;
 
@@ -23,6 +24,22 @@ pub(crate) struct ReadContext {
     pub(crate) cursors: Arc<CursorKey>,
     /// Index entries a query may look at, at most.
     pub(crate) entries_max: usize,
+    /// Who asks.
+    pub(crate) principal: Arc<Principal>,
+    /// Whether answers are for this caller only.
+    pub(crate) is_private: bool,
+}
+
+impl ReadContext {
+    /// Value of `Cache-Control` of answers that can be asked for again with their validator.
+    pub(crate) fn cache_control(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.is_private { "private, no-cache" } else { "no-cache" })
+    }
+
+    /// Value of `Vary`.
+    pub(crate) fn vary(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.is_private { "accept, authorization, x-api-key" } else { "accept" })
+    }
 }
 
 /// Names a request in answers, logs and error reports: what the client sent, if that is fit for a log, or else a UUID

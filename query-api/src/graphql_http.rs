@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Map, Value};
 
@@ -22,8 +22,8 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
-    let serving = api.serving();
-    let graphql = serving.graphql()?;
+    let view = api.serving().view(&context.principal);
+    let graphql = view.graphql()?;
     let asked = match *request.method() {
         Method::POST => from_body(request).await?,
         Method::GET | Method::HEAD => from_query(request.uri().query().unwrap_or_default())?,
@@ -45,7 +45,8 @@ async fn respond(
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CACHE_CONTROL, context.cache_control());
+    headers.insert(VARY, context.vary());
     headers.insert(X_REQUEST_ID, context.request_id.header());
     if let Some(as_of) = as_of {
         headers.insert(X_DATA_AS_OF, as_of);

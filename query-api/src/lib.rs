@@ -5,9 +5,11 @@
 //! index ([`query`]); there is no way to cause a scan. [`live`] follows one document, [`graphql`] answers from the same
 //! bytes, [`describe`] says what there is. [`admin`] is the other port: probes, metrics, status, control.
 //!
-//! [`start`] is the way in. [`ReadContext`](context::ReadContext) is the place for everything that will depend on who
-//! reads.
+//! [`access`](mod@access) decides who may see what, and how much: what a caller sees of a model is one object
+//! ([`Visibility`](access::Visibility)) that everything above asks. [`start`] is the way in;
+//! [`ReadContext`](context::ReadContext) carries who asks from the edge to the store.
 
+mod access;
 mod admin;
 mod api;
 mod context;
@@ -26,6 +28,11 @@ mod rest;
 mod server;
 mod serving;
 
+pub use access::options::{
+    ANONYMOUS_ROLE, AccessOptions, Algorithm, ApiKeyOptions, AuthOptions, BindingRule, CorsOptions, IssuerOptions,
+    KeySource, LimitOptions, Mask, MaskRule, ModelRule, Rate,
+};
+pub use access::{ROLES_MAX, mixed_algorithms};
 pub use admin::{Admin, AdminError};
 pub use describe::{json_schema, openapi};
 pub use error::{Error, ErrorKind};

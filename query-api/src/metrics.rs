@@ -21,6 +21,8 @@ pub(crate) enum Route {
     Batch,
     /// A page inside a document.
     Array,
+    /// What is the caller's own.
+    Own,
     /// A document and its changes.
     Live,
     /// JSON Schema and OpenAPI.

@@ -1,11 +1,14 @@
 //! What a reader is told when a request cannot be answered: `application/problem+json` (RFC 9457).
 
 use headwater_schemas::write_json_string;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
 use crate::context::RequestId;
 use crate::http::{Body, Unreadable, X_REQUEST_ID};
+
+/// Code of credentials that are not valid.
+const CREDENTIALS_INVALID: &str = "credentials_invalid";
 
 /// Why a request cannot be answered, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,20 @@ impl Problem {
         Self { allow: Some(allow), ..problem }
     }
 
+    /// It is not known who asks; `given`: what was sent to show it is not valid.
+    pub(crate) fn unauthenticated(detail: impl Into<String>, given: bool) -> Self {
+        let title = "It is not known who asks";
+        let code = if given { CREDENTIALS_INVALID } else { "credentials_missing" };
+        Self::new(StatusCode::UNAUTHORIZED, code, title, detail)
+    }
+
+    /// Too much was asked for; it may be tried again then.
+    pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
+        let title = "Too many requests";
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", title, detail);
+        Self { retry_after_seconds: Some(retry_after_seconds), ..problem }
+    }
+
     /// Comes back by itself.
     pub(crate) fn unavailable(code: &'static str, detail: impl Into<String>, retry_after_seconds: u32) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, "This is not available now", detail);
@@ -108,6 +125,13 @@ impl Problem {
         headers.insert(X_REQUEST_ID, request_id.header());
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = match self.code {
+                CREDENTIALS_INVALID => "Bearer realm=\"headwater\", error=\"invalid_token\"",
+                _ => "Bearer realm=\"headwater\"",
+            };
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));

@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Gate;
+use crate::access::options::AccessOptions;
 use crate::admin::{self, Admin, AdminPort};
 use crate::api::{Api, ENTRIES_MAX};
 use crate::freshness::Freshness;
@@ -20,6 +22,9 @@ use crate::metrics::ApiMetrics;
 use crate::query::CursorKey;
 use crate::serving::{self, Serving};
 use crate::{Error, rest};
+
+/// Connections of the admin port that are open at the same time.
+const ADMIN_CONNECTIONS_MAX: usize = 1024;
 
 /// How the query API is to run.
 #[derive(Clone)]
@@ -32,6 +37,8 @@ pub struct ApiOptions {
     pub cursor_secret: Vec<u8>,
     /// Index entries one query may look at, at most.
     pub entries_max: usize,
+    /// Who may see what, and how much.
+    pub access: AccessOptions,
     /// Whether `/bench/static?bytes=N` is served: the limit that reads are measured against.
     pub bench_route: bool,
 }
@@ -39,7 +46,8 @@ pub struct ApiOptions {
 impl ApiOptions {
     /// Options with everything else as it is usually right.
     pub fn new(listen: SocketAddr, admin_listen: SocketAddr, cursor_secret: Vec<u8>) -> Self {
-        Self { listen, admin_listen, cursor_secret, entries_max: ENTRIES_MAX, bench_route: false }
+        let access = AccessOptions::default();
+        Self { listen, admin_listen, cursor_secret, entries_max: ENTRIES_MAX, access, bench_route: false }
     }
 }
 
@@ -76,12 +84,21 @@ pub async fn start(
     api_metrics.register(&mut metrics.lock());
     let mut versions = reader.versions();
     let current = versions.borrow_and_update().clone();
-    let sender = watch::Sender::new(Arc::new(Serving::new(&current, &api_metrics)));
+    let (gate, policy) = Gate::new(&options.access, &options.cursor_secret);
+    let policy = Arc::new(policy);
+    if !gate.asks() && !address.ip().is_loopback() {
+        tracing::warn!(
+            %address,
+            "ANYBODY who reaches this address sees EVERY document: `api.auth` is not configured"
+        );
+    }
+    let sender = watch::Sender::new(Arc::new(Serving::new(&current, &policy, &api_metrics)));
     let api = Arc::new(Api {
         serving: sender.subscribe(),
         freshness: Freshness::new(reader.frontiers()),
         cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
         entries_max: options.entries_max,
+        gate,
         listeners: Arc::default(),
         metrics: api_metrics.clone(),
         bench_route: options.bench_route,
@@ -91,12 +108,17 @@ pub async fn start(
     let changes = live::dispatch(api.listeners.clone(), api.reader.changes(), cancel.clone());
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(serving::follow(versions, sender, api_metrics, cancel.clone()));
+    tasks.spawn(serving::follow(versions, sender, policy, api_metrics, cancel.clone()));
     tasks.spawn(changes);
+    let (watching, following) = (api.clone(), api.clone());
+    let (watch_stop, follow_stop) = (cancel.clone(), cancel.clone());
+    tasks.spawn(async move { watching.gate.watch(watch_stop).await });
+    tasks.spawn(async move { following.gate.follow_keys(follow_stop).await });
     let answering = api.clone();
-    tasks.spawn(serve(listener, cancel.clone(), move |request| {
+    let connections_max = options.access.limits.connections_max;
+    tasks.spawn(serve(listener, connections_max, cancel.clone(), move |request, peer| {
         let api = answering.clone();
-        async move { rest::answer(&api, request).await }
+        async move { rest::answer(&api, request, peer).await }
     }));
     // Probes and status stay until nothing else runs.
     let admin_stop = CancellationToken::new();
@@ -138,7 +160,7 @@ pub async fn start_admin(
 
 fn serve_admin(listener: TcpListener, port: AdminPort, stop: CancellationToken) -> JoinHandle<()> {
     let port = Arc::new(port);
-    tokio::spawn(serve(listener, stop, move |request| {
+    tokio::spawn(serve(listener, ADMIN_CONNECTIONS_MAX, stop, move |request, _| {
         let port = port.clone();
         async move { admin::answer(&port, request).await }
     }))

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::{Admin, AdminError};
+use crate::access::Principal;
 use crate::api::Api;
 use crate::context::RequestId;
 use crate::graphql_http;
@@ -60,7 +61,7 @@ async fn dispatch(
     if path == "/graphql" {
         let Some(api) = &port.api else { return Err(not_served(&path)) };
         same_origin(request.headers())?;
-        return graphql_http::answer(api, request, &api.context(request_id.clone())).await;
+        return graphql_http::answer(api, request, &api.context(request_id.clone(), Principal::everything())).await;
     }
     let is_command = matches!(path.as_str(), "/replay" | "/dead-letters/retry" | "/reload");
     match (is_read, is_command) {

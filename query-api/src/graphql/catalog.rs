@@ -2,13 +2,14 @@
 //! and orders, and the members of their documents in the order of the bytes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use headwater_schemas::ColumnType;
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, ModelShape, Operator, ShapeField};
-use headwater_store::VersionId;
 
 use super::names::{self, Taken};
+use crate::access::Visibility;
 
 /// Every served model and how it is reached.
 pub(super) struct Catalog {
@@ -31,10 +32,8 @@ pub(super) enum RootKind {
 
 /// One served model.
 pub(super) struct Model {
-    /// The version whose documents are read.
-    pub(super) version: VersionId,
-    /// Its shape.
-    pub(super) shape: ModelShape,
+    /// What is seen of it.
+    pub(super) visibility: Arc<Visibility>,
     /// The type of its documents.
     pub(super) object: ObjectType,
     /// `customerAccount`.
@@ -184,22 +183,23 @@ impl Scalar {
 
 impl Catalog {
     /// Names everything. `models` in any order: names do not depend on it.
-    pub(super) fn new(models: &[(VersionId, ModelShape)]) -> Self {
-        let mut models: Vec<&(VersionId, ModelShape)> = models.iter().collect();
-        models.sort_by(|a, b| a.1.model.cmp(&b.1.model));
+    pub(super) fn new(models: &[Arc<Visibility>]) -> Self {
+        let mut models: Vec<&Arc<Visibility>> = models.iter().collect();
+        models.sort_by(|a, b| a.shape.model.cmp(&b.shape.model));
         let (mut types, mut fields) = (Taken::types(), Taken::empty());
         // Models first, so that no nested type takes the name of a model.
         let own: Vec<(String, String)> = models
             .iter()
-            .map(|(_, shape)| {
+            .map(|visibility| {
+                let shape = &visibility.shape;
                 let name = types.claim(names::type_name(&shape.model), "Document");
                 (name, fields.claim(names::field_name(&shape.model), "Document"))
             })
             .collect();
         let mut roots = BTreeMap::new();
         let mut named = Vec::with_capacity(models.len());
-        for (number, ((version, shape), (name, point))) in models.into_iter().zip(own).enumerate() {
-            let model = Model::new(*version, shape.clone(), name, point, &mut types, &mut fields);
+        for (number, (visibility, (name, point))) in models.into_iter().zip(own).enumerate() {
+            let model = Model::new(visibility.clone(), name, point, &mut types, &mut fields);
             roots.insert(model.point.clone(), (number, RootKind::Point));
             roots.insert(model.by_ids.clone(), (number, RootKind::ByIds));
             roots.insert(model.connection.clone(), (number, RootKind::Connection));
@@ -210,14 +210,8 @@ impl Catalog {
 }
 
 impl Model {
-    fn new(
-        version: VersionId,
-        shape: ModelShape,
-        name: String,
-        point: String,
-        types: &mut Taken,
-        fields: &mut Taken,
-    ) -> Self {
+    fn new(visibility: Arc<Visibility>, name: String, point: String, types: &mut Taken, fields: &mut Taken) -> Self {
+        let shape = &visibility.shape;
         let plural = names::plural(&point);
         let connection = fields.claim(plural.clone(), "List");
         let by_ids = fields.claim(format!("{}ByIds", plural.strip_suffix("List").unwrap_or(&plural)), "List");
@@ -231,8 +225,7 @@ impl Model {
         let where_fields =
             shape.indexes.iter().map(|index| paths.claim(names::path_name(&index.name), "_nested")).collect();
         Self {
-            version,
-            shape,
+            visibility,
             object,
             point,
             by_ids,
@@ -245,6 +238,11 @@ impl Model {
         }
     }
 
+    /// What its documents look like.
+    pub(super) fn shape(&self) -> &ModelShape {
+        &self.visibility.shape
+    }
+
     /// The index an item of `orderBy` stands for, and whether it descends.
     pub(super) fn order(&self, item: &str) -> Option<(&str, bool)> {
         let (field, descending) = match item.strip_suffix("_DESC") {
@@ -252,13 +250,13 @@ impl Model {
             None => (item.strip_suffix("_ASC")?, false),
         };
         let at = self.where_fields.iter().position(|name| name == field)?;
-        Some((&self.shape.indexes[at].name, descending))
+        Some((&self.shape().indexes[at].name, descending))
     }
 
     /// The path of the index a field of `where` stands for.
     pub(super) fn path(&self, where_field: &str) -> Option<&str> {
         let at = self.where_fields.iter().position(|name| name == where_field)?;
-        Some(&self.shape.indexes[at].name)
+        Some(&self.shape().indexes[at].name)
     }
 }
 

@@ -6,9 +6,8 @@ use apollo_compiler::request::coerce_variable_values;
 use apollo_compiler::response::{JsonMap, JsonValue};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use headwater_store::{Cursor, Document, DocumentReader, Page};
+use headwater_store::{Document, DocumentReader};
 
-use super::entry::walked_value;
 use super::error::{Problem, Step, write_errors};
 use super::plan::{Connection, EdgePart, Object, PagePart, Part, Root, Wanted};
 use super::prepare::Prepared;
@@ -17,14 +16,14 @@ use super::write::Writer;
 use super::{GraphQl, GraphQlRequest, GraphQlResponse};
 use crate::context::ReadContext;
 use crate::problem::Problem as ApiProblem;
-use crate::query::Count;
+use crate::query::{Count, ListPage};
 
 /// What the store answered for one field of `data`.
 enum Answer {
     Nothing,
     Point(Option<Document>),
     ByIds(Vec<Option<Document>>),
-    Page(Page, Option<u64>),
+    Page(ListPage, Option<u64>),
     Failed(Problem),
 }
 
@@ -75,8 +74,8 @@ impl GraphQl {
         };
 
         let answers = match asked.as_slice() {
-            [one] => vec![self.ask(one, reader).await],
-            all => join_all(all.iter().map(|one| self.ask(one, reader))).await,
+            [one] => vec![self.ask(one, reader, context).await],
+            all => join_all(all.iter().map(|one| self.ask(one, reader, context))).await,
         };
 
         let bytes: usize = answers.iter().map(Answer::bytes).sum();
@@ -145,14 +144,13 @@ impl GraphQl {
         Ok((response.data.unwrap_or_default(), response.errors.into_iter().map(problem).collect()))
     }
 
-    async fn ask(&self, asked: &Asked, reader: &dyn DocumentReader) -> Answer {
+    async fn ask(&self, asked: &Asked, reader: &dyn DocumentReader, context: &ReadContext) -> Answer {
         let answer: Result<Answer, ApiProblem> = match asked {
             Asked::Nothing | Asked::Point(_, None) => Ok(Answer::Nothing),
-            Asked::Point(version, Some(id)) => reader.get(*version, id).await.map(Answer::Point).map_err(Into::into),
-            Asked::ByIds(version, ids) => {
+            Asked::Point(seen, Some(id)) => seen.get(reader, id, context).await.map(Answer::Point),
+            Asked::ByIds(seen, ids) => {
                 let known: Vec<Vec<u8>> = ids.iter().flatten().cloned().collect();
-                let found = reader.get_many(*version, &known).await;
-                found.map_err(Into::into).map(|found| {
+                seen.get_many(reader, &known, context).await.map(|found| {
                     let mut found = found.into_iter();
                     Answer::ByIds(ids.iter().map(|id| id.as_ref().and_then(|_| found.next().flatten())).collect())
                 })
@@ -171,8 +169,8 @@ impl GraphQl {
             false => None,
         };
         let page = match paged.limit {
-            0 => Page { documents: Vec::new(), next: None },
-            _ => paged.query.page(reader).await?,
+            0 => ListPage { documents: Vec::new(), places: Vec::new(), next: None },
+            _ => paged.query.page(reader, paged.places).await?,
         };
         Ok(Answer::Page(page, total))
     }
@@ -224,7 +222,7 @@ impl GraphQl {
         writer: &mut Writer<'_>,
         plan: &Connection,
         paged: &Paged,
-        page: &Page,
+        page: &ListPage,
         total: Option<u64>,
         context: &ReadContext,
     ) -> Result<(), Problem> {
@@ -245,7 +243,7 @@ impl GraphQl {
                 }
                 Part::Edges(edge) => {
                     writer.put(b"[");
-                    for (at, (id, found)) in page.documents.iter().enumerate() {
+                    for (at, (_, found)) in page.documents.iter().enumerate() {
                         writer.put(if at > 0 { b",{" } else { b"{" });
                         for (key, part) in edge {
                             writer.put(key);
@@ -253,9 +251,8 @@ impl GraphQl {
                                 EdgePart::Constant(bytes) => writer.put(bytes),
                                 EdgePart::Node(object) => document(writer, object, found)?,
                                 EdgePart::Cursor => {
-                                    let value = self.walked(paged, found)?;
-                                    let cursor = Cursor { value, id: id.clone() };
-                                    text(writer, &paged.query.cursor(&cursor, context));
+                                    let place = page.places.get(at).and_then(Option::as_ref).ok_or_else(placeless)?;
+                                    text(writer, &paged.query.cursor(place, context));
                                 }
                             }
                         }
@@ -289,17 +286,10 @@ impl GraphQl {
         writer.put(b"}");
         Ok(())
     }
+}
 
-    /// The index value a document of a page was found by.
-    fn walked(&self, paged: &Paged, found: &Document) -> Result<Vec<u8>, Problem> {
-        let query = paged.query.index_query();
-        let Some(walk) = &query.walk else { return Ok(Vec::new()) };
-        let index = self.catalog.models[paged.model].shape.indexes.get(usize::from(walk.index));
-        let value = index.map(|index| walked_value(&found.body, &index.name, &index.kind, walk, query.descending));
-        value.and_then(Result::ok).ok_or_else(|| {
-            Problem::new(Problem::DATA, "an edge's cursor cannot be made of its document; page by `pageInfo.endCursor`")
-        })
-    }
+fn placeless() -> Problem {
+    Problem::new(Problem::DATA, "an edge's cursor cannot be made of its document; page by `pageInfo.endCursor`")
 }
 
 fn document(writer: &mut Writer<'_>, plan: &Object, found: &Document) -> Result<(), Problem> {

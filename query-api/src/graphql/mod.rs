@@ -6,7 +6,6 @@
 
 mod arguments;
 mod catalog;
-mod entry;
 mod error;
 mod execute;
 mod names;
@@ -21,6 +20,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use apollo_compiler::Schema;
 use apollo_compiler::collections::HashMap;
 use apollo_compiler::schema::Implementers;
@@ -32,6 +33,7 @@ use headwater_store::VersionId;
 use self::catalog::Catalog;
 use self::prepare::Cache;
 use crate::Error;
+use crate::access::Visibility;
 
 /// How much one request may ask for. What goes beyond is refused before anything is executed, by the name of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,12 +104,12 @@ pub(crate) struct GraphQl {
 }
 
 impl GraphQl {
-    /// The schema of these models.
+    /// The schema of these models, as one kind of callers sees them.
     ///
     /// # Errors
     ///
     /// Shapes whose names GraphQL does not take; models that passed validation have none.
-    pub(crate) fn new(models: &[(VersionId, ModelShape)], limits: GraphQlLimits) -> Result<Self, Error> {
+    pub(crate) fn new(models: &[Arc<Visibility>], limits: GraphQlLimits) -> Result<Self, Error> {
         let catalog = Catalog::new(models);
         let sdl = sdl::write(&catalog);
         let schema = Schema::parse_and_validate(sdl.as_str(), "schema.graphql")
@@ -120,6 +122,7 @@ impl GraphQl {
 
 /// The GraphQL schema of these models as text.
 pub fn sdl_for(shapes: &[ModelShape]) -> String {
-    let models: Vec<(VersionId, ModelShape)> = shapes.iter().map(|shape| (VersionId(0), shape.clone())).collect();
+    let models: Vec<Arc<Visibility>> =
+        shapes.iter().map(|shape| Visibility::everything(VersionId(0), shape.clone())).collect();
     sdl::write(&Catalog::new(&models))
 }

@@ -1,9 +1,11 @@
 //! What the fields of a query ask the store for, checked before anything is read.
 
+use std::sync::Arc;
+
 use apollo_compiler::parser::SourceMap;
 use apollo_compiler::response::JsonMap;
 use headwater_schemas::model::Operator;
-use headwater_store::{DocumentReader, VersionId};
+use headwater_store::DocumentReader;
 
 use super::GraphQlLimits;
 use super::arguments::{Input, argument};
@@ -11,6 +13,7 @@ use super::catalog::{Catalog, Model};
 use super::error::Problem;
 use super::plan::{Connection, Content, EdgePart, Object, Part, Plan, Root, Wanted};
 use super::sdl::PAGE_DEFAULT;
+use crate::access::Visibility;
 use crate::context::ReadContext;
 use crate::query::{CONDITIONS_MAX, Condition, ListQuery, ListRequest, Sort};
 
@@ -22,22 +25,22 @@ pub(super) enum Asked {
     /// Nothing.
     Nothing,
     /// One document; `None` when the id cannot be one of this model.
-    Point(VersionId, Option<Vec<u8>>),
+    Point(Arc<Visibility>, Option<Vec<u8>>),
     /// Several, in order.
-    ByIds(VersionId, Vec<Option<Vec<u8>>>),
+    ByIds(Arc<Visibility>, Vec<Option<Vec<u8>>>),
     /// A page.
     Page(Box<Paged>),
 }
 
 /// A page to be read.
 pub(super) struct Paged {
-    /// Number of the model.
-    pub(super) model: usize,
     pub(super) query: ListQuery,
     /// Documents on it, at most.
     pub(super) limit: usize,
     /// Whether `totalCount` is wanted.
     pub(super) count: bool,
+    /// Whether cursors of single documents are wanted.
+    pub(super) places: bool,
 }
 
 /// Makes requests of the fields of one operation.
@@ -105,7 +108,7 @@ impl Asker<'_> {
                 let model = &self.catalog.models[*model];
                 let id = argument(&root.arguments, "id", self.variables).and_then(Input::text);
                 let id = id.ok_or_else(|| Problem::new(Problem::ARGUMENT, "`id` must not be null"))?;
-                Asked::Point(model.version, model.shape.parse_id(&id))
+                Asked::Point(model.visibility.clone(), model.shape().parse_id(&id))
             }
             Wanted::ByIds(model, _) => {
                 let model = &self.catalog.models[*model];
@@ -116,9 +119,9 @@ impl Asker<'_> {
                 }
                 let parse = |id: Input| {
                     let id = id.text().ok_or_else(|| Problem::new(Problem::ARGUMENT, "`ids` must not hold null"))?;
-                    Ok(model.shape.parse_id(&id))
+                    Ok(model.shape().parse_id(&id))
                 };
-                Asked::ByIds(model.version, ids.into_iter().map(parse).collect::<Result<_, Problem>>()?)
+                Asked::ByIds(model.visibility.clone(), ids.into_iter().map(parse).collect::<Result<_, Problem>>()?)
             }
             Wanted::Connection(model, connection) => self.page(*model, root, connection).await?,
         })
@@ -137,15 +140,15 @@ impl Asker<'_> {
             Some(Input::Text(item)) => {
                 let order = model.order(&item);
                 let (path, descending) = order.ok_or_else(|| bad(format!("`orderBy` has no item `{item}`")))?;
-                Some(Sort::new(&model.shape, path, descending, "orderBy")?)
+                Some(Sort::new(&model.visibility, path, descending, "orderBy")?)
             }
             _ => None,
         };
         let after = given("after").and_then(Input::text);
         // A page of nothing is not read, only counted.
         let wanted = ListRequest {
-            version: model.version,
-            shape: &model.shape,
+            visibility: &model.visibility,
+            bound: model.visibility.bound(&self.context.principal),
             conditions: &conditions,
             sort,
             after: after.as_deref(),
@@ -153,7 +156,9 @@ impl Asker<'_> {
         };
         let query = ListQuery::new(self.reader, wanted, self.context).await?;
         let count = connection.slots.iter().any(|(_, part)| matches!(part, Part::TotalCount));
-        Ok(Asked::Page(Box::new(Paged { model: number, query, limit, count })))
+        let has_cursor = |edge: &[(Box<[u8]>, EdgePart)]| edge.iter().any(|(_, part)| matches!(part, EdgePart::Cursor));
+        let places = connection.slots.iter().any(|(_, part)| matches!(part, Part::Edges(edge) if has_cursor(edge)));
+        Ok(Asked::Page(Box::new(Paged { query, limit, count, places })))
     }
 }
 
@@ -183,7 +188,7 @@ fn conditions(model: &Model, given: Option<Input>) -> Result<Vec<Condition>, Pro
                 Operator::from_word(&word).ok_or_else(|| bad(format!("`where.{field}` has no operator `{word}`")))?;
             let parameter = format!("where.{field}.{word}");
             let (operator, values) = texts(operator, value).map_err(|wrong| bad(format!("`{parameter}` {wrong}")))?;
-            out.push(Condition::new(&model.shape, path, operator, values, &parameter)?);
+            out.push(Condition::new(&model.visibility, path, operator, values, &parameter)?);
         }
     }
     if out.len() > CONDITIONS_MAX {

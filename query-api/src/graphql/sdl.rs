@@ -70,7 +70,7 @@ impl Sdl {
         }
         for model in &catalog.models {
             let name = &model.object.name;
-            let shown = &model.shape.model;
+            let shown = &model.shape().model;
             self.short_doc(2, format_args!("One {shown} by its id; null when there is none."));
             self.line(2, format_args!("{}(id: ID!): {name}", model.point));
             self.short_doc(2, format_args!("Several by id, in the order of `ids`; null where there is none."));
@@ -97,10 +97,10 @@ impl Sdl {
 
     fn model(&mut self, model: &Model) {
         let name = &model.object.name;
-        self.object(&model.object, model.shape.doc.as_deref());
+        self.object(&model.object, model.shape().doc.as_deref());
 
         self.out.push('\n');
-        self.short_doc(0, format_args!("A page of {} documents.", model.shape.model));
+        self.short_doc(0, format_args!("A page of {} documents.", model.shape().model));
         self.line(0, format_args!("type {} {{", model.connection_type));
         self.short_doc(2, format_args!("The documents with their cursors."));
         self.line(2, format_args!("edges: [{}!]!", model.edge_type));
@@ -123,9 +123,9 @@ impl Sdl {
 
         if let Some(of) = &model.where_type {
             self.out.push('\n');
-            self.short_doc(0, format_args!("Conditions on {} documents; all must hold.", model.shape.model));
+            self.short_doc(0, format_args!("Conditions on {} documents; all must hold.", model.shape().model));
             self.line(0, format_args!("input {of} {{"));
-            for (field, index) in model.where_fields.iter().zip(&model.shape.indexes) {
+            for (field, index) in model.where_fields.iter().zip(&model.shape().indexes) {
                 let scalar = Scalar::of(&index.kind);
                 self.filters.insert(scalar);
                 if index.many {
@@ -144,9 +144,9 @@ impl Sdl {
         }
         if let Some(of) = &model.order_type {
             self.out.push('\n');
-            self.short_doc(0, format_args!("Orders of {} documents.", model.shape.model));
+            self.short_doc(0, format_args!("Orders of {} documents.", model.shape().model));
             self.line(0, format_args!("enum {of} {{"));
-            for (field, index) in model.where_fields.iter().zip(&model.shape.indexes) {
+            for (field, index) in model.where_fields.iter().zip(&model.shape().indexes) {
                 if !index.many {
                     self.line(2, format_args!("{field}_ASC"));
                     self.line(2, format_args!("{field}_DESC"));

@@ -1,7 +1,9 @@
 //! Accepting connections and serving requests on them.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -10,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,22 +27,32 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Pause after the operating system refused a connection, most likely for want of file descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` is cancelled, then lets running requests end, and returns.
-pub(crate) async fn serve<A, R>(listener: TcpListener, stop: CancellationToken, answer: A)
+/// Serves until `stop` is cancelled, then lets running requests end, and returns. `answer` is told the address of the
+/// other end too. Beyond `connections_max` a connection waits until another ends.
+pub(crate) async fn serve<A, R>(listener: TcpListener, connections_max: usize, stop: CancellationToken, answer: A)
 where
-    A: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    A: Fn(Request<Incoming>, IpAddr) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let connections = TaskTracker::new();
+    let room = Arc::new(Semaphore::new(connections_max));
     loop {
-        // Accepting is cancellation-safe: a connection that is not taken stays in the backlog.
+        // Both are cancellation-safe: a connection that is not taken stays in the backlog.
+        let accepted = async {
+            let place = room.clone().acquire_owned().await.expect("the semaphore is never closed");
+            listener.accept().await.map(|accepted| (accepted, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                connections.spawn(connection(stream, stop.clone(), answer.clone()));
+            Ok(((stream, peer), place)) => {
+                let served = connection(stream, peer.ip(), stop.clone(), answer.clone());
+                connections.spawn(async move {
+                    served.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -54,9 +67,9 @@ where
     }
 }
 
-async fn connection<A, R>(stream: TcpStream, stop: CancellationToken, answer: A)
+async fn connection<A, R>(stream: TcpStream, peer: IpAddr, stop: CancellationToken, answer: A)
 where
-    A: Fn(Request<Incoming>) -> R,
+    A: Fn(Request<Incoming>, IpAddr) -> R,
     R: Future<Output = Response<Body>>,
 {
     // Without it the kernel holds back the last segment of an answer until the one before is acknowledged.
@@ -64,7 +77,7 @@ where
         return;
     }
     let service = service_fn(|request| {
-        let answered = answer(request);
+        let answered = answer(request, peer);
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let serving = http1::Builder::new()

@@ -1,7 +1,7 @@
 //! The stream of one document: as it is, then each time it changes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -38,12 +38,12 @@ pub(crate) async fn stream(
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
     let selection = selection(query, model)?;
-    let absent = || Problem::no_document(&model.shape.model);
+    let absent = || Problem::no_document(model.name());
     let key = model.parse_id(id).ok_or_else(absent)?;
     // Heard before it is read: no change falls between.
     let serving = api.serving.clone();
-    let listener = api.listeners.listen(model.version, key.clone().into());
-    let document = api.reader.get(model.version, &key).await?;
+    let listener = api.listeners.listen(model.visibility.version, key.clone().into());
+    let document = model.visibility.get(&*api.reader, &key, context).await?;
     let seen = headers.get(LAST_EVENT_ID).map(|seen| seen.as_bytes().to_vec());
     if document.is_none() && seen.is_none() {
         return Err(absent());
@@ -57,6 +57,7 @@ pub(crate) async fn stream(
         id: id.to_string(),
         key,
         query: query.to_string(),
+        context: context.clone(),
         selection,
         seen,
         read: Some(document),
@@ -69,7 +70,7 @@ pub(crate) async fn stream(
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     head.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    head.insert(VARY, HeaderValue::from_static("accept"));
+    head.insert(VARY, context.vary());
     head.insert(X_MODEL_VERSION, model.version_header.clone());
     head.insert(X_REQUEST_ID, context.request_id.header());
     Ok(response)
@@ -85,6 +86,8 @@ struct Live {
     id: String,
     key: Vec<u8>,
     query: String,
+    /// Who listens.
+    context: ReadContext,
     selection: Option<Selection>,
     /// Id of the last event the client has.
     seen: Option<Vec<u8>>,
@@ -108,6 +111,8 @@ impl Live {
             // Every arm waits for a mark that stays until it is seen, or for the clock.
             tokio::select! {
                 () = self.stop.cancelled() => return None,
+                // Whoever listens must show again who they are.
+                () = ends(self.context.principal.expires) => return None,
                 changed = self.listener.changed() => if !changed { return None },
                 changed = self.serving.changed() => {
                     if changed.is_err() || !self.switch() {
@@ -116,13 +121,13 @@ impl Live {
                 }
                 _ = self.heartbeat.tick() => return Some(COMMENT),
             }
-            match self.reader.get(self.model.version, &self.key).await {
+            match self.model.visibility.get(&*self.reader, &self.key, &self.context).await {
                 // Documents of a version that is served no more are gone, not deleted; what is served is told soon.
                 Ok(None) if !self.is_active() => {}
                 Ok(document) => self.read = Some(document),
-                Err(error) => {
+                Err(problem) => {
                     // The client comes back by itself and says what it saw last.
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a live stream ends: the store failed");
+                    tracing::warn!(code = problem.code, "a live stream ends: the document cannot be read");
                     return None;
                 }
             }
@@ -130,28 +135,30 @@ impl Live {
     }
 
     fn is_active(&self) -> bool {
-        let is_own = |record: &VersionRecord| record.id == self.model.version && record.state == VersionState::Active;
+        let is_own =
+            |record: &VersionRecord| record.id == self.model.visibility.version && record.state == VersionState::Active;
         self.reader.versions().borrow().iter().any(is_own)
     }
 
     /// Goes over to the version that is served now; `false` when the client is to come back and ask again.
     fn switch(&mut self) -> bool {
         let serving = self.serving.borrow_and_update().clone();
-        let Ok(model) = serving.model(&self.model.shape.model) else { return false };
-        if model.version == self.model.version {
+        let view = serving.view(&self.context.principal);
+        let Ok(model) = view.model(self.model.name()) else { return false };
+        if model.visibility.version == self.model.visibility.version {
             return true;
         }
         let (Some(key), Ok(selection)) = (model.parse_id(&self.id), selection(&self.query, model)) else {
             return false;
         };
-        self.listener = self.listeners.listen(model.version, key.clone().into());
+        self.listener = self.listeners.listen(model.visibility.version, key.clone().into());
         (self.model, self.key, self.selection) = (model.clone(), key, selection);
         true
     }
 
     /// The event that tells of a state, unless the client knows it; `None` outside when it cannot be told.
     fn event(&mut self, document: Option<Document>) -> Option<Option<Bytes>> {
-        let version = self.model.version.0;
+        let version = self.model.visibility.version.0;
         let state = match &document {
             Some(document) => format!("{version}-{}", document.stamp),
             None => format!("{version}-deleted"),
@@ -168,7 +175,7 @@ impl Live {
                 if let Some(selection) = &self.selection {
                     let mut chosen = Vec::with_capacity(body.len());
                     if selection.write(&mut chosen, &body).is_err() {
-                        tracing::error!(model = self.model.shape.model, "a live stream ends: the document is damaged");
+                        tracing::error!(model = self.model.name(), "a live stream ends: the document is damaged");
                         return None;
                     }
                     body = chosen.into();
@@ -184,6 +191,14 @@ impl Live {
         event.push(b'\n');
         self.seen = Some(state.into_bytes());
         Some(Some(event.into()))
+    }
+}
+
+/// Waits until credentials end; for ever when they do not.
+async fn ends(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

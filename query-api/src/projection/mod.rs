@@ -1,10 +1,15 @@
 //! Documents as bytes: parts of the stored JSON are found and copied, never parsed into a tree.
 
 mod array;
+mod mask;
 mod scan;
 mod select;
 mod text;
+mod values;
 
 pub(crate) use array::array_page;
+pub(crate) use mask::{How, Shown};
+pub(crate) use scan::Torn;
 pub(crate) use select::Selection;
 pub(crate) use text::contains_text;
+pub(crate) use values::{index_keys, walked_key};

@@ -2,10 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use headwater_schemas::model::{IndexShape, ModelShape, Operator};
+use headwater_schemas::model::{IndexShape, Operator};
 use headwater_schemas::{ColumnType, Value, ValueRef, key, nearest};
 
 use super::ranges::Ranges;
+use crate::access::Visibility;
 use crate::problem::Problem;
 
 /// Conditions of one query, at most.
@@ -17,7 +18,7 @@ pub(crate) const VALUES_MAX: usize = 100;
 /// others when one element meets everything asked of that path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition {
-    /// Number of the index within the model.
+    /// The store's number of the index.
     pub(super) index: u16,
     /// What is asked, for the fingerprint of the query.
     pub(super) asked: (&'static str, Vec<String>),
@@ -47,13 +48,14 @@ impl Condition {
     /// `operator` on the index named `path`, with values as the reader wrote them. `parameter` is what the reader calls
     /// the condition, for the report of a mistake.
     pub(crate) fn new(
-        shape: &ModelShape,
+        visibility: &Visibility,
         path: &str,
         operator: Operator,
         values: Vec<String>,
         parameter: &str,
     ) -> Result<Self, Problem> {
-        let (index, declared) = shape.index(path).ok_or_else(|| unknown_index(shape, path, parameter, "filtered"))?;
+        let unknown = || unknown_index(visibility, path, parameter, "filtered");
+        let (index, declared) = visibility.index(path).ok_or_else(unknown)?;
         let refuse = |detail: String| Problem::parameter(parameter, detail);
         let word = operator.word();
         let is_list = matches!(operator, Operator::In | Operator::Nin);
@@ -102,8 +104,8 @@ fn exactly(values: &[String], one: impl Fn(&String) -> Result<Vec<u8>, Problem>)
     Ok(Ranges::exactly(values.iter().map(one).collect::<Result<_, _>>()?))
 }
 
-/// The key of a value as it stands in documents.
-fn key_of(text: &str, kind: &ColumnType) -> Result<Vec<u8>, &'static str> {
+/// The key of a value that was given as text.
+pub(crate) fn key_of(text: &str, kind: &ColumnType) -> Result<Vec<u8>, &'static str> {
     let value = match kind {
         ColumnType::Bytes => Value::Bytes(STANDARD.decode(text).map_err(|_| "bytes in base64")?),
         ColumnType::Int32 | ColumnType::Int64 | ColumnType::UInt64 => match Value::parse(text, kind) {
@@ -116,8 +118,10 @@ fn key_of(text: &str, kind: &ColumnType) -> Result<Vec<u8>, &'static str> {
     Ok(key::of(value.scalar().ok_or("a single value")?))
 }
 
-/// What to say of a path that is not declared; `done` is what the reader wants to do with it.
-pub(crate) fn unknown_index(shape: &ModelShape, path: &str, parameter: &str, done: &str) -> Problem {
+/// What to say of a path that is not declared, or not shown to the reader, which is the same; `done` is what the reader
+/// wants to do with it.
+pub(crate) fn unknown_index(visibility: &Visibility, path: &str, parameter: &str, done: &str) -> Problem {
+    let shape = &visibility.shape;
     let names = |indexes: &mut dyn Iterator<Item = &IndexShape>| {
         let names: Vec<String> = indexes.map(|index| format!("`{}`", index.name)).collect();
         if names.is_empty() { "nothing".to_string() } else { names.join(", ") }
@@ -135,11 +139,16 @@ pub(crate) fn unknown_index(shape: &ModelShape, path: &str, parameter: &str, don
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use headwater_schemas::model::ModelShape;
+    use headwater_store::VersionId;
+
     use super::*;
 
-    fn shape() -> ModelShape {
+    fn visibility() -> Arc<Visibility> {
         let index = |name: &str, kind, many| IndexShape { name: name.into(), kind, many };
-        ModelShape {
+        let shape = ModelShape {
             model: "customer".into(),
             version: 1,
             doc: None,
@@ -150,12 +159,13 @@ mod tests {
                 index("n", ColumnType::Int32, false),
                 index("invoices.status", ColumnType::Text, true),
             ],
-        }
+        };
+        Visibility::everything(VersionId(1), shape)
     }
 
     fn condition(path: &str, operator: Operator, values: &[&str]) -> Result<Condition, Problem> {
         let values = values.iter().map(|value| value.to_string()).collect();
-        Condition::new(&shape(), path, operator, values, "filter")
+        Condition::new(&visibility(), path, operator, values, "filter")
     }
 
     fn matches(condition: &Condition, value: ValueRef<'_>) -> bool {

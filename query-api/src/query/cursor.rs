@@ -1,4 +1,5 @@
-//! Places in a list, as readers hold them: opaque, signed, and good for one query only.
+//! Places in a list, as readers hold them: sealed, and good for one query of one caller only. A place holds the value and
+//! the id of a document, which the caller may not be meant to see: so it is encrypted too.
 
 use std::fmt;
 
@@ -8,7 +9,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 /// First byte of every cursor: its format.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Bytes of the signature that are kept.
 const SIGNATURE_LEN: usize = 16;
 /// Bytes of a query's fingerprint.
@@ -16,9 +17,13 @@ pub(crate) const FINGERPRINT_LEN: usize = 16;
 /// Longest cursor looked at, in characters.
 const TEXT_LEN_MAX: usize = 8192;
 
-/// Signs and checks cursors.
+/// Seals and opens cursors. The signature of a place is also what its encryption starts from (a synthetic IV): equal
+/// places of equal queries give equal cursors, and nothing else is told.
 #[derive(Clone)]
-pub(crate) struct CursorKey(Hmac<Sha256>);
+pub(crate) struct CursorKey {
+    signing: Hmac<Sha256>,
+    covering: Hmac<Sha256>,
+}
 
 impl fmt::Debug for CursorKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,7 +37,9 @@ pub(crate) type Fingerprint = [u8; FINGERPRINT_LEN];
 impl CursorKey {
     /// A key made of a secret of any length.
     pub(crate) fn new(secret: &[u8]) -> Self {
-        Self(Hmac::new_from_slice(secret).expect("HMAC takes keys of any length"))
+        let mac = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+        let derived = |word: &[u8]| mac(&mac(secret).chain_update(word).finalize().into_bytes());
+        Self { signing: derived(b"cursor signature"), covering: derived(b"cursor cover") }
     }
 
     /// A cursor that holds `place` and is good for the query with this fingerprint.
@@ -41,6 +48,8 @@ impl CursorKey {
         bytes.push(FORMAT);
         bytes.extend_from_slice(&self.signed(fingerprint, place).finalize().into_bytes()[..SIGNATURE_LEN]);
         bytes.extend_from_slice(place);
+        let (head, place) = bytes.split_at_mut(1 + SIGNATURE_LEN);
+        self.cover(&head[1..], place);
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
@@ -49,18 +58,28 @@ impl CursorKey {
         if text.len() > TEXT_LEN_MAX {
             return None;
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (format, rest) = bytes.split_first()?;
-        let (signature, place) = rest.split_at_checked(SIGNATURE_LEN)?;
+        let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (format, rest) = bytes.split_first_mut()?;
+        let (signature, place) = rest.split_at_mut_checked(SIGNATURE_LEN)?;
         if *format != FORMAT {
             return None;
         }
-        self.signed(fingerprint, place).verify_truncated_left(signature).ok()?;
+        self.cover(signature, place);
+        self.signed(fingerprint, place).verify_truncated_left(&*signature).ok()?;
         Some(place.to_vec())
     }
 
     fn signed(&self, fingerprint: &Fingerprint, place: &[u8]) -> Hmac<Sha256> {
-        self.0.clone().chain_update([FORMAT]).chain_update(fingerprint).chain_update(place)
+        self.signing.clone().chain_update([FORMAT]).chain_update(fingerprint).chain_update(place)
+    }
+
+    /// Encrypts, or decrypts what was encrypted.
+    fn cover(&self, signature: &[u8], place: &mut [u8]) {
+        for (number, block) in place.chunks_mut(32).enumerate() {
+            let number = (number as u32).to_be_bytes();
+            let key = self.covering.clone().chain_update(signature).chain_update(number).finalize().into_bytes();
+            block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+        }
     }
 }
 
@@ -75,6 +94,8 @@ mod tests {
         fn only_what_was_sealed_is_opened(place in prop::collection::vec(any::<u8>(), 0..60), at in 0usize..200, other in any::<u8>()) {
             let key = CursorKey::new(b"secret");
             let sealed = key.seal(&[7; 16], &place);
+            let bytes = URL_SAFE_NO_PAD.decode(&sealed).expect("base64");
+            prop_assert!(place.len() < 4 || !bytes.windows(place.len()).any(|part| part == place), "a place can be read");
             prop_assert_eq!(key.open(&[7; 16], &sealed), Some(place));
             prop_assert_eq!(key.open(&[8; 16], &sealed), None);
             prop_assert_eq!(CursorKey::new(b"other").open(&[7; 16], &sealed), None);

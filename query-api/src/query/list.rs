@@ -1,16 +1,20 @@
-//! A query of a list: which index is walked, what is looked at besides, and where it goes on.
+//! A query of a list: which index is walked, what is looked at besides, and where it goes on. What a caller may see is
+//! part of it: conditions that no request names and none can leave out.
 
-use headwater_schemas::model::ModelShape;
-use headwater_store::{Cursor, DocumentReader, Filter, IndexQuery, KeyRange, Page, VersionId};
+use std::sync::Arc;
+
+use headwater_store::{Cursor, Document, DocumentReader, Filter, IndexQuery, KeyRange, Page};
 use sha2::{Digest, Sha256};
 
 use super::condition::{Condition, Rank, Wanted};
 use super::cursor::{FINGERPRINT_LEN, Fingerprint};
 use super::ranges::Ranges;
+use super::small::Few;
 use super::unknown_index;
+use crate::access::{Bound, Visibility};
 use crate::context::ReadContext;
 use crate::problem::Problem;
-use crate::projection::contains_text;
+use crate::projection::{contains_text, walked_key};
 
 /// Entries counted to find out which of several conditions leaves fewest documents.
 const PROBE_MAX: u64 = 256;
@@ -19,7 +23,7 @@ const ESTIMATE_MAX: u64 = 1_000;
 /// Reads of the store for one page whose documents are looked into.
 const READS_MAX: usize = 64;
 /// Walk number of a walk along ids.
-const IDS: u16 = u16::MAX;
+pub(super) const IDS: u16 = u16::MAX;
 
 /// The order of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +34,14 @@ pub(crate) struct Sort {
 
 impl Sort {
     /// By the index named `path`; `parameter` is what the reader calls it.
-    pub(crate) fn new(shape: &ModelShape, path: &str, descending: bool, parameter: &str) -> Result<Self, Problem> {
-        match shape.index(path) {
+    pub(crate) fn new(visibility: &Visibility, path: &str, descending: bool, parameter: &str) -> Result<Self, Problem> {
+        match visibility.index(path) {
             Some((index, declared)) if !declared.many => Ok(Self { index, descending }),
             Some(_) => Err(Problem::parameter(
                 parameter,
-                format!("{} cannot be sorted by `{path}`: a document has any number of them", shape.model),
+                format!("{} cannot be sorted by `{path}`: a document has any number of them", visibility.shape.model),
             )),
-            None => Err(unknown_index(shape, path, parameter, "sorted")),
+            None => Err(unknown_index(visibility, path, parameter, "sorted")),
         }
     }
 }
@@ -52,12 +56,12 @@ pub(crate) enum Count {
 }
 
 /// What is asked of a list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ListRequest<'a> {
-    /// Whose documents.
-    pub(crate) version: VersionId,
-    /// What they look like.
-    pub(crate) shape: &'a ModelShape,
+    /// Whose documents, and what is seen of them.
+    pub(crate) visibility: &'a Arc<Visibility>,
+    /// Which of them the caller may see.
+    pub(crate) bound: Bound,
     /// What every document on the list meets.
     pub(crate) conditions: &'a [Condition],
     /// The order.
@@ -68,15 +72,28 @@ pub(crate) struct ListRequest<'a> {
     pub(crate) limit: usize,
 }
 
+/// A page of a list, as the caller sees it.
+#[derive(Debug)]
+pub(crate) struct ListPage {
+    /// Ids and documents in order.
+    pub(crate) documents: Vec<(Vec<u8>, Document)>,
+    /// Where each of them stands, when that was asked for; `None` where it cannot be told.
+    pub(crate) places: Vec<Option<Cursor>>,
+    /// Where the next page starts; `None` when this is the last.
+    pub(crate) next: Option<Cursor>,
+}
+
 /// A list that was asked for, ready to be read.
 #[derive(Debug)]
 pub(crate) struct ListQuery {
-    version: VersionId,
+    visibility: Arc<Visibility>,
     index_query: IndexQuery,
     walk: u16,
     fingerprint: Fingerprint,
     /// Path and text of each `contains`.
     contains: Vec<(Vec<Vec<u8>>, String)>,
+    /// The documents it can be about, when they are so few that they are all read.
+    few: Option<Few>,
 }
 
 impl ListQuery {
@@ -87,27 +104,37 @@ impl ListQuery {
         wanted: ListRequest<'_>,
         context: &ReadContext,
     ) -> Result<Self, Problem> {
-        let ListRequest { version, shape, conditions, sort, after, limit } = wanted;
-        let fingerprint = fingerprint(shape, version, conditions, sort);
+        let ListRequest { visibility, bound, conditions, sort, after, limit } = wanted;
+        let fingerprint = fingerprint(visibility, conditions, sort, context);
         let after = match after {
             Some(text) => Some(open(context, &fingerprint, text)?),
             None => None,
         };
-        let contains: Vec<_> = conditions.iter().filter_map(|condition| containing(shape, condition)).collect();
+        let contains: Vec<_> = conditions.iter().filter_map(|condition| containing(visibility, condition)).collect();
         if !contains.is_empty() && conditions.iter().all(|condition| condition.rank == Rank::Most) {
             let path = conditions.iter().find(|condition| matches!(condition.wanted, Wanted::Containing(_)));
-            let path = path.map_or("", |condition| &shape.indexes[usize::from(condition.index)].name);
+            let path = path.and_then(|condition| visibility.numbered(condition.index)).map_or("", |index| &index.name);
             return Err(Problem::parameter(
                 format!("filter[{path}][contains]"),
                 "`contains` looks into documents one by one: add a condition with eq, in, startsWith, gt, gte, lt or lte",
             ));
         }
+        let restrictions: Vec<Filter> = bound.filters.into_iter().map(|of| of.filter).collect();
+        let few = Few::new(reader, visibility.version, bound.ids, &restrictions, sort.is_some(), context).await?;
         let mut filters = filters(conditions);
-        let walk = match (&after, sort) {
-            (Some((walk, _)), _) => *walk,
-            (None, Some(sort)) => sort.index,
-            (None, None) => most_selective(reader, version, conditions, &filters, context).await?,
+        let walk = match (&after, sort, &few, restrictions.first()) {
+            (Some((walk, _)), ..) => *walk,
+            (None, Some(sort), ..) => sort.index,
+            (None, None, Some(_), _) => IDS,
+            // What is the caller's is seldom much.
+            (None, None, None, Some(own)) => own.index,
+            (None, None, None, None) => {
+                most_selective(reader, visibility.version, conditions, &filters, context).await?
+            }
         };
+        // In front, and apart from what the request asks of the same index: one value may be the caller's and another
+        // the one that is asked for.
+        filters.splice(0..0, restrictions);
         let walked = (walk != IDS).then(|| {
             let at = filters.iter().position(|filter| filter.index == walk && !filter.negated);
             let everything = || Filter { index: walk, ranges: vec![KeyRange::default()], negated: false };
@@ -121,18 +148,45 @@ impl ListQuery {
             limit,
             entries_max: context.entries_max,
         };
-        Ok(Self { version, index_query, walk, fingerprint, contains })
+        Ok(Self { visibility: visibility.clone(), index_query, walk, fingerprint, contains, few })
     }
 
-    /// What the store is asked.
-    pub(crate) fn index_query(&self) -> &IndexQuery {
-        &self.index_query
+    /// The next page. It can be short although there is a next one, when conditions pass few documents. With `places` it
+    /// also tells where each document stands.
+    pub(crate) async fn page(&self, reader: &dyn DocumentReader, places: bool) -> Result<ListPage, Problem> {
+        let stored = self.stored(reader).await?;
+        let place = |(id, document): &(Vec<u8>, Document)| self.place(id, document);
+        let places = if places { stored.documents.iter().map(place).collect() } else { Vec::new() };
+        let show = |(id, document)| Ok((id, self.visibility.show(document)?));
+        let documents = stored.documents.into_iter().map(show).collect::<Result<_, Problem>>()?;
+        Ok(ListPage { documents, places, next: stored.next })
     }
 
-    /// The next page. It can be short although there is a next one, when conditions pass few documents.
-    pub(crate) async fn page(&self, reader: &dyn DocumentReader) -> Result<Page, Problem> {
+    /// Where a stored document stands in the walk.
+    fn place(&self, id: &[u8], document: &Document) -> Option<Cursor> {
+        let value = match &self.index_query.walk {
+            None => Vec::new(),
+            Some(walk) => match (self.visibility.numbered(walk.index), walk.ranges.as_slice()) {
+                // An index that is not shown is walked for one value of the caller's own.
+                (None, [one]) => one.low.clone(),
+                (None, _) => return None,
+                (Some(index), _) => {
+                    walked_key(&document.body, &index.name, &index.kind, walk, self.index_query.descending).ok()?
+                }
+            },
+        };
+        Some(Cursor { value, id: id.to_vec() })
+    }
+
+    /// The documents of the next page, as they are stored.
+    async fn stored(&self, reader: &dyn DocumentReader) -> Result<Page, Problem> {
+        if let Some(few) = &self.few {
+            let found = self.all_of(few, reader).await?;
+            return few.page(found, &self.index_query, self.walked_index());
+        }
+        let version = self.visibility.version;
         if self.contains.is_empty() {
-            return Ok(reader.query(self.version, &self.index_query).await?);
+            return Ok(reader.query(version, &self.index_query).await?);
         }
         let mut query = self.index_query.clone();
         let mut page = Page { documents: Vec::new(), next: None };
@@ -140,7 +194,7 @@ impl ListQuery {
         query.entries_max = (query.entries_max / READS_MAX).max(1);
         for _ in 0..READS_MAX {
             query.limit = self.index_query.limit - page.documents.len();
-            let read = reader.query(self.version, &query).await?;
+            let read = reader.query(version, &query).await?;
             for (id, document) in read.documents {
                 if self.is_contained(&document.body)? {
                     page.documents.push((id, document));
@@ -155,6 +209,24 @@ impl ListQuery {
         Ok(page)
     }
 
+    /// Every document of the list, where they are few.
+    async fn all_of(&self, few: &Few, reader: &dyn DocumentReader) -> Result<Vec<(Vec<u8>, Document)>, Problem> {
+        let mut found = few.read(reader, &self.visibility, &self.index_query).await?;
+        let mut problem = None;
+        found.retain(|(_, document)| {
+            self.is_contained(&document.body).unwrap_or_else(|torn| {
+                problem = Some(torn);
+                false
+            })
+        });
+        problem.map_or(Ok(found), Err)
+    }
+
+    /// The index that is walked, when the caller sees it.
+    fn walked_index(&self) -> Option<&headwater_schemas::model::IndexShape> {
+        self.index_query.walk.as_ref().and_then(|walk| self.visibility.numbered(walk.index))
+    }
+
     fn is_contained(&self, document: &[u8]) -> Result<bool, Problem> {
         for (path, text) in &self.contains {
             if !contains_text(document, path, text)? {
@@ -167,15 +239,18 @@ impl ListQuery {
     /// How many documents the whole list has, counted up to `limit`; `None` when they cannot be counted within the
     /// work a query may do.
     pub(crate) async fn count(&self, reader: &dyn DocumentReader, limit: u64) -> Result<Option<Count>, Problem> {
+        if let Some(few) = &self.few {
+            return Ok(Some(Count::Exact(self.all_of(few, reader).await?.len() as u64)));
+        }
         if !self.contains.is_empty() {
             return Ok(None);
         }
         let everything = |filter: &Filter| filter.ranges == [KeyRange::default()];
         if self.index_query.filters.is_empty() && self.index_query.walk.as_ref().is_none_or(everything) {
-            return Ok(Some(Count::Exact(reader.document_count(self.version).await?)));
+            return Ok(Some(Count::Exact(reader.document_count(self.visibility.version).await?)));
         }
         let counted = IndexQuery { after: None, descending: false, ..self.index_query.clone() };
-        let count = reader.count(self.version, &counted, limit).await?;
+        let count = reader.count(self.visibility.version, &counted, limit).await?;
         Ok(Some(if count < limit { Count::Exact(count) } else { Count::AtLeast(count) }))
     }
 
@@ -236,7 +311,7 @@ fn filters(conditions: &[Condition]) -> Vec<Filter> {
 /// The index to walk: where several conditions could leave few documents, a glance at each tells.
 async fn most_selective(
     reader: &dyn DocumentReader,
-    version: VersionId,
+    version: headwater_store::VersionId,
     conditions: &[Condition],
     filters: &[Filter],
     context: &ReadContext,
@@ -268,25 +343,31 @@ async fn most_selective(
     Ok(best.1)
 }
 
-fn containing(shape: &ModelShape, condition: &Condition) -> Option<(Vec<Vec<u8>>, String)> {
+fn containing(visibility: &Visibility, condition: &Condition) -> Option<(Vec<Vec<u8>>, String)> {
     match &condition.wanted {
         Wanted::Containing(text) => {
-            let name = &shape.indexes[usize::from(condition.index)].name;
+            let name = &visibility.numbered(condition.index)?.name;
             Some((name.split('.').map(|part| part.as_bytes().to_vec()).collect(), text.clone()))
         }
         _ => None,
     }
 }
 
-fn fingerprint(shape: &ModelShape, version: VersionId, conditions: &[Condition], sort: Option<Sort>) -> Fingerprint {
+fn fingerprint(
+    visibility: &Visibility,
+    conditions: &[Condition],
+    sort: Option<Sort>,
+    context: &ReadContext,
+) -> Fingerprint {
     let mut hash = Sha256::new();
     // Every part behind its length, so that no two queries read the same.
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_be_bytes());
         hash.update(bytes);
     };
-    part(shape.model.as_bytes());
-    part(&version.0.to_be_bytes());
+    part(visibility.shape.model.as_bytes());
+    part(&visibility.version.0.to_be_bytes());
+    part(&context.principal.tag);
     for condition in conditions {
         part(&condition.index.to_be_bytes());
         part(condition.asked.0.as_bytes());

@@ -5,7 +5,8 @@ mod condition;
 mod cursor;
 mod list;
 mod ranges;
+mod small;
 
-pub(crate) use condition::{CONDITIONS_MAX, Condition, VALUES_MAX, unknown_index};
+pub(crate) use condition::{CONDITIONS_MAX, Condition, VALUES_MAX, key_of, unknown_index};
 pub(crate) use cursor::CursorKey;
-pub(crate) use list::{Count, ListQuery, ListRequest, Sort};
+pub(crate) use list::{Count, ListPage, ListQuery, ListRequest, Sort};

@@ -45,9 +45,9 @@ pub(super) async fn array(
     }
     let selection = fields.map(|fields| Selection::new(&fields, element_fields)).transpose()?;
     let limit = limit(limited.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
-    let absent = || Problem::no_document(&model.shape.model);
+    let absent = || Problem::no_document(model.name());
     let key = model.parse_id(id).ok_or_else(absent)?;
-    let fingerprint = fingerprint(model, &key, &decoded);
+    let fingerprint = fingerprint(model, &key, &decoded, context);
     let start = match &after {
         None => 0,
         Some(cursor) => {
@@ -62,13 +62,13 @@ pub(super) async fn array(
     };
 
     let as_of = api.freshness.as_of();
-    let document = api.reader.get(model.version, &key).await?.ok_or_else(absent)?;
+    let document = model.visibility.get(&*api.reader, &key, context).await?.ok_or_else(absent)?;
     let mut hasher = DefaultHasher::new();
     (selection.as_ref().map(Selection::fingerprint), start, limit, &*decoded).hash(&mut hasher);
     let etag = model.etag(document.stamp, Some(hasher.finish()));
     let validator = respond::header(&ETAG, &etag)?;
     if etag_matches(headers, &etag) {
-        return Ok(respond::not_modified(model, as_of, validator, &context.request_id));
+        return Ok(respond::not_modified(model, as_of, validator, context));
     }
 
     let page = array_page(&document.body, &names, start, limit)?;
@@ -94,13 +94,13 @@ pub(super) async fn array(
         "],\"page\":{{\"next\":{next_json},\"hasMore\":{more}}},\"count\":{{\"kind\":\"exact\",\"value\":{len}}}}}"
     );
     body.extend_from_slice(tail.as_bytes());
-    let mut response = respond::documents(body, model, as_of, Some(validator), &context.request_id);
+    let mut response = respond::documents(body, model, as_of, Some(validator), context);
     if let Some(next) = next {
         let kept: String = query
             .split('&')
             .filter(|part| !part.is_empty() && !part.starts_with("after="))
             .fold(String::new(), |kept, part| kept + part + "&");
-        let link = format!("</v1/{}/{id}/{path}?{kept}after={next}>; rel=\"next\"", model.shape.model);
+        let link = format!("</v1/{}/{id}/{path}?{kept}after={next}>; rel=\"next\"", model.name());
         response.headers_mut().insert(LINK, respond::header(&LINK, link.as_bytes())?);
     }
     Ok(response)
@@ -108,7 +108,7 @@ pub(super) async fn array(
 
 /// The fields of the elements of the array at `names`.
 fn find<'m>(model: &'m Model, names: &[&str]) -> Result<&'m [ShapeField], Problem> {
-    let mut fields: &[ShapeField] = &model.shape.fields;
+    let mut fields: &[ShapeField] = &model.visibility.shape.fields;
     for (at, name) in names.iter().enumerate() {
         let is_last = at + 1 == names.len();
         let field = fields.iter().find(|field| field.name == *name);
@@ -132,7 +132,7 @@ fn find<'m>(model: &'m Model, names: &[&str]) -> Result<&'m [ShapeField], Proble
                         format!("there are {}", arrays().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
                     }
                 };
-                let detail = format!("{} has no array `{}`; {help}", model.shape.model, names.join("."));
+                let detail = format!("{} has no array `{}`; {help}", model.name(), names.join("."));
                 let problem = Problem::not_found(detail);
                 return Err(Problem { code: "unknown_array", title: "There is no such array", ..problem });
             }
@@ -141,10 +141,11 @@ fn find<'m>(model: &'m Model, names: &[&str]) -> Result<&'m [ShapeField], Proble
     Err(Problem::not_found("no array is named"))
 }
 
-fn fingerprint(model: &Model, key: &[u8], path: &str) -> [u8; 16] {
+fn fingerprint(model: &Model, key: &[u8], path: &str, context: &ReadContext) -> [u8; 16] {
     let mut hash = Sha256::new();
     hash.update(b"array");
-    hash.update(model.version.0.to_be_bytes());
+    hash.update(model.visibility.version.0.to_be_bytes());
+    hash.update(context.principal.tag);
     hash.update((key.len() as u64).to_be_bytes());
     hash.update(key);
     hash.update(path.as_bytes());

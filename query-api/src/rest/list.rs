@@ -11,6 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::parameters::{self, Parameter, limit, once, parse, unknown};
 use super::respond;
+use crate::access::Bound;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::http::Body;
@@ -69,24 +70,42 @@ pub(super) async fn list(
             (true, batch(api, model, &ids, selection.as_ref(), context).await)
         }
         Ok(Request { selection, what: What::Page(page) }) => {
-            (false, paged(api, model, query, &page, selection.as_ref(), context).await)
+            let (path, bound) = (format!("/v1/{}", model.name()), model.visibility.bound(&context.principal));
+            (false, paged(api, model, (&path, query), &page, selection.as_ref(), bound, context).await)
         }
     }
+}
+
+/// Answers with a page of what is the caller's own.
+pub(super) async fn own(
+    api: &Api,
+    model: &Model,
+    bound: Bound,
+    query: &str,
+    context: &ReadContext,
+) -> Result<Response<Body>, Problem> {
+    let Request { selection, what } = Request::parse(query, model)?;
+    let What::Page(page) = what else {
+        return Err(Problem::parameter("ids", "`ids` cannot stand here, where the documents are the caller's own"));
+    };
+    let path = format!("/v1/me/{}", model.name());
+    paged(api, model, (&path, query), &page, selection.as_ref(), bound, context).await
 }
 
 async fn paged(
     api: &Api,
     model: &Model,
-    query: &str,
+    (path, query): (&str, &str),
     request: &PageRequest,
     selection: Option<&Selection>,
+    bound: Bound,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
     let as_of = api.freshness.as_of();
     let reader = &*api.reader;
     let wanted = ListRequest {
-        version: model.version,
-        shape: &model.shape,
+        visibility: &model.visibility,
+        bound,
         conditions: &request.conditions,
         sort: request.sort,
         after: request.after.as_deref(),
@@ -98,7 +117,7 @@ async fn paged(
         Counting::Estimated => list.estimate(reader).await?,
         Counting::Exact => Some(exact(list.count(reader, COUNT_MAX + 1).await?)?),
     };
-    let page = list.page(reader).await?;
+    let page = list.page(reader, false).await?;
     let next = page.next.as_ref().map(|place| list.cursor(place, context));
 
     let documents = page.documents.iter().map(|(_, document)| Some(document));
@@ -125,9 +144,9 @@ async fn paged(
     }
     body.push(b'}');
 
-    let mut response = respond::documents(body, model, as_of, None, &context.request_id);
+    let mut response = respond::documents(body, model, as_of, None, context);
     if let Some(next) = next {
-        let link = format!("<{}>; rel=\"next\"", next_link(&model.shape.model, query, &next));
+        let link = format!("<{}>; rel=\"next\"", next_link(path, query, &next));
         response.headers_mut().insert(LINK, respond::header(&LINK, link.as_bytes())?);
     }
     Ok(response)
@@ -152,14 +171,14 @@ async fn batch(
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
     let as_of = api.freshness.as_of();
-    let keys: Vec<Option<Vec<u8>>> = ids.iter().map(|id| model.shape.parse_id(id)).collect();
+    let keys: Vec<Option<Vec<u8>>> = ids.iter().map(|id| model.visibility.shape.parse_id(id)).collect();
     let wanted: Vec<Vec<u8>> = keys.iter().flatten().cloned().collect();
-    let mut found = api.reader.get_many(model.version, &wanted).await?.into_iter();
+    let mut found = model.visibility.get_many(&*api.reader, &wanted, context).await?.into_iter();
     let documents: Vec<Option<Document>> =
         keys.iter().map(|key| key.as_ref().and_then(|_| found.next().flatten())).collect();
     let mut body = write_data(documents.iter().map(Option::as_ref), selection)?;
     body.extend_from_slice(b",\"page\":{\"next\":null,\"hasMore\":false},\"count\":null}");
-    Ok(respond::documents(body, model, as_of, None, &context.request_id))
+    Ok(respond::documents(body, model, as_of, None, context))
 }
 
 /// `{"data":[…]`, in one buffer of the right size.
@@ -185,8 +204,8 @@ fn write_data<'d>(
 }
 
 /// The same request with another `after`.
-fn next_link(model: &str, query: &str, next: &str) -> String {
-    let mut link = format!("/v1/{model}?");
+fn next_link(path: &str, query: &str, next: &str) -> String {
+    let mut link = format!("{path}?");
     for part in query.split('&').filter(|part| !part.is_empty() && !part.starts_with("after=")) {
         link.extend(utf8_percent_encode(part, LINK_ESCAPES));
         link.push('&');
@@ -196,7 +215,7 @@ fn next_link(model: &str, query: &str, next: &str) -> String {
 
 impl Request {
     fn parse(query: &str, model: &Model) -> Result<Self, Problem> {
-        let shape = &model.shape;
+        let visibility = &*model.visibility;
         let [mut fields, mut sort, mut limited, mut after, mut count, mut ids] = [const { None }; 6];
         let mut conditions = Vec::new();
         // What cannot stand beside `ids`.
@@ -224,7 +243,7 @@ impl Request {
         if conditions.len() > CONDITIONS_MAX {
             return Err(Problem::parameter("filter", format!("a request has {CONDITIONS_MAX} filters at most")));
         }
-        let selection = fields.map(|fields| Selection::new(&fields, &shape.fields)).transpose()?;
+        let selection = fields.map(|fields| Selection::new(&fields, &visibility.shape.fields)).transpose()?;
         if let Some(ids) = ids {
             if let Some(other) = paging {
                 let detail = format!("`{other}` cannot stand beside `ids`, which names the documents one by one");
@@ -240,7 +259,7 @@ impl Request {
             None => None,
             Some(given) => {
                 let path = given.strip_prefix('-');
-                Some(Sort::new(shape, path.unwrap_or(&given), path.is_some(), "sort")?)
+                Some(Sort::new(visibility, path.unwrap_or(&given), path.is_some(), "sort")?)
             }
         };
         let count = match count.as_deref() {
@@ -274,5 +293,5 @@ fn condition(parameter: &Parameter<'_>, model: &Model) -> Result<Condition, Prob
         Operator::In | Operator::Nin => parameters::split_list(&parameter.value),
         _ => vec![parameter.value.clone().into_owned()],
     };
-    Condition::new(&model.shape, path, operator, values, name)
+    Condition::new(&model.visibility, path, operator, values, name)
 }

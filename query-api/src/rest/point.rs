@@ -14,11 +14,12 @@ use crate::problem::Problem;
 use crate::projection::Selection;
 use crate::serving::Model;
 
-/// Answers with a document as it is stored, or the parts of it that are wanted.
+/// Answers with a document as the caller sees it, or the parts of it that are wanted. `None` is an id that no document
+/// can have.
 pub(super) async fn point(
     api: &Api,
     model: &Model,
-    id: &str,
+    id: Option<Vec<u8>>,
     query: Option<&str>,
     headers: &HeaderMap,
     context: &ReadContext,
@@ -28,15 +29,15 @@ pub(super) async fn point(
         None | Some("") => None,
         Some(query) => selection(query, model)?,
     };
-    let absent = || Problem::no_document(&model.shape.model);
-    let id = model.parse_id(id).ok_or_else(absent)?;
+    let absent = || Problem::no_document(model.name());
+    let id = id.ok_or_else(absent)?;
     // Before the document is read, so that nothing that came later is promised.
     let as_of = api.freshness.as_of();
-    let document = api.reader.get(model.version, &id).await?.ok_or_else(absent)?;
+    let document = model.visibility.get(&*api.reader, &id, context).await?.ok_or_else(absent)?;
     let etag = model.etag(document.stamp, selection.as_ref().map(Selection::fingerprint));
     let validator = respond::header(&ETAG, &etag)?;
     if etag_matches(headers, &etag) {
-        let response = respond::not_modified(model, as_of, validator, &context.request_id);
+        let response = respond::not_modified(model, as_of, validator, context);
         model.point_metrics.not_modified(started.elapsed());
         return Ok(response);
     }
@@ -49,7 +50,7 @@ pub(super) async fn point(
         }
     };
     let len = body.len();
-    let response = respond::documents(body, model, as_of, Some(validator), &context.request_id);
+    let response = respond::documents(body, model, as_of, Some(validator), context);
     model.point_metrics.sent(len, started.elapsed());
     Ok(response)
 }
@@ -63,5 +64,5 @@ pub(crate) fn selection(query: &str, model: &Model) -> Result<Option<Selection>,
             name => return Err(unknown(name, &["fields"])),
         }
     }
-    fields.map(|fields| Selection::new(&fields, &model.shape.fields)).transpose()
+    fields.map(|fields| Selection::new(&fields, &model.visibility.shape.fields)).transpose()
 }

@@ -4,15 +4,12 @@ use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 
-use crate::context::RequestId;
+use crate::context::ReadContext;
 use crate::http::{Body, X_DATA_AS_OF, X_MODEL_VERSION, X_REQUEST_ID};
 use crate::problem::Problem;
 use crate::serving::Model;
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Caches keep an answer and ask each time whether it is still right.
-const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
-const VARY_BY: HeaderValue = HeaderValue::from_static("accept");
 /// Headers of an answer, about.
 const HEADERS: usize = 12;
 
@@ -22,11 +19,11 @@ pub(super) fn documents(
     model: &Model,
     as_of: Option<HeaderValue>,
     etag: Option<HeaderValue>,
-    request_id: &RequestId,
+    context: &ReadContext,
 ) -> Response<Body> {
     let mut headers = HeaderMap::with_capacity(HEADERS);
     headers.insert(CONTENT_TYPE, JSON);
-    describe(&mut headers, model, as_of, etag, request_id);
+    describe(&mut headers, model, as_of, etag, context);
     let mut response = Response::new(Body::Whole(body.into()));
     *response.headers_mut() = headers;
     response
@@ -37,11 +34,11 @@ pub(super) fn not_modified(
     model: &Model,
     as_of: Option<HeaderValue>,
     etag: HeaderValue,
-    request_id: &RequestId,
+    context: &ReadContext,
 ) -> Response<Body> {
     let mut response = Response::new(Body::Whole(Bytes::new()));
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    describe(response.headers_mut(), model, as_of, Some(etag), request_id);
+    describe(response.headers_mut(), model, as_of, Some(etag), context);
     response
 }
 
@@ -51,7 +48,7 @@ pub(super) fn describe(
     model: &Model,
     as_of: Option<HeaderValue>,
     etag: Option<HeaderValue>,
-    request_id: &RequestId,
+    context: &ReadContext,
 ) {
     if let Some(etag) = etag {
         headers.insert(ETAG, etag);
@@ -60,18 +57,20 @@ pub(super) fn describe(
         headers.insert(X_DATA_AS_OF, as_of);
     }
     headers.insert(X_MODEL_VERSION, model.version_header.clone());
-    headers.insert(X_REQUEST_ID, request_id.header());
-    headers.insert(CACHE_CONTROL, REVALIDATE);
-    headers.insert(VARY, VARY_BY);
+    headers.insert(X_REQUEST_ID, context.request_id.header());
+    // Caches keep an answer and ask each time whether it is still right.
+    headers.insert(CACHE_CONTROL, context.cache_control());
+    headers.insert(VARY, context.vary());
 }
 
 /// An answer that is not made of documents.
-pub(super) fn plain(body: impl Into<Bytes>, kind: HeaderValue, request_id: &RequestId) -> Response<Body> {
+pub(super) fn plain(body: impl Into<Bytes>, kind: HeaderValue, context: &ReadContext) -> Response<Body> {
     let mut response = Response::new(Body::Whole(body.into()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, kind);
-    headers.insert(CACHE_CONTROL, REVALIDATE);
-    headers.insert(X_REQUEST_ID, request_id.header());
+    headers.insert(CACHE_CONTROL, context.cache_control());
+    headers.insert(VARY, context.vary());
+    headers.insert(X_REQUEST_ID, context.request_id.header());
     response
 }
 

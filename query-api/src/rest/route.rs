@@ -1,21 +1,23 @@
 //! From the request's path to what answers it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::{array, describe, list, point};
+use crate::access;
 use crate::api::Api;
 use crate::context::{ReadContext, RequestId};
 use crate::graphql_http;
 use crate::http::{Body, accepts_event_stream};
 use crate::metrics::Route;
 use crate::problem::Problem;
-use crate::serving::Model;
+use crate::serving::{Model, View};
 
 /// Largest body of the bench route, in bytes.
 const BENCH_BYTES_MAX: usize = 16 << 20;
@@ -26,6 +28,7 @@ enum Target<'p> {
     List(&'p str),
     Document(&'p str, &'p str),
     Array(&'p str, &'p str, &'p str),
+    Own(&'p str),
     Schema(&'p str),
     OpenApi,
     GraphQl,
@@ -41,32 +44,61 @@ struct Answered {
     counted: bool,
 }
 
-/// Answers a request.
-pub(crate) async fn answer(api: &Api, request: Request<Incoming>) -> Response<Body> {
+/// Answers a request from this address.
+pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let started = Instant::now();
-    let context = api.context(RequestId::of(request.headers()));
+    let request_id = RequestId::of(request.headers());
+    if let Some(response) = api.gate.preflight(request.method(), request.headers()) {
+        return response;
+    }
+    let origin = api.gate.origin(request.headers());
+    // What reads are measured against is measured without all this.
+    if api.bench_route && request.uri().path() == "/bench/static" {
+        return bench(request.uri().query().unwrap_or_default());
+    }
     let mut answered = Answered { route: Route::Other, model: None, counted: false };
-    let response = match dispatch(api, request, &context, &mut answered, started).await {
-        Ok(response) => response,
+    let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
+    let (mut response, admitted) = match admitted {
+        Ok(admitted) => {
+            let context = api.context(request_id.clone(), admitted.principal.clone());
+            let dispatched = dispatch(api, request, &context, &mut answered, started);
+            let response = match tokio::time::timeout(api.gate.deadline, dispatched).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(problem)) => failed(api, &problem, &request_id),
+                Err(_) => failed(api, &too_slow(), &request_id),
+            };
+            (response, Some(admitted))
+        }
         Err(problem) => {
-            api.metrics.failed(problem.code);
-            tracing::debug!(
-                request_id = context.request_id.as_str(),
-                code = problem.code,
-                detail = problem.detail,
-                "a request was answered with a problem"
-            );
-            problem.to_response(&context.request_id)
+            let mut response = failed(api, &problem, &request_id);
+            api.gate.tell_limit(&problem, &mut response);
+            (response, None)
         }
     };
     let is_counted =
         answered.counted && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED);
     if !is_counted {
-        let model = answered.model.as_ref().map_or("", |model| &model.shape.model);
+        let model = answered.model.as_ref().map_or("", |model| model.name());
         let bytes = response.body().len().unwrap_or(0);
         api.metrics.answered(answered.route, model, response.status(), bytes, started.elapsed());
     }
+    api.gate.finish(origin.as_ref(), admitted.as_ref(), &mut response);
     response
+}
+
+fn failed(api: &Api, problem: &Problem, request_id: &RequestId) -> Response<Body> {
+    api.metrics.failed(problem.code);
+    tracing::debug!(
+        request_id = request_id.as_str(),
+        code = problem.code,
+        detail = problem.detail,
+        "a request was answered with a problem"
+    );
+    problem.to_response(request_id)
+}
+
+fn too_slow() -> Problem {
+    Problem::unavailable("deadline", "this took too long; try again, or ask for less", 1)
 }
 
 async fn dispatch(
@@ -85,24 +117,24 @@ async fn dispatch(
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
-    let serving = api.serving();
+    let view = api.serving().view(&context.principal);
     let query = request.uri().query();
     let headers = request.headers();
     match target {
         Target::Document(name, id) => {
             answered.route = Route::Point;
-            let model = serving.model(name)?;
+            let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             if accepts_event_stream(headers) {
                 answered.route = Route::Live;
                 return crate::live::stream(api, model, id, query.unwrap_or_default(), headers, context).await;
             }
             answered.counted = true;
-            point::point(api, model, id, query, headers, context, started).await
+            point::point(api, model, model.parse_id(id), query, headers, context, started).await
         }
         Target::List(name) => {
             answered.route = Route::List;
-            let model = serving.model(name)?;
+            let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             let (is_batch, response) = list::list(api, model, query.unwrap_or_default(), context).await;
             if is_batch {
@@ -112,27 +144,61 @@ async fn dispatch(
         }
         Target::Array(name, id, path) => {
             answered.route = Route::Array;
-            let model = serving.model(name)?;
+            let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             array::array(api, model, (id, path), query.unwrap_or_default(), headers, context).await
         }
+        Target::Own(name) => {
+            answered.route = Route::Own;
+            let model = find(&view, name, context)?;
+            answered.model = Some(model.clone());
+            own(api, model, query, headers, context, started).await
+        }
         Target::Schema(name) => {
             answered.route = Route::Describe;
-            let model = serving.model(name)?;
+            let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             describe::schema(model, query.unwrap_or_default(), context)
         }
         Target::OpenApi => {
             answered.route = Route::Describe;
-            describe::openapi(&serving, query.unwrap_or_default(), context)
+            describe::openapi(&view, query.unwrap_or_default(), context)
         }
         Target::GraphQlSchema => {
             answered.route = Route::Describe;
-            describe::graphql(&serving, query.unwrap_or_default(), context)
+            describe::graphql(&view, query.unwrap_or_default(), context)
         }
         Target::GraphQl => Err(nothing_at(path)),
-        Target::Bench if api.bench_route => Ok(bench(query.unwrap_or_default())),
         Target::Bench => Err(nothing_at(path)),
+    }
+}
+
+/// The model named `name`, of those the caller sees.
+fn find<'v>(view: &'v View, name: &str, context: &ReadContext) -> Result<&'v Arc<Model>, Problem> {
+    view.model(name).inspect_err(|_| {
+        if context.is_private {
+            access::denied(context, name, "unknown_model");
+        }
+    })
+}
+
+/// What is the caller's own: the document whose id a claim names, or a list by declared index.
+async fn own(
+    api: &Api,
+    model: &Model,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    context: &ReadContext,
+    started: Instant,
+) -> Result<Response<Body>, Problem> {
+    let bound = model.visibility.own(&context.principal).ok_or_else(|| {
+        let detail = format!("{} has no owner, so nothing of it is the caller's own", model.name());
+        Problem { code: "no_owner", ..Problem::not_found(detail) }
+    })?;
+    match bound.ids.as_deref() {
+        Some([]) => point::point(api, model, None, query, headers, context, started).await,
+        Some([id]) => point::point(api, model, Some(id.clone()), query, headers, context, started).await,
+        _ => list::own(api, model, bound, query.unwrap_or_default(), context).await,
     }
 }
 
@@ -148,6 +214,7 @@ fn target(path: &str) -> Option<Target<'_>> {
     };
     let mut parts = rest.split('/');
     let target = match (parts.next()?, parts.next(), parts.next(), parts.next()) {
+        ("me", Some(model), None, _) => Target::Own(model),
         (model, None, ..) => Target::List(model),
         (model, Some("schema"), None, _) => Target::Schema(model),
         (model, Some(id), None, _) => Target::Document(model, id),
@@ -184,6 +251,7 @@ mod tests {
             ("/v1/a/", Some(Target::Document("a", ""))),
             ("/v1/a/1/b", Some(Target::Array("a", "1", "b"))),
             ("/v1/a/schema", Some(Target::Schema("a"))),
+            ("/v1/me/a", Some(Target::Own("a"))),
             ("/v1/a/1/b/c", None),
             ("/openapi.json", Some(Target::OpenApi)),
             ("/v1", None),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use headwater_query_api::{Admin, AdminError, ApiHandle, ApiOptions, start};
+use headwater_query_api::{AccessOptions, Admin, AdminError, ApiHandle, ApiOptions, start};
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, SourcePosition, ValueRef, key};
@@ -155,7 +155,7 @@ pub(crate) fn set_version(store: &EmbeddedStore, record: &VersionRecord) {
     set_versions(store, std::slice::from_ref(record));
 }
 
-struct TestAdmin;
+pub(crate) struct TestAdmin;
 
 #[async_trait]
 impl Admin for TestAdmin {
@@ -231,6 +231,11 @@ impl Admin for TestAdmin {
 impl World {
     /// 50 customers and a rate.
     pub(crate) fn new() -> Self {
+        Self::with(AccessOptions::default())
+    }
+
+    /// The same, of which callers see what these rules allow.
+    pub(crate) fn with(access: AccessOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
         set_version(&store, &record(1, customers(), VersionState::Active));
@@ -250,7 +255,7 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let stop = CancellationToken::new();
         let any = "127.0.0.1:0".parse().unwrap();
-        let options = ApiOptions { bench_route: true, ..ApiOptions::new(any, any, b"secret".to_vec()) };
+        let options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
         let registry = Arc::new(Mutex::new(Registry::default()));
         let api = runtime.block_on(start(options, store.clone(), Arc::new(TestAdmin), registry, stop.clone())).unwrap();
         Self { store, api, stop, runtime, _folder: folder }
@@ -273,7 +278,7 @@ impl World {
     }
 }
 
-fn request(url: &str, method: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
+pub(crate) fn request(url: &str, method: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .allow_non_standard_methods(true)

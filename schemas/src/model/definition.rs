@@ -247,6 +247,23 @@ impl ReadModel {
         blake3::hash(&json).to_hex()[..16].to_string()
     }
 
+    /// Whether documents have a member at this path (names with points between).
+    pub fn has_field(&self, path: &str) -> bool {
+        let mut node = &self.node;
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            match node.relation(name) {
+                Some(nested) => node = nested,
+                None if names.peek().is_some() => return false,
+                None => {
+                    let fields = node.fields.iter().map(|field| &field.name);
+                    return fields.chain(node.computes.iter().map(|compute| &compute.name)).any(|of| of == name);
+                }
+            }
+        }
+        true
+    }
+
     /// Every table the model reads, each once, root first.
     pub fn tables(&self) -> Vec<&TableId> {
         fn visit<'a>(node: &'a Node, out: &mut Vec<&'a TableId>) {

@@ -11,6 +11,7 @@ use hyper::header::HeaderMap;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
+use crate::access::{Principal, Visibility};
 use crate::context::{ReadContext, RequestId};
 use crate::graphql::{GraphQl, GraphQlLimits, GraphQlRequest};
 use crate::query::CursorKey;
@@ -156,7 +157,11 @@ impl Fixture {
     pub(super) fn with(limits: GraphQlLimits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).expect("a store");
-        let graphql = GraphQl::new(&[(TARIFFS, tariffs()), (CUSTOMERS, customers())], limits).expect("a schema");
+        let graphql = GraphQl::new(
+            &[Visibility::everything(TARIFFS, tariffs()), Visibility::everything(CUSTOMERS, customers())],
+            limits,
+        )
+        .expect("a schema");
         let context = ReadContext {
             request_id: RequestId::of(&HeaderMap::from_iter([(
                 crate::http::X_REQUEST_ID,
@@ -164,6 +169,8 @@ impl Fixture {
             )])),
             cursors: Arc::new(CursorKey::new(b"secret")),
             entries_max: 10_000,
+            principal: Principal::everything(),
+            is_private: false,
         };
         let fixture = Self { store, graphql, context, _folder: folder };
         let customers_written = (1..=10).map(|n| (Value::Int(n), customer(n)));

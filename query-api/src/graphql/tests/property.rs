@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
 use super::fixture::{nested, scalar};
+use crate::access::Visibility;
 use crate::graphql::plan::Wanted;
 use crate::graphql::prepare::Prepared;
 use crate::graphql::write::Writer;
@@ -166,7 +167,8 @@ fn shape(fields: Vec<ShapeField>) -> ModelShape {
 /// Runs the byte executor alone.
 fn executed(fields: &[ShapeField], chosen: &[Chosen], body: &[u8]) -> Result<Vec<u8>, String> {
     let limits = GraphQlLimits { aliases_max: 10_000, fields_max: 10_000, tokens_max: 100_000, ..Default::default() };
-    let graphql = GraphQl::new(&[(VersionId(1), shape(fields.to_vec()))], limits).map_err(|e| e.to_string())?;
+    let graphql = GraphQl::new(&[Visibility::everything(VersionId(1), shape(fields.to_vec()))], limits)
+        .map_err(|e| e.to_string())?;
     let mut query = "{ thing(id: 1) ".to_owned();
     text(fields, chosen, &mut query);
     query.push('}');

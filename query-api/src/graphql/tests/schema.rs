@@ -3,6 +3,7 @@
 use headwater_store::VersionId;
 
 use super::fixture::{customers, tariffs};
+use crate::access::Visibility;
 use crate::graphql::{GraphQl, GraphQlLimits, sdl_for};
 
 /// To accept a change: `UPDATE_GOLDEN=1 cargo test -p headwater-query-api`, then look at the difference.
@@ -24,7 +25,7 @@ fn names_that_meet_are_kept_apart() {
         shape
     };
     let names = ["query", "string", "customer", "customers", "customer_invoices", "page_info", "a__b", "a_b"];
-    let models: Vec<_> = names.iter().map(|name| (VersionId(1), named(name))).collect();
+    let models: Vec<_> = names.iter().map(|name| Visibility::everything(VersionId(1), named(name))).collect();
     GraphQl::new(&models, GraphQlLimits::default()).expect("a schema");
     let sdl = sdl_for(&names.map(named));
     for part in [

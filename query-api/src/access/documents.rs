@@ -1,0 +1,62 @@
+//! Reads of documents by id, as callers may see them. A document that is not the caller's is looked up like any other
+//! and then is not there.
+
+use headwater_store::{Document, DocumentReader};
+
+use super::visibility::Visibility;
+use super::{Bound, audit};
+use crate::context::ReadContext;
+use crate::problem::Problem;
+use crate::projection::Torn;
+
+impl Visibility {
+    /// One document.
+    pub(crate) async fn get(
+        &self,
+        reader: &dyn DocumentReader,
+        id: &[u8],
+        context: &ReadContext,
+    ) -> Result<Option<Document>, Problem> {
+        let found = reader.get(self.version, id).await?;
+        if !self.is_bound(&context.principal) {
+            return Ok(found.map(|document| self.show(document)).transpose()?);
+        }
+        let exists = found.is_some();
+        let own = self.own_of(&self.bound(&context.principal), id, found)?;
+        if own.is_none() {
+            audit::not_visible(context, &self.shape.model, exists);
+        }
+        Ok(own)
+    }
+
+    /// Several documents of one moment, in the order of `ids`.
+    pub(crate) async fn get_many(
+        &self,
+        reader: &dyn DocumentReader,
+        ids: &[Vec<u8>],
+        context: &ReadContext,
+    ) -> Result<Vec<Option<Document>>, Problem> {
+        let found = reader.get_many(self.version, ids).await?;
+        if !self.is_bound(&context.principal) {
+            let show = |document: Option<Document>| document.map(|document| self.show(document)).transpose();
+            return Ok(found.into_iter().map(show).collect::<Result<_, _>>()?);
+        }
+        let bound = self.bound(&context.principal);
+        let exist = found.iter().flatten().count();
+        let own = ids.iter().zip(found).map(|(id, document)| self.own_of(&bound, id, document));
+        let own: Vec<Option<Document>> = own.collect::<Result<_, _>>()?;
+        let seen = own.iter().flatten().count();
+        if seen < own.len() {
+            audit::not_visible(context, &self.shape.model, exist > seen);
+        }
+        Ok(own)
+    }
+
+    /// What is seen of a stored document by a caller who may see what is `bound`.
+    fn own_of(&self, bound: &Bound, id: &[u8], found: Option<Document>) -> Result<Option<Document>, Torn> {
+        match found {
+            Some(document) if bound.allows(id, &document.body)? => self.show(document).map(Some),
+            _ => Ok(None),
+        }
+    }
+}

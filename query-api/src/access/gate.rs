@@ -1,0 +1,230 @@
+//! What every request of a reader passes, in one place: room, the limit of its address, who asks, the limit of its
+//! principal. And what every answer gets on its way out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::header::{CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use hyper::{Method, Response};
+use tokio_util::sync::CancellationToken;
+
+use super::authenticate::{Authenticator, Denied};
+use super::cors::Cors;
+use super::limiter::{Limiter, Verdict, seconds};
+use super::options::AccessOptions;
+use super::policy::Policy;
+use super::principal::{self, Principal, RoleNames};
+use super::{address, audit};
+use crate::context::RequestId;
+use crate::http::Body;
+use crate::problem::Problem;
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// An answer is data and never a page.
+const NOTHING_LOADED: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+const NO_SNIFFING: HeaderValue = HeaderValue::from_static("nosniff");
+/// How often it is looked how long work waits for a processor.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Looks in a row that must find too long a wait: a single pause is no overload.
+const LOOKS: u32 = 3;
+/// Seconds after which a request that was turned away may be tried again.
+const RETRY_SECONDS: u32 = 1;
+
+/// Lets requests in.
+pub(crate) struct Gate {
+    authenticator: Authenticator,
+    cors: Option<Cors>,
+    principal_limit: Option<Limiter>,
+    address_limit: Option<Limiter>,
+    trusted_hops: usize,
+    requests_max: usize,
+    /// Requests being answered.
+    requests: AtomicUsize,
+    /// How long a request may take.
+    pub(crate) deadline: Duration,
+    queue_delay_max: Duration,
+    /// Whether work waits too long for a processor, and how many of 256 requests are turned away for it.
+    shed: AtomicU64,
+    counted: AtomicU64,
+}
+
+/// A request that was let in. Its place is free again when it is dropped.
+pub(crate) struct Admitted<'g> {
+    _place: Place<'g>,
+    /// Who asks.
+    pub(crate) principal: Arc<Principal>,
+    verdict: Option<Verdict>,
+}
+
+/// A place among the requests being answered.
+struct Place<'g>(&'g AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Gate {
+    /// A gate with these rules, and the policy that goes with it.
+    pub(crate) fn new(options: &AccessOptions, secret: &[u8]) -> (Self, Policy) {
+        let names = RoleNames::of(options);
+        let limits = &options.limits;
+        let gate = Self {
+            authenticator: Authenticator::new(options, &names),
+            cors: options.cors.as_ref().map(Cors::new),
+            principal_limit: limits.principal.map(|rate| Limiter::new("principal", rate)),
+            address_limit: limits.address.map(|rate| Limiter::new("address", rate)),
+            trusted_hops: limits.trusted_hops,
+            requests_max: limits.requests_max,
+            requests: AtomicUsize::new(0),
+            deadline: limits.deadline,
+            queue_delay_max: limits.queue_delay_max,
+            shed: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
+        };
+        (gate, Policy::new(options, names, secret))
+    }
+
+    /// Whether callers are asked who they are.
+    pub(crate) fn asks(&self) -> bool {
+        self.authenticator.asks()
+    }
+
+    /// The answer to a browser that asks what a page may ask.
+    pub(crate) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response<Body>> {
+        self.cors.as_ref()?.preflight(method, headers)
+    }
+
+    /// The origin of the page that asks, where that makes a difference.
+    pub(crate) fn origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        self.cors.as_ref().and_then(|_| headers.get(ORIGIN).cloned())
+    }
+
+    /// Lets a request in, or says why not.
+    pub(crate) async fn admit(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        request_id: &RequestId,
+        now: Instant,
+    ) -> Result<Admitted<'_>, Problem> {
+        let place = self.place()?;
+        let address = address::of(peer, headers, self.trusted_hops);
+        if let Some(limit) = &self.address_limit {
+            let verdict = limit.check(principal::limited(address), now);
+            if !verdict.allowed {
+                audit::turned_away(request_id.as_str(), address, "address_rate");
+                return Err(too_many("this address", verdict));
+            }
+        }
+        let principal = match self.authenticator.principal(headers).await {
+            Ok(principal) => principal,
+            Err(Denied { reason, problem }) => {
+                audit::turned_away(request_id.as_str(), address, reason);
+                return Err(problem);
+            }
+        };
+        let verdict = self.principal_limit.as_ref().map(|limit| {
+            // Callers who do not say who they are are told apart by where they are.
+            match principal.tag {
+                [0, ..] if principal.name.is_empty() => limit.check((0u8, principal::limited(address)), now),
+                tag => limit.check((1u8, tag), now),
+            }
+        });
+        if let Some(verdict) = verdict.filter(|verdict| !verdict.allowed) {
+            audit::turned_away(request_id.as_str(), address, "principal_rate");
+            return Err(too_many("this caller", verdict));
+        }
+        Ok(Admitted { _place: place, principal, verdict })
+    }
+
+    fn place(&self) -> Result<Place<'_>, Problem> {
+        let place = Place(&self.requests);
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        if before >= self.requests_max {
+            return Err(overloaded());
+        }
+        let shed = self.shed.load(Ordering::Relaxed);
+        // Evenly: of 256 requests so many are turned away, one here and one there.
+        if shed > 0 && self.counted.fetch_add(167, Ordering::Relaxed) % 256 < shed {
+            return Err(overloaded());
+        }
+        Ok(place)
+    }
+
+    /// What every answer gets on its way out. `origin`: of the page that asked; `admitted`: of a request that was let in.
+    pub(crate) fn finish(
+        &self,
+        origin: Option<&HeaderValue>,
+        admitted: Option<&Admitted<'_>>,
+        response: &mut Response<Body>,
+    ) {
+        let head = response.headers_mut();
+        head.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
+        head.insert(CONTENT_SECURITY_POLICY, NOTHING_LOADED);
+        if let (Some(limit), Some(verdict)) = (&self.principal_limit, admitted.and_then(|of| of.verdict)) {
+            head.insert(RATELIMIT_POLICY, limit.policy());
+            if let Some(value) = limit.header(verdict) {
+                head.insert(RATELIMIT, value);
+            }
+        }
+        if let Some(cors) = &self.cors {
+            cors.add(origin, head);
+        }
+    }
+
+    /// Adds the headers of limits to an answer that turns a request away for its rate.
+    pub(crate) fn tell_limit(&self, problem: &Problem, response: &mut Response<Body>) {
+        if problem.code != "rate_limited" {
+            return;
+        }
+        let limit = self.principal_limit.as_ref().or(self.address_limit.as_ref());
+        let wait = Duration::from_secs(u64::from(problem.retry_after_seconds.unwrap_or(1)));
+        if let Some(limit) = limit {
+            response.headers_mut().insert(RATELIMIT_POLICY, limit.policy());
+            if let Some(value) = limit.header(Verdict { allowed: false, remaining: 0, wait }) {
+                response.headers_mut().insert(RATELIMIT, value);
+            }
+        }
+    }
+
+    /// Looks how long work waits for a processor, and has requests turned away while that is too long: a part of them
+    /// that grows and shrinks with each look. Until `stop` is cancelled.
+    pub(crate) async fn watch(&self, stop: CancellationToken) {
+        let mut late = 0;
+        while !stop.is_cancelled() {
+            let asked = Instant::now();
+            tokio::time::sleep(LOOK_EVERY).await;
+            // The clock is a millisecond coarse; what is more was waiting.
+            let waited = asked.elapsed().saturating_sub(LOOK_EVERY + Duration::from_millis(1));
+            late = if waited > self.queue_delay_max { late + 1 } else { 0 };
+            let shed = self.shed.load(Ordering::Relaxed);
+            let next = match late {
+                0 => shed.saturating_sub(16),
+                late if late < LOOKS => shed,
+                _ => (shed + 32).min(240),
+            };
+            if shed == 0 && next > 0 {
+                tracing::warn!(waited_ms = waited.as_millis() as u64, "overloaded: some requests are turned away");
+            }
+            self.shed.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps the keys of issuers current, until `stop` is cancelled.
+    pub(crate) async fn follow_keys(&self, stop: CancellationToken) {
+        self.authenticator.follow_keys(stop).await;
+    }
+}
+
+fn too_many(who: &str, verdict: Verdict) -> Problem {
+    Problem::too_many(format!("{who} sends too many requests; wait and try again"), seconds(verdict.wait).max(1))
+}
+
+fn overloaded() -> Problem {
+    Problem::unavailable("overloaded", "there are too many requests at the moment; try again", RETRY_SECONDS)
+}

@@ -1,0 +1,209 @@
+//! The keys of an issuer: fetched, kept, and fetched again when a token names one that is not known, however many such
+//! tokens come, once in a while only.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use parking_lot::RwLock;
+
+use super::options::KeySource;
+
+/// Bytes of a key set, at most.
+const SET_BYTES_MAX: u64 = 256 * 1024;
+/// Keys of a set that are kept.
+const KEYS_MAX: usize = 64;
+/// Keys that are tried for a token that names none.
+const TRIED_MAX: usize = 4;
+/// How long a fetch may take.
+const FETCH_MAX: Duration = Duration::from_secs(5);
+
+/// The keys of one issuer.
+pub(super) struct Keys {
+    source: Source,
+    known: RwLock<Arc<Vec<Key>>>,
+    /// Rises whenever the keys change: what was verified by others is to be verified again.
+    generation: AtomicU64,
+    /// When keys were last fetched or tried to be. Held while it is done, so that one does it and others wait.
+    fetched: tokio::sync::Mutex<Option<Instant>>,
+    refetch_min: Duration,
+}
+
+enum Source {
+    /// What was configured; it does not change.
+    Fixed,
+    Url(String),
+    File(PathBuf),
+}
+
+/// One key.
+pub(super) struct Key {
+    id: Option<String>,
+    /// The algorithm it is meant for, if it says.
+    algorithm: Option<KeyAlgorithm>,
+    pub(super) decoding: DecodingKey,
+}
+
+/// Why keys could not be had.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the key set could not be fetched")]
+    Http(#[from] ureq::Error),
+    #[error("the key set could not be read")]
+    File(#[from] std::io::Error),
+    #[error("what was fetched is no key set")]
+    Json(#[from] serde_json::Error),
+    #[error("the key set has no key for the algorithms of the issuer")]
+    Empty,
+    #[error("the fetch did not end")]
+    Stopped,
+}
+
+impl Keys {
+    pub(super) fn new(source: &KeySource, refetch_min: Duration) -> Self {
+        let (source, keys) = match source {
+            KeySource::Url(url) => (Source::Url(url.clone()), Vec::new()),
+            KeySource::File(path) => (Source::File(path.clone()), Vec::new()),
+            KeySource::Secret(secret) => {
+                let key = Key { id: None, algorithm: None, decoding: DecodingKey::from_secret(secret) };
+                (Source::Fixed, vec![key])
+            }
+        };
+        Self {
+            source,
+            known: RwLock::new(Arc::new(keys)),
+            generation: AtomicU64::new(0),
+            fetched: tokio::sync::Mutex::new(None),
+            refetch_min,
+        }
+    }
+
+    /// Whether keys come and go.
+    pub(super) fn changes(&self) -> bool {
+        !matches!(self.source, Source::Fixed)
+    }
+
+    /// See [`Keys::generation`].
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether any keys are there.
+    pub(super) fn are_there(&self) -> bool {
+        !self.known.read().is_empty()
+    }
+
+    /// The keys that a token with this header may be signed with.
+    pub(super) fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> Candidates {
+        let known = self.known.read().clone();
+        let fits = |key: &&Key| {
+            key.decoding.family() == algorithm.family()
+                && key.algorithm.is_none_or(|of| of.to_string() == format!("{algorithm:?}"))
+                && (id.is_none() || key.id.is_none() || key.id.as_deref() == id)
+        };
+        let places = known.iter().enumerate().filter(|(_, key)| fits(key)).map(|(at, _)| at).take(TRIED_MAX).collect();
+        Candidates { known, places }
+    }
+
+    /// Fetches the keys again, unless that was done a moment ago. Whoever comes while it is being done waits for it.
+    pub(super) async fn refetch(&self) {
+        let mut fetched = self.fetched.lock().await;
+        if !self.changes() || fetched.is_some_and(|at| at.elapsed() < self.refetch_min) {
+            return;
+        }
+        // Before it is tried: a failure is not repeated at once either.
+        *fetched = Some(Instant::now());
+        match self.fetch().await {
+            Ok(keys) => {
+                let same = {
+                    let known = self.known.read();
+                    known.len() == keys.len() && known.iter().zip(&keys).all(|(old, new)| old.is(new))
+                };
+                if !same {
+                    tracing::info!(keys = keys.len(), "the keys of an issuer of tokens changed");
+                    *self.known.write() = Arc::new(keys);
+                    self.generation.fetch_add(1, Ordering::Release);
+                }
+            }
+            // The keys there are stay good: an issuer that cannot be reached does not lock everybody out.
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the keys of an issuer of tokens could not be fetched; those known stay good"
+            ),
+        }
+    }
+
+    async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
+        let json = match &self.source {
+            Source::Fixed => return Err(FetchError::Empty),
+            Source::File(path) => tokio::fs::read(path).await?,
+            Source::Url(url) => {
+                let url = url.clone();
+                tokio::task::spawn_blocking(move || get(&url)).await.map_err(|_| FetchError::Stopped)??
+            }
+        };
+        let set: serde_json::Value = serde_json::from_slice(&json)?;
+        let keys: Vec<Key> = match set.get("keys") {
+            // One by one: a key of a kind we do not know makes the others no worse.
+            Some(serde_json::Value::Array(keys)) => keys.iter().filter_map(Key::read).take(KEYS_MAX).collect(),
+            _ => serde_json::from_slice::<JwkSet>(&json)?.keys.iter().filter_map(Key::new).collect(),
+        };
+        if keys.is_empty() { Err(FetchError::Empty) } else { Ok(keys) }
+    }
+}
+
+fn get(url: &str) -> Result<Vec<u8>, FetchError> {
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(FETCH_MAX)).max_redirects(2).build().into();
+    let mut response = agent.get(url).header("accept", "application/jwk-set+json, application/json").call()?;
+    Ok(response.body_mut().with_config().limit(SET_BYTES_MAX).read_to_vec()?)
+}
+
+/// Keys that a token may be signed with.
+pub(super) struct Candidates {
+    known: Arc<Vec<Key>>,
+    places: Vec<usize>,
+}
+
+impl Candidates {
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.places.iter().map(|at| &self.known[*at])
+    }
+}
+
+impl Key {
+    fn read(json: &serde_json::Value) -> Option<Self> {
+        Self::new(&serde_json::from_value(json.clone()).ok()?)
+    }
+
+    /// A key that tokens of others can be verified with. A shared secret in a set that is published is none.
+    fn new(jwk: &Jwk) -> Option<Self> {
+        if jwk.common.public_key_use.as_ref().is_some_and(|of| *of != PublicKeyUse::Signature) {
+            return None;
+        }
+        let decoding = DecodingKey::from_jwk(jwk).ok()?;
+        if decoding.family() == AlgorithmFamily::Hmac {
+            return None;
+        }
+        Some(Self { id: jwk.common.key_id.clone(), algorithm: jwk.common.key_algorithm, decoding })
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        use jsonwebtoken::DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
+        let same = match (self.decoding.kind(), other.decoding.kind()) {
+            (SecretOrDer(a), SecretOrDer(b)) => a == b,
+            (RsaModulusExponent { n, e }, RsaModulusExponent { n: other_n, e: other_e }) => {
+                n == other_n && e == other_e
+            }
+            _ => false,
+        };
+        same && self.id == other.id && self.algorithm == other.algorithm
+    }
+}

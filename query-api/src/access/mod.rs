@@ -1,0 +1,33 @@
+//! Who may see what, and how much.
+//!
+//! A request meets, in this order: the [`gate`] (is there room?), the limit of its address ([`limiter`]), [`authenticate`]
+//! (who asks? [`jwt`] over the [`keys`] of an issuer, or an [`api_key`]), and the limit of its principal. What a caller
+//! sees of a model is its [`visibility`], which the [`policy`] makes of rules, roles and the model's shape; which
+//! documents, its [`binding`]s; reads go through [`documents`]. [`audit`] tells what was denied.
+
+mod address;
+mod api_key;
+mod audit;
+mod authenticate;
+mod binding;
+mod cors;
+mod crypto;
+mod documents;
+mod gate;
+mod jwt;
+mod keys;
+mod limiter;
+pub(crate) mod options;
+mod policy;
+mod principal;
+mod token_cache;
+mod visibility;
+
+pub(crate) use audit::denied;
+pub(crate) use binding::Bound;
+pub(crate) use gate::Gate;
+pub use jwt::mixed as mixed_algorithms;
+pub(crate) use policy::Policy;
+pub use principal::ROLES_MAX;
+pub(crate) use principal::{Principal, Roles};
+pub(crate) use visibility::Visibility;

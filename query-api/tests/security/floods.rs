@@ -1,0 +1,113 @@
+//! Requests that ask for much with few words, and operators where values should be.
+
+use headwater_query_api::ModelRule;
+use serde_json::{Value, json};
+
+use crate::world::{API_KEY, Guarded, by_index};
+
+fn graphql(world: &Guarded, query: &str) -> (u16, Value) {
+    let headers = [("content-type", "application/json"), ("x-api-key", API_KEY)];
+    let answer = world.ask("POST", "/graphql", &headers, Some(&json!({"query": query}).to_string()));
+    (answer.status, answer.json())
+}
+
+#[test]
+fn floods_are_refused_before_anything_is_read() {
+    let world = Guarded::new(ModelRule::default());
+    let many = |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<String>();
+    let aliases = many(1000, &|n| format!("a{n}: customer(id: {n}) {{ id }} "));
+    let directives = format!("{{ customer(id: 1) {{ id {} }} }}", "@skip(if: false) ".repeat(2000));
+    let deep = format!("{{ customer(id: 1) {} }}", "{ tariff ".repeat(500) + &" }".repeat(500));
+    let fragments = many(30, &|n| format!("fragment F{n} on Customer {{ ...F{} ...F{} }} ", n + 1, n + 1));
+    let bomb = format!("{{ customer(id: 1) {{ ...F0 }} }} {fragments} fragment F30 on Customer {{ id }}");
+    let costly = "{ customers(first: 100) { nodes { invoices(first: 1000000) { number status total } } } }";
+    let cycle = "{ customer(id: 1) { ...A } } fragment A on Customer { ...B } fragment B on Customer { ...A }";
+    let values = format!(
+        "{{ customers(where: {{ n: {{ in: [{}] }} }}) {{ nodes {{ id }} }} }}",
+        many(5000, &|n| format!("{n},"))
+    );
+    for (name, query) in [
+        ("aliases", format!("{{ {aliases} }}")),
+        ("directives", directives),
+        ("depth", deep),
+        ("cost", costly.to_string()),
+        ("cycle", cycle.to_string()),
+        ("values", values),
+        ("page", "{ customers(first: 100000) { nodes { id } } }".into()),
+        ("ids", format!("{{ customersByIds(ids: [{}]) {{ id }} }}", many(1000, &|n| format!("{n},")))),
+        ("text", format!("{{ customer(id: 1) {{ id }} }} #{}", "x".repeat(100_000))),
+        (
+            "introspection",
+            "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }"
+                .into(),
+        ),
+    ] {
+        let begin = std::time::Instant::now();
+        let (status, body) = graphql(&world, &query);
+        assert_eq!(status, 400, "{name}: {body}");
+        assert!(body.get("data").is_none(), "{name}");
+        assert!(begin.elapsed().as_secs() < 5, "{name} took {:?}", begin.elapsed());
+    }
+    // Spreading the same fragment twice is the same as once: it is answered, and not after 2^30 steps.
+    let begin = std::time::Instant::now();
+    graphql(&world, &bomb);
+    assert!(begin.elapsed().as_secs() < 5, "fragments took {:?}", begin.elapsed());
+    let headers = [("content-type", "application/json"), ("x-api-key", API_KEY)];
+    let batch = json!(vec![json!({"query": "{ customer(id: 1) { id } }"}); 1000]).to_string();
+    assert_eq!(world.ask("POST", "/graphql", &headers, Some(&batch)).status, 400, "there are no batches");
+}
+
+#[test]
+fn operators_are_never_values() {
+    let world = Guarded::new(by_index());
+    let me = json!({"group": 3});
+    for query in [
+        "filter[n][$ne]=0",
+        "filter[n][$gt]=",
+        "filter[n][eq][$ne]=0",
+        "filter[$where][eq]=1",
+        "filter[$or][eq]=1",
+        "filter[n]=3",
+        "filter[n][]=3",
+        "filter[__proto__][eq]=1",
+        "filter[constructor][eq]=1",
+        "filter[n][regex]=.*",
+        "filter[name][like]=%25",
+        "filter[name][match]=(a%2B)%2B$",
+        "filter[n][eq]=%7B%22$ne%22:0%7D",
+        "filter[n][eq]=3;drop",
+        "n=3",
+        "where=1",
+        "$where=1",
+        "owner=8",
+        "customer_id=8",
+        "group=4",
+        "tenant=8",
+        "limit=-1",
+        "limit=1e9",
+        "limit=100000000000000000000",
+        "offset=5",
+        "page=2",
+        "sort=n,name",
+        "sort=n%00",
+        "fields=*",
+        "fields=n%20as%20id",
+    ] {
+        let answer = world.get_as(&me, &format!("/v1/customer?{query}"));
+        assert_eq!(answer.status, 400, "{query}: {}", answer.body);
+        assert!(answer.json()["parameter"].is_string(), "{query} names no parameter: {}", answer.body);
+    }
+    for id in ["1%27%20or%201=1", "%7B%22$ne%22:1%7D", "..%2F..%2Fetc", "%00", "1;", "*", "%ff"] {
+        assert_eq!(world.get_as(&me, &format!("/v1/customer/{id}")).status, 404, "{id}");
+    }
+    let injected = [
+        json!({"query": "query($w: CustomerWhere) { customers(where: $w) { nodes { id } } }", "variables": {"w": {"$or": []}}}),
+        json!({"query": "query($w: CustomerWhere) { customers(where: $w) { nodes { id } } }", "variables": {"w": {"n": {"$ne": 0}}}}),
+        json!({"query": "query($id: ID!) { customer(id: $id) { id } }", "variables": {"id": {"$ne": 0}}}),
+        json!({"query": {"$ne": 1}}),
+    ];
+    for body in injected {
+        let headers = [("content-type", "application/json"), ("x-api-key", API_KEY)];
+        assert_eq!(world.ask("POST", "/graphql", &headers, Some(&body.to_string())).status, 400, "{body}");
+    }
+}

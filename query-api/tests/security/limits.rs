@@ -1,0 +1,127 @@
+//! How much one caller may ask for.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use headwater_query_api::{ModelRule, Rate};
+use serde_json::json;
+
+use crate::issuer::good;
+use crate::world::{API_KEY, Guarded};
+
+fn rate(requests: u32, per: u64) -> Option<Rate> {
+    let requests = NonZeroU32::new(requests).unwrap();
+    Some(Rate { requests, per: Duration::from_secs(per), burst: requests })
+}
+
+#[test]
+fn each_caller_has_a_limit_of_their_own() {
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.principal = rate(5, 3600));
+    let one = format!("Bearer {}", good(json!({"sub": "one"})));
+    let ask = |token: &str| world.get_with("/v1/customer/7", &[("authorization", token)]);
+    let first = ask(&one);
+    assert_eq!((first.status, first.header("ratelimit-policy")), (200, "\"principal\";q=5;w=3600"));
+    assert!(first.header("ratelimit").starts_with("\"principal\";r=4;t="), "{}", first.header("ratelimit"));
+    assert!((0..4).all(|_| ask(&one).status == 200));
+    let refused = ask(&one);
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (429, Some("rate_limited")));
+    assert!(
+        (1..=720).contains(&refused.header("retry-after").parse::<u32>().unwrap()),
+        "{}",
+        refused.header("retry-after")
+    );
+    assert!(refused.header("ratelimit").starts_with("\"principal\";r=0;t="));
+    // A new token, another place or other headers make no new caller.
+    let again = format!("Bearer {}", good(json!({"sub": "one", "jti": "another"})));
+    assert_eq!(ask(&again).status, 429);
+    for (name, value) in
+        [("x-forwarded-for", "1.2.3.4"), ("x-real-ip", "1.2.3.4"), ("x-request-id", "new"), ("user-agent", "new")]
+    {
+        let headers = [("authorization", one.as_str()), (name, value)];
+        assert_eq!(world.get_with("/v1/customer/7", &headers).status, 429, "{name}");
+    }
+    assert_eq!(ask(&format!("Bearer {}", good(json!({"sub": "two"})))).status, 200);
+    assert_eq!(world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]).status, 200);
+}
+
+#[test]
+fn an_address_is_the_one_our_proxies_saw() {
+    let world = Guarded::with(ModelRule::default(), |access| {
+        access.limits.address = rate(5, 3600);
+        access.limits.trusted_hops = 1;
+    });
+    let from = |forwarded: &str| world.get_with("/v1/customer/7", &[("x-forwarded-for", forwarded)]).status;
+    // Guesses count too: the limit comes before credentials.
+    assert!((0..5).all(|n| from(&format!("6.6.6.{n}, 1.1.1.1")) == 401));
+    assert_eq!(from("6.6.6.99, 1.1.1.1"), 429, "the first entry is the sender's own word");
+    assert_eq!(from("1.1.1.1, 2.2.2.2"), 401);
+
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.address = rate(5, 3600));
+    let from = |forwarded: &str| world.get_with("/v1/customer/7", &[("x-forwarded-for", forwarded)]).status;
+    assert!((0..5).all(|n| from(&format!("1.1.1.{n}")) == 401));
+    assert_eq!(from("2.2.2.2"), 429, "no proxy is trusted, so none is believed");
+}
+
+#[test]
+fn what_is_too_much_is_turned_away_cheaply() {
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.requests_max = 1);
+    // One place, and many who want it.
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..8)
+            .map(|_| {
+                let world = &world;
+                scope.spawn(move || {
+                    let path = "/v1/customer?limit=100&count=exact";
+                    (0..40).map(|_| world.get_with(path, &[("x-api-key", API_KEY)])).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let answers = asking.into_iter().flat_map(|asked| asked.join().unwrap());
+        answers
+            .map(|answer| {
+                if answer.status == 503 {
+                    assert_eq!(
+                        (answer.header("retry-after"), answer.json()["code"].as_str()),
+                        ("1", Some("overloaded"))
+                    );
+                }
+                answer.status
+            })
+            .collect()
+    });
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+    assert!(statuses.contains(&200));
+    assert_eq!(world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]).status, 200, "every place is free again");
+}
+
+#[test]
+fn a_request_that_does_not_end_is_ended() {
+    use std::io::{Read, Write};
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.deadline = Duration::from_millis(300));
+    let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // A body that is announced and never sent.
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; 4096];
+    let len = stream.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..len]);
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("\"deadline\""), "{answer}");
+}
+
+#[test]
+fn bodies_and_heads_are_bounded() {
+    let world = Guarded::new(ModelRule::default());
+    let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+    let body = json!({"query": "{__typename}", "variables": {"x": "y".repeat(2 << 20)}}).to_string();
+    assert_eq!(world.ask("POST", "/graphql", &headers, Some(&body)).status, 413);
+    let long = "x".repeat(300_000);
+    let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.get_with("/v1/customer/7", &[("x-long", &long)]).status
+    }));
+    // Refused, or cut off while it is still being sent.
+    assert!(asked.is_err() || matches!(asked, Ok(431 | 400)), "{asked:?}");
+    assert_eq!(world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]).status, 200);
+}

@@ -1,0 +1,16 @@
+//! The query API as an attacker sees it, over a real store and real sockets.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../serving/fixture.rs"]
+#[allow(dead_code, reason = "shared with the tests of serving")]
+mod fixture;
+
+mod floods;
+mod headers;
+mod hidden;
+mod issuer;
+mod limits;
+mod ownership;
+mod property;
+mod tokens;
+mod world;

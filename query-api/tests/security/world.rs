@@ -1,0 +1,87 @@
+//! A store with documents of many owners, an issuer, and an API that asks.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use headwater_query_api::{
+    AccessOptions, Algorithm, ApiKeyOptions, AuthOptions, BindingRule, IssuerOptions, KeySource, Mask, MaskRule,
+    ModelRule,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::fixture::{Answer, World, wait_until};
+use crate::issuer::{AUDIENCE, ISSUER, KeyServer, RSA, ec_jwk, ec_key, ed_jwk, ed_key, good, rsa_jwk};
+
+pub(crate) const API_KEY: &str = "k-2f9c6b1d0e7a4835-9b1f";
+
+/// An API with these rules.
+pub(crate) struct Guarded {
+    world: World,
+    pub(crate) issuer: KeyServer,
+    pub(crate) ec: ring::signature::EcdsaKeyPair,
+    pub(crate) ed: ring::signature::Ed25519KeyPair,
+}
+
+impl Deref for Guarded {
+    type Target = World;
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+pub(crate) fn binding(claim: &str, field: Option<&str>) -> BindingRule {
+    BindingRule { claim: claim.into(), field: field.map(Into::into), except: vec!["support".into()] }
+}
+
+pub(crate) fn mask(fields: &[&str], mask: Mask) -> MaskRule {
+    MaskRule { fields: fields.iter().map(|path| path.to_string()).collect(), mask, except: vec!["support".into()] }
+}
+
+/// Customers belong to the one whose `customer_id` is their id.
+pub(crate) fn by_id() -> ModelRule {
+    ModelRule { owner: Some(binding("customer_id", None)), ..ModelRule::default() }
+}
+
+/// Customers belong to everybody whose `group` is their `n`.
+pub(crate) fn by_index() -> ModelRule {
+    ModelRule { owner: Some(binding("group", Some("n"))), ..ModelRule::default() }
+}
+
+impl Guarded {
+    pub(crate) fn new(customer: ModelRule) -> Self {
+        Self::with(customer, |_| {})
+    }
+
+    pub(crate) fn with(customer: ModelRule, change: impl FnOnce(&mut AccessOptions)) -> Self {
+        let (ec, ed) = (ec_key(), ed_key());
+        let issuer = KeyServer::start(vec![rsa_jwk("rsa", &RSA), ec_jwk("ec", &ec), ed_jwk("ed", &ed)]);
+        let mut options = IssuerOptions::new(ISSUER, AUDIENCE, Algorithm::RS256, KeySource::Url(issuer.url()));
+        options.algorithms = vec![Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
+        let key = ApiKeyOptions {
+            name: "reports".into(),
+            sha256: Sha256::digest(API_KEY).into(),
+            roles: vec!["support".into()],
+            claims: serde_json::Map::new(),
+        };
+        let auth = AuthOptions { anonymous: false, issuers: vec![options], api_keys: vec![key] };
+        let rules = BTreeMap::from([("customer".to_string(), customer)]);
+        let mut access = AccessOptions { auth: Some(auth), rules, ..AccessOptions::default() };
+        change(&mut access);
+        let world = World::with(access);
+        let asked = issuer.asked.clone();
+        wait_until("the keys", || asked.load(std::sync::atomic::Ordering::SeqCst) > 0);
+        Self { world, issuer, ec, ed }
+    }
+
+    /// Asks with a good token that has these claims besides.
+    pub(crate) fn get_as(&self, claims: &Value, path: &str) -> Answer {
+        self.get_with(path, &[("authorization", &format!("Bearer {}", good(claims.clone())))])
+    }
+
+    pub(crate) fn graphql_as(&self, claims: &Value, query: &str) -> Answer {
+        let token = format!("Bearer {}", good(claims.clone()));
+        let headers = [("content-type", "application/json"), ("authorization", token.as_str())];
+        self.ask("POST", "/graphql", &headers, Some(&json!({"query": query}).to_string()))
+    }
+}
