@@ -13,10 +13,10 @@ use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{
     Column, ColumnType, EventHeader, Op, SourcePosition, SourceProgress, Value, WriteRow, progress_topic,
 };
-use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentReader, Filter, IndexQuery, KeyRange, VersionId, VersionState};
+use headwater_store::{Filter, IndexQuery, KeyRange, VersionId, VersionState};
 
 use crate::delivery::{Partition, next_batches};
+use crate::engine::{Engine, Kind};
 use crate::flaky::FlakyStore;
 use crate::models::random_model;
 use crate::random::Random;
@@ -54,11 +54,10 @@ impl Tally {
 pub(crate) struct Case {
     random: Random,
     verbose: bool,
-    /// Before the folder, which it has open.
+    /// Before the engine, which it has open.
     fold: Option<Fold>,
-    store: Arc<EmbeddedStore>,
+    engine: Engine,
     calls_left: Arc<AtomicI64>,
-    _folder: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
     tables: Vec<Table>,
     partitions: Vec<Vec<Partition>>,
@@ -72,15 +71,10 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    pub(crate) fn new(seed: u64, verbose: bool) -> Self {
+    pub(crate) fn new(kind: Kind, seed: u64, verbose: bool) -> Self {
         let mut random = Random::new(seed);
-        let folder = match std::path::Path::new("/dev/shm").is_dir() {
-            true => tempfile::tempdir_in("/dev/shm").unwrap(),
-            false => tempfile::tempdir().unwrap(),
-        };
-        let mut options = EmbeddedOptions::new(folder.path());
-        options.size_max = 1 << 30;
-        let store = EmbeddedStore::open(options).unwrap();
+        let calls_left = Arc::new(AtomicI64::new(-1));
+        let engine = Engine::open(kind, &calls_left);
         let tables: Vec<Table> =
             (0..random.between(2, 5)).map(|number| Table::random(&mut random, SOURCE, number)).collect();
         let partitions = tables.iter().map(|table| {
@@ -93,9 +87,8 @@ impl Case {
         Self {
             verbose,
             fold: None,
-            store,
-            calls_left: Arc::new(AtomicI64::new(-1)),
-            _folder: folder,
+            engine,
+            calls_left,
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
             tables,
             partitions,
@@ -411,7 +404,7 @@ impl Case {
 
     fn open(&mut self) {
         self.fold = None;
-        let inner = self.store.clone();
+        let inner = self.engine.writer.clone();
         let store = Arc::new(FlakyStore { inner, calls_left: self.calls_left.clone() });
         let options = FoldOptions { prefix: PREFIX.into(), retired_grace: Duration::ZERO, slice_rows: self.slice_rows };
         self.fold = Some(Fold::open(store, &self.models, options).unwrap());
@@ -448,7 +441,7 @@ impl Case {
             return;
         }
         let tables = tables::naive(&self.tables);
-        let versions = self.store.versions().borrow().clone();
+        let versions = self.engine.reader.versions().borrow().clone();
         for model in &self.models {
             self.tally.checks += 1;
             let active = versions.iter().filter(|it| it.state == VersionState::Active && it.model == model.name);
@@ -467,14 +460,14 @@ impl Case {
         let documents = self.runtime.block_on(async {
             let mut documents = BTreeMap::new();
             for id in found {
-                documents.insert(id.clone(), self.store.get(version, &id).await.unwrap().unwrap().body);
+                documents.insert(id.clone(), self.engine.reader.get(version, &id).await.unwrap().unwrap().body);
             }
             documents
         });
         let found: Vec<_> = documents.iter().map(|(id, body)| (id, readable(body))).collect();
         let wanted: Vec<_> = expected.bodies.iter().map(|(id, body)| (id, readable(body))).collect();
         assert_eq!(found, wanted, "documents of {}", model.name);
-        let count = self.runtime.block_on(self.store.document_count(version)).unwrap();
+        let count = self.runtime.block_on(self.engine.reader.document_count(version)).unwrap();
         assert_eq!(count, expected.bodies.len() as u64);
     }
 
@@ -512,7 +505,7 @@ impl Case {
             limit: 10_000,
             entries_max: 1_000_000,
         };
-        let page = self.runtime.block_on(self.store.query(version, &query)).unwrap();
+        let page = self.runtime.block_on(self.engine.reader.query(version, &query)).unwrap();
         assert!(page.next.is_none());
         page.documents.into_iter().map(|(id, _)| id).collect()
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use headwater_schemas::{TableId, TableSchema};
 use headwater_store::{
-    Batch, ByteList, DocumentBatch, DocumentWrite, Error, Frontier, JoinIndex, ProjectionStore, RowArena, RowBatch,
-    RowWrite, SchemaId, VersionId, VersionRecord, Written,
+    Batch, ByteList, DocumentBatch, DocumentStore, DocumentTransaction, DocumentWrite, Error, Frontier, JoinIndex,
+    ProjectionStore, RowArena, RowBatch, RowWrite, SchemaId, VersionId, VersionRecord, Written,
 };
 
 pub(crate) struct FlakyStore {
@@ -88,6 +88,41 @@ impl RowBatch for FlakyBatch<'_> {
 }
 
 impl DocumentBatch for FlakyBatch<'_> {
+    pass_on!(read versions() -> Vec<VersionRecord>);
+    pass_on!(write new_version_id() -> VersionId);
+    pass_on!(write put_version(version: &VersionRecord) -> ());
+    pass_on!(write purge_version(version: VersionId, limit: usize) -> usize);
+    pass_on!(write put_documents(version: VersionId, as_of_micros: i64, writes: &[DocumentWrite<'_>]) -> Written);
+    pass_on!(read document_count(version: VersionId) -> u64);
+    pass_on!(read frontiers() -> BTreeMap<String, Frontier>);
+    pass_on!(write set_frontier(source: &str, frontier: Frontier) -> ());
+}
+
+/// Documents whose flush fails at a chosen call: between the commit of the rows, of another engine, and the documents.
+pub(crate) struct FlakyDocuments {
+    pub(crate) inner: Arc<dyn DocumentStore>,
+    pub(crate) calls_left: Arc<AtomicI64>,
+}
+
+impl DocumentStore for FlakyDocuments {
+    fn begin(&self) -> Result<Box<dyn DocumentTransaction + '_>, Error> {
+        Ok(Box::new(FlakyTransaction { inner: self.inner.begin()?, calls_left: self.calls_left.clone() }))
+    }
+}
+
+struct FlakyTransaction<'s> {
+    inner: Box<dyn DocumentTransaction + 's>,
+    calls_left: Arc<AtomicI64>,
+}
+
+impl DocumentTransaction for FlakyTransaction<'_> {
+    fn flush(self: Box<Self>) -> Result<(), Error> {
+        fail(&self.calls_left)?;
+        self.inner.flush()
+    }
+}
+
+impl DocumentBatch for FlakyTransaction<'_> {
     pass_on!(read versions() -> Vec<VersionRecord>);
     pass_on!(write new_version_id() -> VersionId);
     pass_on!(write put_version(version: &VersionRecord) -> ());
