@@ -4,17 +4,19 @@ CARGO ?= cargo
 SHELL := /bin/bash
 PYTHON_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/headwater/python/bin/python
 
+DISTRIBUTED := $(filter distributed,$(ENGINES))
+
 .DEFAULT_GOAL := help
 .PHONY: help demo build test test-fast lint fmt deny bench clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## a real PostgreSQL billing database under load, and its invoices as fresh JSON: watch it for as long as you like
+demo: ## a real PostgreSQL billing database under load, and its invoices as fresh JSON: watch it for as long as you like (ENGINES=distributed: over a real Kafka and MongoDB)
 	@scripts/need.sh build
-	@scripts/need.sh servers
+	@scripts/need.sh $(if $(DISTRIBUTED),engines,servers)
 	$(CARGO) build --release --quiet -p headwater
-	target/release/headwater demo $(ARGS)
+	$(if $(DISTRIBUTED),scripts/with-engines.sh) target/release/headwater demo $(ARGS)
 
 build: ## the release binary, target/release/headwater
 	@scripts/need.sh build

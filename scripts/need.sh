@@ -5,6 +5,7 @@
 #   scripts/need.sh tests          servers, kafka, mongodb, openssl, Python with the OpenAPI validator and a Kafka client
 #   scripts/need.sh kafka          Apache Kafka and Java 17, for the distributed engines
 #   scripts/need.sh mongodb        a real mongod, for the distributed engines
+#   scripts/need.sh engines        servers, Kafka, MongoDB (for the demo over them)
 #   scripts/need.sh bench          servers, kafka, mongodb, wrk
 # What the environment already names (PG_BIN, WRK) or PATH already has is used as it is. The rest is installed by
 # package name: Debian packages through apt (with sudo where needed), Python packages into a virtual environment under
@@ -110,16 +111,33 @@ need_mongodb() {
   fi
 }
 
+# Kafka and MongoDB beside PostgreSQL, and what makes a replica set of the latter.
+need_engines() {
+  need_servers
+  need_kafka
+  need_mongodb
+  need_python
+  if ! "$cache/python/bin/python" -c 'import pymongo' 2>/dev/null; then
+    printf 'need: installing a MongoDB client for Python\n'
+    "$cache/python/bin/pip" install -q pymongo || fail "pip could not install pymongo"
+  fi
+}
+
+need_python() {
+  has python3 || apt_install python3 python3-venv
+  [ -x "$cache/python/bin/python" ] && return
+  mkdir -p "$cache"
+  python3 -m venv "$cache/python" || { apt_install python3-venv; python3 -m venv "$cache/python"; }
+}
+
 need_tests() {
   need_servers
   need_kafka
   need_mongodb
   has openssl || apt_install openssl
-  has python3 || apt_install python3 python3-venv
-  if [ ! -x "$cache/python/bin/python" ] || ! "$cache/python/bin/python" -c 'import openapi_spec_validator' 2>/dev/null; then
+  need_python
+  if ! "$cache/python/bin/python" -c 'import openapi_spec_validator' 2>/dev/null; then
     printf 'need: installing the OpenAPI validator\n'
-    mkdir -p "$cache"
-    python3 -m venv "$cache/python" || { apt_install python3-venv; python3 -m venv "$cache/python"; }
     "$cache/python/bin/pip" install -q 'openapi-spec-validator>=0.7' || fail "pip could not install openapi-spec-validator"
   fi
   # An independent client reads what we write to Kafka.
@@ -137,6 +155,6 @@ need_bench() {
 }
 
 case "${1:-}" in
-  build|servers|kafka|mongodb|tests|bench) "need_$1" ;;
-  *) fail "usage: scripts/need.sh build|servers|kafka|mongodb|tests|bench" ;;
+  build|servers|kafka|mongodb|engines|tests|bench) "need_$1" ;;
+  *) fail "usage: scripts/need.sh build|servers|kafka|mongodb|engines|tests|bench" ;;
 esac

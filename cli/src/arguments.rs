@@ -53,6 +53,19 @@ pub(crate) enum Command {
     /// SIGTERM or Ctrl-C: the sources are left first, the projector finishes its batch, readers are served to the end,
     /// files are closed. SIGHUP: the model files are read again; a file with mistakes is refused and the others run on.
     Run(RunArguments),
+    /// Captures sources into Kafka, as a process of its own.
+    ///
+    /// One process captures a source at a time: a second one takes over, and the first can write nothing any more.
+    /// Needs `broker.kafka`. Signals as for `run`.
+    Connect(ConnectArguments),
+    /// Folds the changes in Kafka into documents in MongoDB, as a process of its own.
+    ///
+    /// Needs `broker.kafka` and `store.mongodb`. Signals as for `run`.
+    Project(ProjectArguments),
+    /// Serves documents from MongoDB, as a process of its own, of which there may be many.
+    ///
+    /// Needs `store.mongodb`. Signals as for `run`.
+    Serve(RunArguments),
     /// Shows it all on a billing database under load: starts a PostgreSQL of its own and removes it afterwards.
     ///
     /// Needs only PostgreSQL's programs (PG_BIN, PATH or /usr/lib/postgresql). Prints addresses to try while it runs.
@@ -89,10 +102,35 @@ pub(crate) struct RunArguments {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct ConnectArguments {
+    /// Only this source; may be given several times. Otherwise all that are configured.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ProjectArguments {
+    /// Only this model; may be given several times. Otherwise all that are configured.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Vec<String>,
+    /// Tells this projector apart from others: the consumer group in Kafka, and whose versions these are in the store.
+    /// Otherwise `projector`, or the models' names where some are given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct DemoArguments {
     /// Uses this database instead of starting one. It must be empty and have wal_level=logical; it is not cleaned up.
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
+    /// Puts Kafka in the place of the log inside this process: `host:port` of a broker without topics of ours.
+    #[arg(long, env = "HEADWATER_DEMO_KAFKA", value_name = "SERVER")]
+    pub(crate) kafka: Option<String>,
+    /// Puts MongoDB in the place of the document store inside this process: the connection string of a replica set
+    /// without a database `headwater`.
+    #[arg(long, env = "HEADWATER_DEMO_MONGODB", value_name = "URI", hide_env_values = true)]
+    pub(crate) mongodb: Option<String>,
     /// Changed rows per second.
     #[arg(long, default_value_t = 200, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub(crate) rate: u32,
@@ -116,8 +154,10 @@ pub(crate) struct CheckArguments {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StatusArguments {
-    #[command(flatten)]
-    pub(crate) address: AdminAddress,
+    /// Admin address of a running Headwater; several, separated by commas or given one by one, where its roles are
+    /// processes of their own. Otherwise `admin.listen` of the configuration file.
+    #[arg(long, env = "HEADWATER_ADMIN", value_name = "URL", value_delimiter = ',')]
+    pub(crate) admin: Vec<String>,
     /// Keeps showing, once a second, until Ctrl-C.
     #[arg(long, short)]
     pub(crate) watch: bool,

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use headwater_connectors::SourceStatus;
-use headwater_projector::{self as projector, ErrorKind, ModelState, ProjectorHandle, ReplayFrom};
+use headwater_connectors::{Phase as SourcePhase, SourceStatus};
+use headwater_projector::{self as projector, ErrorKind, ProjectorHandle, ProjectorStatus, ReplayFrom};
 use headwater_query_api::{Admin, AdminError};
 use headwater_schemas::{Diagnostic, temporal};
-use headwater_store::{DocumentReader, VersionRecord};
+use headwater_store::{DocumentReader, VersionRecord, VersionState};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,15 +18,20 @@ use serde_json::{Value, json};
 use crate::config::{Configuration, ModelFile};
 use crate::failure::chain;
 use crate::preflight::Catalogs;
+use crate::roles::Roles;
 
 /// Asks a connector how it is doing.
 pub(crate) type AskSource = Box<dyn Fn() -> SourceStatus + Send + Sync>;
 
 /// The running pipeline as operators see it.
 pub(crate) struct Control {
+    pub(crate) roles: Roles,
+    /// The connectors that run here.
     pub(crate) sources: Vec<AskSource>,
-    pub(crate) projector: ProjectorHandle,
-    pub(crate) reader: Arc<dyn DocumentReader>,
+    /// The projector, if it runs here.
+    pub(crate) projector: Option<ProjectorHandle>,
+    /// The documents, where this process reads or writes them.
+    pub(crate) reader: Option<Arc<dyn DocumentReader>>,
     /// As it was at the start, but for the models.
     pub(crate) configuration: Configuration,
     /// The models that are declared now. Held while they are changed.
@@ -44,71 +49,108 @@ pub(crate) struct Reloaded {
 }
 
 impl Control {
-    /// Whether readers can be served: not stopping, and every declared model has a version that serves.
+    /// Whether this process does what it is there for: not stopping; a server has a version of every declared model to
+    /// serve; a connector holds its sources; a projector alone works as long as it runs.
     fn readiness(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
         }
-        let status = self.projector.status();
-        let building: Vec<String> = self
-            .models
-            .lock()
-            .iter()
-            .map(|file| &file.model.name)
-            .filter(|name| !status.models.iter().any(|it| it.model == **name && it.state == ModelState::Active))
-            .cloned()
-            .collect();
+        if self.roles.serve {
+            return self.all_served();
+        }
+        let held = |status: &SourceStatus| {
+            matches!(
+                status.phase,
+                SourcePhase::Snapshotting { .. } | SourcePhase::Streaming | SourcePhase::WaitingForSlot { .. }
+            )
+        };
+        let lost: Vec<String> =
+            self.sources.iter().map(|ask| ask()).filter(|status| !held(status)).map(|status| status.source).collect();
+        match lost.is_empty() {
+            true => Ok(()),
+            false => Err(format!("not captured: {}", lost.join(", "))),
+        }
+    }
+
+    fn all_served(&self) -> Result<(), String> {
+        let Some(reader) = &self.reader else { return Ok(()) };
+        let versions = reader.versions().borrow().clone();
+        let is_served = |name: &str| versions.iter().any(|it| it.model == name && it.state == VersionState::Active);
+        let models = self.models.lock();
+        let names = models.iter().map(|file| file.model.name.as_str());
+        let building: Vec<&str> = names.filter(|name| !is_served(name)).collect();
         match building.is_empty() {
             true => Ok(()),
             false => Err(format!("not built yet: {}", building.join(", "))),
         }
     }
 
-    /// Where everything stands.
+    /// Where everything stands, as far as this process knows.
     pub(crate) fn overview(&self) -> Value {
-        let frontiers = self.reader.frontiers().borrow().clone();
-        let versions = self.reader.versions().borrow().clone();
-        let sources: Vec<Value> = self
-            .sources
-            .iter()
-            .map(|ask| {
-                let status = ask();
-                let frontier = frontiers.get(&status.source).map(|frontier| {
-                    json!({ "position": frontier.position.to_string(), "at_micros": frontier.at_micros,
-                            "snapshot_done": frontier.snapshot_done })
-                });
-                let mut json = serde_json::to_value(&status).unwrap_or_default();
-                json["frontier"] = frontier.unwrap_or_default();
-                json
-            })
-            .collect();
-        let projector = self.projector.status();
-        let models: Vec<Value> = projector
-            .models
-            .iter()
-            .map(|model| {
-                let record = versions.iter().find(|record| record.id.0 == model.version_id);
-                let mut json = serde_json::to_value(model).unwrap_or_default();
-                json["version"] = json!(record.and_then(author_version));
-                json
-            })
-            .collect();
-        let lag: u64 = projector.consumers.iter().map(|consumer| consumer.lag).sum();
+        let projector = self.projector.as_ref().map(ProjectorHandle::status);
+        let lag: u64 = projector.iter().flat_map(|it| &it.consumers).map(|consumer| consumer.lag).sum();
         json!({
             "at_micros": now_micros(),
             "ready": self.readiness().is_ok(),
-            "sources": sources,
-            "models": models,
-            "projector": {
+            "roles": self.roles.names(),
+            "sources": self.sources_overview(),
+            "models": self.models_overview(projector.as_ref()),
+            "projector": projector.as_ref().map(|projector| json!({
                 "lag_events": lag,
                 "events_total": projector.events_total,
                 "batches_total": projector.batches_total,
                 "documents_written_total": projector.documents_written_total,
                 "last_error": projector.last_error,
-            },
-            "consumers": projector.consumers,
-            "dead_letters": projector.dead_letters,
+            })),
+            "consumers": projector.as_ref().map(|it| it.consumers.clone()).unwrap_or_default(),
+            "dead_letters": projector.as_ref().map(|it| it.dead_letters),
         })
+    }
+
+    /// Every configured source: how its connector is doing, where that runs here, and how far it is projected.
+    fn sources_overview(&self) -> Vec<Value> {
+        let frontiers = self.reader.as_ref().map(|reader| reader.frontiers().borrow().clone()).unwrap_or_default();
+        let here: Vec<SourceStatus> = self.sources.iter().map(|ask| ask()).collect();
+        let overview = |source: &str| {
+            let mut json = match here.iter().find(|status| status.source == source) {
+                Some(status) => serde_json::to_value(status).unwrap_or_default(),
+                None => json!({ "source": source, "phase": { "name": "in another process" } }),
+            };
+            let frontier = frontiers.get(source).map(|frontier| {
+                json!({ "position": frontier.position.to_string(), "at_micros": frontier.at_micros,
+                        "snapshot_done": frontier.snapshot_done })
+            });
+            json["frontier"] = frontier.unwrap_or_default();
+            json
+        };
+        self.configuration.connectors.iter().map(|file| overview(&file.config.source)).collect()
+    }
+
+    /// Versions that serve or are being built: as the projector knows them, where it runs here, or else the registry.
+    fn models_overview(&self, projector: Option<&ProjectorStatus>) -> Vec<Value> {
+        let versions = self.reader.as_ref().map(|reader| reader.versions().borrow().clone()).unwrap_or_default();
+        let Some(projector) = projector else {
+            let known = versions.iter().filter(|record| record.state != VersionState::Retired);
+            return known
+                .map(|record| {
+                    json!({ "model": record.model, "version_id": record.id.0, "definition_hash": record.definition_hash,
+                            "state": record.state, "version": author_version(record) })
+                })
+                .collect();
+        };
+        let with_version = |model: &projector::ModelStatus| {
+            let record = versions.iter().find(|record| record.id.0 == model.version_id);
+            let mut json = serde_json::to_value(model).unwrap_or_default();
+            json["version"] = json!(record.and_then(author_version));
+            json
+        };
+        projector.models.iter().map(with_version).collect()
+    }
+
+    /// The projector, or where to find it.
+    fn here(&self) -> Result<&ProjectorHandle, AdminError> {
+        let why = "no projector runs in this process: ask one that has the role `project`, with --admin";
+        self.projector.as_ref().ok_or_else(|| AdminError::conflict("no_projector", why))
     }
 
     /// Where a replay of `model` is to begin; `from` as people write it.
@@ -152,7 +194,9 @@ impl Control {
         }
         accepted.sort_by(|a, b| a.file.cmp(&b.file));
         let definitions = accepted.iter().map(|file| file.model.clone()).collect();
-        self.projector.reload(definitions).await?;
+        if let Some(projector) = &self.projector {
+            projector.reload(definitions).await?;
+        }
         let models: Vec<String> = accepted.iter().map(|file| file.model.name.clone()).collect();
         *self.models.lock() = accepted;
         for diagnostic in &diagnostics {
@@ -185,18 +229,18 @@ impl Admin for Control {
     async fn replay(&self, request: Value) -> Result<Value, AdminError> {
         let request: ReplayRequest = parse(request)?;
         let from = self.place(&request.model, &request.from)?;
-        let version = self.projector.replay(&request.model, from).await.map_err(refusal)?;
+        let version = self.here()?.replay(&request.model, from).await.map_err(refusal)?;
         Ok(json!({ "model": request.model, "version_id": version }))
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Value, AdminError> {
-        let letters = self.projector.list_dead_letters(limit).await.map_err(refusal)?;
+        let letters = self.here()?.list_dead_letters(limit).await.map_err(refusal)?;
         Ok(json!({ "dead_letters": letters }))
     }
 
     async fn retry_dead_letters(&self, request: Value) -> Result<Value, AdminError> {
         let request: RetryRequest = parse(request)?;
-        let outcome = self.projector.retry_dead_letters(request.offset.map(|offset| vec![offset])).await;
+        let outcome = self.here()?.retry_dead_letters(request.offset.map(|offset| vec![offset])).await;
         Ok(json!(outcome.map_err(refusal)?))
     }
 

@@ -1,7 +1,6 @@
-//! All roles in one process, put together: read from top to bottom.
+//! The roles of a process, put together: read from top to bottom.
 //!
-//! Started in the order in which data needs them: the two engines, then the projector and the query API (which serve what
-//! there is already), then the connectors. Stopped in the order of the data: no intake any more, what is underway is made
+//! Started in the order in which data needs them: the engines, then the projector, the connectors, and the ports. Stopped in the order of the data: no intake any more, what is underway is made
 //! durable, the projector commits its batch, readers are served to the end, and with the last handle the engines close.
 
 use std::net::SocketAddr;
@@ -10,40 +9,58 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headwater_broker::embedded::EmbeddedLog;
 use headwater_broker::{EventLog, Retention};
 use headwater_connectors::{CaptureMetrics, CaptureOptions};
 use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions};
-use headwater_query_api::{ApiHandle, ApiOptions};
+use headwater_query_api::ApiOptions;
 use headwater_store::DocumentReader;
-use headwater_store::embedded::EmbeddedStore;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Configuration;
 use crate::control::{AskSource, Control};
+use crate::engines::Engines;
 use crate::failure::{Failure, chain};
+use crate::roles::Roles;
 
 /// How long the roles may take to end in order, all together.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
 /// What is not configured in files.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct PipelineOptions {
+    /// What this process does.
+    pub(crate) roles: Roles,
+    /// Tells this projector apart from others over the same broker and store.
+    pub(crate) projector: String,
     /// Whether the query API serves the constant answer that reads are measured against.
     pub(crate) bench_route: bool,
+}
+
+impl Default for PipelineOptions {
+    fn default() -> Self {
+        Self { roles: Roles::ALL, projector: "projector".into(), bench_route: false }
+    }
 }
 
 /// The running roles.
 pub(crate) struct Pipeline {
     control: Arc<Control>,
     connectors: JoinSet<Result<(), headwater_connectors::Error>>,
-    projector: ProjectorHandle,
-    api: ApiHandle,
-    log: Arc<EmbeddedLog>,
+    projector: Option<ProjectorHandle>,
+    ports: Ports,
+    engines: Engines,
     stop: StopOrder,
+}
+
+/// What is listened on.
+struct Ports {
+    /// The query API, where this process serves.
+    api: Option<SocketAddr>,
+    admin: SocketAddr,
+    join: JoinHandle<()>,
 }
 
 /// One token a role, so that they end one after another.
@@ -55,81 +72,33 @@ struct StopOrder {
 }
 
 impl Pipeline {
-    /// Starts every role. What cannot be started is said with its remedy; a source that cannot be reached is no failure,
-    /// it is tried for ever.
+    /// Starts the roles. What cannot be started is said with its remedy; a source that cannot be reached is no failure, it
+    /// is tried for ever.
     pub(crate) async fn start(configuration: &Configuration, options: PipelineOptions) -> Result<Self, Failure> {
-        let settings = &configuration.settings;
-        let data = configuration.data_folder();
+        let roles = options.roles;
         let stop = StopOrder::default();
-
-        let log = EmbeddedLog::open(headwater_broker::embedded::EmbeddedOptions {
-            size_max: settings.broker.embedded.size_max.value.0,
-            ..headwater_broker::embedded::EmbeddedOptions::new(data.join("broker"))
-        })
-        .map_err(|error| Failure::caused("cannot open the broker's log", &error))?;
-        let store = EmbeddedStore::open(headwater_store::embedded::EmbeddedOptions {
-            size_max: settings.store.embedded.size_max.value.0,
-            ..headwater_store::embedded::EmbeddedOptions::new(data.join("store"))
-        })
-        .map_err(|error| Failure::caused("cannot open the store", &error))?;
-
-        let (projecting, capturing) = (ProjectorMetrics::default(), CaptureMetrics::default());
         let mut registry = Registry::default();
-        log.metrics().register(&mut registry);
-        store.metrics().register(&mut registry);
-        projecting.register(&mut registry);
-        capturing.register(&mut registry);
-
-        let events: Arc<dyn EventLog> = log.clone();
-        let projector = headwater_projector::start(
-            ProjectorOptions {
-                batch_bytes_max: usize::try_from(settings.projector.batch_bytes_max.value.0).unwrap_or(usize::MAX),
-                ..ProjectorOptions::new(settings.prefix.value.clone(), configuration.definitions())
-            },
-            events.clone(),
-            store.clone(),
-            projecting,
-            stop.projector.clone(),
-        )
-        .map_err(|error| Failure::caused("cannot start the projector", &error))?;
-
-        let capture = CaptureOptions {
-            prefix: settings.prefix.value.clone(),
-            partitions: settings.broker.embedded.partitions.value,
-            retention: retention(configuration),
+        let engines = Engines::open(configuration, roles, &options.projector, &mut registry).await?;
+        let projector = match roles.project {
+            true => Some(project(configuration, &options, &engines, &mut registry, &stop)?),
+            false => None,
         };
         let mut connectors = JoinSet::new();
-        let mut sources: Vec<AskSource> = Vec::new();
-        for config in configuration.connector_configs() {
-            let (capture, cancel) = (capture.clone(), stop.connectors.clone());
-            let handle = headwater_connectors::start(config, capture, events.clone(), capturing.clone(), cancel);
-            sources.push(Box::new(handle.status_reader()));
-            connectors.spawn(handle.join());
-        }
-
-        let reader: Arc<dyn DocumentReader> = store;
+        let sources = match (&engines.log, roles.connect) {
+            (Some(log), true) => connect(configuration, log, &mut registry, &stop, &mut connectors),
+            _ => Vec::new(),
+        };
         let control = Arc::new(Control {
+            roles,
             sources,
             projector: projector.clone(),
-            reader: reader.clone(),
+            reader: engines.reader.clone(),
             configuration: configuration.clone(),
             models: Mutex::new(configuration.models.clone()),
             stopping: AtomicBool::new(false),
         });
-        let secret = cursor_secret(&data)?;
-        let api = headwater_query_api::start(
-            ApiOptions {
-                bench_route: options.bench_route,
-                ..ApiOptions::new(settings.api.listen.value, settings.admin.listen.value, secret)
-            },
-            reader,
-            control.clone(),
-            Arc::new(Mutex::new(registry)),
-            stop.api.clone(),
-        )
-        .await
-        .map_err(|error| Failure::caused("cannot start the query API", &error))?;
-        Ok(Self { control, connectors, projector, api, log, stop })
+        let ports = listen(configuration, &options, &engines, &control, registry, &stop).await?;
+        Ok(Self { control, connectors, projector, ports, engines, stop })
     }
 
     /// What operators can see and do.
@@ -137,9 +106,9 @@ impl Pipeline {
         self.control.clone()
     }
 
-    /// The addresses of the query API and of the admin port.
-    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
-        (self.api.address, self.api.admin_address)
+    /// The addresses of the query API, where this process serves, and of the admin port.
+    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, SocketAddr) {
+        (self.ports.api, self.ports.admin)
     }
 
     /// Waits until a role ends without which nothing can go on: what ended it, and the remedy.
@@ -152,6 +121,10 @@ impl Pipeline {
             // Each arm only waits; a role that has ended stays ended.
             tokio::select! {
                 Some(ended) = self.connectors.join_next() => match ended {
+                    // A process that only captures has nothing left to do without its last source.
+                    Ok(Err(error)) if self.projector.is_none() && self.connectors.is_empty() => {
+                        return Failure::caused("no source is captured any more", &error);
+                    }
                     Ok(Err(error)) => tracing::error!(
                         error = error.chain(),
                         "a source is no longer captured; everything else goes on, start again once it is mended"
@@ -159,18 +132,18 @@ impl Pipeline {
                     Ok(Ok(())) => return Failure::new("a connector stopped without being told to"),
                     Err(error) => return Failure::caused("a connector broke; please report this", &error),
                 },
-                ended = self.projector.join() => return match ended {
+                ended = joined(&self.projector) => return match ended {
                     Err(error) => Failure::caused("the projector stopped", &error),
                     Ok(()) => Failure::new("the projector stopped without being told to"),
                 },
-                _ = &mut self.api.join => return Failure::new("the query API stopped without being told to"),
+                _ = &mut self.ports.join => return Failure::new("the query API stopped without being told to"),
             }
         }
     }
 
     /// Stops intake, drains, commits, closes.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
-        let Self { control, mut connectors, projector, api, log, stop } = self;
+        let Self { control, mut connectors, projector, ports, engines, stop } = self;
         let in_order = async {
             // Not ready from here on: no new readers are sent to us.
             control.stopping.store(true, Ordering::Relaxed);
@@ -183,14 +156,16 @@ impl Pipeline {
             }
             // The batch underway is committed; what lies in the log behind it waits there for the next start.
             stop.projector.cancel();
-            if let Err(error) = projector.join().await {
+            if let Some(projector) = projector
+                && let Err(error) = projector.join().await
+            {
                 tracing::warn!(error = chain(&error), "the projector did not end in order");
             }
             // Requests that are being answered are answered.
             stop.api.cancel();
-            api.join.await.ok();
+            ports.join.await.ok();
             // Everything is durable; this ends the log's writer.
-            log.close().await.ok();
+            engines.close().await;
         };
         tokio::time::timeout(STOP_MAX, in_order).await.map_err(|_| {
             Failure::new(format_args!(
@@ -201,8 +176,104 @@ impl Pipeline {
     }
 }
 
+/// Waits for the end of the projector; for ever where there is none.
+async fn joined(projector: &Option<ProjectorHandle>) -> Result<(), headwater_projector::Error> {
+    match projector {
+        Some(projector) => projector.join().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn project(
+    configuration: &Configuration,
+    options: &PipelineOptions,
+    engines: &Engines,
+    registry: &mut Registry,
+    stop: &StopOrder,
+) -> Result<ProjectorHandle, Failure> {
+    let settings = &configuration.settings;
+    let metrics = ProjectorMetrics::default();
+    metrics.register(registry);
+    let (log, store) = engines.for_projection();
+    headwater_projector::start(
+        ProjectorOptions {
+            name: options.projector.clone(),
+            batch_bytes_max: usize::try_from(settings.projector.batch_bytes_max.value.0).unwrap_or(usize::MAX),
+            ..ProjectorOptions::new(settings.prefix.value.clone(), configuration.definitions())
+        },
+        log,
+        store,
+        metrics,
+        stop.projector.clone(),
+    )
+    .map_err(|error| Failure::caused("cannot start the projector", &error))
+}
+
+fn connect(
+    configuration: &Configuration,
+    log: &Arc<dyn EventLog>,
+    registry: &mut Registry,
+    stop: &StopOrder,
+    connectors: &mut JoinSet<Result<(), headwater_connectors::Error>>,
+) -> Vec<AskSource> {
+    let settings = &configuration.settings;
+    let metrics = CaptureMetrics::default();
+    metrics.register(registry);
+    let options = CaptureOptions {
+        prefix: settings.prefix.value.clone(),
+        partitions: settings.broker.partitions(),
+        retention: retention(configuration),
+    };
+    let mut sources: Vec<AskSource> = Vec::new();
+    for config in configuration.connector_configs() {
+        let cancel = stop.connectors.clone();
+        let handle = headwater_connectors::start(config, options.clone(), log.clone(), metrics.clone(), cancel);
+        sources.push(Box::new(handle.status_reader()));
+        connectors.spawn(handle.join());
+    }
+    sources
+}
+
+async fn listen(
+    configuration: &Configuration,
+    options: &PipelineOptions,
+    engines: &Engines,
+    control: &Arc<Control>,
+    registry: Registry,
+    stop: &StopOrder,
+) -> Result<Ports, Failure> {
+    let settings = &configuration.settings;
+    let registry = Arc::new(Mutex::new(registry));
+    let cannot = |error| Failure::caused("cannot listen", &error);
+    let reader: Option<Arc<dyn DocumentReader>> = engines.reader.clone().filter(|_| options.roles.serve);
+    let Some(reader) = reader else {
+        let address = settings.admin.listen.value;
+        let started = headwater_query_api::start_admin(address, control.clone(), registry, stop.api.clone()).await;
+        let (admin, join) = started.map_err(cannot)?;
+        return Ok(Ports { api: None, admin, join });
+    };
+    let secret = match &settings.api.cursor_secret {
+        Some(secret) => secret.reveal().as_bytes().to_vec(),
+        None => cursor_secret(&configuration.data_folder())?,
+    };
+    let api = headwater_query_api::start(
+        ApiOptions {
+            access: configuration.access(),
+            bench_route: options.bench_route,
+            ..ApiOptions::new(settings.api.listen.value, settings.admin.listen.value, secret)
+        },
+        reader,
+        control.clone(),
+        registry,
+        stop.api.clone(),
+    )
+    .await
+    .map_err(cannot)?;
+    Ok(Ports { api: Some(api.address), admin: api.admin_address, join: api.join })
+}
+
 fn retention(configuration: &Configuration) -> Retention {
-    let settings = &configuration.settings.broker.embedded.retention;
+    let settings = configuration.settings.broker.retention();
     Retention { age_max: settings.age.map(|age| age.0), bytes_max: settings.size.map(|size| size.0), compact: false }
 }
 

@@ -9,7 +9,10 @@ use crate::table::{bytes, count, span, table};
 
 /// The status as tables: sources, models, consumers; rates are between `before` and `now`, where there was a before.
 pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
-    let mut parts = vec![sources(now, before).to_string(), models(now).to_string(), projector(now, before).to_string()];
+    let mut parts = vec![sources(now, before).to_string(), models(now).to_string()];
+    if !now["projector"].is_null() {
+        parts.push(projector(now, before).to_string());
+    }
     if let Some(letters) = now["dead_letters"].as_u64().filter(|letters| *letters > 0) {
         parts.push(format!("{} dead letters: headwater dead-letters list", count(letters)));
     }
@@ -85,10 +88,15 @@ fn projector(now: &Value, before: Option<&Value>) -> Table {
     out
 }
 
-/// One line a topic partition that is behind.
+/// One line a topic partition that is behind, in events and in time.
 fn behind(now: &Value) -> Vec<String> {
     let late = items(now, "consumers").filter(|one| one["lag"].as_u64().unwrap_or(0) > 0);
-    late.map(|one| format!("  {}-{}: {} events behind", text(one, "topic"), one["partition"], one["lag"])).collect()
+    late.map(|one| {
+        let age = one["lag_seconds"].as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let age = age.map(|age| format!(", {}", span(age))).unwrap_or_default();
+        format!("  {}-{}: {} events{age} behind", text(one, "topic"), one["partition"], one["lag"])
+    })
+    .collect()
 }
 
 /// How much of a version is built, from 0 to 1.

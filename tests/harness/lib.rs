@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod binary;
+mod cluster;
 mod http;
 mod world;
 
 pub use binary::{headwater, project_root};
-pub use headwater_test_servers::Postgres;
+pub use cluster::{Cluster, Process};
+pub use headwater_test_servers::{Kafka, Mongo, Postgres};
 pub use http::{Answer, get, get_with, post};
 pub use world::{Running, World, wait_until};

@@ -39,7 +39,7 @@ pub struct Running {
     child: Child,
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
@@ -116,6 +116,17 @@ impl World {
         fs::write(self.path("connectors/billing.yaml"), text).unwrap();
     }
 
+    /// Writes the connector of another source: a database of the same server, with a slot and publication of its own.
+    pub fn write_source(&self, source: &str, database: &str, tables: &[&str]) {
+        let text = format!(
+            "source: {source}\npostgres:\n  host: 127.0.0.1\n  port: {}\n  database: {database}\n  user: headwater\n  \
+             password: ${{HEADWATER_TEST_PASSWORD}}\n  tables: [{}]\n",
+            self.postgres.port(),
+            tables.join(", ")
+        );
+        fs::write(self.path(&format!("connectors/{source}.yaml")), text).unwrap();
+    }
+
     /// Writes a read model.
     pub fn write_model(&self, name: &str, yaml: &str) {
         fs::write(self.path(&format!("models/{name}.yaml")), yaml).unwrap();
@@ -123,11 +134,16 @@ impl World {
 
     /// The command line of the binary with this configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.command_with("headwater.yaml", arguments)
+    }
+
+    /// The command line of the binary with another configuration file in the same folder.
+    pub fn command_with(&self, config: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(headwater());
         command
             .args(arguments)
             .arg("--config")
-            .arg(self.path("headwater.yaml"))
+            .arg(self.path(config))
             .env("HEADWATER_TEST_PASSWORD", self.postgres.password())
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null());
@@ -229,7 +245,12 @@ impl World {
 
     /// Runs `headwater verify` and panics with its report unless it finds nothing.
     pub fn verify(&self) {
-        let output = self.cli(&["verify"]);
+        self.verify_with(&[]);
+    }
+
+    /// The same with further arguments.
+    pub fn verify_with(&self, more: &[&str]) {
+        let output = self.cli(&[&["verify"], more].concat());
         assert!(
             output.status.success(),
             "verify: {}\n{}\n{}\n--- run.log\n{}",
@@ -247,6 +268,11 @@ impl World {
 }
 
 impl Running {
+    /// A process that was started.
+    pub(crate) fn of(child: Child) -> Self {
+        Self { child }
+    }
+
     /// Exit status, once the process has ended by itself.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().unwrap()

@@ -23,6 +23,8 @@ pub(super) fn execute(global: &Global, arguments: DemoArguments) -> Outcome {
     }
     let options = DemoOptions {
         database,
+        kafka: arguments.kafka,
+        mongodb: arguments.mongodb,
         rate: arguments.rate,
         duration: arguments.seconds.map(Duration::from_secs),
         port: arguments.port,

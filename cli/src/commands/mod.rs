@@ -21,7 +21,10 @@ use crate::failure::{Failure, Outcome};
 pub(crate) fn execute(arguments: Arguments) -> Outcome {
     let Arguments { global, command } = arguments;
     match command {
-        Command::Run(arguments) => run::execute(&global, &arguments),
+        Command::Run(arguments) => run::run(&global, &arguments),
+        Command::Connect(arguments) => run::connect(&global, &arguments),
+        Command::Project(arguments) => run::project(&global, &arguments),
+        Command::Serve(arguments) => run::serve(&global, &arguments),
         Command::Demo(arguments) => demo::execute(&global, arguments),
         Command::Check(arguments) => check::execute(&global, &arguments),
         Command::Status(arguments) => status::execute(&global, &arguments),

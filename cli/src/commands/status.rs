@@ -17,10 +17,14 @@ const RATE_OVER: Duration = Duration::from_millis(500);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
-    let admin = Client::admin(arguments.address.admin.as_deref(), &global.config)?;
+    let admins = match arguments.admin.as_slice() {
+        [] => vec![Client::admin(None, &global.config)?],
+        given => given.iter().map(|url| Client::admin(Some(url), &global.config)).collect::<Result<_, _>>()?,
+    };
     let mut before: Option<Value> = None;
     loop {
-        let now = admin.json("/status")?;
+        let parts = admins.iter().map(|admin| admin.json("/status")).collect::<Result<Vec<_>, _>>()?;
+        let now = merged(parts);
         if arguments.json {
             say!("{now}");
         } else if before.is_some() {
@@ -33,5 +37,99 @@ pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
         }
         std::thread::sleep(if before.is_some() || arguments.json { WATCH_EVERY } else { RATE_OVER });
         before = Some(now);
+    }
+}
+
+/// The status of several processes as that of one: each source as the process tells that captures it, each model as its
+/// projector does, and the consumers of all.
+fn merged(parts: Vec<Value>) -> Value {
+    let mut parts = parts.into_iter();
+    let mut all = parts.next().unwrap_or_default();
+    for part in parts {
+        all["ready"] = (all["ready"] == true && part["ready"] == true).into();
+        merge_list(&mut all, &part, "roles", |a, b| a == b, |_| false);
+        merge_list(&mut all, &part, "sources", |a, b| a["source"] == b["source"], |it| it.get("position").is_some());
+        merge_list(
+            &mut all,
+            &part,
+            "models",
+            |a, b| a["version_id"] == b["version_id"],
+            |it| it.get("documents").is_some(),
+        );
+        merge_list(&mut all, &part, "consumers", |_, _| false, |_| false);
+        // Letters are of the log, not of a process: whoever counts them counts all.
+        all["dead_letters"] = match (all["dead_letters"].as_u64(), part["dead_letters"].as_u64()) {
+            (Some(a), Some(b)) => a.max(b).into(),
+            (a, b) => a.or(b).into(),
+        };
+        let (Some(ours), Some(theirs)) = (all["projector"].as_object_mut(), part["projector"].as_object()) else {
+            if all["projector"].is_null() {
+                all["projector"] = part["projector"].clone();
+            }
+            continue;
+        };
+        for (name, value) in theirs {
+            let sum = ours.get(name).and_then(Value::as_u64).zip(value.as_u64()).map(|(a, b)| a + b);
+            let merged = match sum {
+                Some(sum) => sum.into(),
+                None => ours.get(name).filter(|it| !it.is_null()).unwrap_or(value).clone(),
+            };
+            ours.insert(name.clone(), merged);
+        }
+    }
+    all
+}
+
+/// Adds the members of `part`; of two that are the `same` the one that `knows` more stays, with the frontier of either.
+fn merge_list(
+    all: &mut Value,
+    part: &Value,
+    name: &str,
+    same: impl Fn(&Value, &Value) -> bool,
+    knows: impl Fn(&Value) -> bool,
+) {
+    let Some(ours) = all[name].as_array_mut() else { return };
+    for theirs in part[name].as_array().into_iter().flatten() {
+        match ours.iter_mut().find(|our| same(our, theirs)) {
+            None => ours.push(theirs.clone()),
+            Some(our) => {
+                let frontier = [&our["frontier"], &theirs["frontier"]].into_iter().find(|it| !it.is_null()).cloned();
+                if knows(theirs) {
+                    *our = theirs.clone();
+                }
+                if let Some(frontier) = frontier {
+                    our["frontier"] = frontier;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_pipeline_are_shown_as_one() {
+        let connector = json!({ "ready": true, "roles": ["connect"], "models": [], "consumers": [], "projector": null,
+            "sources": [{ "source": "billing", "position": "1/2", "frontier": null }], "dead_letters": null });
+        let projector = |model: &str, id: u32, lag: u64| {
+            json!({ "ready": true, "roles": ["project"], "dead_letters": 3,
+                "sources": [{ "source": "billing", "phase": {}, "frontier": { "position": "1/1" } }],
+                "models": [{ "model": model, "version_id": id, "documents": 7 }],
+                "consumers": [{ "topic": "t", "lag": lag }],
+                "projector": { "lag_events": lag, "last_error": null } })
+        };
+        let all = merged(vec![projector("a", 1, 5), connector, projector("b", 2, 6)]);
+        assert_eq!(
+            all["sources"],
+            json!([{ "source": "billing", "position": "1/2", "frontier": { "position": "1/1" } }])
+        );
+        assert_eq!(all["models"].as_array().unwrap().len(), 2);
+        assert_eq!(all["consumers"].as_array().unwrap().len(), 2);
+        assert_eq!(all["roles"], json!(["project", "connect"]));
+        assert_eq!((&all["projector"]["lag_events"], &all["dead_letters"]), (&json!(11), &json!(3)));
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! Every mistake is a [`Diagnostic`] with file, line and, for a mistyped name, the nearest correct one.
 
+mod api;
+mod api_schema;
 mod columns;
+mod engines;
 mod files;
 mod quantity;
 mod read;
@@ -16,7 +19,10 @@ use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{self, ParseContext};
 use headwater_schemas::{Diagnostic, nearest};
 
+use crate::failure::Failure;
+
 pub(crate) use columns::{check_columns, check_tables, columns_read};
+pub(crate) use engines::{Kafka, SaslMechanism, StoreEngine};
 #[cfg(test)]
 use quantity::ByteSize;
 pub(crate) use read::{Environment, Source, read};
@@ -37,6 +43,8 @@ pub(crate) struct Configuration {
     pub(crate) connectors: Vec<ConnectorFile>,
     /// The read models, by file name.
     pub(crate) models: Vec<ModelFile>,
+    /// Names of the models this process is for; all of them when empty.
+    selected_models: Vec<String>,
 }
 
 /// One connector and the file it came from.
@@ -85,12 +93,21 @@ impl Configuration {
     /// Reads everything.
     pub(crate) fn load_with(file: &Path, environment: &Environment) -> Result<Self, Vec<Diagnostic>> {
         let settings = load_settings(file, environment).map_err(|diagnostic| vec![diagnostic])?;
-        let mut configuration = Self { file: file.to_path_buf(), settings, connectors: Vec::new(), models: Vec::new() };
+        let mut configuration = Self {
+            file: file.to_path_buf(),
+            settings,
+            connectors: Vec::new(),
+            models: Vec::new(),
+            selected_models: Vec::new(),
+        };
         let mut diagnostics = configuration.load_connectors(environment);
         if diagnostics.is_empty() {
             let models = configuration.read_models();
             diagnostics.extend(models.diagnostics);
             configuration.models = models.models;
+            if diagnostics.is_empty() {
+                diagnostics.extend(configuration.check_access());
+            }
         }
         if diagnostics.is_empty() { Ok(configuration) } else { Err(diagnostics) }
     }
@@ -99,12 +116,42 @@ impl Configuration {
     /// needs no secrets.
     pub(crate) fn load_settings_only(file: &Path) -> Result<Self, Diagnostic> {
         let settings = load_settings(file, &std::env::vars().collect())?;
-        Ok(Self { file: file.to_path_buf(), settings, connectors: Vec::new(), models: Vec::new() })
+        Ok(Self {
+            file: file.to_path_buf(),
+            settings,
+            connectors: Vec::new(),
+            models: Vec::new(),
+            selected_models: Vec::new(),
+        })
+    }
+
+    /// What callers of the query API may see, and how much.
+    pub(crate) fn access(&self) -> headwater_query_api::AccessOptions {
+        self.settings.api.access_options(folder_of(&self.file))
     }
 
     /// The folder of the embedded engines.
     pub(crate) fn data_folder(&self) -> PathBuf {
         folder_of(&self.file).join(&self.settings.data)
+    }
+
+    /// Keeps only the connectors of these sources; all of them when none is named.
+    ///
+    /// Models are read first, since they may name sources that are captured elsewhere.
+    pub(crate) fn select_sources(&mut self, wanted: &[String]) -> Result<(), Failure> {
+        let names = self.connectors.iter().map(|file| file.config.source.as_str());
+        all_known(wanted, &names.collect::<Vec<_>>(), "source")?;
+        self.connectors.retain(|file| wanted.is_empty() || wanted.contains(&file.config.source));
+        Ok(())
+    }
+
+    /// Keeps only these models; all of them when none is named. Reading the files again keeps to that.
+    pub(crate) fn select_models(&mut self, wanted: &[String]) -> Result<(), Failure> {
+        let names = self.models.iter().map(|file| file.model.name.as_str());
+        all_known(wanted, &names.collect::<Vec<_>>(), "model")?;
+        self.models.retain(|file| wanted.is_empty() || wanted.contains(&file.model.name));
+        self.selected_models = wanted.to_vec();
+        Ok(())
     }
 
     /// The connectors' settings alone.
@@ -115,6 +162,15 @@ impl Configuration {
     /// The definitions alone.
     pub(crate) fn definitions(&self) -> Vec<ReadModel> {
         self.models.iter().map(|file| file.model.clone()).collect()
+    }
+
+    /// What of the API's rules does not fit the models.
+    fn check_access(&self) -> Vec<Diagnostic> {
+        let name = self.file.display().to_string();
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let source = Source { name: &name, text: &text };
+        let wrong = self.settings.api.check_models(&self.definitions());
+        wrong.into_iter().map(|(at, message, help)| source.at(at, message, Some(help))).collect()
     }
 
     fn load_connectors(&mut self, environment: &Environment) -> Vec<Diagnostic> {
@@ -167,6 +223,7 @@ impl Configuration {
                 Ok(ModelFile { file: file.clone(), text, model })
             });
             match parsed {
+                Ok(file) if !self.is_selected(&file.model.name) => {}
                 Ok(model) => out.models.push(model),
                 Err(diagnostics) => {
                     out.refused.push(file);
@@ -175,6 +232,10 @@ impl Configuration {
             }
         }
         out
+    }
+
+    fn is_selected(&self, model: &str) -> bool {
+        self.selected_models.is_empty() || self.selected_models.iter().any(|name| name == model)
     }
 
     /// The files that patterns of the configuration file name.
@@ -211,6 +272,15 @@ impl Configuration {
         }
         out
     }
+}
+
+fn all_known(wanted: &[String], known: &[&str], what: &str) -> Result<(), Failure> {
+    let Some(unknown) = wanted.iter().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
+    let help = match nearest(unknown, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", known.join(", ")),
+    };
+    Err(Failure::new(format_args!("there is no {what} `{unknown}`; {help}")).with_status(2))
 }
 
 fn load_settings(file: &Path, environment: &Environment) -> Result<Settings, Diagnostic> {
@@ -253,12 +323,14 @@ fn shown(file: &Path) -> String {
     file.strip_prefix("./").unwrap_or(file).display().to_string()
 }
 
-fn folder_of(file: &Path) -> &Path {
+pub(crate) fn folder_of(file: &Path) -> &Path {
     match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
 }
 
+#[cfg(test)]
+mod api_tests;
 #[cfg(test)]
 mod tests;

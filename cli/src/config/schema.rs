@@ -2,13 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::api_schema::api_json_schema;
+
 /// JSON Schema (2020-12) of `headwater.yaml`; published as `schemas/json/headwater.schema.json`.
 pub fn settings_json_schema() -> Value {
-    let object = |description: &str, properties: Value| json!({ "type": "object", "description": description, "additionalProperties": false, "properties": properties });
     let files =
         |description: &str| json!({ "type": "array", "items": { "type": "string" }, "description": description });
-    let size_max =
-        |description: &str| json!({ "$ref": "#/$defs/size", "default": "64GiB", "description": description });
     let listen = |description: &str, default: &str| {
         let listen = json!({ "$ref": "#/$defs/address", "default": default });
         object(description, json!({ "listen": listen }))
@@ -31,35 +30,15 @@ pub fn settings_json_schema() -> Value {
             },
             "connectors": files("One file per source; `*` in the file name stands for any characters. Relative to this file."),
             "models": files("One file per read model, likewise."),
-            "broker": object("The log of changes.", json!({
-                "embedded": object("A log inside this process.", json!({
-                    "size_max": size_max("Largest size of the log's file. Address space, not disk."),
-                    "partitions": {
-                        "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 1024 }, { "$ref": "#/$defs/variable" }],
-                        "default": 1,
-                        "description": "Partitions of new topics. A topic that exists keeps its number."
-                    },
-                    "retention": object("What the log may forget; without limits everything is kept.", json!({
-                        "age": { "$ref": "#/$defs/duration", "description": "Events older than this may go." },
-                        "size": {
-                            "$ref": "#/$defs/size",
-                            "description": "The oldest events of a partition may go while it is larger than this."
-                        }
-                    }))
-                }))
-            })),
-            "store": object("Rows and documents.", json!({
-                "embedded": object("A store inside this process.", json!({
-                    "size_max": size_max("Largest size of the store's file. Address space, not disk.")
-                }))
-            })),
+            "broker": broker(),
+            "store": store(),
             "projector": object("How rows are folded into documents.", json!({
                 "batch_bytes_max": {
                     "$ref": "#/$defs/size", "default": "16MiB",
                     "description": "Bytes of events taken into one micro-batch, at most: 64KiB to 256MiB."
                 }
             })),
-            "api": listen("Where readers connect: REST, GraphQL, live.", "127.0.0.1:8080"),
+            "api": api_json_schema(),
             "admin": listen(
                 "Where operators and probes connect: health, metrics, control. Keep it private: it has no authentication.",
                 "127.0.0.1:9090"
@@ -91,4 +70,103 @@ pub fn settings_json_schema() -> Value {
             }
         }
     })
+}
+
+fn object(description: &str, properties: Value) -> Value {
+    json!({ "type": "object", "description": description, "additionalProperties": false, "properties": properties })
+}
+
+fn size_max(description: &str) -> Value {
+    json!({ "$ref": "#/$defs/size", "default": "64GiB", "description": description })
+}
+
+fn partitions(default: u32, description: &str) -> Value {
+    json!({
+        "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 1024 }, { "$ref": "#/$defs/variable" }],
+        "default": default,
+        "description": description
+    })
+}
+
+fn retention(description: &str) -> Value {
+    object(
+        description,
+        json!({
+            "age": { "$ref": "#/$defs/duration", "description": "Events older than this may go." },
+            "size": {
+                "$ref": "#/$defs/size",
+                "description": "The oldest events of a partition may go while it is larger than this."
+            }
+        }),
+    )
+}
+
+fn broker() -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    let embedded = json!({
+        "size_max": size_max("Largest size of the log's file. Address space, not disk."),
+        "partitions": partitions(1, "Partitions of new topics. A topic that exists keeps its number."),
+        "retention": retention("What the log may forget; without limits everything is kept.")
+    });
+    let security = json!({
+        "tls": { "type": "boolean", "default": false, "description": "Whether the connection is encrypted." },
+        "ca": text("Certificates of authorities that are trusted (PEM file); those of the system otherwise."),
+        "certificate": text("Our own certificate (PEM file), where brokers ask for one."),
+        "key": text("The key of our certificate (PEM file)."),
+        "mechanism": {
+            "enum": ["plain", "scram-sha-256", "scram-sha-512"],
+            "description": "How the password is told; plain with TLS only."
+        },
+        "user": text("User name."),
+        "password": text("Password; use ${NAME}.")
+    });
+    let mut kafka = object(
+        "Apache Kafka, or what speaks its protocol, in place of the log inside this process.",
+        json!({
+            "servers": {
+                "type": "array", "minItems": 1, "items": { "type": "string" },
+                "description": "host:port of some brokers; the others are found through them."
+            },
+            "partitions": partitions(6, "Partitions of new topics. A topic that exists must have as many."),
+            "replication": {
+                "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 32 }, { "$ref": "#/$defs/variable" }],
+                "default": 3,
+                "description": "Copies of each partition of new topics."
+            },
+            "create_topics": {
+                "type": "boolean", "default": true,
+                "description": "Whether topics that are missing are created; otherwise each is an error that says how."
+            },
+            "retention": retention("What topics of change events may forget, where Headwater creates them."),
+            "security": object("Who we are, and how the connection is protected.", security),
+            "settings": {
+                "type": "object", "additionalProperties": { "type": "string" },
+                "description": "Any setting of librdkafka by its own name; it wins over ours."
+            }
+        }),
+    );
+    kafka["required"] = json!(["servers"]);
+    object("The log of changes.", json!({ "embedded": object("A log inside this process.", embedded), "kafka": kafka }))
+}
+
+fn store() -> Value {
+    let engine = |description: &str| json!({ "enum": ["embedded", "mongodb"], "description": description });
+    let mut mongodb = object(
+        "MongoDB, a replica set or a sharded cluster.",
+        json!({
+            "uri": { "type": "string", "description": "Connection string; use ${NAME}, it holds a password." },
+            "database": { "type": "string", "default": "headwater", "description": "Name of the database." }
+        }),
+    );
+    mongodb["required"] = json!(["uri"]);
+    let embedded = json!({ "size_max": size_max("Largest size of the store's file. Address space, not disk.") });
+    object(
+        "Rows and documents.",
+        json!({
+            "rows": engine("Where the latest image of every row is kept; embedded unless set."),
+            "documents": engine("Where documents are kept; in MongoDB where `mongodb` stands, unless set."),
+            "embedded": object("A store inside this process.", embedded),
+            "mongodb": mongodb
+        }),
+    )
 }

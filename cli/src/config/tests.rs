@@ -239,3 +239,52 @@ fn the_published_schema_is_the_one_the_code_gives_and_accepts_the_example() {
     assert!(schema.is_valid(&example), "{:?}", schema.iter_errors(&example).collect::<Vec<_>>());
     assert!(!schema.is_valid(&serde_json::json!({ "connectors": [], "models": [], "brokre": {} })));
 }
+
+#[test]
+fn engines_are_chosen_by_configuration() {
+    let plain = load_settings_of(SETTINGS).unwrap().settings;
+    assert!(plain.broker.kafka.is_none());
+    assert_eq!((plain.store.rows(), plain.store.documents()), (StoreEngine::Embedded, StoreEngine::Embedded));
+    let mongodb = "store: { mongodb: { uri: mongodb://h } }\n";
+    let settings = load_settings_of(&format!("{SETTINGS}broker: {{ kafka: {{ servers: [k:9092] }} }}\n{mongodb}"));
+    let settings = settings.unwrap().settings;
+    assert_eq!((settings.broker.partitions(), settings.store.rows()), (6, StoreEngine::Embedded));
+    assert_eq!(settings.store.documents(), StoreEngine::Mongodb);
+    let both = load_settings_of(&format!("{SETTINGS}store: {{ rows: mongodb, mongodb: {{ uri: mongodb://h }} }}\n"));
+    assert_eq!(both.unwrap().settings.store.rows(), StoreEngine::Mongodb);
+}
+
+#[test]
+fn engines_that_do_not_go_together_are_refused() {
+    refused(
+        &format!("{SETTINGS}store: {{ documents: mongodb }}\n"),
+        "
+headwater.yaml:3:21: `store.documents` is mongodb, but there is no `store.mongodb`
+    3 | store: { documents: mongodb }
+      |                     ^
+  help: say where, with `uri` below `mongodb`",
+    );
+    refused(
+        &format!("{SETTINGS}store:\n  rows: mongodb\n  documents: embedded\n  mongodb: {{ uri: mongodb://h }}\n"),
+        "
+headwater.yaml:4:9: rows in MongoDB with documents inside this process cannot be kept in step
+    4 |   rows: mongodb
+      |         ^
+  help: leave out `store.documents`, or keep both inside this process",
+    );
+    refused(
+        &format!("{SETTINGS}broker: {{ kafka: {{ servers: [kafka] }} }}\n"),
+        "
+headwater.yaml:3:29: `broker.kafka.servers` must be a list of `host:port`
+    3 | broker: { kafka: { servers: [kafka] } }
+      |                             ^
+  help: for example [kafka-1:9092, kafka-2:9092]",
+    );
+    let security = |text: &str| {
+        load_settings_of(&format!("{SETTINGS}broker: {{ kafka: {{ servers: [k:1], security: {{ {text} }} }} }}\n"))
+            .unwrap_err()
+    };
+    assert!(security("user: me").contains("`mechanism`, `user` and `password` together"));
+    assert!(security("mechanism: plain, user: me, password: p").contains("without `tls: true` shows the password"));
+    assert!(security("certificate: a.pem").contains("`certificate` and `key` together"));
+}

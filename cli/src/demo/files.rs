@@ -14,14 +14,40 @@ const MODELS: [(&str, &str); 3] = [
     ("tariff.yaml", include_str!("../../../examples/billing/models/tariff.yaml")),
 ];
 
+/// Engines outside this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Engines<'a> {
+    /// `host:port` of a Kafka broker.
+    pub(super) kafka: Option<&'a str>,
+    /// Connection string of a MongoDB.
+    pub(super) mongodb: Option<&'a str>,
+}
+
+impl Engines<'_> {
+    /// The example's settings with these engines.
+    fn choose(&self, mut settings: String) -> String {
+        if let Some(server) = self.kafka {
+            let kafka =
+                format!("broker:\n  kafka: {{ servers: [{}], partitions: 1, replication: 1 }}\n", quoted(server));
+            settings = settings.replace("broker:\n", &kafka);
+        }
+        if let Some(uri) = self.mongodb {
+            settings.push_str(&format!("store: {{ mongodb: {{ uri: {} }} }}\n", quoted(uri)));
+        }
+        settings
+    }
+}
+
 /// Writes the configuration into `folder`, readable by its owner alone; answers with the path of `headwater.yaml`.
 pub(super) fn write(
     folder: &Path,
     database: &tokio_postgres::Config,
+    engines: &Engines<'_>,
     api_port: u16,
     admin_port: u16,
 ) -> Result<PathBuf, Failure> {
-    let settings = SETTINGS
+    let settings = engines
+        .choose(SETTINGS.to_string())
         .replace("listen: 127.0.0.1:8080", &format!("listen: 127.0.0.1:{api_port}"))
         .replace("listen: 127.0.0.1:9090", &format!("listen: 127.0.0.1:{admin_port}"));
     let host = match database.get_hosts().first() {
@@ -64,7 +90,8 @@ mod tests {
     fn every_variable_of_the_example_is_filled_in() {
         let folder = tempfile::tempdir().unwrap();
         let database = "postgresql://me:it%27s@localhost:6543/other".parse().unwrap();
-        let file = write(folder.path(), &database, 1234, 1235).unwrap();
+        let engines = Engines { kafka: Some("k:9092"), mongodb: Some("mongodb://m/?a=b") };
+        let file = write(folder.path(), &database, &engines, 1234, 1235).unwrap();
         let configuration = Configuration::load_with(&file, &Environment::new()).unwrap();
         let postgres = &configuration.connectors[0].config.postgres;
         assert_eq!((postgres.host.as_str(), postgres.port, postgres.database.as_str()), ("localhost", 6543, "other"));
@@ -72,5 +99,9 @@ mod tests {
         assert_eq!(configuration.settings.api.listen.value.port(), 1234);
         assert_eq!(configuration.settings.admin.listen.value.port(), 1235);
         assert_eq!(configuration.models.len(), 3);
+        assert_eq!(configuration.settings.broker.kafka.as_ref().unwrap().servers.value, ["k:9092"]);
+        assert_eq!(configuration.settings.store.mongodb.as_ref().unwrap().uri.reveal(), "mongodb://m/?a=b");
+        let file = write(folder.path(), &database, &Engines::default(), 1234, 1235).unwrap();
+        assert!(Configuration::load_with(&file, &Environment::new()).unwrap().settings.broker.kafka.is_none());
     }
 }

@@ -39,6 +39,10 @@ const READABLE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct DemoOptions {
     /// A database to use instead of one of its own.
     pub(crate) database: Option<tokio_postgres::Config>,
+    /// Kafka to use in place of the embedded log.
+    pub(crate) kafka: Option<String>,
+    /// MongoDB to use in place of the embedded store of documents.
+    pub(crate) mongodb: Option<String>,
     /// Changed rows per second.
     pub(crate) rate: u32,
     /// Ends by itself.
@@ -78,9 +82,16 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     say!("Creating the billing example: 500 customers, 2,000 invoices …");
     create(&database).await?;
     let (api_port, admin_port) = (usable(options.port), usable(options.admin_port));
-    let file = files::write(folder.path(), &database, api_port, admin_port)?;
+    let engines = files::Engines { kafka: options.kafka.as_deref(), mongodb: options.mongodb.as_deref() };
+    let file = files::write(folder.path(), &database, &engines, api_port, admin_port)?;
     let configuration = Configuration::load_with(&file, &Environment::new())?;
-    say!("Starting capture, projection and the query API …");
+    let through = match (&options.kafka, &options.mongodb) {
+        (None, None) => "",
+        (Some(_), None) => " over Kafka",
+        (None, Some(_)) => " over MongoDB",
+        (Some(_), Some(_)) => " over Kafka and MongoDB",
+    };
+    say!("Starting capture, projection and the query API{through} …");
     let mut pipeline = Pipeline::start(&configuration, PipelineOptions::default()).await?;
     let control = pipeline.control();
 

@@ -13,6 +13,7 @@ use headwater_tests::{World, get, wait_until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::from_environment;
 use crate::shop::{self, Workload};
 
 const KILLS: u32 = 40;
@@ -22,10 +23,6 @@ const KILLS: u32 = 40;
 const SNAPSHOT_POINTS: [&str; 4] =
     ["capture::before_slot@1", "capture::mid_copy@1", "capture::mid_copy@2", "capture::mid_copy@3"];
 const STREAM_POINTS: [&str; 3] = ["capture::after_append", "projector::mid_batch", "projector::before_commit"];
-
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
-}
 
 /// Reads a few counters over and over; a counter that decreases was applied out of order.
 fn watch_counters(world: &World, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<u64> {

@@ -6,9 +6,15 @@ mod bad_input;
 mod cli_commands;
 mod crash_anywhere;
 mod disk_full;
+mod distributed;
 mod documents_follow_rows;
 mod query_api;
 mod shop;
 mod source_troubles;
 mod verify_tells;
 mod versions;
+
+/// A number that an environment variable gives, to replay or lengthen a run.
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
+}

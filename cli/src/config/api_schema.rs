@@ -1,0 +1,157 @@
+//! The part of the JSON Schema of `headwater.yaml` that is about the query API.
+
+use headwater_query_api::ANONYMOUS_ROLE;
+use serde_json::{Value, json};
+
+/// JSON Schema of `api`. Sizes, durations and addresses are those of the whole.
+pub(super) fn api_json_schema() -> Value {
+    let object = |description: &str, required: &[&str], properties: Value| {
+        json!({
+            "type": "object", "description": description, "additionalProperties": false, "required": required,
+            "properties": properties,
+        })
+    };
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    let texts =
+        |description: &str| json!({ "type": "array", "items": { "type": "string" }, "description": description });
+    let span = |description: &str, default: &str| json!({ "$ref": "#/$defs/duration", "description": description, "default": default });
+    let count = |description: &str, default: u32| {
+        json!({
+            "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 1_000_000 }, { "$ref": "#/$defs/variable" }],
+            "default": default, "description": description,
+        })
+    };
+    let rate = |description: &str| {
+        object(
+            description,
+            &["rate"],
+            json!({
+                "rate": { "type": "string", "pattern": "^[1-9][0-9]*/[smh]$", "examples": ["100/s", "600/m"] },
+                "burst": {
+                    "type": "integer", "minimum": 1,
+                    "description": "Requests at once after a pause; as many as the rate has otherwise.",
+                },
+            }),
+        )
+    };
+    let binding = |description: &str| {
+        object(
+            description,
+            &["claim"],
+            json!({
+                "claim": text("The claim whose value a caller's documents have. Points lead into objects."),
+                "field": text("Path of the declared index with that value; the document's id where this is left out."),
+                "except": texts("Roles that see every document."),
+            }),
+        )
+    };
+    let algorithms =
+        ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "HS256", "HS384", "HS512"];
+    let issuer = object(
+        "An issuer of JSON Web Tokens.",
+        &["issuer", "audience", "algorithms"],
+        json!({
+            "issuer": text("The `iss` of its tokens, letter by letter."),
+            "audience": {
+                "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }],
+                "description": "The `aud` of tokens meant for this API; one of them is enough.",
+            },
+            "algorithms": {
+                "type": "array", "items": { "enum": algorithms }, "minItems": 1,
+                "description": "Algorithms its tokens are signed with. HMAC ones (HS…) and others are never mixed.",
+            },
+            "jwks": object("Its published keys, for all but HMAC: either `url` or `file`.", &[], json!({
+                "url": { "type": "string", "pattern": "^(https?://|\\$\\{)", "description": "Where the key set is fetched." },
+                "file": text("A key set in a file, relative to this one."),
+                "refetch_min": span("Least time between two fetches, whatever tokens come.", "30s"),
+                "refresh": span("Time after which keys are fetched again.", "10m"),
+            })),
+            "secret": text("A secret of 32 characters or more that is shared with it, for HMAC: ${NAME}."),
+            "leeway": span("How far its clock and ours may be apart.", "30s"),
+            "required": texts("Claims that must be there, beside `exp` and the subject."),
+            "subject": { "type": "string", "default": "sub", "description": "Claim that names the subject." },
+            "roles": {
+                "type": "string", "default": "roles",
+                "description": "Claim with the roles: texts, or one text with blanks between. Points lead into objects.",
+            },
+        }),
+    );
+    let api_key = object(
+        "A key for a program.",
+        &["name", "sha256"],
+        json!({
+            "name": text("Names the caller in logs."),
+            "sha256": {
+                "type": "string", "pattern": "^([0-9A-Fa-f]{64}|\\$\\{.*\\})$",
+                "description": "SHA-256 of the key, which must be random: printf %s KEY | sha256sum",
+            },
+            "roles": texts("The caller's roles."),
+            "claims": { "type": "object", "description": "The caller's claims, for owner and tenant rules." },
+        }),
+    );
+    let mask = object(
+        "Fields that are not shown as they are. They cannot be filtered or sorted by either.",
+        &["fields"],
+        json!({
+            "fields": texts("Their paths, as they stand in documents."),
+            "mask": {
+                "enum": ["hidden", "partial", "hash"], "default": "hidden",
+                "description": "`hidden`: as if there were no such field. `partial`: the last four characters of eight or \
+                                more. `hash`: equal values of the field can be told, and nothing else.",
+            },
+            "except": texts("Roles that see them as they are."),
+        }),
+    );
+    let access = object(
+        "What callers see of a model; `{}` shows everything to every caller that is let in.",
+        &[],
+        json!({
+            "roles": texts("Roles that may read it; every caller otherwise."),
+            "owner": binding("Whose a document is; also what /v1/me/{model} looks for."),
+            "tenant": binding("Which tenant a document belongs to."),
+            "masks": { "type": "array", "items": mask },
+        }),
+    );
+    let listen = json!({ "$ref": "#/$defs/address", "default": "127.0.0.1:8080" });
+    let anonymous = format!("Whether a request without credentials is answered, with the role `{ANONYMOUS_ROLE}`.");
+    object(
+        "Where readers connect: REST, GraphQL, live.",
+        &[],
+        json!({
+            "listen": listen,
+            "auth": object("How callers prove who they are; without it nobody is asked, and everybody sees everything.", &[], json!({
+                "anonymous": { "type": "boolean", "default": false, "description": anonymous },
+                "jwt": { "type": "array", "items": issuer },
+                "api_keys": { "type": "array", "items": api_key },
+            })),
+            "access": {
+                "type": "object", "additionalProperties": access,
+                "description": "What callers see of each model, by its name. With `auth` a model without an entry is shown to nobody.",
+            },
+            "limits": object("How much callers may ask for.", &[], json!({
+                "principal": rate("Requests of one caller."),
+                "address": rate("Requests from one address, looked at before credentials are."),
+                "trusted_hops": {
+                    "type": "integer", "minimum": 0, "default": 0,
+                    "description": "Proxies in front that append to X-Forwarded-For; 0 believes no such header.",
+                },
+                "requests_max": count("Requests that are answered at the same time.", 1024),
+                "connections_max": count("Connections that are open at the same time.", 20_000),
+                "deadline": span("How long a request may take.", "10s"),
+                "queue_delay_max": span("How long work may wait for a processor before requests are turned away.", "200ms"),
+            })),
+            "cursor_secret": {
+                "type": "string",
+                "description": "Signs the cursors of lists: servers behind one address must have the same; use ${NAME}. Otherwise made once and kept in `data`.",
+            },
+            "cors": object("Pages of which other origins may read answers in a browser.", &["origins"], json!({
+                "origins": texts("Origins as browsers write them: https://app.example.com. `*` alone means every one."),
+                "credentials": {
+                    "type": "boolean", "default": false,
+                    "description": "Whether browsers may send cookies; not with `*`.",
+                },
+                "max_age": span("How long browsers may remember what is allowed.", "10m"),
+            })),
+        }),
+    )
+}

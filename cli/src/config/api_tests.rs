@@ -1,0 +1,139 @@
+//! What is said of wrong settings of the query API.
+
+use headwater_query_api::{Algorithm, KeySource, Mask};
+
+use super::{Configuration, Environment, settings_json_schema};
+
+const MODEL: &str =
+    "model: customer\nroot: { table: billing.cust, key: cust_no }\nfields: [cust_no, email]\nindexes: [email]\n";
+const CONNECTOR: &str =
+    "source: billing\npostgres:\n  host: h\n  database: d\n  user: u\n  password: p\n  tables: [cust]\n";
+const SETTINGS: &str = "connectors: [connectors/*.yaml]\nmodels: [models/*.yaml]\n";
+const AUTH: &str = "api:
+  auth:
+    jwt:
+      - issuer: https://id.example.com/
+        audience: billing
+        algorithms: [RS256, ES256]
+        jwks: { url: https://id.example.com/keys, refresh: 5m }
+      - issuer: partner
+        audience: [a, b]
+        algorithms: [HS256]
+        secret: ${SECRET}
+        subject: uid
+    api_keys:
+      - name: reports
+        sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+        roles: [support]
+        claims: { tenant: acme, level: 3 }
+";
+
+fn load(api: &str) -> Result<Configuration, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        ("headwater.yaml", format!("{SETTINGS}{api}")),
+        ("connectors/billing.yaml", CONNECTOR.into()),
+        ("models/customer.yaml", MODEL.into()),
+    ];
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let environment = Environment::from([("SECRET".into(), "0123456789abcdef0123456789abcdef".into())]);
+    Configuration::load_with(&folder.path().join("headwater.yaml"), &environment).map_err(|diagnostics| {
+        let texts: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        texts.join("\n").replace(&format!("{}/", folder.path().display()), "")
+    })
+}
+
+#[test]
+fn everything_arrives_as_it_is_written() {
+    let access = "  access:
+    customer:
+      roles: [customer, support]
+      owner: { claim: customer_id, except: [support] }
+      tenant: { claim: tenant, field: email }
+      masks:
+        - { fields: [email], mask: partial, except: [support] }
+        - { fields: [cust_no] }
+  limits: { principal: { rate: 100/s, burst: 20 }, address: { rate: 600/m }, trusted_hops: 2, deadline: 3s }
+  cors: { origins: [\"https://app.example.com\"] }
+";
+    let options = load(&format!("{AUTH}{access}")).unwrap().access();
+    let auth = options.auth.unwrap();
+    assert_eq!(auth.issuers[0].algorithms, [Algorithm::RS256, Algorithm::ES256]);
+    assert!(matches!(&auth.issuers[0].keys, KeySource::Url(url) if url == "https://id.example.com/keys"));
+    assert_eq!((auth.issuers[0].refresh.as_secs(), auth.issuers[0].leeway.as_secs()), (300, 30));
+    assert!(matches!(&auth.issuers[1].keys, KeySource::Secret(secret) if secret.len() == 32));
+    assert_eq!((auth.issuers[1].audiences.len(), auth.issuers[1].subject.as_str()), (2, "uid"));
+    assert_eq!(auth.api_keys[0].sha256[..2], [0xe3, 0xb0]);
+    assert_eq!(auth.api_keys[0].claims["level"], 3);
+    let rule = &options.rules["customer"];
+    assert_eq!(rule.owner.as_ref().unwrap().field, None);
+    assert_eq!(rule.tenant.as_ref().unwrap().field.as_deref(), Some("email"));
+    assert_eq!(rule.masks.iter().map(|mask| mask.mask).collect::<Vec<_>>(), [Mask::Partial, Mask::Hidden]);
+    let principal = options.limits.principal.unwrap();
+    assert_eq!((principal.requests.get(), principal.burst.get(), principal.per.as_secs()), (100, 20, 1));
+    assert_eq!(options.limits.address.unwrap().burst.get(), 600);
+    assert_eq!((options.limits.trusted_hops, options.limits.deadline.as_secs()), (2, 3));
+    assert!(!options.cors.unwrap().credentials);
+    assert!(load("").unwrap().access().auth.is_none());
+}
+
+#[test]
+fn mistakes_are_shown_where_they_stand_with_the_remedy() {
+    let issuer = |more: &str| format!("api:\n  auth:\n    jwt:\n      - {{ issuer: i, audience: a, {more} }}\n");
+    let ruled = |rule: &str| format!("{}  access:\n    {rule}\n", AUTH);
+    for (api, words) in [
+        ("api: { access: { customer: {} } }\n".to_string(), &["yaml:3:", "needs `api.auth`"][..]),
+        ("api: { auth: {} }\n".into(), &["lets nobody in"]),
+        (issuer("algorithms: [RS256, HS256], jwks: { url: \"https://x\" }"), &["yaml:6:", "mixed", "two issuers"]),
+        (issuer("algorithms: [none], jwks: { url: \"https://x\" }"), &["yaml:6:", "expected RS256"]),
+        (issuer("algorithms: [], jwks: { url: \"https://x\" }"), &["`algorithms` is empty"]),
+        (issuer("algorithms: [RS256], jwks: { url: \"ftp://x\" }"), &["must begin with https://"]),
+        (issuer("algorithms: [RS256], jwks: {}"), &["either `url` or `file`"]),
+        (issuer("algorithms: [RS256], secret: x"), &["need `jwks`"]),
+        (issuer("algorithms: [HS256], jwks: { url: \"https://x\" }"), &["need `secret`"]),
+        (issuer("algorithms: [HS256], secret: short"), &["shorter than 32", "openssl rand"]),
+        (issuer("algorithms: [RS256], jwks: { file: f }, audiense: x"), &["unknown key `audiense`", "`audience`"]),
+        ("api: { auth: { api_keys: [{ name: a, sha256: abc }] } }\n".into(), &["64 hexadecimal digits"]),
+        (ruled("custmer: {}"), &["`custmer`", "did you mean `customer`?"]),
+        (
+            ruled("customer: { owner: { claim: c, field: emial } }"),
+            &["yaml:21:", "`emial` is no declared index", "`indexes`"],
+        ),
+        (ruled("customer: { masks: [{ fields: [phone] }] }"), &["customer has no field `phone`"]),
+        (ruled("customer: { masks: [{ fields: [email], mask: blurred }] }"), &["`blurred`", "hidden"]),
+        ("api: { limits: { principal: { rate: fast } } }\n".into(), &["a rate like 100/s"]),
+        ("api: { limits: { requests_max: 0 } }\n".into(), &["from 1 to 1000000"]),
+        ("api: { limits: { deadline: 0s } }\n".into(), &["longer than nothing"]),
+        ("api: { cors: { origins: [\"*\"], credentials: true } }\n".into(), &["`*` stands alone"]),
+        ("api: { cors: { origins: [app.example.com/x] } }\n".into(), &["is no origin"]),
+    ] {
+        let said = load(&api).expect_err(&api);
+        assert!(words.iter().all(|word| said.contains(word)), "{api}\n{said}");
+        assert!(!said.contains("0123456789abcdef"), "a secret is shown: {said}");
+    }
+}
+
+#[test]
+fn the_published_schema_takes_what_is_taken() {
+    let schema = jsonschema::validator_for(&settings_json_schema()).unwrap();
+    let yaml = format!(
+        "{SETTINGS}{AUTH}  access: {{ customer: {{ owner: {{ claim: c }}, masks: [{{ fields: [email] }}] }} }}\n"
+    );
+    let value: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+    let wrong: Vec<String> =
+        schema.iter_errors(&value).map(|error| format!("{} at {}", error, error.instance_path)).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    for (api, name) in [
+        (serde_json::json!({"auth": {"jwt": [{"issuer": "i"}]}}), "a key is missing"),
+        (serde_json::json!({"access": {"customer": {"ownr": {}}}}), "a key is mistyped"),
+        (serde_json::json!({"limits": {"principal": {"rate": "fast"}}}), "a rate is none"),
+    ] {
+        let mut value = value.clone();
+        value["api"] = api;
+        assert!(!schema.is_valid(&value), "{name}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The engines behind the seams, as configured, and only those that a process's roles need.
+//!
+//! An engine in another place may be away when we start, as it may be later: it is waited for, and the log says so.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_broker::EventLog;
+use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions as LogOptions};
+use headwater_broker::kafka::{KafkaLog, KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
+use headwater_schemas::codec::debezium::SourceInfo;
+use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
+use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoReader, MongoRows};
+use headwater_store::{DocumentReader, DocumentStore, Paired, ProjectionStore, RowStore};
+use prometheus_client::registry::Registry;
+
+use crate::config::{self, Configuration, Kafka, StoreEngine, folder_of};
+use crate::failure::{Failure, chain};
+use crate::roles::Roles;
+
+/// Pause before an engine that is away is tried again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// The open engines.
+pub(crate) struct Engines {
+    /// The log, for capture and projection.
+    pub(crate) log: Option<Arc<dyn EventLog>>,
+    /// Documents, for readers.
+    pub(crate) reader: Option<Arc<dyn DocumentReader>>,
+    /// Rows and documents, for projection.
+    projection: Option<Arc<dyn ProjectionStore>>,
+    /// The log once more where it is inside this process, and is to be closed.
+    embedded_log: Option<Arc<EmbeddedLog>>,
+}
+
+impl Engines {
+    /// Opens what `roles` need; `projector` is the name under which rows and documents are written. Metrics of each
+    /// engine are registered.
+    pub(crate) async fn open(
+        configuration: &Configuration,
+        roles: Roles,
+        projector: &str,
+        registry: &mut Registry,
+    ) -> Result<Self, Failure> {
+        let mut engines = Self { log: None, reader: None, projection: None, embedded_log: None };
+        if roles.need_log() {
+            engines.open_log(configuration, registry).await?;
+        }
+        if roles.need_documents() {
+            engines.open_store(configuration, roles, projector, registry).await?;
+        }
+        Ok(engines)
+    }
+
+    async fn open_log(&mut self, configuration: &Configuration, registry: &mut Registry) -> Result<(), Failure> {
+        let settings = &configuration.settings;
+        if let Some(kafka) = &settings.broker.kafka {
+            let options = kafka_options(configuration, kafka);
+            let retry = |error: &headwater_broker::Error| error.kind() == headwater_broker::ErrorKind::Retryable;
+            let open = || async {
+                let log = KafkaLog::open(options.clone())?;
+                log.check().await?;
+                Ok(log)
+            };
+            let log = patiently("Kafka", retry, open).await?;
+            log.metrics().register(registry);
+            self.log = Some(log);
+            return Ok(());
+        }
+        let log = EmbeddedLog::open(LogOptions {
+            size_max: settings.broker.embedded.size_max.value.0,
+            ..LogOptions::new(configuration.data_folder().join("broker"))
+        })
+        .map_err(|error| Failure::caused("cannot open the broker's log", &error))?;
+        log.metrics().register(registry);
+        self.log = Some(log.clone());
+        self.embedded_log = Some(log);
+        Ok(())
+    }
+
+    async fn open_store(
+        &mut self,
+        configuration: &Configuration,
+        roles: Roles,
+        projector: &str,
+        registry: &mut Registry,
+    ) -> Result<(), Failure> {
+        let settings = &configuration.settings.store;
+        let embedded = || {
+            EmbeddedStore::open(StoreOptions {
+                size_max: settings.embedded.size_max.value.0,
+                ..StoreOptions::new(configuration.data_folder().join("store"))
+            })
+            .map_err(|error| Failure::caused("cannot open the store", &error))
+        };
+        let Some(mongodb) = settings.mongodb.as_ref().filter(|_| settings.documents() == StoreEngine::Mongodb) else {
+            let store = embedded()?;
+            store.metrics().register(registry);
+            self.reader = Some(store.clone());
+            self.projection = Some(store);
+            return Ok(());
+        };
+        let options = MongoOptions {
+            projector: projector.to_string(),
+            ..MongoOptions::new(mongodb.uri.reveal(), mongodb.database.value.clone())
+        };
+        options.metrics.register(registry);
+        let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
+        if !roles.project {
+            self.reader = Some(patiently("MongoDB", retry, || MongoReader::open(options.clone())).await?);
+            return Ok(());
+        }
+        let documents = patiently("MongoDB", retry, || MongoDocuments::open(options.clone())).await?;
+        let rows: Arc<dyn RowStore> = match settings.rows() {
+            StoreEngine::Embedded => embedded()?,
+            StoreEngine::Mongodb => patiently("MongoDB", retry, || MongoRows::open(options.clone())).await?,
+        };
+        self.reader = Some(documents.reader());
+        self.projection = Some(Paired::new(rows, documents as Arc<dyn DocumentStore>));
+        Ok(())
+    }
+
+    /// What a projector works with.
+    pub(crate) fn for_projection(&self) -> (Arc<dyn EventLog>, Arc<dyn ProjectionStore>) {
+        let both = self.log.clone().zip(self.projection.clone());
+        both.expect("a process with the role `project` opened both")
+    }
+
+    /// Closes what is inside this process; everything in it is durable already.
+    pub(crate) async fn close(self) {
+        if let Some(log) = self.embedded_log {
+            log.close().await.ok();
+        }
+    }
+}
+
+/// Opens an engine, however long it is away. What waiting does not mend is a failure.
+async fn patiently<T, E, F>(what: &str, retry: impl Fn(&E) -> bool, open: impl Fn() -> F) -> Result<T, Failure>
+where
+    E: std::error::Error,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut pause = PAUSE.0;
+    loop {
+        match open().await {
+            Ok(open) => return Ok(open),
+            Err(error) if retry(&error) => {
+                tracing::warn!(error = chain(&error), again_in = ?pause, "{what} does not answer yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE.1);
+            }
+            Err(error) => return Err(Failure::caused(format_args!("cannot use {what}"), &error)),
+        }
+    }
+}
+
+fn kafka_options(configuration: &Configuration, kafka: &Kafka) -> KafkaOptions {
+    let security = &kafka.security;
+    let file = |path: &PathBuf| folder_of(&configuration.file).join(path);
+    let tls = security.tls.then(|| KafkaTls {
+        ca: security.ca.as_ref().map(file),
+        certificate: security.certificate.as_ref().zip(security.key.as_ref()).map(|(own, key)| (file(own), file(key))),
+    });
+    let sasl = match (security.mechanism, &security.user, &security.password) {
+        (Some(mechanism), Some(user), Some(password)) => Some(KafkaSasl {
+            mechanism: match mechanism {
+                config::SaslMechanism::Plain => SaslMechanism::Plain,
+                config::SaslMechanism::ScramSha256 => SaslMechanism::ScramSha256,
+                config::SaslMechanism::ScramSha512 => SaslMechanism::ScramSha512,
+            },
+            user: user.clone(),
+            password: password.reveal().to_string(),
+        }),
+        _ => None,
+    };
+    let sources: BTreeMap<String, SourceInfo> = configuration
+        .connectors
+        .iter()
+        .map(|file| {
+            let info = SourceInfo {
+                version: env!("CARGO_PKG_VERSION").into(),
+                connector: "postgresql".into(),
+                database: file.config.postgres.database.clone(),
+            };
+            (file.config.source.clone(), info)
+        })
+        .collect();
+    KafkaOptions {
+        tls,
+        sasl,
+        prefix: configuration.settings.prefix.value.clone(),
+        replication_factor: u16::try_from(kafka.replication.value).ok(),
+        create_topics: kafka.create_topics,
+        sources,
+        settings: kafka.settings.clone(),
+        ..KafkaOptions::new(kafka.servers.value.join(","))
+    }
+}

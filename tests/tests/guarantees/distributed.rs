@@ -1,0 +1,366 @@
+//! Every role a process of its own, over a real Kafka and a real MongoDB: whatever is killed, stopped or cut off, nothing
+//! is lost, nothing is applied twice, and no document's stamp ever goes backwards.
+//!
+//! `HEADWATER_SEED` replays the choices of a run, `HEADWATER_CHAOS_SECONDS` makes it longer (600 is the long form).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use headwater_tests::{Cluster, Process, World, get, wait_until};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::from_environment;
+use crate::shop::{self, Workload};
+
+const CHAOS_SECONDS: u64 = 120;
+const PATIENCE: Duration = Duration::from_secs(90);
+
+const CONTACT_CARD: &str = "
+model: contact_card
+version: 1
+root: { table: crm.contacts, key: id }
+fields: { id: id, phone: phone, n: n }
+indexes: [phone, n]
+";
+
+/// The shop, and a second source with a model of its own.
+fn world() -> World {
+    let world = shop::world();
+    world.postgres.psql("create database crm");
+    world.postgres.psql_in(
+        "crm",
+        "create table contacts (id int primary key, phone text, n bigint not null default 0);
+         insert into contacts select n, '+49 ' || n from generate_series(1, 200) n",
+    );
+    world.write_source("crm", "crm", &["contacts"]);
+    world.write_model("contact_card", CONTACT_CARD);
+    world
+}
+
+/// The processes: two connectors, three projectors, two servers.
+struct Fleet {
+    processes: Vec<Process>,
+}
+
+impl Fleet {
+    fn start(world: &World, settings: &str) -> Self {
+        let roles: [(&str, &[&str]); 7] = [
+            ("connect-billing", &["connect", "--source", "billing"]),
+            ("connect-crm", &["connect", "--source", "crm"]),
+            ("project-account", &["project", "--model", "customer_account"]),
+            ("project-invoice", &["project", "--model", "invoice"]),
+            ("project-contact", &["project", "--model", "contact_card"]),
+            ("serve-1", &["serve"]),
+            ("serve-2", &["serve"]),
+        ];
+        let mut processes: Vec<Process> =
+            roles.iter().map(|(name, arguments)| Process::new(world, name, arguments, settings)).collect();
+        processes.iter_mut().for_each(|process| process.start(world));
+        Self { processes }
+    }
+
+    fn wait_ready(&mut self, world: &World) {
+        self.processes.iter_mut().for_each(|process| process.wait_ready(world, PATIENCE));
+    }
+
+    fn named(&mut self, name: &str) -> &mut Process {
+        self.processes.iter_mut().find(|process| process.name == name).expect("it is one of the roles")
+    }
+
+    /// Nothing ended by itself.
+    fn assert_alive(&mut self, world: &World) {
+        for process in &mut self.processes {
+            if let Some(status) = process.running().ended() {
+                panic!("{} ended by itself with {status}:\n{}", process.name, process.log_tail(world));
+            }
+        }
+    }
+
+    fn verify(&mut self, world: &World) {
+        let server = self.named("serve-1");
+        let (api, admin) = (server.url(""), server.admin_url(""));
+        world.verify_with(&["--api", &api, "--admin", &admin, "--wait", "120"]);
+    }
+}
+
+/// Reads documents of one server over and over: a counter or a stamp that decreases was written out of order.
+fn watch(urls: Vec<String>, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
+    std::thread::spawn(move || {
+        let mut counters: HashMap<String, i64> = HashMap::new();
+        let mut stamps: HashMap<(String, String), u64> = HashMap::new();
+        let mut reads = 0;
+        while !stop.load(Ordering::Relaxed) {
+            for url in &urls {
+                let Ok(answer) = get(url) else { continue };
+                if answer.status != 200 {
+                    continue;
+                }
+                reads += 1;
+                let n = answer.json()["n"].as_i64().unwrap();
+                let last = counters.insert(url.clone(), n).unwrap_or(i64::MIN);
+                assert!(n >= last, "{url}: the counter went back from {last} to {n}");
+                // An ETag is the version and the stamp.
+                let etag = answer.header("etag").trim_matches('"').to_string();
+                let (version, rest) = etag.split_once('-').expect("version and stamp");
+                let stamp: u64 = rest.split('-').next().unwrap().parse().unwrap();
+                let last = stamps.insert((url.clone(), version.to_string()), stamp).unwrap_or(0);
+                assert!(stamp >= last, "{url}: version {version}'s stamp went back from {last} to {stamp}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        reads
+    })
+}
+
+/// Counts up in the second source.
+fn count_contacts(world: &World, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
+    let url = world.postgres.url().replace("/billing", "/crm");
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let mut rounds = 0;
+            while !stop.load(Ordering::Relaxed) {
+                client.batch_execute("update contacts set n = n + 1 where id % 10 = 1").await.unwrap();
+                rounds += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            drop(client);
+            connection.await.unwrap().unwrap();
+            rounds
+        })
+    })
+}
+
+/// Kills, restarts, freezes and doubles what runs, for a while; then everything must be as the sources say.
+fn chaos(rows: &str, seconds: u64) {
+    let seed = from_environment("HEADWATER_SEED").unwrap_or_else(rand::random);
+    println!("HEADWATER_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let world = world();
+    let mut cluster = Cluster::start();
+    let settings = cluster.settings(rows);
+    let mut fleet = Fleet::start(&world, &settings);
+    fleet.wait_ready(&world);
+
+    let (stop, idle) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let workload = Workload::start(&world, seed);
+    let contacts = count_contacts(&world, idle.clone());
+    let urls = ["serve-1", "serve-2"].map(|name| {
+        let server = fleet.named(name);
+        vec![server.url("/v1/customer_account/1"), server.url("/v1/contact_card/1"), server.url("/v1/contact_card/11")]
+    });
+    let watchers = urls.map(|urls| watch(urls, stop.clone()));
+
+    let mut done: HashMap<&str, u32> = HashMap::new();
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut round = 0;
+    while Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(random.random_range(500..4_000)));
+        let count = fleet.processes.len();
+        // The rare ones come first, so that a short run has all of them.
+        let what = match round {
+            0 => 10,
+            1 => 11,
+            2 => 12,
+            _ => random.random_range(0..13),
+        };
+        round += 1;
+        match what {
+            0..=7 => {
+                let process = &mut fleet.processes[random.random_range(0..count)];
+                process.kill();
+                std::thread::sleep(Duration::from_millis(random.random_range(0..1_500)));
+                process.start(&world);
+                *done.entry("kill").or_default() += 1;
+            }
+            8..=9 => {
+                // Frozen for longer than others wait for it, then it goes on as if nothing had been.
+                let process = &mut fleet.processes[random.random_range(0..count)];
+                process.running().signal(libc::SIGSTOP);
+                std::thread::sleep(Duration::from_millis(random.random_range(1_000..6_000)));
+                process.running().signal(libc::SIGCONT);
+                *done.entry("freeze").or_default() += 1;
+            }
+            10 => {
+                zombie(&world, &settings, &mut fleet, &mut random);
+                *done.entry("zombie").or_default() += 1;
+            }
+            11 => {
+                cluster.kafka.kill();
+                std::thread::sleep(Duration::from_millis(random.random_range(0..2_000)));
+                cluster.kafka.resume();
+                *done.entry("broker").or_default() += 1;
+            }
+            _ => {
+                cluster.mongo.kill();
+                std::thread::sleep(Duration::from_millis(random.random_range(0..2_000)));
+                cluster.mongo.resume();
+                *done.entry("document store").or_default() += 1;
+            }
+        }
+        fleet.assert_alive(&world);
+    }
+    println!("{done:?}");
+    let transactions = workload.finish();
+    idle.store(true, Ordering::Relaxed);
+    let rounds = contacts.join().unwrap();
+    fleet.wait_ready(&world);
+    fleet.verify(&world);
+    stop.store(true, Ordering::Relaxed);
+    let reads: u64 = watchers.into_iter().map(|it| it.join().expect("a reader saw something go backwards")).sum();
+    println!("{transactions} transactions, {rounds} rounds of contacts, {reads} reads");
+    assert!(transactions > 100 && rounds > 100 && reads > 100, "the test did too little to mean anything");
+}
+
+/// A connector is frozen, a second one takes its source over, and the first awakes: it must find itself shut out, and
+/// write nothing.
+fn zombie(world: &World, settings: &str, fleet: &mut Fleet, random: &mut SmallRng) {
+    let source = ["billing", "crm"][random.random_range(0..2)];
+    let first = format!("connect-{source}");
+    fleet.named(&first).running().signal(libc::SIGSTOP);
+    // The database keeps the slot for the frozen one until it misses its answers: as an operator would, it is cut off.
+    let cut = format!(
+        "select pg_terminate_backend(active_pid) from pg_replication_slots where active and database = '{source}'"
+    );
+    world.postgres.psql(&cut);
+    let mut second = Process::new(world, "connect-second", &["connect", "--source", source], settings);
+    second.start(world);
+    second.wait_ready(world, PATIENCE);
+    fleet.named(&first).running().signal(libc::SIGCONT);
+    std::thread::sleep(Duration::from_secs(3));
+    // Which of the two has the source now is between them; one of them must go on, and the other may have ended, shut out.
+    second.kill();
+    let process = fleet.named(&first);
+    process.kill();
+    process.start(world);
+}
+
+#[test]
+fn processes_killed_at_any_moment_lose_nothing() {
+    chaos("embedded", from_environment("HEADWATER_CHAOS_SECONDS").unwrap_or(CHAOS_SECONDS));
+}
+
+#[test]
+fn rows_in_mongodb_lose_nothing_either() {
+    chaos("mongodb", from_environment("HEADWATER_CHAOS_SECONDS").unwrap_or(CHAOS_SECONDS / 4));
+}
+
+/// Everything in one process over both engines, and each engine away for a while: no crash, bounded memory, the status
+/// tells, and it catches up by itself.
+#[test]
+fn engines_that_are_away_are_waited_for() {
+    let away = Duration::from_secs(from_environment("HEADWATER_AWAY_SECONDS").unwrap_or(15));
+    let world = shop::world();
+    let mut cluster = Cluster::start();
+    let mut process = Process::new(&world, "all", &["run"], &cluster.settings("embedded"));
+    process.start(&world);
+    process.wait_ready(&world, PATIENCE);
+    let workload = Workload::start(&world, 7);
+    std::thread::sleep(Duration::from_secs(2));
+
+    let before = process.memory_mib();
+    cluster.kafka.kill();
+    std::thread::sleep(away);
+    let status = process.admin("/status").unwrap().json();
+    let told = status["sources"][0]["phase"]["error"].as_str().unwrap_or_default().to_string()
+        + status["projector"]["last_error"].as_str().unwrap_or_default();
+    assert!(
+        told.contains("Kafka") || told.contains(&cluster.kafka.bootstrap()),
+        "the status does not tell: {status:#}"
+    );
+    cluster.kafka.resume();
+    wait_until("the source to be captured again", PATIENCE, || {
+        let status = process.admin("/status")?.json();
+        let source = &status["sources"][0];
+        if source["phase"]["name"] == "streaming" { Ok(()) } else { Err(source.to_string()) }
+    });
+
+    cluster.mongo.kill();
+    std::thread::sleep(away);
+    let status = process.admin("/status").unwrap().json();
+    let told = status["projector"]["last_error"].as_str().unwrap_or_default();
+    assert!(told.contains("mongodb://"), "the status does not tell: {status:#}");
+    cluster.mongo.resume();
+
+    workload.finish();
+    let (api, admin) = (process.url(""), process.admin_url(""));
+    wait_until("the projector to go on", PATIENCE, || {
+        let status = process.admin("/status")?.json();
+        if status["projector"]["last_error"].is_null() { Ok(()) } else { Err(status["projector"].to_string()) }
+    });
+    world.verify_with(&["--api", &api, "--admin", &admin, "--wait", "120"]);
+    let after = process.memory_mib();
+    assert!(after < before + 300, "memory grew from {before} to {after} MiB");
+    assert!(process.running().ended().is_none());
+    assert!(process.running().stop().success(), "{}", process.log_tail(&world));
+}
+
+/// What is asked of a role that cannot be had is refused with the remedy, before anything starts.
+#[test]
+fn roles_need_engines_that_others_reach() {
+    let world = shop::world();
+    for (arguments, said) in [
+        (["connect", "--source", "billing"], "configure `broker.kafka`"),
+        (["project", "--model", "invoice"], "configure `broker.kafka`"),
+        (["project", "--model", "invoce"], "did you mean `invoice`?"),
+        (["connect", "--source", "biling"], "did you mean `billing`?"),
+    ] {
+        let output = world.cli(&arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(said), "{arguments:?}: {text}");
+    }
+    let output = world.cli(&["serve"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("configure `store.mongodb`"), "{output:?}");
+}
+
+/// The replay from a topic's offsets over Kafka, beside the version that serves; `status` of all processes as one.
+#[test]
+fn a_model_is_replayed_from_kafka() {
+    let world = shop::world();
+    let cluster = Cluster::start();
+    let settings = cluster.settings("embedded");
+    let mut fleet = Fleet {
+        processes: vec![
+            Process::new(&world, "connect", &["connect"], &settings),
+            Process::new(&world, "project", &["project"], &settings),
+            Process::new(&world, "serve", &["serve"], &settings),
+        ],
+    };
+    fleet.processes.iter_mut().for_each(|process| process.start(&world));
+    fleet.wait_ready(&world);
+    let workload = Workload::start(&world, 11);
+    std::thread::sleep(Duration::from_secs(2));
+    let projector = fleet.named("project").admin_url("");
+    for from in ["earliest", "headwater.billing.public.invoices=3"] {
+        let output =
+            world.cli(&["replay", "--model", "customer_account", "--from", from, "--json", "--admin", &projector]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("\"done\":true"), "{text}");
+    }
+    workload.finish();
+    let admins: Vec<String> = fleet.processes.iter().map(|process| process.admin_url("")).collect();
+    let status: serde_json::Value = wait_until("no lag", PATIENCE, || {
+        let output = world.cli(&["status", "--json", "--admin", &admins.join(",")]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let late = status["consumers"].as_array().unwrap().iter().any(|consumer| consumer["lag"] != 0);
+        if late { Err(status["consumers"].to_string()) } else { Ok(status) }
+    });
+    assert_eq!(status["roles"], serde_json::json!(["connect", "project", "serve"]));
+    assert_eq!(status["sources"][0]["phase"]["name"], "streaming", "{status:#}");
+    assert!(status["sources"][0]["frontier"]["position"].is_string(), "{status:#}");
+    assert_eq!(status["models"].as_array().unwrap().len(), 2, "{status:#}");
+    let server = fleet.named("serve");
+    let (api, admin) = (server.url(""), server.admin_url(""));
+    world.verify_with(&["--api", &api, "--admin", &admin]);
+    for process in &mut fleet.processes {
+        assert!(process.running().stop().success(), "{}:\n{}", process.name, process.log_tail(&world));
+    }
+}
