@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "follow_rows/flaky.rs"]
-#[expect(dead_code, reason = "its documents alone are for the tests of paired engines")]
+#[allow(dead_code, reason = "its documents alone are for the tests of paired engines")]
 mod flaky;
 
 use std::collections::BTreeMap;
