@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use headwater_connectors::{Phase as SourcePhase, SourceStatus};
-use headwater_projector::{self as projector, ErrorKind, ProjectorHandle, ProjectorStatus, ReplayFrom};
+use headwater_projector::{self as projector, ErrorKind, ModelState, ProjectorHandle, ProjectorStatus, ReplayFrom};
 use headwater_query_api::{Admin, AdminError};
 use headwater_schemas::{Diagnostic, temporal};
 use headwater_store::{DocumentReader, VersionRecord, VersionState};
@@ -72,13 +72,24 @@ impl Control {
         }
     }
 
+    /// Whether every declared model has a version that serves: as the projector tells, where it runs here, so that what the
+    /// status shows is ready, too; or else as the registry does.
     fn all_served(&self) -> Result<(), String> {
-        let Some(reader) = &self.reader else { return Ok(()) };
-        let versions = reader.versions().borrow().clone();
-        let is_served = |name: &str| versions.iter().any(|it| it.model == name && it.state == VersionState::Active);
+        let served: Vec<String> = match (&self.projector, &self.reader) {
+            (Some(projector), _) => {
+                let models = projector.status().models;
+                models.into_iter().filter(|it| it.state == ModelState::Active).map(|it| it.model).collect()
+            }
+            (None, Some(reader)) => {
+                let versions = reader.versions().borrow().clone();
+                let active = versions.iter().filter(|it| it.state == VersionState::Active);
+                active.map(|it| it.model.clone()).collect()
+            }
+            (None, None) => return Ok(()),
+        };
         let models = self.models.lock();
-        let names = models.iter().map(|file| file.model.name.as_str());
-        let building: Vec<&str> = names.filter(|name| !is_served(name)).collect();
+        let names = models.iter().map(|file| &file.model.name);
+        let building: Vec<&str> = names.filter(|name| !served.contains(name)).map(String::as_str).collect();
         match building.is_empty() {
             true => Ok(()),
             false => Err(format!("not built yet: {}", building.join(", "))),
