@@ -346,10 +346,10 @@ async fn what_cannot_be_processed_is_kept_told_and_retried() {
     assert_eq!((outcome.retried, outcome.resolved, outcome.failed, outcome.skipped), (4, 1, 3, 0));
     assert_eq!(running.handle.list_dead_letters(2).await.unwrap().len(), 2);
     running.status_when("the resolved letter gone", |it| it.dead_letters == 3).await;
-    let committed = source.log.committed_offsets("projector").await.unwrap();
+    let committed = source.log.committed_offsets("t.projector").await.unwrap();
     drop(committed);
     running.stop().await;
-    let committed = source.log.committed_offsets("projector").await.unwrap();
+    let committed = source.log.committed_offsets("t.projector").await.unwrap();
     assert!(committed.iter().any(|(place, offset)| place.topic.ends_with("lines") && *offset > Offset(1)));
 }
 
