@@ -16,7 +16,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 8] = [
+const FIGURES: [&str; 10] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
@@ -24,6 +24,8 @@ const FIGURES: [&str; 8] = [
     "freshness",
     "growth",
     "rest_point_read",
+    "rest_point_read_authenticated",
+    "overload",
     "graphql_point_read",
 ];
 
@@ -75,6 +77,14 @@ fn main() -> std::io::Result<()> {
     if wanted("rest_point_read") || wanted("graphql_point_read") {
         println!("reads: starting the server");
         report.figures.extend(reads::measure(wanted("rest_point_read"), wanted("graphql_point_read")));
+    }
+    if wanted("rest_point_read_authenticated") {
+        println!("reads with authentication: starting the server");
+        report.figures.extend(reads::measure_authenticated());
+    }
+    if wanted("overload") {
+        println!("overload: starting the server");
+        report.figures.extend(reads::measure_overload());
     }
     report.print();
     report.write(&arguments.report)

@@ -1,7 +1,11 @@
-//! `rest_point_read`, `graphql_point_read`: requests per second that the real binary answers over loopback, beside a
-//! static route of the same binary with a body of the same size. wrk asks for random documents; the static route gets the
-//! same random numbers, so that asking costs the same.
+//! `rest_point_read`, `rest_point_read_authenticated`, `graphql_point_read`: requests per second that the real binary
+//! answers over loopback, beside a static route of the same binary with a body of the same size. wrk asks for random
+//! documents; the static route gets the same random numbers, and headers, so that asking costs the same. With
+//! authentication every customer has a token of their own, sees only what is theirs, and is limited.
+//!
+//! `overload`: the slowest of a hundred answers at twice the load that saturates the server, beside that at half of it.
 
+use std::fmt::Write;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -21,6 +25,8 @@ struct Server {
     folder: TempDir,
     address: String,
     customers: u64,
+    /// One a customer, from 1 on; empty where nobody is asked.
+    tokens: Vec<String>,
 }
 
 impl Drop for Server {
@@ -40,7 +46,7 @@ fn binary() -> PathBuf {
 }
 
 impl Server {
-    fn start() -> Self {
+    fn start(asks: bool) -> Self {
         let postgres = load::server();
         let scale = Scale(0.05);
         load::write(&postgres, scale);
@@ -55,7 +61,8 @@ impl Server {
             "headwater.yaml",
             &format!(
                 "data: data\nconnectors: [connectors/*.yaml]\nmodels: [models/*.yaml]\n\
-                 api: {{ listen: 127.0.0.1:{api} }}\nadmin: {{ listen: 127.0.0.1:{admin} }}\n"
+                 api:\n  listen: 127.0.0.1:{api}\n{}admin: {{ listen: 127.0.0.1:{admin} }}\n",
+                if asks { ACCESS } else { "" }
             ),
         );
         write(
@@ -85,11 +92,11 @@ impl Server {
             _postgres: postgres,
             folder,
             address: format!("http://127.0.0.1:{api}"),
-            customers: scale.customers(),
+            customers: if asks { scale.customers().min(TOKENS) } else { scale.customers() },
+            tokens: if asks { (1..=scale.customers().min(TOKENS)).map(token).collect() } else { Vec::new() },
         };
         let begin = Instant::now();
-        let last = format!("{}/v1/customer_account/{}", server.address, server.customers);
-        while body(&last).is_none() {
+        while server.document(server.customers).is_none() {
             assert!(
                 begin.elapsed() < Duration::from_secs(120),
                 "the server did not become ready:\n{}",
@@ -102,45 +109,100 @@ impl Server {
 
     /// Mean size of a document, in bytes.
     fn body_len(&self) -> usize {
-        let lengths: Vec<usize> = (1..=200)
-            .map(|n| body(&format!("{}/v1/customer_account/{n}", self.address)).map_or(0, |body| body.len()))
-            .collect();
+        let lengths: Vec<usize> = (1..=200).map(|n| self.document(n).map_or(0, |body| body.len())).collect();
         lengths.iter().sum::<usize>() / lengths.len()
+    }
+
+    fn document(&self, n: u64) -> Option<String> {
+        let request = ureq::get(format!("{}/v1/customer_account/{n}", self.address));
+        let request = match self.tokens.get(n as usize - 1) {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        request.call().ok()?.body_mut().read_to_string().ok()
     }
 
     /// Requests per second, with `request` (Lua: an expression over `n`, a random customer) asked for `seconds`.
     fn wrk(&self, name: &str, request: &str, seconds: u32) -> f64 {
+        let text = self.load(name, request, seconds, 32);
+        assert!(!text.contains("Non-2xx"), "{name} was answered with errors:\n{text}");
+        figure_of(&text, "Requests/sec:").parse().unwrap_or_else(|_| panic!("wrk said:\n{text}"))
+    }
+
+    /// What wrk says of so many connections.
+    fn load(&self, name: &str, request: &str, seconds: u32, connections: u32) -> String {
         let script = self.folder.path().join(format!("{name}.lua"));
         fs::write(
             &script,
-            format!("request = function()\n  local n = math.random(1, {})\n  return {request}\nend\n", self.customers),
+            format!(
+                "{}request = function()\n  local n = math.random(1, {})\n  return {request}\nend\n",
+                self.headers(),
+                self.customers
+            ),
         )
         .expect("writable");
         let program = std::env::var("WRK").unwrap_or_else(|_| "wrk".into());
         let output = Command::new(&program)
-            .args(["-t1", "-c32", &format!("-d{seconds}s"), "-s"])
+            .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
             .arg(&script)
             .arg(&self.address)
             .output()
             .unwrap_or_else(|error| panic!("{program}: {error}; `scripts/need.sh bench` installs it"));
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(!text.contains("Non-2xx"), "{name} was answered with errors:\n{text}");
-        text.lines()
-            .find_map(|line| line.strip_prefix("Requests/sec:"))
-            .and_then(|number| number.trim().parse().ok())
-            .unwrap_or_else(|| panic!("wrk said:\n{text}"))
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Lua: the headers of each customer.
+    fn headers(&self) -> String {
+        let mut out = String::from("local heads = {\n");
+        for token in &self.tokens {
+            writeln!(out, "{{['authorization'] = 'Bearer {token}'}},").expect("a String takes everything");
+        }
+        out + "}\n"
     }
 }
 
-fn body(url: &str) -> Option<String> {
-    ureq::get(url).call().ok()?.body_mut().read_to_string().ok()
+/// What stands behind a word in wrk's report.
+fn figure_of<'t>(text: &'t str, word: &str) -> &'t str {
+    let found = text.lines().find_map(|line| line.trim().strip_prefix(word));
+    found.unwrap_or_else(|| panic!("wrk said:\n{text}")).trim()
+}
+
+/// The slowest of a hundred answers, in milliseconds.
+fn p99(text: &str) -> f64 {
+    let figure = figure_of(text, "99%");
+    let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
+    let in_millis = units.iter().find_map(|(unit, factor)| {
+        figure.strip_suffix(unit).and_then(|number| number.parse::<f64>().ok()).map(|number| number * factor)
+    });
+    in_millis.unwrap_or_else(|| panic!("wrk said:\n{text}"))
+}
+
+/// Customers that have a token.
+const TOKENS: u64 = 1000;
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// Everything that costs something: a token, an owner, and both limits.
+const ACCESS: &str = "
+  auth: { jwt: [{ issuer: bench, audience: headwater, algorithms: [HS256], secret: 0123456789abcdef0123456789abcdef }] }
+  access: { customer_account: { owner: { claim: customer_id } } }
+  limits: { principal: { rate: 1000000/s }, address: { rate: 1000000/s } }
+";
+
+/// The token of a customer.
+fn token(n: u64) -> String {
+    let encode = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes);
+    let claims = format!(
+        r#"{{"iss":"bench","aud":"headwater","sub":"customer-{n}","customer_id":{n},"exp":4102444800,"scope":"read:invoices"}}"#
+    );
+    let message = format!("{}.{}", encode(br#"{"alg":"HS256","typ":"JWT"}"#), encode(claims.as_bytes()));
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("{message}.{}", encode(ring::hmac::sign(&key, message.as_bytes()).as_ref()))
 }
 
 const ROUNDS: usize = 3;
 const SECONDS: u32 = 5;
 
 pub(crate) fn measure(rest: bool, graphql: bool) -> Vec<Figure> {
-    let server = Server::start();
+    let server = Server::start(false);
     let bytes = server.body_len();
     let fixed = format!("wrk.format('GET', '/bench/static?bytes={bytes}&n=' .. n)");
     let point = "wrk.format('GET', '/v1/customer_account/' .. n)";
@@ -174,4 +236,59 @@ pub(crate) fn measure(rest: bool, graphql: bool) -> Vec<Figure> {
         ));
     }
     figures
+}
+
+/// Point reads of callers who show who they are.
+pub(crate) fn measure_authenticated() -> Vec<Figure> {
+    let server = Server::start(true);
+    let bytes = server.body_len();
+    let fixed = format!("wrk.format('GET', '/bench/static?bytes={bytes}&n=' .. n, heads[n])");
+    let point = "wrk.format('GET', '/v1/customer_account/' .. n, heads[n])";
+    server.wrk("warm", point, 1);
+    let (mut ours, mut limits) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        limits.push(server.wrk("static", &fixed, SECONDS));
+        ours.push(server.wrk("authenticated", point, SECONDS));
+    }
+    vec![Figure::new(
+        "rest_point_read_authenticated",
+        median(&mut ours),
+        "requests/s",
+        Some(median(&mut limits)),
+        Demand::RatioAtLeast(0.7, "ratio ≥ 0.7"),
+    )]
+}
+
+/// Load at which the server is saturated: connections that double until throughput grows by less than a tenth.
+fn saturating(server: &Server, point: &str) -> u32 {
+    let (mut connections, mut before) = (2, 0.0);
+    loop {
+        let text = server.load("saturate", point, 2, connections);
+        let now: f64 = figure_of(&text, "Requests/sec:").parse().unwrap_or(0.0);
+        if now < before * 1.1 || connections >= 256 {
+            return connections / 2;
+        }
+        (before, connections) = (now, connections * 2);
+    }
+}
+
+/// How long answers take at twice the load that saturates, and at half of it.
+pub(crate) fn measure_overload() -> Vec<Figure> {
+    let server = Server::start(false);
+    let point = "wrk.format('GET', '/v1/customer_account/' .. n)";
+    server.wrk("warm", point, 1);
+    let saturated = saturating(&server, point).max(2);
+    println!("  {saturated} connections saturate the server");
+    let (mut half, mut twice) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        half.push(p99(&server.load("half", point, SECONDS, saturated / 2)));
+        twice.push(p99(&server.load("twice", point, SECONDS, saturated * 2)));
+    }
+    vec![Figure::new(
+        "overload",
+        median(&mut twice),
+        "ms (p99)",
+        Some(median(&mut half)),
+        Demand::RatioAtMost(3.0, "ratio ≤ 3"),
+    )]
 }
