@@ -1,11 +1,13 @@
 //! The seam between the pipeline and its broker.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::{AppendBatch, Error, FetchedBatch};
 
@@ -118,6 +120,21 @@ pub trait EventLog: Send + Sync {
 
     /// What [`Self::commit_offsets`] stored last, by partition.
     async fn committed_offsets(&self, group: &str) -> Result<Vec<(TopicPartition, Offset)>, Error>;
+
+    /// Joins a group whose members share the partitions of these topics, each of which is assigned to one of them. Topics
+    /// that do not exist yet are shared once they do. Answers before anything is assigned. Groups that share work and
+    /// groups that commit offsets have nothing to do with each other, also if they have one name.
+    async fn join(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Membership>, Error>;
+}
+
+/// A place in a group; left when dropped.
+///
+/// It shares work, and excludes nobody: a member that was stopped or cut off from the others goes on for a while with what
+/// another has been given by then. Whatever members write must be harmless when two of them do.
+pub trait Membership: Send + Sync {
+    /// The partitions that are this member's. Changes as members come and go, and as topics and partitions are made; those
+    /// that stay with a member stay assigned throughout.
+    fn assigned(&self) -> watch::Receiver<Arc<BTreeSet<TopicPartition>>>;
 }
 
 /// The right to append under a name. One process per name has it; see [`EventLog::producer`].

@@ -44,3 +44,20 @@ pub(super) async fn offsets_are_committed_all_or_none(log: Arc<dyn EventLog>) {
     assert!(log.commit_offsets("g", &[(at("t", 0), Offset(1)), (at("absent", 0), Offset(1))]).await.is_err());
     assert_eq!(log.committed_offsets("g").await.unwrap(), [(at("t", 0), Offset(0))]);
 }
+
+pub(super) async fn the_only_member_has_everything(log: Arc<dyn EventLog>) {
+    create_plain(&*log, "a", 2).await;
+    create_plain(&*log, "other", 1).await;
+    let membership = log.join("g", &["a".into(), "later".into()]).await.unwrap();
+    let assigned = membership.assigned();
+    let has = |wanted: &[TopicPartition]| assigned.borrow().iter().eq(wanted);
+    eventually("all partitions are assigned", async || has(&[at("a", 0), at("a", 1)])).await;
+    create_plain(&*log, "later", 1).await;
+    eventually("so are those of a new topic", async || has(&[at("a", 0), at("a", 1), at("later", 0)])).await;
+    // Offsets are committed all the same, by whoever reads.
+    log.commit_offsets("g", &[(at("a", 0), Offset(0))]).await.unwrap();
+    drop(membership);
+    let again = log.join("g", &["a".into()]).await.unwrap();
+    let assigned = again.assigned();
+    eventually("who comes after has them", async || assigned.borrow().iter().eq(&[at("a", 0), at("a", 1)])).await;
+}

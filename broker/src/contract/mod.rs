@@ -58,6 +58,7 @@ pub async fn run_without_removal<F: AsyncFn(&str) -> Arc<dyn EventLog>>(open: &F
     groups::topics_keep_their_partitions(open("topics").await).await;
     groups::offsets_are_kept_by_group(open("groups").await).await;
     groups::offsets_are_committed_all_or_none(open("offsets").await).await;
+    groups::the_only_member_has_everything(open("membership").await).await;
 }
 
 /// A record, owned.

@@ -12,6 +12,7 @@ mod compaction;
 mod core;
 mod fetch;
 mod maintenance;
+mod membership;
 mod producer;
 mod room;
 mod tables;
@@ -28,12 +29,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::core::Core;
+use self::membership::EmbeddedMembership;
 use self::producer::EmbeddedProducer;
 use self::tables::{group_partition, group_prefix};
 use self::writer::{Command, Writer};
 use crate::{
-    Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Offset, Producer, TopicPartition, TopicSpec,
-    Watermarks,
+    Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer, TopicPartition,
+    TopicSpec, Watermarks,
 };
 
 /// Where and how an embedded log is kept.
@@ -169,5 +171,8 @@ impl EventLog for EmbeddedLog {
             Ok(committed)
         };
         read().map_err(|e| core.engine("read committed offsets", e))
+    }
+    async fn join(&self, _group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Membership>, Error> {
+        Ok(Box::new(EmbeddedMembership::new(&self.writer.core, topics.to_vec())))
     }
 }

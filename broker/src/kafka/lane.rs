@@ -13,8 +13,8 @@ use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::Notify;
 
 use super::client::Context;
-use super::schemas::{Described, Schemas};
-use super::wire::{self, Form, Incoming};
+use super::schemas::Schemas;
+use super::wire::{EventTranslator, Form, Incoming};
 use crate::batch::unreadable_prelude;
 use crate::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 
@@ -167,8 +167,8 @@ struct Filling {
     open: Option<Open>,
     /// A record whose schema must be found first. It is no longer in the queue, and a dropped fetch must not lose it.
     waiting: Option<Waiting>,
-    /// The schema of the last event.
-    last: Option<Arc<Described>>,
+    /// For the schema of the last event, as a rule that of the next.
+    last: Option<EventTranslator>,
 }
 
 /// A batch being filled.
@@ -207,8 +207,7 @@ impl Filling {
         };
         let Waiting { offset, timestamp_ms, binary, .. } = waiting;
         let raw = Raw { offset, timestamp_ms, key: waiting.key.as_deref(), value: waiting.value.as_deref() };
-        self.event(&described, binary, &raw);
-        self.last = Some(described);
+        self.event(&mut EventTranslator::new(described), binary, &raw);
         None
     }
 
@@ -219,15 +218,15 @@ impl Filling {
         let raw = Raw { offset, timestamp_ms, key: message.key(), value: message.payload() };
         match incoming.form {
             Form::Event { schema, binary } => {
-                let last = self.last.take().filter(|last| last.fingerprint == schema);
-                let Some(described) = last.or_else(|| schemas.known(schema)) else {
+                let last = self.last.take().filter(|last| last.described.fingerprint == schema);
+                let Some(mut translator) = last.or_else(|| schemas.known(schema).map(EventTranslator::new)) else {
                     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
                     let (key, value, since) = (owned(raw.key), owned(raw.value), Instant::now());
                     self.waiting = Some(Waiting { schema, binary, offset, timestamp_ms, key, value, since });
                     return Some(Stop::Wants { schema, offset, since });
                 };
-                self.event(&described, binary, &raw);
-                self.last = Some(described);
+                self.event(&mut translator, binary, &raw);
+                self.last = Some(translator);
             }
             Form::Plain { prelude } => self.plain(prelude, &raw),
             Form::Unreadable(why) => self.plain(&unreadable_prelude(why), &raw),
@@ -235,12 +234,13 @@ impl Filling {
         None
     }
 
-    fn event(&mut self, described: &Described, binary: bool, raw: &Raw<'_>) {
+    fn event(&mut self, translator: &mut EventTranslator, binary: bool, raw: &Raw<'_>) {
+        let described = Arc::clone(&translator.described);
         if binary {
             return self.plain(&described.prelude, raw);
         }
         let open = self.open_for(&described.prelude, raw.offset);
-        if let Err(why) = wire::read_event(raw.key, raw.value, raw.timestamp_ms, described, &mut open.records) {
+        if let Err(why) = translator.read(raw.key, raw.value, raw.timestamp_ms, &mut open.records) {
             // As it was found, in a batch of its own that says why.
             self.plain(&unreadable_prelude(&why), raw);
         } else {

@@ -17,6 +17,7 @@ mod ends;
 mod fetch;
 mod groups;
 mod lane;
+mod membership;
 mod options;
 mod producer;
 mod readers;
@@ -41,6 +42,7 @@ use self::asker::Asker;
 use self::client::{Cluster, Context};
 use self::ends::Ends;
 use self::groups::Groups;
+use self::membership::KafkaMembership;
 use self::producer::KafkaProducer;
 use self::readers::Readers;
 use self::scan::Scanner;
@@ -48,8 +50,8 @@ use self::schemas::Schemas;
 use self::topics::{Topics, blocking, own_topics};
 use crate::metrics::PartitionLabels;
 use crate::{
-    Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Offset, Producer, Retention, TopicPartition,
-    TopicSpec, Watermarks,
+    Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer, Retention,
+    TopicPartition, TopicSpec, Watermarks,
 };
 
 /// How long to wait until a reader can see what this process itself has appended.
@@ -230,5 +232,11 @@ impl EventLog for KafkaLog {
             inner.groups.committed(&group, &topics, &inner.options, &inner.cluster)
         })
         .await
+    }
+
+    async fn join(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Membership>, Error> {
+        let (inner, group, topics) = (Arc::clone(&self.inner), group.to_owned(), topics.to_vec());
+        let joined = move || KafkaMembership::join(&inner.options, &inner.cluster, &group, &topics);
+        Ok(Box::new(blocking(joined).await?))
     }
 }

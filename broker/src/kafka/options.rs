@@ -204,6 +204,15 @@ impl KafkaOptions {
         self.finish(config)
     }
 
+    /// For a member of a group, which reads nothing.
+    pub(super) fn member(&self, group: &str) -> ClientConfig {
+        let mut config = self.reader(group);
+        config.set("partition.assignment.strategy", "cooperative-sticky").set("auto.offset.reset", "latest");
+        config.set("enable.partition.eof", "false").set("topic.metadata.refresh.interval.ms", "2000");
+        config.set("session.timeout.ms", "10000").set("heartbeat.interval.ms", "2000");
+        self.finish(config)
+    }
+
     /// For the one producer of this name.
     pub(super) fn producer(&self, name: &str) -> ClientConfig {
         let mut config = self.client();

@@ -31,6 +31,8 @@ use crate::{AppendBatch, Error, Offset, Producer, TopicPartition};
 
 /// How long the end of a transaction may take. Longer than the transaction itself may.
 const COMMIT_MAX: Duration = Duration::from_secs(35);
+/// How long the next transaction waits for the last to be told everywhere, before it asks all the same.
+const SETTLE_MAX: Duration = Duration::from_millis(20);
 const OPEN_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct KafkaProducer {
@@ -160,6 +162,8 @@ struct Writer {
     forms: HashMap<Bytes, Form>,
     /// Schemas that are in the log, or in an append of ours after whose failure there is no other.
     published: HashSet<SchemaFingerprint>,
+    /// A partition of the last transaction, and when it was committed.
+    last: Option<(TopicPartition, Instant)>,
     /// Whether an append failed.
     broken: bool,
     fenced: bool,
@@ -186,7 +190,17 @@ impl Writer {
         inner.schemas.read_on()?;
         let published = inner.schemas.fingerprints();
         let claim = Claim::new();
-        Ok(Self { name, claim, inner, producer, forms: HashMap::new(), published, broken: false, fenced: false })
+        Ok(Self {
+            name,
+            claim,
+            inner,
+            producer,
+            forms: HashMap::new(),
+            published,
+            last: None,
+            broken: false,
+            fenced: false,
+        })
     }
 
     /// Writes down that the name is ours, and waits until every reader sees it: what earlier producers of the name
@@ -247,7 +261,8 @@ impl Writer {
         let places: Vec<TopicPartition> = batches.iter().map(|batch| batch.to.clone()).collect();
         self.settle(&places, &marked);
         if checkpoint.is_some() {
-            self.settle_at(&self.inner.checkpoints, marked.get(&mark(batches.len())));
+            let place = self.inner.checkpoints.clone();
+            self.settle_at(&place, marked.get(&mark(batches.len())));
         }
         let offset_of = |(at, batch): (usize, &AppendBatch)| match marked.get(&mark(at)) {
             Some(offset) => Ok(Offset(*offset as u64)),
@@ -259,6 +274,7 @@ impl Writer {
 
     /// Does the work in a transaction and gives the offsets of marked records. Aborts what fails.
     fn transaction(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<HashMap<usize, i64>, Error> {
+        self.wait_for_last();
         *self.producer.context().deliveries.lock() = Deliveries::default();
         self.producer.begin_transaction().map_err(|e| self.explain("begin a transaction", e))?;
         let done = work(self).and_then(|()| self.commit());
@@ -273,6 +289,23 @@ impl Writer {
         }
         self.inner.cluster.answered();
         Ok(std::mem::take(&mut self.producer.context().deliveries.lock().marked))
+    }
+
+    /// Kafka answers a commit before it has told every partition, and refuses the next transaction until then; the client
+    /// asks again only after 20 ms. It takes a few as a rule, so we look when it is done.
+    fn wait_for_last(&mut self) {
+        let Some((place, at)) = self.last.take() else { return };
+        while at.elapsed() < SETTLE_MAX {
+            match self.inner.scanner.watermarks(&place) {
+                Ok(Some(marks)) if self.inner.ends.is_reached(&place, marks.high.0) => {
+                    // What is left is a note of the coordinator to itself.
+                    return std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(Some(_)) => std::thread::sleep(Duration::from_millis(1)),
+                // Whatever it is, the transaction will tell.
+                Ok(None) | Err(_) => return,
+            }
+        }
     }
 
     fn commit(&mut self) -> Result<(), Error> {
@@ -403,14 +436,15 @@ impl Writer {
     }
 
     /// Notes where the partitions end for readers once the transaction is visible.
-    fn settle(&self, places: &[TopicPartition], marked: &HashMap<usize, i64>) {
+    fn settle(&mut self, places: &[TopicPartition], marked: &HashMap<usize, i64>) {
         for (at, place) in places.iter().enumerate() {
             self.settle_at(place, marked.get(&mark(at)));
         }
     }
 
-    fn settle_at(&self, place: &TopicPartition, offset: Option<&i64>) {
+    fn settle_at(&mut self, place: &TopicPartition, offset: Option<&i64>) {
         if let Some(offset) = offset {
+            self.last = Some((place.clone(), Instant::now()));
             // Readers see a transaction as a whole: who sees beyond its first record sees the marker behind its last.
             self.inner.ends.note(place, *offset as u64 + 2);
         }

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use headwater_schemas::codec::debezium::{SourceInfo, from_json, key_from_json, key_to_json, to_json};
+use headwater_schemas::codec::debezium::{EventReader, SourceInfo, key_from_json, key_to_json, to_json};
 use headwater_schemas::{EventRef, Op, SchemaFingerprint};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
@@ -219,34 +219,49 @@ fn fingerprint(name: &[u8]) -> Option<SchemaFingerprint> {
     u64::from_str_radix(text, 16).ok().map(SchemaFingerprint)
 }
 
-/// Turns the JSON of an event back into its binary form, at the end of `into`. What is wrong with it otherwise.
-pub(super) fn read_event(
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    timestamp_ms: i64,
-    described: &Described,
-    into: &mut RecordBuffer,
-) -> Result<(), String> {
-    let explain = |error: headwater_schemas::codec::CodecError| {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(source) = cause {
-            text = format!("{text}: {source}");
-            cause = source.source();
-        }
-        text
-    };
-    match value {
-        Some(json) => {
-            let event = from_json(json, Some(&described.schema)).map_err(explain)?;
-            into.push(timestamp_ms, &event.key, Some(|out: &mut Vec<u8>| out.extend_from_slice(&event.bytes)));
-        }
-        None => {
+/// Turns events of one schema back into their binary form.
+pub(super) struct EventTranslator {
+    pub(super) described: Arc<Described>,
+    reader: EventReader,
+    key: Vec<u8>,
+    event: Vec<u8>,
+}
+
+impl EventTranslator {
+    pub(super) fn new(described: Arc<Described>) -> Self {
+        let reader = EventReader::new(described.schema.clone());
+        Self { described, reader, key: Vec::new(), event: Vec::new() }
+    }
+
+    /// Appends the event in this record. What is wrong with it otherwise.
+    pub(super) fn read(
+        &mut self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        timestamp_ms: i64,
+        into: &mut RecordBuffer,
+    ) -> Result<(), String> {
+        let Some(json) = value else {
             let raw = key.unwrap_or_default();
             // Nothing hangs on the key of a record that only says that earlier ones may go.
-            let key = key_from_json(raw, &described.schema);
+            let key = key_from_json(raw, &self.described.schema);
             into.push(timestamp_ms, key.as_deref().unwrap_or(raw), None::<fn(&mut Vec<u8>)>);
-        }
+            return Ok(());
+        };
+        self.event.clear();
+        self.reader.read(json, &mut self.key, &mut self.event).map_err(|error| explain(&error))?;
+        into.push(timestamp_ms, &self.key, Some(|out: &mut Vec<u8>| out.extend_from_slice(&self.event)));
+        Ok(())
     }
-    Ok(())
+}
+
+/// An error with its causes.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }

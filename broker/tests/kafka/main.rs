@@ -3,6 +3,7 @@
 
 mod contract;
 mod events;
+mod members;
 mod named;
 mod offsets;
 mod operator;

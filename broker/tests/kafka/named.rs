@@ -1,12 +1,14 @@
 //! Many logs on one cluster that have nothing in common: names of topics, groups and producers begin with the log's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use headwater_broker::{
-    AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, Producer, TopicPartition, TopicSpec,
-    Watermarks,
+    AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, Membership, Offset, Producer, TopicPartition,
+    TopicSpec, Watermarks,
 };
+use tokio::sync::watch;
 
 pub(crate) struct Named {
     pub(crate) log: Arc<dyn EventLog>,
@@ -77,6 +79,38 @@ impl EventLog for Named {
             Some((TopicPartition { topic: from(&self.name, &place.topic)?, partition }, offset))
         };
         Ok(all.into_iter().filter_map(own).collect())
+    }
+
+    async fn join(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Membership>, Error> {
+        let topics: Vec<_> = topics.iter().map(|topic| to(&self.name, topic)).collect();
+        let membership = self.log.join(&to(&self.name, group), &topics).await?;
+        let mut inner = membership.assigned();
+        let name = self.name.clone();
+        let own = move |assigned: &BTreeSet<TopicPartition>| {
+            let own = |place: &TopicPartition| {
+                Some(TopicPartition { topic: from(&name, &place.topic)?, partition: place.partition })
+            };
+            Arc::new(assigned.iter().filter_map(own).collect::<BTreeSet<_>>())
+        };
+        let (assign, assigned) = watch::channel(own(&inner.borrow()));
+        tokio::spawn(async move {
+            while inner.changed().await.is_ok() {
+                let changed = own(&inner.borrow_and_update());
+                assign.send_replace(changed);
+            }
+        });
+        Ok(Box::new(NamedMembership { _membership: membership, assigned }))
+    }
+}
+
+struct NamedMembership {
+    _membership: Box<dyn Membership>,
+    assigned: watch::Receiver<Arc<BTreeSet<TopicPartition>>>,
+}
+
+impl Membership for NamedMembership {
+    fn assigned(&self) -> watch::Receiver<Arc<BTreeSet<TopicPartition>>> {
+        self.assigned.clone()
     }
 }
 

@@ -22,9 +22,11 @@
 //! JSON does not tell a decimal from a text: the schema does, and what it cannot tell is refused when written.
 
 mod read;
+mod scan;
 mod write;
 
 pub use read::{OwnedEvent, from_json, key_from_json, schema_of};
+pub use scan::EventReader;
 pub use write::{SourceInfo, key_to_json, to_json};
 
 #[cfg(doc)]

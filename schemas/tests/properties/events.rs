@@ -1,4 +1,6 @@
-use headwater_schemas::codec::debezium::{SourceInfo, from_json, key_to_json, schema_of, to_json};
+use headwater_schemas::codec::debezium::{
+    EventReader, SourceInfo, from_json, key_from_json, key_to_json, schema_of, to_json,
+};
 use headwater_schemas::{EventHeader, EventRef, Op, RowRef, SourcePosition, TableSchema, WriteRow, key};
 use proptest::prelude::*;
 
@@ -104,11 +106,46 @@ fn json_events_come_back_byte_for_byte() {
         prop_assert_eq!(&back.bytes, &bytes, "{}", String::from_utf8_lossy(&json));
         prop_assert_eq!(&back.key, &case.key);
         prop_assert_eq!(back.event().header, case.header);
+        let (mut key, mut event) = (b"of the event before".to_vec(), b"before".to_vec());
+        EventReader::new(case.schema.clone()).read(&json, &mut key, &mut event).unwrap();
+        prop_assert_eq!(&event[..6], b"before");
+        prop_assert_eq!((&key, &event[6..]), (&case.key, &bytes[..]), "{}", String::from_utf8_lossy(&json));
         let unaided = from_json(&json, None);
         if case.header.op == Op::Schema {
             prop_assert_eq!(unaided.unwrap(), back);
         } else {
             prop_assert!(unaided.is_err());
+        }
+        Ok(())
+    });
+}
+
+/// The fast way reads nothing that the exact way refuses, and nothing otherwise: bytes are changed at random.
+#[test]
+fn changed_json_is_read_alike_or_refused_alike() {
+    let source = SourceInfo { version: "1".into(), connector: "postgresql".into(), database: "erp".into() };
+    let changes = prop::collection::vec(
+        (any::<prop::sample::Index>(), prop::sample::select(b"0127-.e\"\\{}[],:xn ".to_vec())),
+        1..3,
+    );
+    check("changed_json", 3000, (case(), changes, any::<bool>()), |(case, changes, cut)| {
+        let mut json = Vec::new();
+        to_json(&EventRef::decode(&case.encode()).unwrap(), &case.key, &case.schema, &source, &mut json).unwrap();
+        for (at, byte) in changes {
+            let at = at.index(json.len());
+            if cut {
+                json.remove(at);
+            } else {
+                json[at] = byte;
+            }
+        }
+        let exact = from_json(&json, Some(&case.schema));
+        let (mut key, mut event) = (Vec::new(), Vec::new());
+        let fast = EventReader::new(case.schema).read(&json, &mut key, &mut event);
+        match (exact, fast) {
+            (Ok(exact), Ok(())) => prop_assert_eq!((exact.key, exact.bytes), (key, event)),
+            (Err(_), Err(_)) => prop_assert!(event.is_empty()),
+            (exact, fast) => prop_assert!(false, "{exact:?} {fast:?} {}", String::from_utf8_lossy(&json)),
         }
         Ok(())
     });
@@ -126,10 +163,13 @@ fn json_keys_name_the_key_columns_in_key_order() {
                 return Ok(());
             }
             written.unwrap();
-            let key: serde_json::Value = serde_json::from_slice(&json).unwrap();
-            let names: Vec<&str> = key.as_object().unwrap().keys().map(String::as_str).collect();
+            let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            let names: Vec<&str> = read.as_object().unwrap().keys().map(String::as_str).collect();
             let wanted: Vec<&str> = schema.key_columns().iter().map(|at| &*schema.columns[*at].name).collect();
             prop_assert_eq!(names, wanted);
+            let mut bytes = Vec::new();
+            schema.key_columns().iter().for_each(|at| key::write(&mut bytes, RowRef(&row).cell(*at)));
+            prop_assert_eq!(key_from_json(&json, &schema).unwrap(), bytes);
             Ok(())
         }
     });
