@@ -35,3 +35,8 @@ pub(crate) fn denied(context: &ReadContext, model: &str, reason: &'static str) {
 pub(crate) fn turned_away(request_id: &str, address: std::net::IpAddr, reason: &'static str) {
     tracing::info!(target: TARGET, request_id, %address, reason, "access denied");
 }
+
+/// A caller that is known asked too often.
+pub(crate) fn limited(request_id: &str, principal: &str, address: std::net::IpAddr) {
+    tracing::info!(target: TARGET, request_id, principal, %address, reason = "principal_rate", "access denied");
+}

@@ -59,6 +59,33 @@ pub(crate) struct Admitted<'g> {
     verdict: Option<Verdict>,
 }
 
+/// A request that was not let in.
+pub(crate) struct Refusal {
+    pub(crate) problem: Problem,
+    /// `RateLimit-Policy` and `RateLimit` of the limit that was passed.
+    limit: Option<(HeaderValue, Option<HeaderValue>)>,
+}
+
+impl Refusal {
+    fn plain(problem: Problem) -> Box<Self> {
+        Box::new(Self { problem, limit: None })
+    }
+
+    fn of(limit: &Limiter, who: &str, verdict: Verdict) -> Box<Self> {
+        let detail = format!("{who} sends too many requests; wait and try again");
+        let problem = Problem::too_many(detail, seconds(verdict.wait).max(1));
+        Box::new(Self { problem, limit: Some((limit.policy(), limit.header(verdict))) })
+    }
+
+    /// Adds what is told of the limit to the answer.
+    pub(crate) fn tell_limit(self, response: &mut Response<Body>) {
+        if let Some((policy, value)) = self.limit {
+            response.headers_mut().insert(RATELIMIT_POLICY, policy);
+            response.headers_mut().extend(value.map(|value| (RATELIMIT, value)));
+        }
+    }
+}
+
 /// A place among the requests being answered.
 struct Place<'g>(&'g AtomicUsize);
 
@@ -111,21 +138,21 @@ impl Gate {
         headers: &HeaderMap,
         request_id: &RequestId,
         now: Instant,
-    ) -> Result<Admitted<'_>, Problem> {
-        let place = self.place()?;
+    ) -> Result<Admitted<'_>, Box<Refusal>> {
+        let place = self.place().map_err(Refusal::plain)?;
         let address = address::of(peer, headers, self.trusted_hops);
         if let Some(limit) = &self.address_limit {
             let verdict = limit.check(principal::limited(address), now);
             if !verdict.allowed {
                 audit::turned_away(request_id.as_str(), address, "address_rate");
-                return Err(too_many("this address", verdict));
+                return Err(Refusal::of(limit, "this address", verdict));
             }
         }
         let principal = match self.authenticator.principal(headers).await {
             Ok(principal) => principal,
             Err(Denied { reason, problem }) => {
                 audit::turned_away(request_id.as_str(), address, reason);
-                return Err(problem);
+                return Err(Refusal::plain(problem));
             }
         };
         let verdict = self.principal_limit.as_ref().map(|limit| {
@@ -135,9 +162,11 @@ impl Gate {
                 tag => limit.check((1u8, tag), now),
             }
         });
-        if let Some(verdict) = verdict.filter(|verdict| !verdict.allowed) {
-            audit::turned_away(request_id.as_str(), address, "principal_rate");
-            return Err(too_many("this caller", verdict));
+        if let (Some(limit), Some(verdict)) = (&self.principal_limit, verdict)
+            && !verdict.allowed
+        {
+            audit::limited(request_id.as_str(), &principal.name, address);
+            return Err(Refusal::of(limit, "this caller", verdict));
         }
         Ok(Admitted { _place: place, principal, verdict })
     }
@@ -177,21 +206,6 @@ impl Gate {
         }
     }
 
-    /// Adds the headers of limits to an answer that turns a request away for its rate.
-    pub(crate) fn tell_limit(&self, problem: &Problem, response: &mut Response<Body>) {
-        if problem.code != "rate_limited" {
-            return;
-        }
-        let limit = self.principal_limit.as_ref().or(self.address_limit.as_ref());
-        let wait = Duration::from_secs(u64::from(problem.retry_after_seconds.unwrap_or(1)));
-        if let Some(limit) = limit {
-            response.headers_mut().insert(RATELIMIT_POLICY, limit.policy());
-            if let Some(value) = limit.header(Verdict { allowed: false, remaining: 0, wait }) {
-                response.headers_mut().insert(RATELIMIT, value);
-            }
-        }
-    }
-
     /// Looks how long work waits for a processor, and has requests turned away while that is too long: a part of them
     /// that grows and shrinks with each look. Until `stop` is cancelled.
     pub(crate) async fn watch(&self, stop: CancellationToken) {
@@ -219,10 +233,6 @@ impl Gate {
     pub(crate) async fn follow_keys(&self, stop: CancellationToken) {
         self.authenticator.follow_keys(stop).await;
     }
-}
-
-fn too_many(who: &str, verdict: Verdict) -> Problem {
-    Problem::too_many(format!("{who} sends too many requests; wait and try again"), seconds(verdict.wait).max(1))
 }
 
 fn overloaded() -> Problem {

@@ -69,9 +69,9 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
             };
             (response, Some(admitted))
         }
-        Err(problem) => {
-            let mut response = failed(api, &problem, &request_id);
-            api.gate.tell_limit(&problem, &mut response);
+        Err(refusal) => {
+            let mut response = failed(api, &refusal.problem, &request_id);
+            refusal.tell_limit(&mut response);
             (response, None)
         }
     };

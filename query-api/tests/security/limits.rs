@@ -54,6 +54,8 @@ fn an_address_is_the_one_our_proxies_saw() {
     // Guesses count too: the limit comes before credentials.
     assert!((0..5).all(|n| from(&format!("6.6.6.{n}, 1.1.1.1")) == 401));
     assert_eq!(from("6.6.6.99, 1.1.1.1"), 429, "the first entry is the sender's own word");
+    let refused = world.get_with("/v1/customer/7", &[("x-forwarded-for", "1.1.1.1")]);
+    assert_eq!(refused.header("ratelimit-policy"), "\"address\";q=5;w=3600");
     assert_eq!(from("1.1.1.1, 2.2.2.2"), 401);
 
     let world = Guarded::with(ModelRule::default(), |access| access.limits.address = rate(5, 3600));
