@@ -170,6 +170,20 @@ impl Server {
         })
     }
 
+    /// Makes a collection that may be there. Left to the first write in a transaction, it would be made there, in the way of
+    /// everybody else who makes one.
+    pub(super) async fn make_collection(&self, name: &str) -> Result<(), Fault> {
+        const NAMESPACE_EXISTS: i32 = 48;
+        let max_time_ms = i64::try_from(self.operation_max.as_millis()).unwrap_or(i64::MAX);
+        let create = doc! { "create": name, "writeConcern": { "w": "majority" }, "maxTimeMS": max_time_ms };
+        match self.database.run_command(create).await {
+            Err(error) if !matches!(&*error.kind, ErrorKind::Command(it) if it.code == NAMESPACE_EXISTS) => {
+                Err(error.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Runs a command that writes; an answer that tells of a part that failed is a fault.
     pub(super) async fn write(&self, command: RawDocumentBuf, session: &mut ClientSession) -> Result<Document, Fault> {
         let answer = self.database.run_raw_command(command).session(session).await?;

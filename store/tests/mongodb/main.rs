@@ -8,4 +8,5 @@ mod following;
 mod natural;
 mod plans;
 mod refusals;
+mod snapshots;
 mod takeover;

@@ -150,14 +150,14 @@ impl Follower {
             match event.ns.coll.as_deref() {
                 Some(VERSIONS) => {
                     self.tell();
-                    self.registry.read(&self.server).await?;
+                    self.registry.read_versions(&self.server).await?;
                 }
                 Some(FRONTIERS) => {
                     // Behind the documents it promises.
                     self.tell();
                     if let Some(frontier) = &event.full_document {
                         let mut learned = Ok(());
-                        self.registry.change(|state| learned = state.learn_frontier(frontier));
+                        self.registry.change_frontiers(|state| learned = state.learn_frontier(frontier));
                         learned?;
                     }
                 }

@@ -16,17 +16,20 @@ mod follow;
 mod gathered;
 mod json;
 mod natural;
+mod parts;
 mod reader;
 mod registry;
 mod stored;
 mod transaction;
 mod walk;
+mod window;
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 pub use self::reader::MongoReader;
+use self::registry::{COUNTS, FRONTIERS, VERSIONS};
 use self::transaction::MongoDocumentTransaction;
 use super::MongoOptions;
 use super::owner::Owner;
@@ -60,6 +63,9 @@ impl MongoDocuments {
         let server = super::server::Server::connect(&options).await?;
         let owner = Owner::take(&server, format!("documents/{projector}"));
         let owner = server.within("take over its documents", owner).await?;
+        for collection in [VERSIONS, FRONTIERS, COUNTS] {
+            server.within("make its collections", server.make_collection(collection)).await?;
+        }
         // After that, so that it sees all that was written by the owner before.
         let reader = MongoReader::follow(server).await?;
         let writing = Mutex::new(Writing { stamp: owner.number << STAMPS_BITS, unsettled: false });

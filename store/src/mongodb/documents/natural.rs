@@ -235,3 +235,121 @@ fn text(out: &mut Writer, at: usize, kind: Kind<'_>, value: &str) {
         out.text_value(value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::{Bson, Document};
+
+    use super::*;
+
+    /// SplitMix64.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ z >> 31) % end as u64) as usize
+        }
+
+        fn value(&mut self, depth: usize) -> serde_json::Value {
+            use serde_json::{Map, Value};
+            match self.below(if depth == 0 { 5 } else { 7 }) {
+                0 => Value::Null,
+                1 => Value::Bool(self.below(2) == 0),
+                2 => Value::from(self.below(usize::MAX) as i64),
+                3 => Value::from(self.below(1000) as f64 / 8.0 - 50.0),
+                4 => Value::from(self.text()),
+                5 => (0..self.below(4)).map(|_| self.value(depth - 1)).collect(),
+                _ => Value::Object(
+                    (0..self.below(4)).map(|_| (self.text(), self.value(depth - 1))).collect::<Map<_, _>>(),
+                ),
+            }
+        }
+
+        fn text(&mut self) -> String {
+            const LETTERS: [char; 12] = ['a', 'b', '"', '\\', '\n', '\u{1}', 'é', '😀', '/', ' ', '[', '}'];
+            (0..self.below(6)).map(|_| LETTERS[self.below(LETTERS.len())]).collect()
+        }
+    }
+
+    fn written(body: &[u8]) -> Document {
+        let shape = ModelShape {
+            model: "m".into(),
+            version: 1,
+            doc: None,
+            key: Vec::new(),
+            fields: Vec::new(),
+            indexes: Vec::new(),
+        };
+        let document = Writer::document(|out| write(out, body, &shape));
+        Document::try_from(document.as_ref()).expect("BSON")
+    }
+
+    fn expected(value: &serde_json::Value) -> Bson {
+        use serde_json::Value as V;
+        match value {
+            V::Null => Bson::Null,
+            V::Bool(yes) => Bson::Boolean(*yes),
+            V::Number(n) => n.as_i64().map_or_else(|| Bson::Double(n.as_f64().expect("a float")), Bson::Int64),
+            V::String(text) => Bson::String(text.clone()),
+            V::Array(items) => Bson::Array(items.iter().map(expected).collect()),
+            V::Object(members) => {
+                Bson::Document(members.iter().map(|(name, it)| (name.clone(), expected(it))).collect())
+            }
+        }
+    }
+
+    #[test]
+    fn random_json_says_the_same_as_bson() {
+        let mut random = Random(7);
+        for _ in 0..3_000 {
+            let mut value = random.value(4);
+            if !value.is_object() {
+                value = serde_json::json!({ "v": value });
+            }
+            let compact = serde_json::to_vec(&value).expect("JSON");
+            let spacious = serde_json::to_vec_pretty(&value).expect("JSON");
+            let Bson::Document(expected) = expected(&value) else { unreachable!("it is an object") };
+            assert_eq!(written(&compact), expected, "{value}");
+            assert_eq!(written(&spacious), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn torn_json_is_left_out_whole() {
+        let mut random = Random(8);
+        for _ in 0..3_000 {
+            let mut bytes = serde_json::to_vec(&serde_json::json!({ "a": random.value(3) })).expect("JSON");
+            let at = random.below(bytes.len());
+            match random.below(3) {
+                0 => bytes.truncate(at),
+                1 => bytes[at] = random.below(256) as u8,
+                _ => bytes.insert(at, b"{}[],:\"\\0e-u"[random.below(12)]),
+            }
+            let document = written(&bytes);
+            let is_object =
+                serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(&bytes).is_ok();
+            assert!(is_object || document.is_empty(), "{}", String::from_utf8_lossy(&bytes));
+        }
+        for not in [
+            "",
+            "1",
+            "[]",
+            "{",
+            "{\"a\":1}x",
+            "{\"a\":01}",
+            "{\"a\":1.}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"$a\":1}",
+            "{\"\\u0000\":1}",
+        ] {
+            assert!(written(not.as_bytes()).is_empty(), "{not}");
+        }
+        // Far deeper than a stack is.
+        let deep = format!("{{\"a\":{}", "[".repeat(1_000_000));
+        assert!(written(deep.as_bytes()).is_empty());
+    }
+}

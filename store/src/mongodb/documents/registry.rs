@@ -40,8 +40,16 @@ pub(super) struct State {
     pub(super) frontiers: BTreeMap<(String, String), Frontier>,
 }
 
+/// What is known, and how often this process changed it: what is read meanwhile may be older.
+#[derive(Default)]
+struct Held {
+    state: State,
+    version_changes: u64,
+    frontier_changes: u64,
+}
+
 pub(super) struct Registry {
-    state: Mutex<(State, u64)>,
+    held: Mutex<Held>,
     pub(super) versions: watch::Sender<Arc<Vec<VersionRecord>>>,
     pub(super) frontiers: watch::Sender<Arc<BTreeMap<String, Frontier>>>,
     pub(super) changes: broadcast::Sender<Arc<Vec<DocumentChange>>>,
@@ -51,7 +59,7 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::default(),
+            held: Mutex::default(),
             versions: watch::Sender::default(),
             frontiers: watch::Sender::default(),
             changes: broadcast::Sender::new(CHANGES_KEPT),
@@ -59,32 +67,55 @@ impl Registry {
         }
     }
 
-    /// Reads all of it, and publishes what is new. What this process writes meanwhile is not lost: it is read again.
+    /// Reads all of it, and publishes what is new.
     pub(super) async fn read(&self, server: &Server) -> Result<(), Fault> {
+        self.read_versions(server).await?;
         loop {
-            let generation = self.state.lock().1;
-            let mut state = State::default();
-            server.read(everything(server, VERSIONS), None, |version| state.learn_version(version)).await?;
-            server.read(everything(server, FRONTIERS), None, |frontier| state.learn_frontier(frontier)).await?;
-            let mut known = self.state.lock();
-            if known.1 == generation {
-                known.0 = state;
-                self.publish(&known.0);
+            let before = self.held.lock().frontier_changes;
+            let mut read = State::default();
+            server.read(everything(server, FRONTIERS), None, |frontier| read.learn_frontier(frontier)).await?;
+            let mut held = self.held.lock();
+            if held.frontier_changes == before {
+                held.state.frontiers = read.frontiers;
+                self.publish(&held.state);
                 return Ok(());
             }
         }
     }
 
-    /// Changes what is known, as the one who changed it, and publishes what is new.
-    pub(super) fn change(&self, change: impl FnOnce(&mut State)) {
-        let mut known = self.state.lock();
-        change(&mut known.0);
-        known.1 += 1;
-        self.publish(&known.0);
+    /// Reads the versions, and publishes what is new.
+    pub(super) async fn read_versions(&self, server: &Server) -> Result<(), Fault> {
+        loop {
+            let before = self.held.lock().version_changes;
+            let mut read = State::default();
+            server.read(everything(server, VERSIONS), None, |version| read.learn_version(version)).await?;
+            let mut held = self.held.lock();
+            if held.version_changes == before {
+                held.state.versions = read.versions;
+                self.publish(&held.state);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes what is known of versions, as the one who changed them, and publishes what is new.
+    pub(super) fn change_versions(&self, change: impl FnOnce(&mut State)) {
+        let mut held = self.held.lock();
+        change(&mut held.state);
+        held.version_changes += 1;
+        self.publish(&held.state);
+    }
+
+    /// Changes frontiers, as the one who set or heard of them, and publishes what is new.
+    pub(super) fn change_frontiers(&self, change: impl FnOnce(&mut State)) {
+        let mut held = self.held.lock();
+        change(&mut held.state);
+        held.frontier_changes += 1;
+        self.publish(&held.state);
     }
 
     pub(super) fn with<T>(&self, read: impl FnOnce(&State) -> T) -> T {
-        read(&self.state.lock().0)
+        read(&self.held.lock().state)
     }
 
     /// The collection of a version, if it has one.

@@ -232,7 +232,11 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
     }
 
     fn set_frontier(&mut self, source: &str, frontier: Frontier) -> Result<(), Error> {
-        self.gathered.frontiers.insert(source.to_owned(), frontier);
+        let place = (self.store.projector.clone(), source.to_owned());
+        let known = self.store.reader.registry.with(|state| state.frontiers.get(&place) == Some(&frontier));
+        if !known || self.gathered.frontiers.contains_key(source) {
+            self.gathered.frontiers.insert(place.1, frontier);
+        }
         Ok(())
     }
 }

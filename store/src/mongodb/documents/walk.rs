@@ -5,146 +5,28 @@
 //! without a sort, and would sort an array by its least element overall, not in the range: so the index is named in the
 //! query, which scans it as it lies, and the order of what comes is checked.
 //!
-//! All steps of a query read one snapshot. A step fetches a bounded number of documents; conditions are checked here, on
+//! All steps of a query read one snapshot: that of the session, which each of them must also ask for by name, or the driver
+//! keeps to the concern it was set up with. A step fetches a bounded number of documents; conditions are checked here, on
 //! their entries, so that the work is bounded whatever they pass.
 
 use std::collections::{HashMap, VecDeque};
 
 use mongodb::ClientSession;
-use mongodb::bson::{Document as Bson, RawDocumentBuf, doc};
-use mongodb::options::Hint;
+use mongodb::bson::{RawDocument, RawDocumentBuf, doc};
+use mongodb::options::{Hint, ReadConcern};
 
 use super::flush::{ENTRIES_DOWN, ENTRIES_UP};
 use super::stored::{self, entry, entry_value};
+use super::window::{TextFilter, Window, windows};
 use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
-use crate::{Cursor, Document, Filter, IndexQuery, Page};
+use crate::{Cursor, Document, IndexQuery, Page};
 
 /// Documents fetched in one step.
 const STEP_MAX: usize = 1_000;
 
 /// At first where conditions may pass few.
 const STEP_FILTERED: usize = 64;
-
-/// A [`Filter`] on entries as they are stored.
-struct TextFilter {
-    /// Beginning of the entries of its index.
-    prefix: String,
-    ranges: Vec<(String, String)>,
-    negated: bool,
-}
-
-impl TextFilter {
-    fn new(filter: &Filter) -> Self {
-        let end = match filter.index.checked_add(1) {
-            Some(next) => entry(next, &[]),
-            // Above every entry.
-            None => "\u{100}".to_owned(),
-        };
-        let range = |range: &crate::KeyRange| {
-            let high = range.high.as_ref().map_or_else(|| end.clone(), |high| entry(filter.index, high));
-            (entry(filter.index, &range.low), high)
-        };
-        let ranges = filter.ranges.iter().map(range).filter(|(low, high)| low < high).collect();
-        Self { prefix: entry(filter.index, &[]), ranges, negated: filter.negated }
-    }
-
-    fn within(&self, entry: &str) -> bool {
-        let behind = self.ranges.partition_point(|(low, _)| low.as_str() <= entry);
-        behind > 0 && entry < self.ranges[behind - 1].1.as_str()
-    }
-
-    fn matches(&self, entries: &[&str]) -> bool {
-        if self.negated {
-            let mut own = entries.iter().filter(|entry| entry.starts_with(&self.prefix)).peekable();
-            own.peek().is_some() && own.all(|entry| !self.within(entry))
-        } else {
-            entries.iter().any(|entry| self.within(entry))
-        }
-    }
-}
-
-/// A part of what is walked that one scan covers. Entries and ids as they are stored.
-#[derive(Clone, Debug)]
-enum Window {
-    /// Ids behind this one.
-    Ids { after: Option<String> },
-    /// Entries from `low`, also itself unless it is `behind`, to `high`, exclusive.
-    Range { low: String, behind: bool, high: String },
-    /// Exactly these entries.
-    Points(Vec<String>),
-    /// Exactly this entry, with ids behind this one.
-    Rest { entry: String, after: String },
-}
-
-impl Window {
-    fn filter(&self, descending: bool) -> Bson {
-        let beyond = if descending { "$lt" } else { "$gt" };
-        match self {
-            Self::Ids { after: None } => doc! {},
-            Self::Ids { after: Some(after) } => doc! { "_id": { beyond: after } },
-            Self::Range { low, behind, high } => {
-                let from = if *behind { "$gt" } else { "$gte" };
-                doc! { "_hw.e": { "$elemMatch": { from: low, "$lt": high } } }
-            }
-            Self::Points(entries) => doc! { "_hw.e": { "$elemMatch": { "$in": entries } } },
-            Self::Rest { entry, after } => {
-                doc! { "_hw.e": { "$elemMatch": { "$eq": entry } }, "_id": { beyond: after } }
-            }
-        }
-    }
-
-    /// The entry at which a scan meets a document.
-    fn met<'e>(&self, entries: &[&'e str], descending: bool) -> Option<&'e str> {
-        let within = |entry: &&&str| match self {
-            Self::Ids { .. } => false,
-            Self::Range { low, behind, high } => {
-                let from = if *behind { **entry > low.as_str() } else { **entry >= low.as_str() };
-                from && **entry < high.as_str()
-            }
-            Self::Points(points) => points.binary_search_by(|point| point.as_str().cmp(entry)).is_ok(),
-            Self::Rest { entry: exactly, .. } => **entry == exactly,
-        };
-        let mut met = entries.iter().filter(within);
-        if descending { met.next_back() } else { met.next() }.copied()
-    }
-
-    /// What is left of it behind a place.
-    fn behind(&self, entry: &str, id: &str, descending: bool) -> Vec<Self> {
-        let rest = Self::Rest { entry: entry.to_owned(), after: id.to_owned() };
-        match self {
-            Self::Ids { .. } => vec![Self::Ids { after: Some(id.to_owned()) }],
-            Self::Rest { entry: exactly, .. } if exactly == entry => vec![rest],
-            Self::Rest { entry: exactly, .. } => {
-                let further = if descending { exactly.as_str() < entry } else { exactly.as_str() > entry };
-                if further { vec![self.clone()] } else { vec![] }
-            }
-            Self::Range { low, behind, high } => {
-                let inside =
-                    if *behind { entry > low.as_str() } else { entry >= low.as_str() } && entry < high.as_str();
-                let further = if descending {
-                    let high = high.as_str().min(entry).to_owned();
-                    Self::Range { low: low.clone(), behind: *behind, high }
-                } else if entry >= low.as_str() {
-                    Self::Range { low: entry.to_owned(), behind: true, high: high.clone() }
-                } else {
-                    self.clone()
-                };
-                let Self::Range { low, high, .. } = &further else { return vec![] };
-                let some = low < high;
-                inside.then_some(rest).into_iter().chain(some.then_some(further)).collect()
-            }
-            Self::Points(points) => {
-                let inside = points.binary_search_by(|point| point.as_str().cmp(entry)).is_ok();
-                let further =
-                    |point: &&String| if descending { point.as_str() < entry } else { point.as_str() > entry };
-                let further: Vec<String> = points.iter().filter(further).cloned().collect();
-                let some = !further.is_empty();
-                inside.then_some(rest).into_iter().chain(some.then_some(Self::Points(further))).collect()
-            }
-        }
-    }
-}
 
 /// How a walk ended.
 enum End {
@@ -160,7 +42,7 @@ enum End {
 struct Found<'f> {
     entry: &'f str,
     id: &'f str,
-    document: &'f mongodb::bson::RawDocument,
+    document: &'f RawDocument,
 }
 
 struct Walk<'w> {
@@ -210,6 +92,7 @@ impl<'w> Walk<'w> {
             }
             _ => find.hint(Hint::Name(if descending { ENTRIES_DOWN } else { ENTRIES_UP }.into())),
         };
+        find = find.read_concern(ReadConcern::snapshot());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         find = find.limit(limit).batch_size(u32::try_from(limit).unwrap_or(u32::MAX).max(2));
         let mut cursor = find.max_time(self.server.operation_max()).session(&mut self.session).await?;
@@ -290,6 +173,7 @@ impl<'w> Walk<'w> {
             let collection = self.server.database.collection::<RawDocumentBuf>(self.collection);
             let find = collection.find(doc! { "_id": { "$in": ids } });
             let find = find.projection(doc! { "_hw.json": 1, "_hw.stamp": 1, "_hw.as_of": 1 });
+            let find = find.read_concern(ReadConcern::snapshot());
             let find = find.max_time(self.server.operation_max()).session(&mut self.session);
             let mut cursor = find.await?;
             while cursor.advance(&mut self.session).await? {
@@ -310,20 +194,6 @@ fn out_of_order() -> Fault {
 fn decoded(id: &str) -> Result<Vec<u8>, Fault> {
     let mut bytes = Vec::with_capacity(id.len());
     if text::decode(&mut bytes, id) { Ok(bytes) } else { Err(stored::BROKEN) }
-}
-
-/// Scans that cover the ranges, ascending: neighbouring ranges of one value each share one.
-fn windows(filter: &TextFilter) -> Vec<Window> {
-    let mut windows: Vec<Window> = Vec::new();
-    for (low, high) in &filter.ranges {
-        let single = high.strip_prefix(low.as_str()) == Some("\0");
-        match windows.last_mut() {
-            Some(Window::Points(points)) if single => points.push(low.clone()),
-            _ if single => windows.push(Window::Points(vec![low.clone()])),
-            _ => windows.push(Window::Range { low: low.clone(), behind: false, high: high.clone() }),
-        }
-    }
-    windows
 }
 
 /// The documents of a page.

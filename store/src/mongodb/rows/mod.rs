@@ -42,6 +42,7 @@ impl MongoRows {
         let prefix = format!("headwater.rows.{}", options.projector);
         let owner = server.within("take over its rows", Owner::take(&server, format!("rows/{}", options.projector)));
         let owner = owner.await?;
+        server.within("make its collection", server.make_collection(&prefix)).await?;
         let catalog = server.within("read its names", Catalog::read(&server, &prefix)).await?;
         Ok(Arc::new(Self { server, owner, prefix, catalog: Mutex::new(catalog), metrics: options.metrics }))
     }

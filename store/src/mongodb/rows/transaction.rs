@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_schemas::{TableId, TableSchema};
@@ -29,9 +30,11 @@ struct Inner<'s> {
     /// From the first read or write that goes to the server on.
     session: Option<Within<ClientSession>>,
     /// Rows not yet sent, by collection.
-    writes: BTreeMap<String, Writes>,
+    writes: BTreeMap<Arc<str>, Writes>,
     /// Names of the collections by table.
-    names: BTreeMap<TableId, String>,
+    names: BTreeMap<TableId, Arc<str>>,
+    /// Numbers of join indexes, for the row at hand.
+    joins: Vec<u32>,
     bytes_written: u64,
 }
 
@@ -42,7 +45,14 @@ impl<'s> MongoRowTransaction<'s> {
             let read = Catalog::read(&store.server, &store.prefix);
             *catalog = store.server.block("read its names", read)?;
         }
-        let inner = Inner { catalog, session: None, writes: BTreeMap::new(), names: BTreeMap::new(), bytes_written: 0 };
+        let inner = Inner {
+            catalog,
+            session: None,
+            writes: BTreeMap::new(),
+            names: BTreeMap::new(),
+            joins: Vec::new(),
+            bytes_written: 0,
+        };
         Ok(Self { store, inner: RefCell::new(inner), rows_written: 0 })
     }
 
@@ -55,7 +65,7 @@ impl<'s> MongoRowTransaction<'s> {
     ) -> Result<T, Error> {
         let mut inner = self.inner.borrow_mut();
         let name = inner.name(&self.store.prefix, table);
-        if !inner.catalog.made.contains(&name) {
+        if !inner.catalog.made.contains(&*name) {
             return Ok(T::default());
         }
         self.store.server.block(action, async {
@@ -67,7 +77,7 @@ impl<'s> MongoRowTransaction<'s> {
 }
 
 impl Inner<'_> {
-    fn name(&mut self, prefix: &str, table: &TableId) -> String {
+    fn name(&mut self, prefix: &str, table: &TableId) -> Arc<str> {
         if let Some(name) = self.names.get(table) {
             return name.clone();
         }
@@ -76,7 +86,7 @@ impl Inner<'_> {
             whole.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).take(100).collect();
         // Two tables may look alike in plain letters.
         let hash = blake3::hash(whole.as_bytes()).to_hex();
-        let name = format!("{prefix}.{plain}_{}", &hash[..8]);
+        let name: Arc<str> = format!("{prefix}.{plain}_{}", &hash[..8]).into();
         self.names.insert(table.clone(), name.clone());
         name
     }
@@ -115,7 +125,7 @@ impl Inner<'_> {
     }
 
     async fn commit(&mut self, store: &MongoRows) -> Result<(), Fault> {
-        let names: Vec<String> = self.writes.keys().cloned().collect();
+        let names: Vec<Arc<str>> = self.writes.keys().cloned().collect();
         for name in names {
             self.send(store, &name).await?;
         }
@@ -207,13 +217,17 @@ impl RowBatch for MongoRowTransaction<'_> {
 
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
         let inner = self.inner.get_mut();
-        let joins: Vec<u32> = indexes.iter().map(|index| inner.catalog.join(index)).collect();
+        inner.joins.clear();
+        for index in indexes {
+            let number = inner.catalog.join(index);
+            inner.joins.push(number);
+        }
         let name = inner.name(&self.store.prefix, table);
         inner.catalog.unsettled = true;
         self.rows_written += 1;
-        let made = inner.catalog.made.contains(&name);
+        let made = inner.catalog.made.contains(&*name);
         let writes = inner.writes.entry(name.clone()).or_default();
-        writes.put(&write, &joins);
+        writes.put(&write, &inner.joins);
         let full = writes.is_full();
         if made && !full {
             return Ok(());
@@ -242,7 +256,7 @@ impl RowBatch for MongoRowTransaction<'_> {
         let mut inner = self.inner.borrow_mut();
         let name = inner.name(&self.store.prefix, table);
         self.store.server.block("count rows", inner.send(self.store, &name))?;
-        Ok(inner.catalog.counts.get(&name).copied().unwrap_or(0))
+        Ok(inner.catalog.counts.get(&*name).copied().unwrap_or(0))
     }
 
     fn join_indexes(&self) -> Result<Vec<JoinIndex>, Error> {
