@@ -127,7 +127,7 @@ pub enum Error {
     /// The cluster does not allow it.
     #[error(
         "{place} does not allow our user to {action}; give it the operations it needs on the resource type {resource} \
-         (docs: the access a user needs), for example with kafka-acls.sh"
+         (docs/adr/0005-kafka-log.md lists them), for example with kafka-acls.sh"
     )]
     Forbidden {
         /// Whom we asked.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use headwater_schemas::SchemaFingerprint;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Inner;
 use super::lane::Stop;
@@ -64,7 +64,11 @@ pub(super) async fn fetch(
     if !anew.is_empty() {
         check_range(inner, anew).await?;
     }
-    reader.arrange(from).map_err(|e| inner.cluster.error(ACTION, e))?;
+    if let Err(error) = reader.arrange(from) {
+        // Nobody knows what it reads now.
+        borrowed.reader = None;
+        return Err(inner.cluster.error(ACTION, error));
+    }
     let mut looked_for_schema = false;
     loop {
         let complaint = reader.complaint();
@@ -96,9 +100,11 @@ pub(super) async fn fetch(
                 return blocking(move || Err(inner.topics.explain(&partition, ACTION, error))).await;
             }
             if let Some(error) = complaint {
-                let refused = |error: &Error| matches!(error, Error::Credentials { .. } | Error::Forbidden { .. });
+                // A connection that breaks is made again; only that there is none left is told.
+                let none_left = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
                 let error = inner.cluster.error(ACTION, error);
-                if refused(&error) || Instant::now() >= deadline {
+                let refused = matches!(error, Error::Credentials { .. } | Error::Forbidden { .. });
+                if refused || (none_left && Instant::now() >= deadline) {
                     return Err(error);
                 }
             }

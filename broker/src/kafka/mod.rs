@@ -115,7 +115,8 @@ impl KafkaLog {
         self.inner.ensure_own_topics().await
     }
 
-    /// What it counts.
+    /// What it counts: the same as other engines, but for removed records and size, which only the cluster knows. What
+    /// becomes durable together is one append.
     pub fn metrics(&self) -> &LogMetrics {
         &self.inner.metrics
     }
