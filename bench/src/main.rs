@@ -3,7 +3,9 @@
 mod capture;
 mod freshness;
 mod growth;
+mod kafka;
 mod load;
+mod mongodb;
 mod pipeline;
 mod projection;
 mod reads;
@@ -16,7 +18,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 10] = [
+const FIGURES: [&str; 12] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
@@ -27,6 +29,8 @@ const FIGURES: [&str; 10] = [
     "rest_point_read_authenticated",
     "overload",
     "graphql_point_read",
+    "kafka_append",
+    "mongodb_documents",
 ];
 
 /// Measures Headwater's figures, each beside its limit.
@@ -85,6 +89,14 @@ fn main() -> std::io::Result<()> {
     if wanted("overload") {
         println!("overload: starting the server");
         report.figures.extend(reads::measure_overload());
+    }
+    if wanted("kafka_append") {
+        println!("events into Kafka");
+        report.figures.extend(runtime.block_on(kafka::measure(arguments.scale)));
+    }
+    if wanted("mongodb_documents") {
+        println!("documents in MongoDB");
+        report.figures.extend(runtime.block_on(mongodb::measure(arguments.scale)));
     }
     report.print();
     report.write(&arguments.report)
