@@ -1,6 +1,7 @@
 //! Figures, each beside its limit in one run: `make bench`, or `make bench FIGURE=name` for one of them.
 
 mod capture;
+mod distributed;
 mod freshness;
 mod growth;
 mod kafka;
@@ -18,7 +19,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 12] = [
+const FIGURES: [&str; 14] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
@@ -31,6 +32,8 @@ const FIGURES: [&str; 12] = [
     "graphql_point_read",
     "kafka_append",
     "mongodb_documents",
+    "distributed_projection",
+    "distributed_freshness",
 ];
 
 /// Measures Headwater's figures, each beside its limit.
@@ -97,6 +100,14 @@ fn main() -> std::io::Result<()> {
     if wanted("mongodb_documents") {
         println!("documents in MongoDB");
         report.figures.extend(runtime.block_on(mongodb::measure(arguments.scale)));
+    }
+    if wanted("distributed_projection") {
+        println!("projection over Kafka and MongoDB");
+        report.figures.extend(runtime.block_on(distributed::measure_projection(arguments.scale)));
+    }
+    if wanted("distributed_freshness") {
+        println!("freshness over Kafka and MongoDB");
+        report.figures.extend(runtime.block_on(distributed::measure_freshness()));
     }
     report.print();
     report.write(&arguments.report)

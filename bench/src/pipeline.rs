@@ -20,7 +20,9 @@ pub(crate) const SOURCE: &str = "billing";
 
 /// A running connector and its log.
 pub(crate) struct Capture {
-    pub(crate) log: Arc<EmbeddedLog>,
+    pub(crate) log: Arc<dyn EventLog>,
+    /// The log once more if it is inside this process.
+    embedded: Option<Arc<EmbeddedLog>>,
     handle: CaptureHandle,
     cancel: CancellationToken,
 }
@@ -44,16 +46,21 @@ impl Capture {
     /// Starts the connector over the log in `folder`. Must be called within a runtime.
     pub(crate) fn start(postgres: &Postgres, tables: &[&str], folder: &Path) -> Self {
         let log = open_log(folder);
+        Self { embedded: Some(log.clone()), ..Self::start_into(postgres, tables, log) }
+    }
+
+    /// Starts the connector over a log that is open. Must be called within a runtime.
+    pub(crate) fn start_into(postgres: &Postgres, tables: &[&str], log: Arc<dyn EventLog>) -> Self {
         let cancel = CancellationToken::new();
         let options = CaptureOptions { prefix: PREFIX.into(), partitions: 1, retention: Retention::default() };
         let handle = headwater_connectors::start(
             connector_config(postgres, tables),
             options,
-            log.clone() as Arc<dyn EventLog>,
+            log.clone(),
             CaptureMetrics::default(),
             cancel.clone(),
         );
-        Self { log, handle, cancel }
+        Self { log, embedded: None, handle, cancel }
     }
 
     /// Waits until everything the server committed up to `end` (as PostgreSQL writes positions) is durable in the log.
@@ -74,7 +81,9 @@ impl Capture {
     pub(crate) async fn stop(self) {
         self.cancel.cancel();
         self.handle.join().await.expect("capture stops cleanly");
-        self.log.close().await.expect("the log closes");
+        if let Some(log) = self.embedded {
+            log.close().await.expect("the log closes");
+        }
     }
 }
 
@@ -85,29 +94,39 @@ fn position(text: &str) -> u64 {
     part(high) << 32 | part(low)
 }
 
-/// A running projector with one model, and its store.
+/// A running projector with one model, and what reads its documents.
 pub(crate) struct Projection {
-    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) store: Arc<dyn DocumentReader>,
     handle: ProjectorHandle,
     cancel: CancellationToken,
 }
 
 impl Projection {
     /// Starts a projector over a fresh store in `folder`. Must be called within a runtime.
-    pub(crate) fn start(log: &Arc<EmbeddedLog>, folder: &Path, model: &str) -> Self {
+    pub(crate) fn start(log: &Arc<dyn EventLog>, folder: &Path, model: &str) -> Self {
+        let store = EmbeddedStore::open(StoreOptions::new(folder.join("store"))).expect("a fresh folder opens");
+        Self::start_over(log, store.clone(), store, model)
+    }
+
+    /// Starts a projector over an open store, whose documents `reader` reads. Must be called within a runtime.
+    pub(crate) fn start_over(
+        log: &Arc<dyn EventLog>,
+        store: Arc<dyn ProjectionStore>,
+        reader: Arc<dyn DocumentReader>,
+        model: &str,
+    ) -> Self {
         let context = ParseContext { sources: BTreeMap::from([(SOURCE.to_string(), "public".to_string())]) };
         let model = headwater_schemas::model::parse("model.yaml", model, &context).expect("the bench's model is right");
-        let store = EmbeddedStore::open(StoreOptions::new(folder.join("store"))).expect("a fresh folder opens");
         let cancel = CancellationToken::new();
         let handle = headwater_projector::start(
             ProjectorOptions::new(PREFIX, vec![model]),
-            log.clone() as Arc<dyn EventLog>,
-            store.clone() as Arc<dyn ProjectionStore>,
+            log.clone(),
+            store,
             ProjectorMetrics::default(),
             cancel.clone(),
         )
         .expect("the projector starts");
-        Self { store, handle, cancel }
+        Self { store: reader, handle, cancel }
     }
 
     /// Waits until the model serves and everything up to `end` (as PostgreSQL writes positions) is in its documents.

@@ -182,10 +182,6 @@ impl Projector {
         for batch in batches {
             let mut skip = 0;
             let count = batch.count() as usize;
-            // It has no records, and says that reading goes on behind offsets that have none.
-            if count == 0 {
-                inputs.push(Input::whole(batch));
-            }
             if count == 0 {
                 // Nothing but a place behind records that are not for us, such as the marks of transactions.
                 inputs.push(Input::whole(batch));
