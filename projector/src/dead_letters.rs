@@ -46,43 +46,19 @@ pub struct RetryOutcome {
     pub skipped: u64,
 }
 
-/// Writes and counts dead letters; opens what it needs with the first one.
+/// Writes dead letters; opens what it needs with the first one.
 pub(crate) struct LetterBox {
     log: Arc<dyn EventLog>,
     place: TopicPartition,
     /// Name under which letters are written.
     name: String,
     producer: Option<Arc<dyn Producer>>,
-    /// Letters counted so far, and the offset behind the last of them.
-    counted: Option<(u64, Offset)>,
 }
 
 impl LetterBox {
     /// `projector` is the projector's name.
     pub(crate) fn new(log: Arc<dyn EventLog>, prefix: &str, projector: &str) -> Self {
-        Self { log, place: place(prefix), name: format!("{prefix}.{projector}"), producer: None, counted: None }
-    }
-
-    /// Number of letters, resolved ones and those of others included; 0 when there is no topic yet. Letters that retention
-    /// removes are counted until the next start.
-    pub(crate) async fn count(&mut self) -> Result<u64, Error> {
-        if !self.log.topics().await?.iter().any(|(name, _)| *name == self.place.topic) {
-            return Ok(0);
-        }
-        let marks = self.log.watermarks(&self.place).await?;
-        let (mut count, mut next) = self.counted.unwrap_or((0, marks.low));
-        next = next.max(marks.low);
-        // Offsets alone do not tell: some are taken by marks of transactions.
-        while next < marks.high {
-            let from = [FetchFrom { partition: self.place.clone(), offset: next }];
-            let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
-            let batches = self.log.fetch(&from, limits).await?;
-            let Some(last) = batches.last() else { break };
-            next = last.next();
-            count += batches.iter().map(|batch| u64::from(batch.count())).sum::<u64>();
-        }
-        self.counted = Some((count, next));
-        Ok(count)
+        Self { log, place: place(prefix), name: format!("{prefix}.{projector}"), producer: None }
     }
 
     /// Appends; durable when answered.
@@ -109,6 +85,46 @@ impl LetterBox {
         self.producer = appended.is_ok().then_some(producer);
         appended?;
         Ok(())
+    }
+}
+
+/// Counts dead letters.
+#[derive(Debug)]
+pub(crate) struct LetterCount {
+    place: TopicPartition,
+    /// Letters counted so far, and the offset behind the last of them.
+    counted: Option<(u64, Offset)>,
+}
+
+impl LetterCount {
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self { place: place(prefix), counted: None }
+    }
+
+    /// Number of letters, resolved ones and those of others included; 0 when there is no topic yet. Letters that retention
+    /// removes are counted until the next start. `topics` are those of the log. A dropped call has counted nothing.
+    pub(crate) async fn bring_up_to_date(
+        &mut self,
+        log: &dyn EventLog,
+        topics: &[(Arc<str>, u32)],
+    ) -> Result<u64, Error> {
+        if !topics.iter().any(|(name, _)| *name == self.place.topic) {
+            return Ok(0);
+        }
+        let marks = log.watermarks(&self.place).await?;
+        let (mut count, mut next) = self.counted.unwrap_or((0, marks.low));
+        next = next.max(marks.low);
+        // Offsets alone do not tell: some are taken by marks of transactions.
+        while next < marks.high {
+            let from = [FetchFrom { partition: self.place.clone(), offset: next }];
+            let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
+            let batches = log.fetch(&from, limits).await?;
+            let Some(last) = batches.last() else { break };
+            next = last.next();
+            count += batches.iter().map(|batch| u64::from(batch.count())).sum::<u64>();
+        }
+        self.counted = Some((count, next));
+        Ok(count)
     }
 }
 

@@ -24,6 +24,7 @@ mod keys;
 mod level;
 mod metrics;
 pub mod naive;
+mod observer;
 mod plan;
 mod projector;
 mod records;

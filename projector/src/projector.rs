@@ -16,12 +16,10 @@ use crate::clock::{now_micros, now_ms};
 use crate::dead_letters::{self, LetterBox, RetryOutcome};
 use crate::fold::{Fold, Folded};
 use crate::handle::{Command, ProjectorOptions, Shared};
+use crate::observer::{Observation, Observer};
 use crate::records::{Input, progress_source};
 use crate::status::ConsumerStatus;
 use crate::{Error, ErrorKind, ProjectorMetrics, replay};
-
-/// How often topics are looked for, and the status is made anew.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the log is told what was read. It is told what was so one interval before: a store may lose its last
 /// commits when the machine stops, and must find in the log what it lost.
@@ -41,6 +39,7 @@ pub(crate) struct Projector {
     fold: Fold,
     log: Arc<dyn EventLog>,
     letters: LetterBox,
+    observer: Observer,
     metrics: ProjectorMetrics,
     shared: Arc<Shared>,
     cancel: CancellationToken,
@@ -50,7 +49,8 @@ pub(crate) struct Projector {
     places: BTreeMap<TopicPartition, Offset>,
     /// When the last folded record of a place was written, milliseconds since 1970.
     written_at: BTreeMap<TopicPartition, i64>,
-    looked: Option<Instant>,
+    /// Whether the log was looked at since the start, the last error or the last command.
+    looked: bool,
     committed: Option<Instant>,
     /// What the log is told at the next commit of offsets.
     settled: Vec<(TopicPartition, Offset)>,
@@ -76,11 +76,13 @@ impl Projector {
         runtime: Handle,
     ) -> Self {
         let letters = LetterBox::new(log.clone(), &options.prefix, &options.name);
+        let observer = Observer::new(log.clone(), &options.prefix, runtime.clone());
         Self {
             options,
             fold,
             log,
             letters,
+            observer,
             metrics,
             shared,
             cancel,
@@ -88,7 +90,7 @@ impl Projector {
             runtime,
             places: BTreeMap::new(),
             written_at: BTreeMap::new(),
-            looked: None,
+            looked: false,
             committed: None,
             settled: Vec::new(),
         }
@@ -113,7 +115,7 @@ impl Projector {
             tracing::warn!(error = explained(&error), again_in = ?back_off, "projector tries again");
             self.metrics.retries.inc();
             self.places.clear();
-            self.looked = None;
+            self.looked = false;
             self.runtime.block_on(async {
                 tokio::select! {
                     () = self.cancel.cancelled() => {}
@@ -127,17 +129,21 @@ impl Projector {
         self.commit_offsets()
     }
 
-    /// One round: look around if it is time, wait for events or commands, fold, work in the background.
+    /// One round: take in what was observed, wait for events or commands, fold, work in the background.
     fn turn(&mut self) -> Result<(), Error> {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL) {
-            self.look()?;
+        let observed = match self.looked {
+            true => self.observer.poll(self.places.keys())?,
+            false => Some(self.observer.observe(self.places.keys())?),
+        };
+        if let Some(observed) = observed {
+            self.look(observed)?;
         }
         let busy = self.fold.has_background_work() || !self.fold.replay_places().is_empty();
         match self.wait(if busy { Duration::ZERO } else { self.options.wait_max })? {
             Woken::Cancelled => return Ok(()),
             Woken::Asked(command) => {
                 self.obey(command)?;
-                self.looked = None;
+                self.looked = false;
             }
             Woken::Fetched(batches) => self.fold_fetched(&batches)?,
         }
@@ -271,9 +277,10 @@ impl Projector {
     }
 
     /// Finds topics that exist by now, tells the log and the status how far things are, and does what is due rarely.
-    fn look(&mut self) -> Result<(), Error> {
+    fn look(&mut self, observed: Observation) -> Result<(), Error> {
+        let Observation { topics, mut ends, letters } = observed;
         self.fold.refresh()?;
-        self.find_topics()?;
+        self.find_topics(&topics, &mut ends)?;
         if self.committed.is_none_or(|committed| committed.elapsed() >= COMMIT_INTERVAL) {
             self.commit_offsets()?;
             self.settled = self.consumed();
@@ -284,7 +291,8 @@ impl Projector {
         let mut consumers = Vec::new();
         let mut behind = 0;
         for (place, offset) in &self.places {
-            let high = self.runtime.block_on(self.log.watermarks(place))?.high;
+            // Events were read since.
+            let high = ends.get(place).copied().unwrap_or_default().max(*offset);
             let lag = high.0.saturating_sub(offset.0);
             behind += lag;
             consumers.push(ConsumerStatus {
@@ -300,7 +308,6 @@ impl Projector {
                 },
             });
         }
-        let letters = self.runtime.block_on(self.letters.count())?;
         let models = self.fold.model_status()?;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
         let mut status = self.shared.status.lock();
@@ -308,23 +315,28 @@ impl Projector {
         status.consumers = consumers;
         status.models = models;
         drop(status);
-        self.looked = Some(Instant::now());
+        self.looked = true;
         Ok(())
     }
 
-    fn find_topics(&mut self) -> Result<(), Error> {
+    /// Reads what is to be read of `topics`, and nothing else. Adds the ends of partitions that are new to `ends`.
+    fn find_topics(
+        &mut self,
+        topics: &[(Arc<str>, u32)],
+        ends: &mut BTreeMap<TopicPartition, Offset>,
+    ) -> Result<(), Error> {
         let prefix = self.options.prefix.clone();
         let (tables, sources) = (self.fold.topics(), self.fold.sources());
         self.places.retain(|place, _| match progress_source(&prefix, &place.topic) {
             Some(source) => sources.iter().any(|known| known == source),
             None => tables.iter().any(|table| **table == *place.topic),
         });
-        for (topic, partitions) in self.runtime.block_on(self.log.topics())? {
-            let progress = progress_source(&prefix, &topic).filter(|source| sources.iter().any(|it| it == source));
-            if progress.is_none() && !tables.iter().any(|table| **table == *topic) {
+        for (topic, partitions) in topics {
+            let progress = progress_source(&prefix, topic).filter(|source| sources.iter().any(|it| it == source));
+            if progress.is_none() && !tables.iter().any(|table| **table == **topic) {
                 continue;
             }
-            for partition in 0..partitions {
+            for partition in 0..*partitions {
                 let place = TopicPartition { topic: topic.clone(), partition };
                 if self.places.contains_key(&place) {
                     continue;
@@ -338,8 +350,9 @@ impl Projector {
                     None => marks.low,
                 };
                 if progress.is_none() {
-                    self.fold.set_floor(&topic, partition, marks.high.0);
+                    self.fold.set_floor(topic, partition, marks.high.0);
                 }
+                ends.insert(place.clone(), marks.high);
                 self.places.insert(place, next);
             }
         }
