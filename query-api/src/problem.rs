@@ -21,10 +21,10 @@ pub(crate) struct Problem {
     pub(crate) title: &'static str,
     /// For people: this problem, with the remedy.
     pub(crate) detail: String,
-    /// The parameter it is about.
+    /// The parameter it is about, or a JSON pointer to the member of the request's body.
     pub(crate) parameter: Option<String>,
-    /// JSON pointer to the member of the request's body it is about.
-    pub(crate) pointer: Option<String>,
+    /// Whether it is a pointer.
+    pub(crate) is_in_body: bool,
     /// When to try again, in seconds.
     pub(crate) retry_after_seconds: Option<u32>,
     /// Methods that would do.
@@ -35,7 +35,7 @@ impl Problem {
     /// A problem of any kind.
     pub(crate) fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { status, code, title, detail, parameter: None, pointer: None, retry_after_seconds: None, allow: None }
+        Self { status, code, title, detail, parameter: None, is_in_body: false, retry_after_seconds: None, allow: None }
     }
 
     /// A parameter that is there and cannot be accepted.
@@ -53,7 +53,8 @@ impl Problem {
     /// The same problem of a request whose parameters are members of a JSON body: `filter[a.b][eq]` is
     /// `/filter/a.b/eq` there.
     pub(crate) fn in_body(mut self) -> Self {
-        self.pointer = self.parameter.take().map(|name| {
+        self.is_in_body = true;
+        self.parameter = self.parameter.take().map(|name| {
             let inside = name.strip_prefix("filter[").and_then(|rest| rest.strip_suffix(']'));
             let escaped = |part: &str| part.replace('~', "~0").replace('/', "~1");
             match inside {
@@ -127,10 +128,7 @@ impl Problem {
         member("code", self.code);
         member("requestId", request_id);
         if let Some(parameter) = &self.parameter {
-            member("parameter", parameter);
-        }
-        if let Some(pointer) = &self.pointer {
-            member("pointer", pointer);
+            member(if self.is_in_body { "pointer" } else { "parameter" }, parameter);
         }
         out.extend_from_slice(b",\"status\":");
         out.extend_from_slice(self.status.as_str().as_bytes());

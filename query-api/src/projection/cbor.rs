@@ -15,6 +15,8 @@ const TEXT: u8 = 3 << 5;
 const ARRAY: u8 = 0x9f;
 const OBJECT: u8 = 0xbf;
 const BREAK: u8 = 0xff;
+/// The float; there is no such integer.
+const MINUS_ZERO: [u8; 5] = [0xfa, 0x80, 0, 0, 0];
 
 /// Appends the JSON value `json` as CBOR.
 pub(crate) fn write_cbor(out: &mut Vec<u8>, json: &[u8]) -> Result<(), Torn> {
@@ -162,12 +164,13 @@ fn write_number(out: &mut Vec<u8>, text: &str) -> Result<(), Torn> {
     if digits.bytes().all(|byte| byte.is_ascii_digit())
         && let Ok(n) = digits.parse::<u64>()
     {
-        match (text.len() > digits.len(), n) {
-            (false, n) => return Ok(write_head(out, UNSIGNED, n)),
-            (true, 1..) => return Ok(write_head(out, NEGATIVE, n - 1)),
-            // Minus zero is a double.
-            (true, 0) => {}
+        let is_negative = text.len() > digits.len();
+        match (is_negative, n) {
+            (false, n) => write_head(out, UNSIGNED, n),
+            (true, 1..) => write_head(out, NEGATIVE, n - 1),
+            (true, 0) => out.extend_from_slice(&MINUS_ZERO),
         }
+        return Ok(());
     }
     let double: f64 = text.parse().map_err(|_| Torn)?;
     if !is_exact(text, double) {
