@@ -27,6 +27,7 @@ const FIGURES: [&str; 14] = [
     "freshness",
     "growth",
     "rest_point_read",
+    "rest_point_read_uncached",
     "rest_point_read_authenticated",
     "overload",
     "graphql_point_read",
@@ -84,6 +85,10 @@ fn main() -> std::io::Result<()> {
     if wanted("rest_point_read") || wanted("graphql_point_read") {
         println!("reads: starting the server");
         report.figures.extend(reads::measure(wanted("rest_point_read"), wanted("graphql_point_read")));
+    }
+    if wanted("rest_point_read_uncached") {
+        println!("reads of the store: starting the server");
+        report.figures.extend(reads::measure_uncached());
     }
     if wanted("rest_point_read_authenticated") {
         println!("reads with authentication: starting the server");

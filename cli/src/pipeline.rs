@@ -259,6 +259,8 @@ async fn listen(
     let api = headwater_query_api::start(
         ApiOptions {
             access: configuration.access(),
+            cache_bytes: settings.api.cache.bytes.0,
+            compression: settings.api.compression,
             bench_route: options.bench_route,
             ..ApiOptions::new(settings.api.listen.value, settings.admin.listen.value, secret)
         },

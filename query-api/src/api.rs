@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Gate, Principal};
+use crate::cache::DocumentCache;
 use crate::context::{ReadContext, RequestId};
 use crate::freshness::Freshness;
 use crate::live::Listeners;
@@ -21,6 +22,10 @@ pub(crate) const ENTRIES_MAX: usize = 10_000;
 pub(crate) struct Api {
     /// Where documents are read.
     pub(crate) reader: Arc<dyn DocumentReader>,
+    /// What of that is kept at hand; `None`: nothing is.
+    pub(crate) cache: Option<Arc<DocumentCache>>,
+    /// Whether answers are compressed for those who take them so.
+    pub(crate) compression: bool,
     /// What is served, kept current.
     pub(crate) serving: watch::Receiver<Arc<Serving>>,
     /// Up to when answers are complete.

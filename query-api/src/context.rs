@@ -38,7 +38,10 @@ impl ReadContext {
 
     /// Value of `Vary`.
     pub(crate) fn vary(&self) -> HeaderValue {
-        HeaderValue::from_static(if self.is_private { "accept, authorization, x-api-key" } else { "accept" })
+        HeaderValue::from_static(match self.is_private {
+            true => "accept, accept-encoding, authorization, x-api-key",
+            false => "accept, accept-encoding",
+        })
     }
 }
 

@@ -1,39 +1,278 @@
-//! Up to when answers are complete: the `X-Data-As-Of` header.
+//! How new answers are: `X-Data-As-Of` for people, `Consistency-Token` for programs that must not read back in time.
+//!
+//! A token names, for each source, the position that the answer reflects. Sent back with another request, to whatever
+//! server, it asks for an answer that is at least as new. It is not signed: whoever makes one up waits, and nothing more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use headwater_schemas::{ValueRef, temporal};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use headwater_schemas::{SourcePosition, ValueRef, temporal};
 use headwater_store::Frontier;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use sha2::{Digest, Sha256};
+use tokio::sync::{Semaphore, watch};
 
-/// The instant up to which every source is projected.
+use crate::http::{CONSISTENCY_TOKEN, PREFER, X_DATA_AS_OF, preferred_wait};
+use crate::problem::Problem;
+
+/// First byte of a token: its format.
+const FORMAT: u8 = 1;
+/// Bytes of a source's name in a token: of its hash, since names are nobody's business.
+const NAME_LEN: usize = 8;
+/// Sources of a token, at most.
+const SOURCES_MAX: usize = 64;
+/// Seconds after which a request that came too early may be tried again.
+const RETRY_SECONDS: u32 = 1;
+
+type Frontiers = Arc<BTreeMap<String, Frontier>>;
+
+/// How far every source is projected, for answers and for requests that ask for no less.
 pub(crate) struct Freshness {
-    frontiers: watch::Receiver<Arc<BTreeMap<String, Frontier>>>,
-    /// The last instant, as it is written.
-    written: Mutex<(i64, HeaderValue)>,
+    frontiers: watch::Receiver<Frontiers>,
+    /// What was said of the last frontiers.
+    said: Mutex<(Frontiers, Moment)>,
+    /// Requests that may wait at the same time: each holds a place of those being answered.
+    waiting: Semaphore,
+}
+
+/// What an answer is complete up to.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    /// Value of `X-Data-As-Of`; `None` while a source's time is not known.
+    as_of: Option<HeaderValue>,
+    /// Value of `Consistency-Token`.
+    token: HeaderValue,
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted(Vec<(Source, SourcePosition)>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    /// By the hash that a token has.
+    Hash([u8; NAME_LEN]),
+    /// By its name, at a commit of its present log.
+    Name(String),
 }
 
 impl Freshness {
-    /// Follows these frontiers.
-    pub(crate) fn new(frontiers: watch::Receiver<Arc<BTreeMap<String, Frontier>>>) -> Self {
-        Self { frontiers, written: Mutex::new((0, HeaderValue::from_static("1970-01-01T00:00:00Z"))) }
+    /// Follows these frontiers. At most `waiting_max` requests wait for them at the same time.
+    pub(crate) fn new(frontiers: watch::Receiver<Frontiers>, waiting_max: usize) -> Self {
+        let now = frontiers.borrow().clone();
+        let said = Mutex::new((now.clone(), Moment::of(&now)));
+        Self { frontiers, said, waiting: Semaphore::new(waiting_max) }
     }
 
-    /// What every document read after this call is complete up to; `None` while a source's time is not known.
-    pub(crate) fn as_of(&self) -> Option<HeaderValue> {
-        let micros = self.frontiers.borrow().values().map(|frontier| frontier.at_micros).min()?;
-        if micros <= 0 {
-            return None;
+    /// What every document read after this call is complete up to.
+    pub(crate) fn now(&self) -> Moment {
+        let frontiers = self.frontiers.borrow();
+        let mut said = self.said.lock();
+        if !Arc::ptr_eq(&said.0, &frontiers) {
+            *said = (frontiers.clone(), Moment::of(&frontiers));
         }
-        let mut written = self.written.lock();
-        if written.0 != micros {
+        said.1.clone()
+    }
+
+    /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks: at once, or, where
+    /// it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`. `Some`: the value of
+    /// `Preference-Applied`.
+    pub(crate) async fn reach(&self, headers: &HeaderMap, wait_max: Duration) -> Result<Option<HeaderValue>, Problem> {
+        let Some(token) = headers.get(CONSISTENCY_TOKEN) else { return Ok(None) };
+        let malformed = || {
+            let detail = "this `Consistency-Token` is none: send one that an answer had, or `source=position` with a \
+                          position of the source's log, for example `billing=0/16B3748`";
+            Problem { code: "invalid_consistency_token", ..Problem::parameter("Consistency-Token", detail) }
+        };
+        let wanted = token.to_str().ok().and_then(Wanted::parse).ok_or_else(malformed)?;
+        let mut frontiers = self.frontiers.clone();
+        let now = frontiers.borrow_and_update().clone();
+        if let Some(name) = wanted.unknown(&now) {
+            let detail = format!("there is no source `{name}`");
+            return Err(Problem {
+                code: "invalid_consistency_token",
+                ..Problem::parameter("Consistency-Token", detail)
+            });
+        }
+        if wanted.is_reached(&now) {
+            return Ok(None);
+        }
+        let early = || {
+            let detail =
+                "what was asked for is not projected yet; try again, or have this server wait by `Prefer: wait=2`";
+            Problem::unavailable("not_yet_consistent", detail, RETRY_SECONDS)
+        };
+        let seconds = headers.get_all(PREFER).iter().find_map(preferred_wait).filter(|seconds| *seconds > 0);
+        let seconds = seconds.ok_or_else(early)?;
+        let _place = self.waiting.try_acquire().map_err(|_| early())?;
+        let wait = wait_max.min(Duration::from_secs(seconds.into()));
+        let reached = frontiers.wait_for(|frontiers| wanted.is_reached(frontiers));
+        match tokio::time::timeout(wait, reached).await {
+            Ok(Ok(_)) => Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok()),
+            // In time it was not, or nothing comes any more.
+            Err(_) | Ok(Err(_)) => Err(early()),
+        }
+    }
+}
+
+impl Moment {
+    /// Adds both to an answer.
+    pub(crate) fn tell(self, headers: &mut HeaderMap) {
+        headers.insert(CONSISTENCY_TOKEN, self.token);
+        if let Some(as_of) = self.as_of {
+            headers.insert(X_DATA_AS_OF, as_of);
+        }
+    }
+
+    fn of(frontiers: &BTreeMap<String, Frontier>) -> Self {
+        let micros = frontiers.values().map(|frontier| frontier.at_micros).min().filter(|micros| *micros > 0);
+        let as_of = micros.and_then(|micros| {
             let mut text = String::with_capacity(32);
             temporal::format_into(&mut text, ValueRef::TimestampTz(micros));
-            *written = (micros, HeaderValue::from_str(&text).ok()?);
+            HeaderValue::from_str(&text).ok()
+        });
+        let mut bytes = Vec::with_capacity(1 + frontiers.len() * (NAME_LEN + SourcePosition::LEN));
+        bytes.push(FORMAT);
+        for (source, frontier) in frontiers.iter().take(SOURCES_MAX) {
+            bytes.extend_from_slice(&hash(source));
+            bytes.extend_from_slice(&frontier.position.to_bytes());
         }
-        Some(written.1.clone())
+        let token = HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(bytes)).expect("letters, digits, - and _");
+        Self { as_of, token }
+    }
+}
+
+fn hash(source: &str) -> [u8; NAME_LEN] {
+    let mut hash = [0; NAME_LEN];
+    hash.copy_from_slice(&Sha256::digest(source.as_bytes())[..NAME_LEN]);
+    hash
+}
+
+impl Wanted {
+    fn parse(text: &str) -> Option<Self> {
+        if text.contains('=') { Self::parse_pairs(text) } else { Self::parse_token(text) }
+    }
+
+    fn parse_token(text: &str) -> Option<Self> {
+        const ENTRY: usize = NAME_LEN + SourcePosition::LEN;
+        if text.len() > (1 + SOURCES_MAX * ENTRY).div_ceil(3) * 4 {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let entries = bytes.strip_prefix(&[FORMAT])?.chunks_exact(ENTRY);
+        if !entries.remainder().is_empty() {
+            return None;
+        }
+        let wanted = entries.map(|entry| {
+            let (name, position) = entry.split_first_chunk()?;
+            Some((Source::Hash(*name), SourcePosition::from_bytes(position)?))
+        });
+        wanted.collect::<Option<_>>().map(Self)
+    }
+
+    /// What a writer can say who asked the source for its position: `billing=0/16B3748`, several with commas between. A
+    /// position is hexadecimal digits, with a `/` in front of the last 32 bits or without.
+    fn parse_pairs(text: &str) -> Option<Self> {
+        let pairs = || text.split(',').map(str::trim);
+        if pairs().count() > SOURCES_MAX {
+            return None;
+        }
+        let wanted = pairs().map(|pair| {
+            let (source, position) = pair.split_once('=')?;
+            let hex = |digits: &str| {
+                let is_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                is_hex.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+            };
+            let commit = match position.split_once('/') {
+                None => hex(position)?,
+                Some((high, low)) => {
+                    let (high, low) = (u32::try_from(hex(high)?).ok()?, u32::try_from(hex(low)?).ok()?);
+                    u64::from(high) << 32 | u64::from(low)
+                }
+            };
+            let place = SourcePosition { epoch: 0, commit, ordinal: 0 };
+            (!source.is_empty()).then(|| (Source::Name(source.to_string()), place))
+        });
+        wanted.collect::<Option<_>>().map(Self)
+    }
+
+    /// A source that is asked for by name and not there.
+    fn unknown(&self, frontiers: &BTreeMap<String, Frontier>) -> Option<&str> {
+        self.0.iter().find_map(|(source, _)| match source {
+            Source::Name(name) if !frontiers.contains_key(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    fn is_reached(&self, frontiers: &BTreeMap<String, Frontier>) -> bool {
+        let hashed = || frontiers.iter().map(|(name, frontier)| (hash(name), frontier.position));
+        self.0.iter().all(|(source, wanted)| match source {
+            // A source this server has not heard of yet has not got there.
+            Source::Hash(of) => hashed().any(|(name, position)| name == *of && position >= *wanted),
+            // A writer knows the log it wrote to, which is the present one.
+            Source::Name(name) => frontiers.get(name).is_some_and(|frontier| frontier.position.commit >= wanted.commit),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frontiers(positions: &[(&str, u64)]) -> BTreeMap<String, Frontier> {
+        let frontier = |commit| Frontier {
+            position: SourcePosition { epoch: 1, commit, ordinal: 5 },
+            at_micros: 0,
+            snapshot_done: true,
+        };
+        positions.iter().map(|(name, commit)| (name.to_string(), frontier(*commit))).collect()
+    }
+
+    #[test]
+    fn a_token_is_reached_by_what_is_no_older() {
+        let moment = Moment::of(&frontiers(&[("billing", 10), ("crm", 20)]));
+        let wanted = Wanted::parse(moment.token.to_str().expect("text")).expect("a token");
+        for (now, reached) in [
+            (&[("billing", 10), ("crm", 20)][..], true),
+            (&[("billing", 11), ("crm", 20), ("new", 0)], true),
+            (&[("billing", 9), ("crm", 99)], false),
+            (&[("billing", 10)], false),
+            (&[], false),
+        ] {
+            assert_eq!(wanted.is_reached(&frontiers(now)), reached, "{now:?}");
+        }
+        assert!(!moment.token.to_str().expect("text").contains("billing"));
+    }
+
+    #[test]
+    fn a_writer_names_a_position() {
+        let now = frontiers(&[("billing", 0x1_0000_00AB)]);
+        for (text, reached) in [
+            ("billing=1/AB", Some(true)),
+            ("billing=1/ac", Some(false)),
+            ("billing=1000000AB", Some(true)),
+            ("billing=", None),
+            ("=1/AB", None),
+            ("billing=+1", None),
+            ("billing=1/100000000", None),
+            ("billing=1/AB,", None),
+        ] {
+            assert_eq!(Wanted::parse(text).map(|wanted| wanted.is_reached(&now)), reached, "{text}");
+        }
+        assert_eq!(Wanted::parse("crm=1").expect("a position").unknown(&now), Some("crm"));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_read_or_refused(text in ".*", bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Wanted::parse(&text);
+            let _ = Wanted::parse(&URL_SAFE_NO_PAD.encode(bytes));
+        }
     }
 }

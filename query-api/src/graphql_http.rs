@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::{GraphQl, GraphQlRequest};
-use crate::http::{Body, X_DATA_AS_OF, X_REQUEST_ID, read_body};
+use crate::http::{Body, X_REQUEST_ID, read_body};
 use crate::problem::Problem;
 
 /// Largest body of a request, in bytes.
@@ -38,7 +38,7 @@ async fn respond(
     asked: GraphQlRequest,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
-    let as_of = api.freshness.as_of();
+    let moment = api.freshness.now();
     let answer = graphql.execute(asked, &*api.reader, context).await;
     let status = StatusCode::from_u16(answer.status).map_err(|_| Problem::internal("an answer without status"))?;
     let mut response = Response::new(Body::Whole(answer.body));
@@ -48,9 +48,7 @@ async fn respond(
     headers.insert(CACHE_CONTROL, context.cache_control());
     headers.insert(VARY, context.vary());
     headers.insert(X_REQUEST_ID, context.request_id.header());
-    if let Some(as_of) = as_of {
-        headers.insert(X_DATA_AS_OF, as_of);
-    }
+    moment.tell(headers);
     Ok(response)
 }
 

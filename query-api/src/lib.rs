@@ -5,13 +5,14 @@
 //! index ([`query`]); there is no way to cause a scan. [`live`] follows one document, [`graphql`] answers from the same
 //! bytes, [`describe`] says what there is. [`admin`] is the other port: probes, metrics, status, control.
 //!
-//! [`access`](mod@access) decides who may see what, and how much: what a caller sees of a model is one object
+//! [`cache`] keeps documents at hand until they change. [`access`](mod@access) decides who may see what, and how much: what a caller sees of a model is one object
 //! ([`Visibility`](access::Visibility)) that everything above asks. [`start`] is the way in;
 //! [`ReadContext`](context::ReadContext) carries who asks from the edge to the store.
 
 mod access;
 mod admin;
 mod api;
+mod cache;
 mod context;
 mod describe;
 mod error;

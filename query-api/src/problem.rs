@@ -21,8 +21,10 @@ pub(crate) struct Problem {
     pub(crate) title: &'static str,
     /// For people: this problem, with the remedy.
     pub(crate) detail: String,
-    /// The parameter it is about.
+    /// The parameter it is about, or a JSON pointer to the member of the request's body.
     pub(crate) parameter: Option<String>,
+    /// Whether it is a pointer.
+    pub(crate) is_in_body: bool,
     /// When to try again, in seconds.
     pub(crate) retry_after_seconds: Option<u32>,
     /// Methods that would do.
@@ -32,7 +34,8 @@ pub(crate) struct Problem {
 impl Problem {
     /// A problem of any kind.
     pub(crate) fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), parameter: None, retry_after_seconds: None, allow: None }
+        let detail = detail.into();
+        Self { status, code, title, detail, parameter: None, is_in_body: false, retry_after_seconds: None, allow: None }
     }
 
     /// A parameter that is there and cannot be accepted.
@@ -45,6 +48,24 @@ impl Problem {
     /// A parameter, path or operator that does not exist here.
     pub(crate) fn unknown_parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { code: "unknown_parameter", title: "There is no such parameter", ..Self::parameter(name, detail) }
+    }
+
+    /// The same problem of a request whose parameters are members of a JSON body: `filter[a.b][eq]` is
+    /// `/filter/a.b/eq` there.
+    pub(crate) fn in_body(mut self) -> Self {
+        self.is_in_body = true;
+        self.parameter = self.parameter.take().map(|name| {
+            let inside = name.strip_prefix("filter[").and_then(|rest| rest.strip_suffix(']'));
+            let escaped = |part: &str| part.replace('~', "~0").replace('/', "~1");
+            match inside {
+                Some(inside) => {
+                    inside.split("][").fold("/filter".to_string(), |pointer, part| pointer + "/" + &escaped(part))
+                }
+                None if name.is_empty() => name,
+                None => format!("/{}", escaped(&name)),
+            }
+        });
+        self
     }
 
     /// Nothing is served at this path.
@@ -107,7 +128,7 @@ impl Problem {
         member("code", self.code);
         member("requestId", request_id);
         if let Some(parameter) = &self.parameter {
-            member("parameter", parameter);
+            member(if self.is_in_body { "pointer" } else { "parameter" }, parameter);
         }
         out.extend_from_slice(b",\"status\":");
         out.extend_from_slice(self.status.as_str().as_bytes());

@@ -15,6 +15,7 @@ use crate::access::Gate;
 use crate::access::options::AccessOptions;
 use crate::admin::{self, Admin, AdminPort};
 use crate::api::{Api, ENTRIES_MAX};
+use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
 use crate::freshness::Freshness;
 use crate::http::serve;
 use crate::live;
@@ -25,6 +26,9 @@ use crate::{Error, rest};
 
 /// Connections of the admin port that are open at the same time.
 const ADMIN_CONNECTIONS_MAX: usize = 1024;
+
+/// Bytes of documents kept at hand, unless set otherwise.
+const CACHE_BYTES: u64 = 64 << 20;
 
 /// How the query API is to run.
 #[derive(Clone)]
@@ -39,6 +43,10 @@ pub struct ApiOptions {
     pub entries_max: usize,
     /// Who may see what, and how much.
     pub access: AccessOptions,
+    /// Bytes of documents kept at hand, at most; 0: each read goes to the store.
+    pub cache_bytes: u64,
+    /// Whether answers are compressed for clients that take them so.
+    pub compression: bool,
     /// Whether `/bench/static?bytes=N` is served: the limit that reads are measured against.
     pub bench_route: bool,
 }
@@ -47,7 +55,16 @@ impl ApiOptions {
     /// Options with everything else as it is usually right.
     pub fn new(listen: SocketAddr, admin_listen: SocketAddr, cursor_secret: Vec<u8>) -> Self {
         let access = AccessOptions::default();
-        Self { listen, admin_listen, cursor_secret, entries_max: ENTRIES_MAX, access, bench_route: false }
+        Self {
+            listen,
+            admin_listen,
+            cursor_secret,
+            entries_max: ENTRIES_MAX,
+            access,
+            cache_bytes: CACHE_BYTES,
+            compression: true,
+            bench_route: false,
+        }
     }
 }
 
@@ -82,6 +99,7 @@ pub async fn start(
 
     let api_metrics = ApiMetrics::default();
     api_metrics.register(&mut metrics.lock());
+    let (reader, cache, follower) = cached(reader, options.cache_bytes, &metrics);
     let mut versions = reader.versions();
     let current = versions.borrow_and_update().clone();
     let (gate, policy) = Gate::new(&options.access, &options.cursor_secret);
@@ -95,11 +113,13 @@ pub async fn start(
     let sender = watch::Sender::new(Arc::new(Serving::new(&current, &policy, &api_metrics)));
     let api = Arc::new(Api {
         serving: sender.subscribe(),
-        freshness: Freshness::new(reader.frontiers()),
+        freshness: Freshness::new(reader.frontiers(), options.access.limits.requests_max / 4),
         cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
         entries_max: options.entries_max,
         gate,
         listeners: Arc::default(),
+        cache,
+        compression: options.compression,
         metrics: api_metrics.clone(),
         bench_route: options.bench_route,
         stop: cancel.clone(),
@@ -110,6 +130,9 @@ pub async fn start(
     let mut tasks = JoinSet::new();
     tasks.spawn(serving::follow(versions, sender, policy, api_metrics, cancel.clone()));
     tasks.spawn(changes);
+    if let Some(follower) = follower {
+        tasks.spawn(follower.follow(cancel.clone()));
+    }
     let (watching, following) = (api.clone(), api.clone());
     let (watch_stop, follow_stop) = (cancel.clone(), cancel.clone());
     tasks.spawn(async move { watching.gate.watch(watch_stop).await });
@@ -164,6 +187,22 @@ fn serve_admin(listener: TcpListener, port: AdminPort, stop: CancellationToken) 
         let port = port.clone();
         async move { admin::answer(&port, request).await }
     }))
+}
+
+/// The reader with a cache of so many bytes in front of it, and what must be run for that.
+fn cached(
+    reader: Arc<dyn DocumentReader>,
+    bytes_max: u64,
+    metrics: &Mutex<Registry>,
+) -> (Arc<dyn DocumentReader>, Option<Arc<DocumentCache>>, Option<Follower>) {
+    if bytes_max == 0 {
+        return (reader, None, None);
+    }
+    let cache_metrics = CacheMetrics::default();
+    cache_metrics.register(&mut metrics.lock());
+    let cache = Arc::new(DocumentCache::new(bytes_max, cache_metrics));
+    let (reader, follower) = CachedReader::new(reader, cache.clone());
+    (reader, Some(cache), Some(follower))
 }
 
 async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {

@@ -49,12 +49,20 @@ pub trait DocumentReader: Send + Sync {
     /// The registry of versions, kept current.
     fn versions(&self) -> watch::Receiver<Arc<Vec<VersionRecord>>>;
 
-    /// How far each source is projected, kept current.
+    /// How far each source is projected, kept current. A frontier is published behind the message about the documents it
+    /// promises ([`Self::changes`]).
     fn frontiers(&self) -> watch::Receiver<Arc<BTreeMap<String, Frontier>>>;
 
     /// Changes as they are committed, one message a micro-batch. A receiver that falls behind is told that it missed
-    /// some and must read again; an empty message says so too, when the store itself missed some.
+    /// some and must read again; an empty message says so too, when the store itself missed some. A read that starts when
+    /// a change was received sees it.
     fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>>;
+
+    /// A document that is at hand without reading the store: a reader that keeps some says so here. What it keeps is no
+    /// older than what it said in [`Self::changes`].
+    fn at_hand(&self, _version: VersionId, _id: &[u8]) -> Option<Document> {
+        None
+    }
 
     /// One document.
     async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error>;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
 
 use super::engines::Wrong;
-use super::quantity::Span;
+use super::quantity::{ByteSize, Span};
 use super::settings::unplaced;
 
 /// The query API.
@@ -33,6 +33,10 @@ pub(crate) struct Api {
     pub(crate) limits: Limits,
     /// Pages of which other origins may read answers in a browser.
     pub(crate) cors: Option<Cors>,
+    /// Documents kept at hand.
+    pub(crate) cache: Cache,
+    /// Whether answers are compressed for clients that take them so.
+    pub(crate) compression: bool,
     /// Signs the cursors of lists: servers behind one address must have the same. Otherwise made once and kept in `data`.
     pub(crate) cursor_secret: Option<Secret>,
 }
@@ -178,6 +182,20 @@ pub(crate) struct Limits {
     queue_delay_max: Option<Span>,
 }
 
+/// Documents kept at hand.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cache {
+    /// Bytes of them, at most; 0: each read goes to the store.
+    pub(crate) bytes: ByteSize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { bytes: ByteSize(64 << 20) }
+    }
+}
+
 /// A rate, and how many may come at once.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -264,6 +282,8 @@ impl Default for Api {
             access: BTreeMap::new(),
             limits: Limits::default(),
             cors: None,
+            cache: Cache::default(),
+            compression: true,
             cursor_secret: None,
         }
     }

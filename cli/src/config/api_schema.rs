@@ -140,6 +140,16 @@ pub(super) fn api_json_schema() -> Value {
                 "deadline": span("How long a request may take.", "10s"),
                 "queue_delay_max": span("How long work may wait for a processor before requests are turned away.", "200ms"),
             })),
+            "cache": object("Documents kept at hand, whoever asks for them.", &[], json!({
+                "bytes": {
+                    "$ref": "#/$defs/size", "default": "64MiB",
+                    "description": "Bytes of them, at most. 0: each read goes to the store, and lists and documents are compressed anew each time.",
+                },
+            })),
+            "compression": {
+                "type": "boolean", "default": true,
+                "description": "Whether answers of 1 KiB and more are compressed for clients that take them so.",
+            },
             "cursor_secret": {
                 "type": "string",
                 "description": "Signs the cursors of lists: servers behind one address must have the same; use ${NAME}. Otherwise made once and kept in `data`.",

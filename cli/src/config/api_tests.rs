@@ -78,7 +78,12 @@ fn everything_arrives_as_it_is_written() {
     assert_eq!(options.limits.address.unwrap().burst.get(), 600);
     assert_eq!((options.limits.trusted_hops, options.limits.deadline.as_secs()), (2, 3));
     assert!(!options.cors.unwrap().credentials);
-    assert!(load("").unwrap().access().auth.is_none());
+    let plain = load("").unwrap();
+    assert!(plain.access().auth.is_none());
+    assert_eq!((plain.settings.api.cache.bytes.0, plain.settings.api.compression), (64 << 20, true));
+    let small = load("api: { cache: { bytes: 8MiB }, compression: false }\n").unwrap();
+    assert_eq!((small.settings.api.cache.bytes.0, small.settings.api.compression), (8 << 20, false));
+    assert_eq!(load("api: { cache: { bytes: 0 } }\n").unwrap().settings.api.cache.bytes.0, 0);
 }
 
 #[test]
@@ -108,6 +113,8 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         ("api: { limits: { principal: { rate: fast } } }\n".into(), &["a rate like 100/s"]),
         ("api: { limits: { requests_max: 0 } }\n".into(), &["from 1 to 1000000"]),
         ("api: { limits: { deadline: 0s } }\n".into(), &["longer than nothing"]),
+        ("api: { cache: { bytes: much } }\n".into(), &["a size like"]),
+        ("api: { cache: { size: 1MiB } }\n".into(), &["unknown key `size`", "bytes"]),
         ("api: { cors: { origins: [\"*\"], credentials: true } }\n".into(), &["`*` stands alone"]),
         ("api: { cors: { origins: [app.example.com/x] } }\n".into(), &["is no origin"]),
     ] {

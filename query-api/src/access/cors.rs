@@ -10,12 +10,14 @@ use hyper::{Method, Response, StatusCode};
 use super::options::CorsOptions;
 use crate::http::Body;
 
-const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST");
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, QUERY");
 const ALLOWED: HeaderValue = HeaderValue::from_static(
-    "accept, authorization, content-type, if-none-match, last-event-id, traceparent, x-api-key, x-request-id",
+    "accept, authorization, consistency-token, content-type, if-none-match, last-event-id, prefer, traceparent, \
+     x-api-key, x-request-id",
 );
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "etag, link, ratelimit, ratelimit-policy, retry-after, x-data-as-of, x-model-version, x-request-id",
+    "consistency-token, etag, link, preference-applied, ratelimit, ratelimit-policy, retry-after, x-count, \
+     x-count-kind, x-data-as-of, x-model-version, x-next-cursor, x-request-id",
 );
 
 /// Origins that are allowed.

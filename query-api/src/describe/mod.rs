@@ -4,6 +4,7 @@ mod example;
 mod json_schema;
 mod openapi;
 mod operations;
+mod query;
 
 pub use json_schema::json_schema;
 pub use openapi::openapi;

@@ -58,6 +58,7 @@ fn shared_schemas() -> Map<String, Value> {
             "code": { "type": "string", "description": "For programs." },
             "requestId": { "type": "string" },
             "parameter": { "type": "string", "description": "The parameter it is about." },
+            "pointer": { "type": "string", "description": "JSON pointer to the member of the body it is about." },
         },
         "required": ["type", "title", "status", "detail", "code", "requestId"],
         "examples": [{
@@ -125,6 +126,19 @@ fn shared_parameters() -> Value {
             "description": "The ETag of what you have: 304 when it is still right.",
             "schema": { "type": "string" },
         },
+        "consistencyToken": {
+            "name": "Consistency-Token",
+            "in": "header",
+            "description": "A token that an answer had: this one is at least as new, or 503. Also `source=position` with \
+                            a position of the source's log, for whoever just wrote there.",
+            "schema": { "type": "string" },
+        },
+        "prefer": {
+            "name": "Prefer",
+            "in": "header",
+            "description": "`wait=2`: wait up to so many seconds until the answer is as new as `Consistency-Token` asks.",
+            "schema": { "type": "string" },
+        },
         "requestId": {
             "name": "X-Request-Id",
             "in": "header",
@@ -148,6 +162,11 @@ fn shared_headers() -> Value {
             "description": "Every change of the source databases up to here is in the answer.",
             "schema": { "type": "string", "format": "date-time" },
         },
+        "Consistency-Token": text("What the answer reflects; for the header of the same name of another request."),
+        "Preference-Applied": text("`wait=…` where the answer was waited for."),
+        "X-Next-Cursor": text("`after` of the next page, where the body has no place for it."),
+        "X-Count": { "description": "The count asked for, where the body has no place for it.", "schema": { "type": "integer" } },
+        "X-Count-Kind": text("Whether that is `exact` or `atLeast`."),
         "X-Model-Version": text("Version of the model, as its author numbers it."),
         "X-Request-Id": text("Names the request."),
         "Link": text("`rel=\"next\"`: the next page."),
@@ -163,9 +182,13 @@ fn shared_responses() -> Value {
             "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/_problem" } } },
         })
     };
-    let mut unavailable = problem("The model is being built, or the store cannot be read.");
+    let mut unavailable =
+        problem("The model is being built, the store cannot be read, or what is asked for is not projected yet.");
     unavailable["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
     json!({
+        "NotAcceptable": problem("None of the forms there are is asked for."),
+        "TooLarge": problem("The body is too large."),
+        "UnsupportedMediaType": problem("The body is not sent as JSON."),
         "BadRequest": problem("A parameter is unknown or cannot be accepted."),
         "NotFound": problem("There is no such document."),
         "Unavailable": unavailable,

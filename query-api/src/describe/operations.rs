@@ -11,6 +11,7 @@ use super::{example, json_schema};
 pub(super) fn add_paths(paths: &mut Map<String, Value>, shape: &ModelShape) {
     let model = &shape.model;
     paths.insert(format!("/v1/{model}"), json!({ "get": list(shape) }));
+    paths.insert(format!("/v1/{model}:query"), json!({ "post": super::query::operation(shape, list_page(shape)) }));
     paths.insert(format!("/v1/{model}/schema"), json!({ "get": schema(shape) }));
     paths.insert(format!("/v1/{model}/{{id}}"), json!({ "get": point(shape) }));
     let mut names = Vec::new();
@@ -57,7 +58,14 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
 fn point(shape: &ModelShape) -> Value {
     let model = &shape.model;
     let schema = reference("schemas", model);
-    let headers = headers(&["ETag", "X-Data-As-Of", "X-Model-Version", "X-Request-Id"]);
+    let headers = headers(&[
+        "Consistency-Token",
+        "ETag",
+        "Preference-Applied",
+        "X-Data-As-Of",
+        "X-Model-Version",
+        "X-Request-Id",
+    ]);
     json!({
         "operationId": format!("get_{model}"),
         "tags": [model],
@@ -67,6 +75,8 @@ fn point(shape: &ModelShape) -> Value {
             reference("parameters", "fields"),
             reference("parameters", "ifNoneMatch"),
             reference("parameters", "requestId"),
+            reference("parameters", "consistencyToken"),
+            reference("parameters", "prefer"),
             reference("parameters", "lastEventId"),
         ],
         "responses": {
@@ -75,6 +85,7 @@ fn point(shape: &ModelShape) -> Value {
                 "headers": headers,
                 "content": {
                     "application/json": { "schema": schema, "example": example::document(shape) },
+                    "application/cbor": cbor(),
                     "text/event-stream": { "schema": {
                         "type": "string",
                         "description": "Events `document`, with the document as data, and `deleted`.",
@@ -84,6 +95,7 @@ fn point(shape: &ModelShape) -> Value {
             "304": reference("responses", "NotModified"),
             "400": reference("responses", "BadRequest"),
             "404": reference("responses", "NotFound"),
+            "406": reference("responses", "NotAcceptable"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -97,6 +109,8 @@ fn list(shape: &ModelShape) -> Value {
         reference("parameters", "after"),
         reference("parameters", "count"),
         reference("parameters", "requestId"),
+        reference("parameters", "consistencyToken"),
+        reference("parameters", "prefer"),
         json!({
             "name": "ids",
             "in": "query",
@@ -121,23 +135,37 @@ fn list(shape: &ModelShape) -> Value {
         }));
     }
     parameters.extend(shape.indexes.iter().flat_map(filters));
-    let item = json!({ "anyOf": [reference("schemas", model), { "type": "null" }] });
-    let example = json!({
-        "data": [example::document(shape)],
-        "page": { "next": null, "hasMore": false },
-        "count": null,
-    });
     json!({
         "operationId": format!("list_{model}"),
         "tags": [model],
         "summary": format!("A page of {model} documents"),
         "parameters": parameters,
         "responses": {
-            "200": page("The page.", item, example),
+            "200": list_page(shape),
             "400": reference("responses", "BadRequest"),
+            "406": reference("responses", "NotAcceptable"),
             "503": reference("responses", "Unavailable"),
         },
     })
+}
+
+/// A page of documents.
+fn list_page(shape: &ModelShape) -> Value {
+    let item = json!({ "anyOf": [reference("schemas", &shape.model), { "type": "null" }] });
+    let example = json!({
+        "data": [example::document(shape)],
+        "page": { "next": null, "hasMore": false },
+        "count": null,
+    });
+    let mut page = page("The page.", item, example);
+    for name in ["X-Count", "X-Count-Kind", "X-Next-Cursor"] {
+        page["headers"][name] = reference("headers", name);
+    }
+    page["content"]["application/x-ndjson"] = json!({ "schema": {
+        "type": "string",
+        "description": "A document a line; where the list goes on, and its count, are in headers.",
+    } });
+    page
 }
 
 /// Every filter of one index.
@@ -220,12 +248,15 @@ fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
             reference("parameters", "after"),
             reference("parameters", "ifNoneMatch"),
             reference("parameters", "requestId"),
+            reference("parameters", "consistencyToken"),
+            reference("parameters", "prefer"),
         ],
         "responses": {
             "200": page("The page.", json_schema::object(fields), example),
             "304": reference("responses", "NotModified"),
             "400": reference("responses", "BadRequest"),
             "404": reference("responses", "NotFound"),
+            "406": reference("responses", "NotAcceptable"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -259,9 +290,24 @@ fn page(description: &str, item: Value, example: Value) -> Value {
     });
     json!({
         "description": description,
-        "headers": headers(&["Link", "X-Data-As-Of", "X-Model-Version", "X-Request-Id"]),
-        "content": { "application/json": { "schema": schema, "example": example } },
+        "headers": headers(&[
+            "Consistency-Token",
+            "Link",
+            "Preference-Applied",
+            "X-Data-As-Of",
+            "X-Model-Version",
+            "X-Request-Id",
+        ]),
+        "content": {
+            "application/json": { "schema": schema, "example": example },
+            "application/cbor": cbor(),
+        },
     })
+}
+
+/// The same values in CBOR.
+fn cbor() -> Value {
+    json!({ "schema": { "description": "The same values in CBOR; decimals are texts there too." } })
 }
 
 fn id(shape: &ModelShape) -> Value {
@@ -276,7 +322,7 @@ fn id(shape: &ModelShape) -> Value {
     })
 }
 
-fn example_text(kind: &ColumnType, name: &str) -> Value {
+pub(super) fn example_text(kind: &ColumnType, name: &str) -> Value {
     match example::value(kind, name) {
         Value::String(text) => text.into(),
         other => other.to_string().into(),
@@ -287,6 +333,6 @@ fn headers(names: &[&str]) -> Value {
     Value::Object(names.iter().map(|name| (name.to_string(), reference("headers", name))).collect())
 }
 
-fn reference(kind: &str, name: &str) -> Value {
+pub(super) fn reference(kind: &str, name: &str) -> Value {
     json!({ "$ref": format!("#/components/{kind}/{name}") })
 }

@@ -1,6 +1,6 @@
 //! Header names of our own, and what some headers of requests mean.
 
-use hyper::header::{ACCEPT, HeaderMap, HeaderName, IF_NONE_MATCH};
+use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 
 /// Source time up to which an answer is complete.
 pub(crate) const X_DATA_AS_OF: HeaderName = HeaderName::from_static("x-data-as-of");
@@ -8,6 +8,12 @@ pub(crate) const X_DATA_AS_OF: HeaderName = HeaderName::from_static("x-data-as-o
 pub(crate) const X_MODEL_VERSION: HeaderName = HeaderName::from_static("x-model-version");
 /// Names a request in logs and error reports.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What an answer reflects, and what a request wants reflected.
+pub(crate) const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
+/// How a request is to be dealt with (RFC 7240).
+pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// What of that was done.
+pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// What a client of a live stream saw last.
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -16,8 +22,38 @@ pub(crate) fn etag_matches(headers: &HeaderMap, etag: &[u8]) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(|given| {
         given.as_bytes().split(|byte| *byte == b',').any(|tag| {
             let tag = tag.trim_ascii();
-            tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag
+            let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+            tag == b"*" || tag == etag || is_compressed(tag, etag)
         })
+    })
+}
+
+/// End of the ETag of an answer that was compressed: another representation of the same.
+const COMPRESSED: &[u8] = b"-gz\"";
+
+/// Whether `tag` is the ETag of what has the ETag `etag`, compressed.
+fn is_compressed(tag: &[u8], etag: &[u8]) -> bool {
+    tag.strip_suffix(COMPRESSED).is_some_and(|begin| etag.strip_suffix(b"\"") == Some(begin))
+}
+
+/// The ETag of a compressed answer.
+pub(crate) fn compressed_etag(etag: &HeaderValue) -> Option<HeaderValue> {
+    let begin = etag.as_bytes().strip_suffix(b"\"")?;
+    HeaderValue::from_bytes(&[begin, COMPRESSED].concat()).ok()
+}
+
+/// Whether the client has something compressed.
+pub(crate) fn has_compressed(headers: &HeaderMap) -> bool {
+    let ends = |tag: &[u8]| tag.trim_ascii().ends_with(COMPRESSED);
+    headers.get_all(IF_NONE_MATCH).iter().any(|given| given.as_bytes().split(|byte| *byte == b',').any(ends))
+}
+
+/// The seconds of `wait=N` in a `Prefer` header. What is no number is passed over, as the standard wants it.
+pub(crate) fn preferred_wait(prefer: &HeaderValue) -> Option<u32> {
+    prefer.to_str().ok()?.split(',').find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.parse().ok()).flatten()
     })
 }
 
@@ -33,9 +69,21 @@ pub(crate) fn accepts_event_stream(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
+
+    #[test]
+    fn a_wait_is_found_among_preferences() {
+        for (given, wanted) in [
+            ("wait=2", Some(2)),
+            ("respond-async, Wait = \"10\"; x=1", Some(10)),
+            ("wait", None),
+            ("wait=-1", None),
+            ("await=2", None),
+            ("wait=99999999999", None),
+        ] {
+            assert_eq!(preferred_wait(&HeaderValue::from_static(given)), wanted, "{given}");
+        }
+    }
 
     #[test]
     fn validators_are_compared_weakly() {
@@ -44,6 +92,8 @@ mod tests {
             ("W/\"1-7\"", true),
             ("\"1-6\", \"1-7\"", true),
             ("*", true),
+            ("\"1-7-gz\"", true),
+            ("\"1-70-gz\"", false),
             ("\"1-70\"", false),
             ("1-7", false),
             ("", false),

@@ -2,10 +2,13 @@
 
 mod body;
 mod connection;
+mod gzip;
 mod header;
 
 pub(crate) use body::{Body, Unreadable, read_body};
 pub(crate) use connection::serve;
+pub(crate) use gzip::{COMPRESSED_MIN, Effort, accepts_gzip, gzip};
 pub(crate) use header::{
-    LAST_EVENT_ID, X_DATA_AS_OF, X_MODEL_VERSION, X_REQUEST_ID, accepts_event_stream, etag_matches,
+    CONSISTENCY_TOKEN, LAST_EVENT_ID, PREFER, PREFERENCE_APPLIED, X_DATA_AS_OF, X_MODEL_VERSION, X_REQUEST_ID,
+    accepts_event_stream, compressed_etag, etag_matches, has_compressed, preferred_wait,
 };

@@ -42,6 +42,7 @@ pub(crate) async fn stream(
     let key = model.parse_id(id).ok_or_else(absent)?;
     // Heard before it is read: no change falls between.
     let serving = api.serving.clone();
+    let moment = api.freshness.now();
     let listener = api.listeners.listen(model.visibility.version, key.clone().into());
     let document = model.visibility.get(&*api.reader, &key, context).await?;
     let seen = headers.get(LAST_EVENT_ID).map(|seen| seen.as_bytes().to_vec());
@@ -73,6 +74,7 @@ pub(crate) async fn stream(
     head.insert(VARY, context.vary());
     head.insert(X_MODEL_VERSION, model.version_header.clone());
     head.insert(X_REQUEST_ID, context.request_id.header());
+    moment.tell(head);
     Ok(response)
 }
 

@@ -1,6 +1,7 @@
 //! Documents as bytes: parts of the stored JSON are found and copied, never parsed into a tree.
 
 mod array;
+mod cbor;
 mod mask;
 mod scan;
 mod select;
@@ -8,6 +9,7 @@ mod text;
 mod values;
 
 pub(crate) use array::array_page;
+pub(crate) use cbor::write_cbor;
 pub(crate) use mask::{How, Shown};
 pub(crate) use scan::Torn;
 pub(crate) use select::Selection;

@@ -106,7 +106,7 @@ fn step(json: &[u8], at: &mut usize, first: &mut bool, close: u8) -> Result<Opti
 }
 
 /// The first place at or behind `at` that is not white space: columns of JSON are embedded as their author wrote them.
-fn blank(json: &[u8], mut at: usize) -> usize {
+pub(super) fn blank(json: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = json.get(at) {
         at += 1;
     }
@@ -114,7 +114,7 @@ fn blank(json: &[u8], mut at: usize) -> usize {
 }
 
 /// The place behind the string that begins at `at`.
-fn string_end(json: &[u8], at: usize) -> Result<usize, Torn> {
+pub(super) fn string_end(json: &[u8], at: usize) -> Result<usize, Torn> {
     let mut at = at + 1;
     loop {
         let rest = json.get(at..).ok_or(Torn)?;

@@ -9,7 +9,8 @@ use hyper::Response;
 use hyper::header::{ETAG, HeaderMap, LINK};
 use sha2::{Digest, Sha256};
 
-use super::list::{LIMIT_DEFAULT, LIMIT_MAX};
+use super::asked::{LIMIT_DEFAULT, LIMIT_MAX};
+use super::format::Format;
 use super::parameters::{limit, once, parse, unknown};
 use super::respond;
 use crate::api::Api;
@@ -28,6 +29,7 @@ pub(super) async fn array(
     model: &Model,
     (id, path): (&str, &str),
     query: &str,
+    format: Format,
     headers: &HeaderMap,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
@@ -61,14 +63,14 @@ pub(super) async fn array(
         }
     };
 
-    let as_of = api.freshness.as_of();
+    let moment = api.freshness.now();
     let document = model.visibility.get(&*api.reader, &key, context).await?.ok_or_else(absent)?;
     let mut hasher = DefaultHasher::new();
     (selection.as_ref().map(Selection::fingerprint), start, limit, &*decoded).hash(&mut hasher);
-    let etag = model.etag(document.stamp, Some(hasher.finish()));
+    let etag = model.etag(document.stamp, format.etag_shape(Some(hasher.finish())));
     let validator = respond::header(&ETAG, &etag)?;
     if etag_matches(headers, &etag) {
-        return Ok(respond::not_modified(model, as_of, validator, context));
+        return Ok(respond::not_modified(model, moment, validator, context));
     }
 
     let page = array_page(&document.body, &names, start, limit)?;
@@ -94,7 +96,7 @@ pub(super) async fn array(
         "],\"page\":{{\"next\":{next_json},\"hasMore\":{more}}},\"count\":{{\"kind\":\"exact\",\"value\":{len}}}}}"
     );
     body.extend_from_slice(tail.as_bytes());
-    let mut response = respond::documents(body, model, as_of, Some(validator), context);
+    let mut response = respond::documents(format.of_json(body)?, format, model, moment, Some(validator), context);
     if let Some(next) = next {
         let kept: String = query
             .split('&')

@@ -1,8 +1,13 @@
 //! REST: paths and parameters into reads, documents into answers.
 
 mod array;
+mod asked;
+mod asked_json;
+mod compressed;
 mod describe;
+mod format;
 mod list;
+mod page;
 mod parameters;
 mod point;
 mod respond;

@@ -3,16 +3,27 @@
 use std::time::Instant;
 
 use hyper::Response;
-use hyper::header::{ETAG, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, ETAG, HeaderMap};
 
+use super::compressed::{Compression, GZIP};
+use super::format::Format;
 use super::parameters::{once, parse, unknown};
 use super::respond;
 use crate::api::Api;
 use crate::context::ReadContext;
-use crate::http::{Body, etag_matches};
+use crate::http::{Body, Effort, compressed_etag, etag_matches, gzip};
 use crate::problem::Problem;
-use crate::projection::Selection;
+use crate::projection::{Selection, write_cbor};
 use crate::serving::Model;
+
+/// What of a document is sent, and how.
+pub(super) struct Wanted<'h> {
+    /// Some of its fields.
+    pub(super) selection: Option<Selection>,
+    pub(super) format: Format,
+    pub(super) compression: Compression,
+    pub(super) headers: &'h HeaderMap,
+}
 
 /// Answers with a document as the caller sees it, or the parts of it that are wanted. `None` is an id that no document
 /// can have.
@@ -20,37 +31,58 @@ pub(super) async fn point(
     api: &Api,
     model: &Model,
     id: Option<Vec<u8>>,
-    query: Option<&str>,
-    headers: &HeaderMap,
+    wanted: Wanted<'_>,
     context: &ReadContext,
     started: Instant,
 ) -> Result<Response<Body>, Problem> {
-    let selection = match query {
-        None | Some("") => None,
-        Some(query) => selection(query, model)?,
-    };
+    let Wanted { selection, format, compression, headers } = wanted;
     let absent = || Problem::no_document(model.name());
     let id = id.ok_or_else(absent)?;
     // Before the document is read, so that nothing that came later is promised.
-    let as_of = api.freshness.as_of();
+    let moment = api.freshness.now();
     let document = model.visibility.get(&*api.reader, &id, context).await?.ok_or_else(absent)?;
-    let etag = model.etag(document.stamp, selection.as_ref().map(Selection::fingerprint));
-    let validator = respond::header(&ETAG, &etag)?;
+    let shape = format.etag_shape(selection.as_ref().map(Selection::fingerprint));
+    let etag = model.etag(document.stamp, shape);
+    let mut validator = respond::header(&ETAG, &etag)?;
     if etag_matches(headers, &etag) {
-        let response = respond::not_modified(model, as_of, validator, context);
+        let response = respond::not_modified(model, moment, validator, context);
         model.point_metrics.not_modified(started.elapsed());
         return Ok(response);
     }
-    let body = match selection {
-        None => document.body,
-        Some(selection) => {
+    // Sent as it is stored, it is compressed once and kept.
+    let as_stored = selection.is_none() && format == Format::Json && model.visibility.fingerprint.is_none();
+    let compressed = match &api.cache {
+        Some(cache) if as_stored && compression.is_for(document.body.len()) => {
+            let compress = async { gzip(document.body.clone(), Effort::Kept).await.ok_or(()) };
+            cache.compressed((model.visibility.version, &id, document.stamp), compress).await.ok()
+        }
+        _ => None,
+    };
+    let encoding = compressed.is_some().then_some(GZIP);
+    if encoding.is_some()
+        && let Some(renamed) = compressed_etag(&validator)
+    {
+        validator = renamed;
+    }
+    let body = match (compressed, selection) {
+        (Some(compressed), _) => compressed,
+        (None, None) if format == Format::Json => document.body,
+        (None, None) => {
+            let mut out = Vec::with_capacity(document.body.len());
+            write_cbor(&mut out, &document.body)?;
+            out.into()
+        }
+        (None, Some(selection)) => {
             let mut out = Vec::with_capacity(document.body.len());
             selection.write(&mut out, &document.body)?;
-            out.into()
+            format.of_json(out)?.into()
         }
     };
     let len = body.len();
-    let response = respond::documents(body, model, as_of, Some(validator), context);
+    let mut response = respond::documents(body, format, model, moment, Some(validator), context);
+    if let Some(encoding) = encoding {
+        response.headers_mut().insert(CONTENT_ENCODING, encoding);
+    }
     model.point_metrics.sent(len, started.elapsed());
     Ok(response)
 }

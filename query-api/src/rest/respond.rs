@@ -4,8 +4,10 @@ use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 
+use super::format::Format;
 use crate::context::ReadContext;
-use crate::http::{Body, X_DATA_AS_OF, X_MODEL_VERSION, X_REQUEST_ID};
+use crate::freshness::Moment;
+use crate::http::{Body, X_MODEL_VERSION, X_REQUEST_ID};
 use crate::problem::Problem;
 use crate::serving::Model;
 
@@ -16,29 +18,25 @@ const HEADERS: usize = 12;
 /// An answer made of documents of a model. Headers of its own can be added.
 pub(super) fn documents(
     body: impl Into<Bytes>,
+    format: Format,
     model: &Model,
-    as_of: Option<HeaderValue>,
+    moment: Moment,
     etag: Option<HeaderValue>,
     context: &ReadContext,
 ) -> Response<Body> {
     let mut headers = HeaderMap::with_capacity(HEADERS);
-    headers.insert(CONTENT_TYPE, JSON);
-    describe(&mut headers, model, as_of, etag, context);
+    headers.insert(CONTENT_TYPE, format.content_type());
+    describe(&mut headers, model, moment, etag, context);
     let mut response = Response::new(Body::Whole(body.into()));
     *response.headers_mut() = headers;
     response
 }
 
 /// The answer to a reader who has it already.
-pub(super) fn not_modified(
-    model: &Model,
-    as_of: Option<HeaderValue>,
-    etag: HeaderValue,
-    context: &ReadContext,
-) -> Response<Body> {
+pub(super) fn not_modified(model: &Model, moment: Moment, etag: HeaderValue, context: &ReadContext) -> Response<Body> {
     let mut response = Response::new(Body::Whole(Bytes::new()));
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    describe(response.headers_mut(), model, as_of, Some(etag), context);
+    describe(response.headers_mut(), model, moment, Some(etag), context);
     response
 }
 
@@ -46,16 +44,14 @@ pub(super) fn not_modified(
 pub(super) fn describe(
     headers: &mut HeaderMap,
     model: &Model,
-    as_of: Option<HeaderValue>,
+    moment: Moment,
     etag: Option<HeaderValue>,
     context: &ReadContext,
 ) {
     if let Some(etag) = etag {
         headers.insert(ETAG, etag);
     }
-    if let Some(as_of) = as_of {
-        headers.insert(X_DATA_AS_OF, as_of);
-    }
+    moment.tell(headers);
     headers.insert(X_MODEL_VERSION, model.version_header.clone());
     headers.insert(X_REQUEST_ID, context.request_id.header());
     // Caches keep an answer and ask each time whether it is still right.

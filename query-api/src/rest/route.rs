@@ -9,18 +9,25 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{array, describe, list, point};
+use super::asked::Asked;
+use super::compressed::Compression;
+use super::format::Format;
+use super::point::Wanted;
+use super::{array, asked_json, describe, list, point};
 use crate::access;
 use crate::api::Api;
 use crate::context::{ReadContext, RequestId};
 use crate::graphql_http;
-use crate::http::{Body, accepts_event_stream};
+use crate::http::{Body, PREFERENCE_APPLIED, accepts_event_stream};
 use crate::metrics::Route;
 use crate::problem::Problem;
 use crate::serving::{Model, View};
 
 /// Largest body of the bench route, in bytes.
 const BENCH_BYTES_MAX: usize = 16 << 20;
+
+/// End of the path of a list whose query is posted.
+const QUERY_SUFFIX: &str = ":query";
 
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +36,9 @@ enum Target<'p> {
     Document(&'p str, &'p str),
     Array(&'p str, &'p str, &'p str),
     Own(&'p str),
+    /// A list whose query is a body, for clients that cannot send `QUERY`.
+    ListQuery(&'p str),
+    OwnQuery(&'p str),
     Schema(&'p str),
     OpenApi,
     GraphQl,
@@ -56,12 +66,21 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
     if api.bench_route && request.uri().path() == "/bench/static" {
         return bench(request.uri().query().unwrap_or_default());
     }
+    let compression = Compression::of(request.headers(), api.compression);
     let mut answered = Answered { route: Route::Other, model: None, counted: false };
     let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
     let (mut response, admitted) = match admitted {
         Ok(admitted) => {
             let context = api.context(request_id.clone(), admitted.principal.clone());
-            let dispatched = dispatch(api, request, &context, &mut answered, started);
+            let dispatched = async {
+                // The rest of the time is for the answer.
+                let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
+                let applied = api.freshness.reach(request.headers(), wait_max).await?;
+                let mut response = dispatch(api, request, compression, &context, &mut answered, started).await?;
+                compression.apply(&mut response).await;
+                response.headers_mut().extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
+                Ok(response)
+            };
             let response = match tokio::time::timeout(api.gate.deadline, dispatched).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(problem)) => failed(api, &problem, &request_id),
@@ -104,6 +123,7 @@ fn too_slow() -> Problem {
 async fn dispatch(
     api: &Api,
     request: Request<Incoming>,
+    compression: Compression,
     context: &ReadContext,
     answered: &mut Answered,
     started: Instant,
@@ -113,6 +133,19 @@ async fn dispatch(
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
         return graphql_http::answer(api, request, context).await;
+    }
+    if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target {
+        let is_post = matches!(target, Target::ListQuery(_) | Target::OwnQuery(_));
+        match (request.method().as_str(), is_post) {
+            ("QUERY", false) | ("POST", true) => {
+                let is_own = matches!(target, Target::Own(_) | Target::OwnQuery(_));
+                let name = name.to_string();
+                return queried(api, (&name, is_own), request, compression, context, answered, started).await;
+            }
+            ("GET" | "HEAD", false) => {}
+            (_, true) => return Err(Problem::method_not_allowed("POST")),
+            (_, false) => return Err(Problem::method_not_allowed("GET, HEAD, QUERY")),
+        }
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Problem::method_not_allowed("GET, HEAD"));
@@ -130,13 +163,19 @@ async fn dispatch(
                 return crate::live::stream(api, model, id, query.unwrap_or_default(), headers, context).await;
             }
             answered.counted = true;
-            point::point(api, model, model.parse_id(id), query, headers, context, started).await
+            let selection = point::selection(query.unwrap_or_default(), model)?;
+            let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+            let wanted = Wanted { selection, format, compression, headers };
+            point::point(api, model, model.parse_id(id), wanted, context, started).await
         }
         Target::List(name) => {
             answered.route = Route::List;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            let (is_batch, response) = list::list(api, model, query.unwrap_or_default(), context).await;
+            let query = query.unwrap_or_default();
+            let format = Format::chosen(headers, Format::OF_LIST)?;
+            let asked = (Asked::of_query(query)?, Some(query));
+            let (is_batch, response) = list::list(api, model, asked, format, context).await;
             if is_batch {
                 answered.route = Route::Batch;
             }
@@ -146,13 +185,15 @@ async fn dispatch(
             answered.route = Route::Array;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            array::array(api, model, (id, path), query.unwrap_or_default(), headers, context).await
+            let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+            array::array(api, model, (id, path), query.unwrap_or_default(), format, headers, context).await
         }
         Target::Own(name) => {
             answered.route = Route::Own;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            own(api, model, query, headers, context, started).await
+            let query = query.unwrap_or_default();
+            own(api, model, (Asked::of_query(query)?, Some(query)), (headers, compression), context, started).await
         }
         Target::Schema(name) => {
             answered.route = Route::Describe;
@@ -168,9 +209,40 @@ async fn dispatch(
             answered.route = Route::Describe;
             describe::graphql(&view, query.unwrap_or_default(), context)
         }
-        Target::GraphQl => Err(nothing_at(path)),
-        Target::Bench => Err(nothing_at(path)),
+        Target::GraphQl | Target::ListQuery(_) | Target::OwnQuery(_) | Target::Bench => Err(nothing_at(path)),
     }
+}
+
+/// A list, or what is the caller's own, whose query is the request's body.
+async fn queried(
+    api: &Api,
+    (name, is_own): (&str, bool),
+    request: Request<Incoming>,
+    compression: Compression,
+    context: &ReadContext,
+    answered: &mut Answered,
+    started: Instant,
+) -> Result<Response<Body>, Problem> {
+    answered.route = if is_own { Route::Own } else { Route::List };
+    let view = api.serving().view(&context.principal);
+    let model = find(&view, name, context)?;
+    answered.model = Some(model.clone());
+    if let Some(query) = request.uri().query().filter(|query| !query.is_empty()) {
+        let name = query.split(['=', '&']).next().unwrap_or_default();
+        return Err(Problem::unknown_parameter(name, "parameters stand in the body here, and not behind a `?`"));
+    }
+    let (head, body) = request.into_parts();
+    let asked = asked_json::read(&head.headers, body).await?;
+    if is_own {
+        let own = own(api, model, (asked, None), (&head.headers, compression), context, started).await;
+        return own.map_err(Problem::in_body);
+    }
+    let format = Format::chosen(&head.headers, Format::OF_LIST)?;
+    let (is_batch, response) = list::list(api, model, (asked, None), format, context).await;
+    if is_batch {
+        answered.route = Route::Batch;
+    }
+    response.map_err(Problem::in_body)
 }
 
 /// The model named `name`, of those the caller sees.
@@ -186,8 +258,8 @@ fn find<'v>(view: &'v View, name: &str, context: &ReadContext) -> Result<&'v Arc
 async fn own(
     api: &Api,
     model: &Model,
-    query: Option<&str>,
-    headers: &HeaderMap,
+    (asked, query): (Asked<'_>, Option<&str>),
+    (headers, compression): (&HeaderMap, Compression),
     context: &ReadContext,
     started: Instant,
 ) -> Result<Response<Body>, Problem> {
@@ -195,11 +267,17 @@ async fn own(
         let detail = format!("{} has no owner, so nothing of it is the caller's own", model.name());
         Problem { code: "no_owner", ..Problem::not_found(detail) }
     })?;
-    match bound.ids.as_deref() {
-        Some([]) => point::point(api, model, None, query, headers, context, started).await,
-        Some([id]) => point::point(api, model, Some(id.clone()), query, headers, context, started).await,
-        _ => list::own(api, model, bound, query.unwrap_or_default(), context).await,
-    }
+    let id = match bound.ids.as_deref() {
+        Some([]) => None,
+        Some([id]) => Some(id.clone()),
+        _ => {
+            let format = Format::chosen(headers, Format::OF_LIST)?;
+            return list::own(api, model, bound, (asked, query), format, context).await;
+        }
+    };
+    let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+    let wanted = Wanted { selection: asked.of_document(model)?, format, compression, headers };
+    point::point(api, model, id, wanted, context, started).await
 }
 
 fn target(path: &str) -> Option<Target<'_>> {
@@ -214,8 +292,14 @@ fn target(path: &str) -> Option<Target<'_>> {
     };
     let mut parts = rest.split('/');
     let target = match (parts.next()?, parts.next(), parts.next(), parts.next()) {
-        ("me", Some(model), None, _) => Target::Own(model),
-        (model, None, ..) => Target::List(model),
+        ("me", Some(model), None, _) => match model.strip_suffix(QUERY_SUFFIX) {
+            Some(model) => Target::OwnQuery(model),
+            None => Target::Own(model),
+        },
+        (model, None, ..) => match model.strip_suffix(QUERY_SUFFIX) {
+            Some(model) => Target::ListQuery(model),
+            None => Target::List(model),
+        },
         (model, Some("schema"), None, _) => Target::Schema(model),
         (model, Some(id), None, _) => Target::Document(model, id),
         (model, Some(id), Some(array), None) => Target::Array(model, id, array),
@@ -252,6 +336,9 @@ mod tests {
             ("/v1/a/1/b", Some(Target::Array("a", "1", "b"))),
             ("/v1/a/schema", Some(Target::Schema("a"))),
             ("/v1/me/a", Some(Target::Own("a"))),
+            ("/v1/a:query", Some(Target::ListQuery("a"))),
+            ("/v1/me/a:query", Some(Target::OwnQuery("a"))),
+            ("/v1/a/1:query", Some(Target::Document("a", "1:query"))),
             ("/v1/a/1/b/c", None),
             ("/openapi.json", Some(Target::OpenApi)),
             ("/v1", None),

@@ -168,7 +168,7 @@ fn a_validator_is_of_what_was_shown() {
     assert_eq!(of(json!({}), Some(some.header("etag"))).status, 304);
     for answer in [all, some] {
         assert_eq!(answer.header("cache-control"), "private, no-cache");
-        assert_eq!(answer.header("vary"), "accept, authorization, x-api-key");
+        assert_eq!(answer.header("vary"), "accept, accept-encoding, authorization, x-api-key");
     }
 }
 

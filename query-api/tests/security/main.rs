@@ -6,6 +6,7 @@
 mod fixture;
 
 mod floods;
+mod forms;
 mod headers;
 mod hidden;
 mod issuer;

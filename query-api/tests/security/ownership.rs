@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use headwater_query_api::ModelRule;
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, customer, int_key, put};
+use crate::fixture::{Answer, customer, int_key, put, wait_until};
 use crate::issuer::good;
 use crate::world::{API_KEY, Guarded, binding, by_id, by_index};
 
@@ -82,6 +82,28 @@ fn a_foreign_document_takes_as_long_as_one_that_is_not_there() {
         (0.67..1.5).contains(&(foreign / unknown))
     });
     assert!(close, "a foreign document answers in another time than one that is not there");
+}
+
+#[test]
+fn a_foreign_document_at_hand_is_read_like_one_that_is_not_there() {
+    let world = Guarded::new(by_id());
+    let counted = |name: &str| -> u64 {
+        let metrics = world.admin("GET", "/metrics", &[], None).body;
+        let line = metrics.lines().find(|line| line.starts_with(&format!("headwater_api_cache_{name}_total ")));
+        line.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    wait_until("the owner's document to be at hand", || {
+        assert_eq!(world.get_as(&json!({"customer_id": 8}), "/v1/customer/8").status, 200);
+        counted("hits") > 0
+    });
+    let read = |id: i64| {
+        let before = counted("misses");
+        for _ in 0..5 {
+            assert_eq!(world.get_as(&json!({"customer_id": 7}), &format!("/v1/customer/{id}")).status, 404);
+        }
+        counted("misses") - before
+    };
+    assert_eq!((read(8), read(99_999)), (5, 5), "what is at hand answers no faster");
 }
 
 #[test]

@@ -32,10 +32,12 @@ fn openapi_describes_every_path() {
     let wanted = [
         "/graphql",
         "/v1/customer",
+        "/v1/customer:query",
         "/v1/customer/schema",
         "/v1/customer/{id}",
         "/v1/customer/{id}/invoices",
         "/v1/rate",
+        "/v1/rate:query",
         "/v1/rate/schema",
         "/v1/rate/{id}",
     ];

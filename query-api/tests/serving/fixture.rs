@@ -10,7 +10,9 @@ use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, SourcePosition, ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentWrite, Frontier, ProjectionStore, VersionId, VersionRecord, VersionState};
+use headwater_store::{
+    DocumentReader, DocumentWrite, Frontier, ProjectionStore, VersionId, VersionRecord, VersionState,
+};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -31,6 +33,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -141,6 +144,29 @@ pub(crate) fn put(store: &EmbeddedStore, version: u32, id: &[u8], document: Opti
     batch.commit().unwrap();
 }
 
+/// A document and how far a source is, in one batch.
+pub(crate) fn put_at(store: &EmbeddedStore, commit: u64, id: &[u8], document: &Value) {
+    let (entries, body) = (entries(document), document.to_string());
+    let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
+    let mut batch = store.begin().unwrap();
+    let write = DocumentWrite { id, body: Some(body.as_bytes()), entries: &entries };
+    batch.put_documents(VersionId(1), AS_OF_MICROS, &[write]).unwrap();
+    batch.set_frontier("billing", frontier_at(commit)).unwrap();
+    batch.commit().unwrap();
+}
+
+/// A source is so far.
+pub(crate) fn set_frontier(store: &EmbeddedStore, source: &str, commit: u64) {
+    let mut batch = store.begin().unwrap();
+    batch.set_frontier(source, frontier_at(commit)).unwrap();
+    batch.commit().unwrap();
+}
+
+fn frontier_at(commit: u64) -> Frontier {
+    let position = SourcePosition { epoch: 1, commit, ordinal: 1 };
+    Frontier { position, at_micros: AS_OF_MICROS, snapshot_done: true }
+}
+
 pub(crate) fn int_key(id: i64) -> Vec<u8> {
     key::of(ValueRef::Int(id))
 }
@@ -236,6 +262,15 @@ impl World {
 
     /// The same, of which callers see what these rules allow.
     pub(crate) fn with(access: AccessOptions) -> Self {
+        Self::over(access, |store| store, |_| {})
+    }
+
+    /// The same over a reader made of the store's, with other options.
+    pub(crate) fn over(
+        access: AccessOptions,
+        reader: impl FnOnce(Arc<EmbeddedStore>) -> Arc<dyn DocumentReader>,
+        change: impl FnOnce(&mut ApiOptions),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
         set_version(&store, &record(1, customers(), VersionState::Active));
@@ -255,9 +290,12 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let stop = CancellationToken::new();
         let any = "127.0.0.1:0".parse().unwrap();
-        let options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
+        let mut options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
+        change(&mut options);
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let api = runtime.block_on(start(options, store.clone(), Arc::new(TestAdmin), registry, stop.clone())).unwrap();
+        let api = runtime
+            .block_on(start(options, reader(store.clone()), Arc::new(TestAdmin), registry, stop.clone()))
+            .unwrap();
         Self { store, api, stop, runtime, _folder: folder }
     }
 
@@ -296,7 +334,8 @@ pub(crate) fn request(url: &str, method: &str, headers: &[(&str, &str)], body: O
         .map(|(name, value)| (name.as_str().to_string(), value.to_str().unwrap().to_string()))
         .collect();
     let status = response.status().as_u16();
-    Answer { status, headers, body: response.body_mut().read_to_string().unwrap() }
+    let bytes = response.body_mut().read_to_vec().unwrap();
+    Answer { status, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes }
 }
 
 /// Asks until it is so.

@@ -3,8 +3,14 @@
 
 mod admin;
 mod bad_input;
+mod cached;
+mod compressed;
+mod consistency;
 mod described;
 mod fixture;
+mod formats;
+mod headers;
 mod live;
+mod queries;
 mod reads;
 mod versions;

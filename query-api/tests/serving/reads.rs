@@ -44,7 +44,7 @@ fn a_document_comes_as_it_is_stored() {
         ("x-data-as-of", "2026-01-31T12:00:00Z"),
         ("x-model-version", "3"),
         ("cache-control", "no-cache"),
-        ("vary", "accept"),
+        ("vary", "accept, accept-encoding"),
     ] {
         assert_eq!(answer.header(name), wanted, "{name}");
     }

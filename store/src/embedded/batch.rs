@@ -150,15 +150,18 @@ impl EmbeddedBatch<'_> {
         txn.commit().map_err(|e| environment.fail("commit a batch", e))?;
         catalog.unsettled = false;
         store.readers.renew();
-        if self.versions_changed {
-            store.versions.send_replace(catalog.published_versions());
+        // Whoever began to listen within the batch missed its beginning.
+        let missed = !self.listened && store.changes.receiver_count() > 0;
+        if missed || !self.changes.is_empty() {
+            // Nobody listens any more: nothing is lost.
+            let _ = store.changes.send(std::sync::Arc::new(self.changes));
         }
+        // Behind the documents it promises.
         if self.frontiers_changed {
             store.frontiers.send_replace(std::sync::Arc::new(catalog.frontiers.clone()));
         }
-        if !self.changes.is_empty() {
-            // Nobody listens any more: nothing is lost.
-            let _ = store.changes.send(std::sync::Arc::new(self.changes));
+        if self.versions_changed {
+            store.versions.send_replace(catalog.published_versions());
         }
         store.metrics.committed(started.elapsed(), self.rows_written, self.bytes_written, self.documents_written);
         store.metrics.used.set(i64::try_from(environment.size()).unwrap_or(i64::MAX));

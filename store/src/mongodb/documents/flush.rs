@@ -146,6 +146,17 @@ impl MongoDocuments {
     fn publish(&self, gathered: &Gathered) -> Vec<String> {
         let registry = &self.reader.registry;
         let mut dropped = Vec::new();
+        // Before the frontiers that promise them.
+        if registry.changes.receiver_count() > 0 {
+            let changes: Vec<DocumentChange> = gathered
+                .documents
+                .iter()
+                .flat_map(|(version, items)| items.items.iter().filter_map(|item| change(*version, item)))
+                .collect();
+            if !changes.is_empty() {
+                registry.tell(changes);
+            }
+        }
         // Before the frontiers: which of them count depends on the versions.
         if !(gathered.versions.is_empty() && gathered.removed.is_empty()) {
             registry.change_versions(|state| {
@@ -169,16 +180,6 @@ impl MongoDocuments {
                     state.frontiers.insert((self.projector.clone(), source.clone()), *frontier);
                 }
             });
-        }
-        if registry.changes.receiver_count() > 0 {
-            let changes: Vec<DocumentChange> = gathered
-                .documents
-                .iter()
-                .flat_map(|(version, items)| items.items.iter().filter_map(|item| change(*version, item)))
-                .collect();
-            if !changes.is_empty() {
-                registry.tell(changes);
-            }
         }
         dropped
     }

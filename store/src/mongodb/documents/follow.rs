@@ -220,14 +220,19 @@ impl Follower {
             let watched = self.server.bounded(async {
                 match self.token.clone() {
                     Some(token) => watch(&self.server, Some(token)).await,
-                    None => begin(&self.server, &self.registry).await,
+                    None => {
+                        let stream = watch(&self.server, None).await?;
+                        // Before the frontiers that promise what was missed.
+                        self.registry.tell(Vec::new());
+                        self.registry.read(&self.server).await?;
+                        Ok(stream)
+                    }
                 }
             });
             match watched.await {
                 Ok(stream) => {
                     if !resumed {
                         tracing::warn!("changes of documents were missed; listeners read again");
-                        self.registry.tell(Vec::new());
                     }
                     return stream;
                 }

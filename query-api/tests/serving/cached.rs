@@ -1,0 +1,137 @@
+//! Documents at hand: no read of the store while nothing changes, and never an old one when something did.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use headwater_query_api::AccessOptions;
+use headwater_store::embedded::EmbeddedStore;
+use headwater_store::{
+    Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord,
+};
+use serde_json::json;
+use tokio::sync::{broadcast, watch};
+
+use crate::fixture::{World, customer, int_key, put, put_at, wait_until};
+
+/// The store, and how often one document was read there.
+struct Counting {
+    store: Arc<EmbeddedStore>,
+    reads: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl DocumentReader for Counting {
+    fn versions(&self) -> watch::Receiver<Arc<Vec<VersionRecord>>> {
+        self.store.versions()
+    }
+
+    fn frontiers(&self) -> watch::Receiver<Arc<BTreeMap<String, Frontier>>> {
+        self.store.frontiers()
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>> {
+        self.store.changes()
+    }
+
+    async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        self.store.get(version, id).await
+    }
+
+    async fn get_many(&self, version: VersionId, ids: &[Vec<u8>]) -> Result<Vec<Option<Document>>, Error> {
+        self.store.get_many(version, ids).await
+    }
+
+    async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error> {
+        self.store.query(version, query).await
+    }
+
+    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error> {
+        self.store.count(version, query, limit).await
+    }
+
+    async fn document_count(&self, version: VersionId) -> Result<u64, Error> {
+        self.store.document_count(version).await
+    }
+}
+
+fn counted(cache_bytes: u64) -> (World, Arc<AtomicUsize>) {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counter = reads.clone();
+    let world = World::over(
+        AccessOptions::default(),
+        |store| Arc::new(Counting { store, reads: counter }),
+        |options| options.cache_bytes = cache_bytes,
+    );
+    (world, reads)
+}
+
+#[test]
+fn a_document_is_read_once_until_it_changes() {
+    let (world, reads) = counted(1 << 20);
+    // Until changes are heard nothing is kept.
+    wait_until("the cache to listen", || {
+        let before = reads.load(Ordering::SeqCst);
+        world.get("/v1/customer/7");
+        reads.load(Ordering::SeqCst) == before
+    });
+    let before = reads.load(Ordering::SeqCst);
+    let first = world.get("/v1/customer/7");
+    assert_eq!(first.body, customer(7).to_string());
+    for headers in [&[][..], &[("if-none-match", first.header("etag"))], &[("accept", "application/cbor")]] {
+        for path in ["/v1/customer/7", "/v1/customer/7?fields=id", "/v1/customer/7/invoices"] {
+            assert!(world.get_with(path, headers).status < 400, "{path}");
+        }
+    }
+    let one = json!({"query": "{customer(id: 7) {id}}"}).to_string();
+    world.ask("POST", "/graphql", &[("content-type", "application/json")], Some(&one));
+    assert_eq!(reads.load(Ordering::SeqCst), before, "the document was at hand");
+
+    let mut document = customer(7);
+    document["n"] = json!(77);
+    put(&world.store, 1, &int_key(7), Some(&document));
+    wait_until("the change", || world.get("/v1/customer/7").json()["n"] == 77);
+    let after = reads.load(Ordering::SeqCst);
+    assert_eq!(after, before + 1);
+    put(&world.store, 1, &int_key(8), Some(&document));
+    world.get("/v1/customer/7");
+    assert_eq!(reads.load(Ordering::SeqCst), after, "another document changed");
+    put(&world.store, 1, &int_key(7), None);
+    wait_until("the deletion", || world.get("/v1/customer/7").status == 404);
+    let before = reads.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(world.get("/v1/customer/7").status, 404);
+    }
+    assert_eq!(reads.load(Ordering::SeqCst), before + 3, "what is not there is not kept");
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("headwater_api_cache_{name} ")));
+        line.unwrap_or_else(|| panic!("{name}: {metrics}")).rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert!(value("hits_total") >= 9.0 && value("misses_total") >= 4.0 && value("invalidations_total") == 3.0);
+    assert!(value("size_bytes") >= 0.0 && value("evictions_total") == 0.0);
+}
+
+#[test]
+fn without_a_cache_each_read_is_a_read() {
+    let (world, reads) = counted(0);
+    for n in 1..=3 {
+        assert_eq!(world.get("/v1/customer/7").status, 200);
+        assert_eq!(reads.load(Ordering::SeqCst), n);
+    }
+}
+
+#[test]
+fn a_token_is_never_ahead_of_what_is_read() {
+    let world = World::new();
+    let mut document = customer(7);
+    for n in 1..=150_u64 {
+        document["n"] = json!(n);
+        put_at(&world.store, n, &int_key(7), &document);
+        let token = format!("billing={n:x}");
+        let answer = world.get_with("/v1/customer/7", &[("consistency-token", &token), ("prefer", "wait=5")]);
+        assert_eq!((answer.status, answer.json()["n"].as_u64()), (200, Some(n)), "{}", answer.body);
+    }
+}
