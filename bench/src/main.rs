@@ -19,7 +19,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 14] = [
+const FIGURES: [&str; 15] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
