@@ -5,6 +5,7 @@ mod describe;
 mod list;
 mod parameters;
 mod point;
+mod reference;
 mod respond;
 mod route;
 

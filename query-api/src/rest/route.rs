@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::{array, describe, list, point};
+use super::{array, describe, list, point, reference};
 use crate::access;
 use crate::api::Api;
 use crate::context::{ReadContext, RequestId};
@@ -30,6 +30,10 @@ enum Target<'p> {
     Array(&'p str, &'p str, &'p str),
     Own(&'p str),
     Schema(&'p str),
+    /// The page of a model, the page that lists them, and a file that they load.
+    Reference(&'p str),
+    References,
+    ReferenceFile(&'p str),
     OpenApi,
     GraphQl,
     GraphQlSchema,
@@ -70,7 +74,10 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
             (response, Some(admitted))
         }
         Err(refusal) => {
-            let mut response = failed(api, &refusal.problem, &request_id);
+            let page = (refusal.problem.status == StatusCode::UNAUTHORIZED)
+                .then(|| reference::to_strangers(request.uri().path(), request.headers(), &request_id))
+                .flatten();
+            let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
             (response, None)
         }
@@ -160,6 +167,20 @@ async fn dispatch(
             answered.model = Some(model.clone());
             describe::schema(model, query.unwrap_or_default(), context)
         }
+        Target::Reference(name) => {
+            answered.route = Route::Describe;
+            let model = find(&view, name, context)?;
+            answered.model = Some(model.clone());
+            reference::model(model, query.unwrap_or_default(), context)
+        }
+        Target::References => {
+            answered.route = Route::Describe;
+            reference::index(&view, query.unwrap_or_default(), context)
+        }
+        Target::ReferenceFile(name) => {
+            answered.route = Route::Describe;
+            reference::file(name, context)
+        }
         Target::OpenApi => {
             answered.route = Route::Describe;
             describe::openapi(&view, query.unwrap_or_default(), context)
@@ -205,11 +226,12 @@ async fn own(
 fn target(path: &str) -> Option<Target<'_>> {
     let Some(rest) = path.strip_prefix("/v1/") else {
         return match path {
+            "/docs" => Some(Target::References),
             "/openapi.json" => Some(Target::OpenApi),
             "/graphql" => Some(Target::GraphQl),
             "/graphql/schema" => Some(Target::GraphQlSchema),
             "/bench/static" => Some(Target::Bench),
-            _ => None,
+            _ => path.strip_prefix("/docs/").map(Target::ReferenceFile),
         };
     };
     let mut parts = rest.split('/');
@@ -217,6 +239,7 @@ fn target(path: &str) -> Option<Target<'_>> {
         ("me", Some(model), None, _) => Target::Own(model),
         (model, None, ..) => Target::List(model),
         (model, Some("schema"), None, _) => Target::Schema(model),
+        (model, Some("docs"), None, _) => Target::Reference(model),
         (model, Some(id), None, _) => Target::Document(model, id),
         (model, Some(id), Some(array), None) => Target::Array(model, id, array),
         _ => return None,
@@ -225,7 +248,7 @@ fn target(path: &str) -> Option<Target<'_>> {
 }
 
 fn nothing_at(path: &str) -> Problem {
-    Problem::not_found(format!("nothing is served at {path}; /openapi.json says what is"))
+    Problem::not_found(format!("nothing is served at {path}; /openapi.json says what is, and /docs to people"))
 }
 
 /// A constant answer of `bytes` bytes: what reads of that size are measured against.
@@ -251,6 +274,9 @@ mod tests {
             ("/v1/a/", Some(Target::Document("a", ""))),
             ("/v1/a/1/b", Some(Target::Array("a", "1", "b"))),
             ("/v1/a/schema", Some(Target::Schema("a"))),
+            ("/v1/a/docs", Some(Target::Reference("a"))),
+            ("/docs", Some(Target::References)),
+            ("/docs/reference.css", Some(Target::ReferenceFile("reference.css"))),
             ("/v1/me/a", Some(Target::Own("a"))),
             ("/v1/a/1/b/c", None),
             ("/openapi.json", Some(Target::OpenApi)),

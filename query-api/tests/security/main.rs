@@ -12,5 +12,6 @@ mod issuer;
 mod limits;
 mod ownership;
 mod property;
+mod reference;
 mod tokens;
 mod world;
