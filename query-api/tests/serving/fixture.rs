@@ -1,4 +1,4 @@
-//! A store with documents, an API over it, and a client.
+//! A store with documents, an API over it, and a client. Which engine the store has is for `engine` to say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +9,20 @@ use headwater_query_api::{AccessOptions, Admin, AdminError, ApiHandle, ApiOption
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, SourcePosition, ValueRef, key};
-use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentWrite, Frontier, ProjectionStore, VersionId, VersionRecord, VersionState};
+use headwater_store::{Batch, DocumentWrite, Frontier, ProjectionStore, VersionId, VersionRecord, VersionState};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+#[path = "engine.rs"]
+pub(crate) mod engine;
+
 /// 2026-01-31T12:00:00Z.
 pub(crate) const AS_OF_MICROS: i64 = 1_769_860_800_000_000;
 
 pub(crate) struct World {
-    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) store: Arc<dyn ProjectionStore>,
     pub(crate) api: ApiHandle,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: tokio::runtime::Runtime,
@@ -131,27 +133,31 @@ fn entries(document: &Value) -> Vec<(u16, Vec<u8>)> {
     entries
 }
 
-pub(crate) fn put(store: &EmbeddedStore, version: u32, id: &[u8], document: Option<&Value>) {
+pub(crate) fn put(store: &Arc<dyn ProjectionStore>, version: u32, id: &[u8], document: Option<&Value>) {
+    let mut batch = store.begin().unwrap();
+    put_in(&mut *batch, version, id, document);
+    batch.commit().unwrap();
+}
+
+fn put_in(batch: &mut dyn Batch, version: u32, id: &[u8], document: Option<&Value>) {
     let entries = document.filter(|document| document.get("invoices").is_some()).map(entries).unwrap_or_default();
     let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
     let body = document.map(Value::to_string);
-    let mut batch = store.begin().unwrap();
     let write = DocumentWrite { id, body: body.as_deref().map(str::as_bytes), entries: &entries };
     batch.put_documents(VersionId(version), AS_OF_MICROS, &[write]).unwrap();
-    batch.commit().unwrap();
 }
 
 pub(crate) fn int_key(id: i64) -> Vec<u8> {
     key::of(ValueRef::Int(id))
 }
 
-pub(crate) fn set_versions(store: &EmbeddedStore, records: &[VersionRecord]) {
+pub(crate) fn set_versions(store: &Arc<dyn ProjectionStore>, records: &[VersionRecord]) {
     let mut batch = store.begin().unwrap();
     records.iter().for_each(|record| batch.put_version(record).unwrap());
     batch.commit().unwrap();
 }
 
-pub(crate) fn set_version(store: &EmbeddedStore, record: &VersionRecord) {
+pub(crate) fn set_version(store: &Arc<dyn ProjectionStore>, record: &VersionRecord) {
     set_versions(store, std::slice::from_ref(record));
 }
 
@@ -237,27 +243,29 @@ impl World {
     /// The same, of which callers see what these rules allow.
     pub(crate) fn with(access: AccessOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let opened = engine::open(engine::OF_THIS_PROGRAM, folder.path(), &runtime);
+        let store = opened.store.clone();
         set_version(&store, &record(1, customers(), VersionState::Active));
         set_version(&store, &record(2, rates(), VersionState::Active));
         let mut batch = store.begin().unwrap();
         let frontier = |at_micros| Frontier { position: SourcePosition::default(), at_micros, snapshot_done: true };
         batch.set_frontier("billing", frontier(AS_OF_MICROS)).unwrap();
         batch.set_frontier("crm", frontier(AS_OF_MICROS + 5_000_000)).unwrap();
-        batch.commit().unwrap();
         for id in 1..=50 {
-            put(&store, 1, &int_key(id), Some(&customer(id)));
+            put_in(&mut *batch, 1, &int_key(id), Some(&customer(id)));
         }
         let mut rate = key::of(ValueRef::Text("a/b~%"));
         key::write(&mut rate, ValueRef::Date(0));
-        put(&store, 2, &rate, Some(&json!({"rate": "1.5"})));
+        put_in(&mut *batch, 2, &rate, Some(&json!({"rate": "1.5"})));
+        batch.commit().unwrap();
 
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let reader = opened.reader(&runtime);
         let stop = CancellationToken::new();
         let any = "127.0.0.1:0".parse().unwrap();
         let options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let api = runtime.block_on(start(options, store.clone(), Arc::new(TestAdmin), registry, stop.clone())).unwrap();
+        let api = runtime.block_on(start(options, reader, Arc::new(TestAdmin), registry, stop.clone())).unwrap();
         Self { store, api, stop, runtime, _folder: folder }
     }
 
