@@ -133,7 +133,7 @@ fn entries(document: &Value) -> Vec<(u16, Vec<u8>)> {
     entries
 }
 
-pub(crate) fn put(store: &Arc<dyn ProjectionStore>, version: u32, id: &[u8], document: Option<&Value>) {
+pub(crate) fn put<S: ProjectionStore + ?Sized>(store: &Arc<S>, version: u32, id: &[u8], document: Option<&Value>) {
     let mut batch = store.begin().unwrap();
     put_in(&mut *batch, version, id, document);
     batch.commit().unwrap();
@@ -151,13 +151,13 @@ pub(crate) fn int_key(id: i64) -> Vec<u8> {
     key::of(ValueRef::Int(id))
 }
 
-pub(crate) fn set_versions(store: &Arc<dyn ProjectionStore>, records: &[VersionRecord]) {
+pub(crate) fn set_versions<S: ProjectionStore + ?Sized>(store: &Arc<S>, records: &[VersionRecord]) {
     let mut batch = store.begin().unwrap();
     records.iter().for_each(|record| batch.put_version(record).unwrap());
     batch.commit().unwrap();
 }
 
-pub(crate) fn set_version(store: &Arc<dyn ProjectionStore>, record: &VersionRecord) {
+pub(crate) fn set_version<S: ProjectionStore + ?Sized>(store: &Arc<S>, record: &VersionRecord) {
     set_versions(store, std::slice::from_ref(record));
 }
 
