@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bigdecimal::BigDecimal;
-use headwater_schemas::ColumnType;
 use headwater_schemas::model::{FieldType, ShapeField};
+use headwater_schemas::{ColumnType, ValueRef, key};
 use serde_json::{Map, Value as Json};
 
 use crate::case::{Known, Served};
@@ -24,12 +24,24 @@ impl Plain {
         Self::Number(text.parse().unwrap())
     }
 
+    /// As the store's indexes hold it.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Null => key::of(ValueRef::Null),
+            Self::Bool(value) => key::of(ValueRef::Bool(*value)),
+            Self::Number(number) => key::of(ValueRef::Decimal(&number.to_plain_string())),
+            Self::Text(text) => key::of(ValueRef::Text(text)),
+        }
+    }
+
     fn of(value: &Json, kind: &ColumnType) -> Self {
         match (value, kind) {
             (Json::Null, _) => Self::Null,
             (Json::Bool(value), _) => Self::Bool(*value),
             (Json::Number(number), _) => Self::number(&number.to_string()),
-            (Json::String(text), ColumnType::Int32 | ColumnType::Int64 | ColumnType::Decimal) => Self::number(text),
+            (Json::String(text), ColumnType::Int32 | ColumnType::Int64 | ColumnType::Decimal) => {
+                text.parse().map_or_else(|_| Self::Text(text.clone()), Self::Number)
+            }
             (Json::String(text), _) => Self::Text(text.clone()),
             // Values of types that are sorted by here and not compared.
             (other, _) => Self::Text(other.to_string()),
@@ -74,8 +86,9 @@ fn holds(document: &Json, conditions: &[Condition]) -> bool {
         let values = values(document, &index.name, &index.kind);
         let (without, within): (Vec<&Condition>, Vec<&Condition>) =
             conditions.into_iter().partition(|condition| index.many && matches!(condition.operator, "ne" | "nin"));
-        // Through an array: no element is so, and one element meets all the rest.
-        let none = without.iter().all(|condition| !values.iter().any(|value| condition.values.contains(value)));
+        // Through an array: there are elements and none is so; and one element meets all the rest.
+        let is_so = |value: &Plain| without.iter().any(|condition| condition.values.contains(value));
+        let none = without.is_empty() || (!values.is_empty() && !values.iter().any(is_so));
         let one =
             within.is_empty() || values.iter().any(|value| within.iter().all(|condition| meets(value, condition)));
         none && one

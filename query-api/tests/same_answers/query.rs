@@ -30,7 +30,7 @@ pub(crate) struct Query {
 }
 
 /// Whether values of an index of this type can be written into a query here.
-fn is_plain(kind: &ColumnType) -> bool {
+pub(crate) fn is_plain(kind: &ColumnType) -> bool {
     use ColumnType::{Bool, Decimal, Int32, Int64, Text};
     matches!(kind, Bool | Decimal | Int32 | Int64 | Text)
 }
@@ -38,13 +38,13 @@ fn is_plain(kind: &ColumnType) -> bool {
 impl Query {
     pub(crate) fn random(random: &mut Random, served: &Served) -> Self {
         let shape = &served.shape;
-        let usable: Vec<&IndexShape> = shape.indexes.iter().filter(|index| is_plain(&index.kind)).collect();
+        let usable = &served.indexes;
         let mut conditions: Vec<Condition> = Vec::new();
         for _ in 0..random.between(0, 3) {
             if usable.is_empty() {
                 break;
             }
-            let index = *random.pick(&usable);
+            let index = random.pick(usable);
             let condition = Condition::random(random, served, index);
             let is_new = |known: &Condition| {
                 (known.index.name.as_str(), known.operator) != (&*condition.index.name, condition.operator)
@@ -53,7 +53,7 @@ impl Query {
                 conditions.push(condition);
             }
         }
-        let sorts: Vec<&IndexShape> = shape.indexes.iter().filter(|index| !index.many).collect();
+        let sorts: Vec<&IndexShape> = usable.iter().filter(|index| !index.many).collect();
         let sort = (!sorts.is_empty() && random.chance(60))
             .then(|| (random.pick(&sorts).to_owned().clone(), random.chance(50)));
         let limit = if random.chance(80) { random.between(1, 5) } else { 20 };
@@ -63,9 +63,10 @@ impl Query {
 
 impl Condition {
     fn random(random: &mut Random, served: &Served, index: &IndexShape) -> Self {
-        let mut operators = vec!["eq", "ne", "in", "nin", "exists"];
+        let mut operators = vec!["eq", "ne", "exists"];
+        // GraphQL has no others for what is true or false.
         if index.kind != ColumnType::Bool {
-            operators.extend(["gt", "gte", "lt", "lte"]);
+            operators.extend(["in", "nin", "gt", "gte", "lt", "lte"]);
         }
         if index.kind == ColumnType::Text {
             operators.push("startsWith");
