@@ -174,10 +174,10 @@ fn filters(index: &IndexShape) -> Vec<Value> {
         };
         let description = match operator {
             Operator::Eq => format!("`{name}`{any} is this."),
-            Operator::Ne if index.many => format!("`{name}` of no element is this."),
+            Operator::Ne if index.many => format!("There are elements, and `{name}` of none is this."),
             Operator::Ne => format!("`{name}` is not null and not this."),
             Operator::In => format!("`{name}`{any} is one of these; `\\,` is a comma within one."),
-            Operator::Nin if index.many => format!("`{name}` of no element is one of these."),
+            Operator::Nin if index.many => format!("There are elements, and `{name}` of none is one of these."),
             Operator::Nin => format!("`{name}` is not null and none of these."),
             Operator::Gt => format!("`{name}`{any} is greater."),
             Operator::Gte => format!("`{name}`{any} is greater or equal."),
