@@ -50,7 +50,7 @@ fn list(html: &mut Html, shape: &ModelShape) {
     }
     let sorts = || shape.indexes.iter().filter(|index| !index.many);
     if sorts().next().is_some() {
-        html.raw("<label>Sort <select name=\"sort\" data-in=\"query\"><option value=\"\">by id</option>");
+        html.raw("<label>Sort <select name=\"sort\" data-in=\"query\"><option value=\"\">as it comes</option>");
         for index in sorts() {
             html.raw("<option>").text(&index.name).raw("</option><option>-").text(&index.name).raw("</option>");
         }
