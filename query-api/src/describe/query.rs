@@ -28,9 +28,11 @@ pub(super) fn operation(shape: &ModelShape, page: Value) -> Value {
         "responses": {
             "200": page,
             "400": reference("responses", "BadRequest"),
+            "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),
             "413": reference("responses", "TooLarge"),
             "415": reference("responses", "UnsupportedMediaType"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
