@@ -8,3 +8,4 @@ mod query;
 
 pub use json_schema::json_schema;
 pub use openapi::openapi;
+pub(crate) use openapi::openapi_of;
