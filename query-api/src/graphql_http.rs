@@ -22,7 +22,7 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
-    let view = api.serving().view(&context.principal);
+    let view = api.serving().view(context);
     let graphql = view.graphql()?;
     let asked = match *request.method() {
         Method::POST => from_body(request).await?,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_store::DocumentReader;
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use crate::access::options::AccessOptions;
 use crate::admin::{self, Admin, AdminPort};
 use crate::api::{Api, ENTRIES_MAX};
 use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
+use crate::channel::{Channels, ChannelsOptions, tell_problems};
 use crate::freshness::Freshness;
 use crate::http::serve;
 use crate::live;
@@ -26,6 +28,8 @@ use crate::{Error, rest};
 
 /// Connections of the admin port that are open at the same time.
 const ADMIN_CONNECTIONS_MAX: usize = 1024;
+/// Requests that take longer are logged, unless set otherwise.
+const SLOW_QUERY: Duration = Duration::from_millis(250);
 
 /// Bytes of documents kept at hand, unless set otherwise.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -47,6 +51,12 @@ pub struct ApiOptions {
     pub cache_bytes: u64,
     /// Whether answers are compressed for clients that take them so.
     pub compression: bool,
+    /// Shapes of models for kinds of readers.
+    pub channels: ChannelsOptions,
+    /// Requests that take longer are logged, one line each; `None`: none is.
+    pub slow_query: Option<Duration>,
+    /// Whether answers tell by `Server-Timing` how long their parts took. That helps those who guess from times, too.
+    pub server_timing: bool,
     /// Whether `/bench/static?bytes=N` is served: the limit that reads are measured against.
     pub bench_route: bool,
 }
@@ -54,15 +64,17 @@ pub struct ApiOptions {
 impl ApiOptions {
     /// Options with everything else as it is usually right.
     pub fn new(listen: SocketAddr, admin_listen: SocketAddr, cursor_secret: Vec<u8>) -> Self {
-        let access = AccessOptions::default();
         Self {
             listen,
             admin_listen,
             cursor_secret,
             entries_max: ENTRIES_MAX,
-            access,
+            access: AccessOptions::default(),
             cache_bytes: CACHE_BYTES,
             compression: true,
+            channels: ChannelsOptions::default(),
+            slow_query: Some(SLOW_QUERY),
+            server_timing: false,
             bench_route: false,
         }
     }
@@ -102,7 +114,8 @@ pub async fn start(
     let (reader, cache, follower) = cached(reader, options.cache_bytes, &metrics);
     let mut versions = reader.versions();
     let current = versions.borrow_and_update().clone();
-    let (gate, policy) = Gate::new(&options.access, &options.cursor_secret);
+    let channels = Arc::new(Channels::new(&options.channels));
+    let (gate, policy) = Gate::new(&options.access, channels.headers(), &options.cursor_secret);
     let policy = Arc::new(policy);
     if !gate.asks() && !address.ip().is_loopback() {
         tracing::warn!(
@@ -110,13 +123,18 @@ pub async fn start(
             "ANYBODY who reaches this address sees EVERY document: `api.auth` is not configured"
         );
     }
-    let sender = watch::Sender::new(Arc::new(Serving::new(&current, &policy, &api_metrics)));
+    let first = Serving::new(&current, &policy, &channels, &api_metrics);
+    tell_problems(first.problems(), &[]);
+    let sender = watch::Sender::new(Arc::new(first));
     let api = Arc::new(Api {
         serving: sender.subscribe(),
         freshness: Freshness::new(reader.frontiers(), options.access.limits.requests_max / 4),
         cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
         entries_max: options.entries_max,
         gate,
+        channels: channels.clone(),
+        slow_query: options.slow_query,
+        server_timing: options.server_timing,
         listeners: Arc::default(),
         cache,
         compression: options.compression,
@@ -128,7 +146,7 @@ pub async fn start(
     let changes = live::dispatch(api.listeners.clone(), api.reader.changes(), cancel.clone());
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(serving::follow(versions, sender, policy, api_metrics, cancel.clone()));
+    tasks.spawn(serving::follow(versions, sender, policy, channels, api_metrics, cancel.clone()));
     tasks.spawn(changes);
     if let Some(follower) = follower {
         tasks.spawn(follower.follow(cancel.clone()));

@@ -10,3 +10,4 @@ pub(crate) mod reference;
 
 pub use json_schema::json_schema;
 pub use openapi::openapi;
+pub(crate) use openapi::openapi_of;

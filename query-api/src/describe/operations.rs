@@ -6,12 +6,14 @@ use headwater_schemas::model::{FieldType, IndexShape, ModelShape, Operator, Shap
 use serde_json::{Map, Value, json};
 
 use super::{example, given, json_schema};
+use crate::channel::PageLimits;
 
 /// Adds every path of one model.
-pub(super) fn add_paths(paths: &mut Map<String, Value>, shape: &ModelShape) {
+pub(super) fn add_paths(paths: &mut Map<String, Value>, shape: &ModelShape, page: PageLimits) {
     let model = &shape.model;
-    paths.insert(format!("/v1/{model}"), json!({ "get": list(shape) }));
-    paths.insert(format!("/v1/{model}:query"), json!({ "post": super::query::operation(shape, list_page(shape)) }));
+    paths.insert(format!("/v1/{model}"), json!({ "get": list(shape, page) }));
+    let query = super::query::operation(shape, list_page(shape), page);
+    paths.insert(format!("/v1/{model}:query"), json!({ "post": query }));
     paths.insert(format!("/v1/{model}/schema"), json!({ "get": schema(shape) }));
     paths.insert(format!("/v1/{model}/{{id}}"), json!({ "get": point(shape) }));
     let mut names = Vec::new();
@@ -115,7 +117,7 @@ fn point(shape: &ModelShape) -> Value {
     })
 }
 
-fn list(shape: &ModelShape) -> Value {
+fn list(shape: &ModelShape, sizes: PageLimits) -> Value {
     let model = &shape.model;
     let mut parameters = vec![
         given::fields(&shape.fields),
@@ -129,7 +131,7 @@ fn list(shape: &ModelShape) -> Value {
             "name": "ids",
             "in": "query",
             "description": "These documents, in this order, null where there is none. Stands alone, but for `fields`.",
-            "schema": { "type": "array", "items": { "type": "string" }, "maxItems": 100 },
+            "schema": { "type": "array", "items": { "type": "string" }, "maxItems": sizes.max },
             "style": "form",
             "explode": false,
         }),

@@ -5,9 +5,10 @@ use headwater_schemas::model::{IndexShape, ModelShape, Operator};
 use serde_json::{Map, Value, json};
 
 use super::operations::{example_text, reference};
+use crate::channel::PageLimits;
 
-/// The operation that takes a query as its body. `page`: how it is answered.
-pub(super) fn operation(shape: &ModelShape, page: Value) -> Value {
+/// The operation that takes a query as its body. `page`: how it is answered; `sizes`: of pages.
+pub(super) fn operation(shape: &ModelShape, page: Value, sizes: PageLimits) -> Value {
     let model = &shape.model;
     json!({
         "operationId": format!("query_{model}"),
@@ -24,7 +25,7 @@ pub(super) fn operation(shape: &ModelShape, page: Value) -> Value {
             reference("parameters", "consistencyToken"),
             reference("parameters", "prefer"),
         ],
-        "requestBody": { "required": true, "content": { "application/json": { "schema": body(shape) } } },
+        "requestBody": { "required": true, "content": { "application/json": { "schema": body(shape, sizes) } } },
         "responses": {
             "200": page,
             "400": reference("responses", "BadRequest"),
@@ -38,7 +39,7 @@ pub(super) fn operation(shape: &ModelShape, page: Value) -> Value {
     })
 }
 
-fn body(shape: &ModelShape) -> Value {
+fn body(shape: &ModelShape, sizes: PageLimits) -> Value {
     let filters: Map<String, Value> = shape.indexes.iter().map(|index| (index.name.clone(), filter(index))).collect();
     let by = |index: &IndexShape| [index.name.clone(), format!("-{}", index.name)];
     let sorts: Vec<String> = shape.indexes.iter().filter(|index| !index.many).flat_map(by).collect();
@@ -53,11 +54,11 @@ fn body(shape: &ModelShape) -> Value {
             "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 200,
             "description": "Only these fields, as paths with points.",
         },
-        "limit": { "type": "integer", "minimum": 1, "maximum": 100, "default": 20 },
+        "limit": { "type": "integer", "minimum": 1, "maximum": sizes.max, "default": sizes.default },
         "after": { "type": "string", "description": "`page.next` of the page before." },
         "count": { "enum": ["none", "estimated", "exact"], "default": "none" },
         "ids": {
-            "type": "array", "items": { "type": ["string", "number"] }, "maxItems": 100,
+            "type": "array", "items": { "type": ["string", "number"] }, "maxItems": sizes.max,
             "description": "These documents, in this order, null where there is none. Stands alone, but for `fields`.",
         },
     });

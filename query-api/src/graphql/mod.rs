@@ -125,5 +125,10 @@ impl GraphQl {
 pub fn sdl_for(shapes: &[ModelShape]) -> String {
     let models: Vec<Arc<Visibility>> =
         shapes.iter().map(|shape| Visibility::everything(VersionId(0), shape.clone())).collect();
-    sdl::write(&Catalog::new(&models))
+    sdl_of(&models)
+}
+
+/// The GraphQL schema of models as text, as one kind of callers sees them by one channel.
+pub(crate) fn sdl_of(models: &[Arc<Visibility>]) -> String {
+    sdl::write(&Catalog::new(models))
 }

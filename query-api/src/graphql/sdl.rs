@@ -6,9 +6,6 @@ use std::fmt::Write;
 use super::catalog::{Catalog, MemberKind, Model, ObjectType, Scalar};
 use headwater_schemas::model::Operator;
 
-/// Documents of a page when the query does not say.
-pub(super) const PAGE_DEFAULT: u32 = 20;
-
 /// Writes the schema of a catalog.
 pub(super) fn write(catalog: &Catalog) -> String {
     let mut sdl = Sdl { out: String::with_capacity(4096), scalars: BTreeSet::new(), filters: BTreeSet::new() };
@@ -87,8 +84,8 @@ impl Sdl {
             self.line(
                 2,
                 format_args!(
-                    "{}({arguments}first: Int = {PAGE_DEFAULT}, after: String): {}",
-                    model.connection, model.connection_type
+                    "{}({arguments}first: Int = {}, after: String): {}",
+                    model.connection, model.visibility.page.default, model.connection_type
                 ),
             );
         }

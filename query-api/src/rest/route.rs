@@ -16,10 +16,13 @@ use super::point::Wanted;
 use super::{array, asked_json, describe, list, point, reference};
 use crate::access;
 use crate::api::Api;
+use crate::channel::ChannelId;
 use crate::context::{ReadContext, RequestId};
 use crate::graphql_http;
-use crate::http::{Body, PREFERENCE_APPLIED, accepts_event_stream};
-use crate::metrics::Route;
+use crate::http::{Body, PREFERENCE_APPLIED, SERVER_TIMING, accepts_event_stream};
+use crate::metrics::{About, Route};
+use crate::observe::scope;
+use crate::observe::slow::Slow;
 use crate::problem::Problem;
 use crate::serving::{Model, View};
 
@@ -72,25 +75,20 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
     }
     let compression = Compression::of(request.headers(), api.compression);
     let mut answered = Answered { route: Route::Other, model: None, counted: false };
+    // Kept only where it may have to be told.
+    let asked = api.slow_query.map(|_| (request.method().clone(), request.uri().clone()));
     let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
-    let (mut response, admitted) = match admitted {
+    let (mut response, admitted, context) = match admitted {
         Ok(admitted) => {
-            let context = api.context(request_id.clone(), admitted.principal.clone());
-            let dispatched = async {
-                // The rest of the time is for the answer.
-                let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
-                let applied = api.freshness.reach(request.headers(), wait_max).await?;
-                let mut response = dispatch(api, request, compression, &context, &mut answered, started).await?;
-                compression.apply(&mut response).await;
-                response.headers_mut().extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
-                Ok(response)
+            // A channel that is not there is found out when it is known who asks.
+            let chosen = api.channels.choose(request.uri(), request.headers());
+            let channel = chosen.as_ref().copied().unwrap_or(ChannelId::DEFAULT);
+            let context = api.context(request_id.clone(), admitted.principal.clone(), channel, started);
+            let response = match chosen {
+                Ok(_) => admitted_request(api, request, compression, &context, &mut answered, started).await,
+                Err(problem) => failed(api, &problem, &request_id),
             };
-            let response = match tokio::time::timeout(api.gate.deadline, dispatched).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(problem)) => failed(api, &problem, &request_id),
-                Err(_) => failed(api, &too_slow(), &request_id),
-            };
-            (response, Some(admitted))
+            (response, Some(admitted), Some(context))
         }
         Err(refusal) => {
             let page = (refusal.problem.status == StatusCode::UNAUTHORIZED)
@@ -98,24 +96,68 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
                 .flatten();
             let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
-            (response, None)
+            (response, None, None)
         }
     };
+    let took = started.elapsed();
     let is_counted =
         answered.counted && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED);
+    let channel = api.channels.label(context.as_ref().map_or(ChannelId::DEFAULT, |context| context.channel));
     if !is_counted {
-        let model = answered.model.as_ref().map_or("", |model| model.name());
-        let bytes = response.body().len().unwrap_or(0);
-        api.metrics.answered(answered.route, model, response.status(), bytes, started.elapsed());
+        let shape = answered.model.as_ref().map(|model| &model.visibility.shape);
+        let about = About {
+            route: answered.route,
+            model: shape.map_or_else(String::new, |shape| shape.model.clone()),
+            version: shape.map_or(0, |shape| shape.version),
+            channel: channel.to_string(),
+        };
+        api.metrics.answered(&about, response.status(), response.body().len().unwrap_or(0), took);
     }
+    if let (Some(limit), Some((method, uri)), Some(context)) = (api.slow_query, &asked, &context)
+        && took >= limit
+    {
+        let model = answered.model.as_ref().map_or("", |model| model.name());
+        let (route, reads, status) = (answered.route, &context.reads, response.status().as_u16());
+        Slow { request_id: &request_id, route, model, channel, method, uri, reads, status, took }.tell();
+    }
+    let timing = context.as_ref().and_then(|context| context.reads.server_timing());
+    response.headers_mut().extend(timing.map(|timing| (SERVER_TIMING, timing)));
+    request_id.tell_trace(response.headers_mut());
     api.gate.finish(origin.as_ref(), admitted.as_ref(), &mut response);
     response
+}
+
+/// Answers a request that was let in, within the time it may take.
+async fn admitted_request(
+    api: &Api,
+    request: Request<Incoming>,
+    compression: Compression,
+    context: &ReadContext,
+    answered: &mut Answered,
+    started: Instant,
+) -> Response<Body> {
+    let request_id = &context.request_id;
+    let dispatched = async {
+        // The rest of the time is for the answer.
+        let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
+        let applied = api.freshness.reach(request.headers(), wait_max).await?;
+        let mut response = dispatch(api, request, compression, context, answered, started).await?;
+        compression.apply(&mut response).await;
+        response.headers_mut().extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
+        Ok(response)
+    };
+    match tokio::time::timeout(api.gate.deadline, scope(request_id.clone(), dispatched)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(problem)) => failed(api, &problem, request_id),
+        Err(_) => failed(api, &too_slow(), request_id),
+    }
 }
 
 fn failed(api: &Api, problem: &Problem, request_id: &RequestId) -> Response<Body> {
     api.metrics.failed(problem.code);
     tracing::debug!(
         request_id = request_id.as_str(),
+        trace_id = request_id.trace_id(),
         code = problem.code,
         detail = problem.detail,
         "a request was answered with a problem"
@@ -157,7 +199,7 @@ async fn dispatch(
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(Problem::method_not_allowed("GET, HEAD"));
     }
-    let view = api.serving().view(&context.principal);
+    let view = api.serving().view(context);
     let query = request.uri().query();
     let headers = request.headers();
     match target {
@@ -204,9 +246,10 @@ async fn dispatch(
         }
         Target::Schema(name) => {
             answered.route = Route::Describe;
+            let view = describe::view(api, query.unwrap_or_default(), context)?;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            describe::schema(model, query.unwrap_or_default(), context)
+            Ok(describe::schema(model, context))
         }
         Target::Reference(name) => {
             answered.route = Route::Describe;
@@ -224,11 +267,11 @@ async fn dispatch(
         }
         Target::OpenApi => {
             answered.route = Route::Describe;
-            describe::openapi(&view, query.unwrap_or_default(), context)
+            Ok(describe::openapi(&*describe::view(api, query.unwrap_or_default(), context)?, context))
         }
         Target::GraphQlSchema => {
             answered.route = Route::Describe;
-            describe::graphql(&view, query.unwrap_or_default(), context)
+            Ok(describe::graphql(&*describe::view(api, query.unwrap_or_default(), context)?, context))
         }
         Target::GraphQl | Target::ListQuery(_) | Target::OwnQuery(_) | Target::Bench => Err(nothing_at(path)),
     }
@@ -245,7 +288,7 @@ async fn queried(
     started: Instant,
 ) -> Result<Response<Body>, Problem> {
     answered.route = if is_own { Route::Own } else { Route::List };
-    let view = api.serving().view(&context.principal);
+    let view = api.serving().view(context);
     let model = find(&view, name, context)?;
     answered.model = Some(model.clone());
     if let Some(query) = request.uri().query().filter(|query| !query.is_empty()) {

@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "shared with the tests of serving")]
 mod fixture;
 
+mod channels;
+mod channels_property;
 mod floods;
 mod forms;
 mod headers;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use headwater_query_api::{AccessOptions, Admin, AdminError, ApiHandle, ApiOptions, start};
+use headwater_query_api::{
+    AccessOptions, Admin, AdminError, ApiHandle, ApiOptions, ChannelOptions, ChannelsOptions, ModelChannel, SelectRule,
+    start,
+};
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, SourcePosition, ValueRef, key};
@@ -268,7 +271,12 @@ impl World {
 
     /// The same, of which callers see what these rules allow.
     pub(crate) fn with(access: AccessOptions) -> Self {
-        Self::over(access, |store| store, |_| {})
+        Self::with_options(|options| options.access = access)
+    }
+
+    /// The same, with other options.
+    pub(crate) fn with_options(change: impl FnOnce(&mut ApiOptions)) -> Self {
+        Self::over(AccessOptions::default(), |store| store, change)
     }
 
     /// The same over a reader made of the store's, with other options.
@@ -311,6 +319,17 @@ impl World {
         self.ask("GET", path, &[], None)
     }
 
+    /// Asks by a channel.
+    pub(crate) fn get_by(&self, channel: &str, path: &str) -> Answer {
+        self.ask("GET", path, &[("x-channel", channel)], None)
+    }
+
+    /// Asks GraphQL by a channel.
+    pub(crate) fn graphql_by(&self, channel: &str, query: &str) -> Answer {
+        let headers = [("content-type", "application/json"), ("x-channel", channel)];
+        self.ask("POST", "/graphql", &headers, Some(&json!({"query": query}).to_string()))
+    }
+
     pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.ask("GET", path, headers, None)
     }
@@ -344,6 +363,22 @@ pub(crate) fn request(url: &str, method: &str, headers: &[(&str, &str)], body: O
     let status = response.status().as_u16();
     let bytes = response.body_mut().read_to_vec().unwrap();
     Answer { status, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes }
+}
+
+/// A channel of the header `x-channel` that shows these fields of customers under these names.
+pub(crate) fn channel(fields: &[&str], rename: &[(&str, &str)]) -> ChannelOptions {
+    let shape = ModelChannel {
+        fields: fields.iter().map(|text| text.parse().unwrap()).collect(),
+        rename: rename.iter().map(|(path, name)| (path.to_string(), name.to_string())).collect(),
+    };
+    let models = BTreeMap::from([("customer".to_string(), Some(shape))]);
+    ChannelOptions { models: Some(models), ..ChannelOptions::default() }
+}
+
+/// Channels that are chosen by the header `x-channel`.
+pub(crate) fn channels(all: impl IntoIterator<Item = (&'static str, ChannelOptions)>) -> ChannelsOptions {
+    let channels = all.into_iter().map(|(name, of)| (name.to_string(), of)).collect();
+    ChannelsOptions { channels, select: vec![SelectRule::header("X-Channel").unwrap()], required: false }
 }
 
 /// Asks until it is so.

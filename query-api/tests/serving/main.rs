@@ -4,6 +4,7 @@
 mod admin;
 mod bad_input;
 mod cached;
+mod channels;
 mod compressed;
 mod consistency;
 mod described;
@@ -11,6 +12,7 @@ mod fixture;
 mod formats;
 mod headers;
 mod live;
+mod observed;
 mod queries;
 mod reads;
 mod versions;

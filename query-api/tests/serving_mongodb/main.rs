@@ -7,6 +7,8 @@ mod admin;
 mod bad_input;
 #[path = "../serving/cached.rs"]
 mod cached;
+#[path = "../serving/channels.rs"]
+mod channels;
 #[path = "../serving/compressed.rs"]
 mod compressed;
 #[path = "../serving/consistency.rs"]
@@ -21,6 +23,8 @@ mod formats;
 mod headers;
 #[path = "../serving/live.rs"]
 mod live;
+#[path = "../serving/observed.rs"]
+mod observed;
 #[path = "../serving/queries.rs"]
 mod queries;
 #[path = "../serving/reads.rs"]
