@@ -72,6 +72,9 @@ impl Channels {
             })
             .collect();
         let vary = |base: &'static str| {
+            if looked_at.is_empty() {
+                return HeaderValue::from_static(base);
+            }
             let text = looked_at.iter().fold(base.to_string(), |text, name| format!("{text}, {name}"));
             HeaderValue::try_from(text).expect("names of headers")
         };
