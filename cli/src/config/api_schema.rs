@@ -142,7 +142,8 @@ pub(super) fn api_json_schema() -> Value {
         }),
     );
     channel["properties"]["format"] = json!({
-        "enum": ["json"], "default": "json", "description": "What documents are written as.",
+        "enum": ["json", "cbor"], "default": "json",
+        "description": "What documents are written as where a request does not say by Accept.",
     });
     channel["properties"]["live"] = json!({
         "type": "boolean", "default": true, "description": "Whether changes are streamed.",

@@ -52,6 +52,7 @@ struct Page {
 enum FormatWord {
     #[default]
     Json,
+    Cbor,
 }
 
 /// One way to find the channel of a request: one of the three.
@@ -97,6 +98,7 @@ impl Channel {
             page: self.page.as_ref().map_or_else(PageLimits::default, |page| page.value.limits()),
             format: match self.format {
                 FormatWord::Json => Format::Json,
+                FormatWord::Cbor => Format::Cbor,
             },
             live: self.live.unwrap_or(true),
         }

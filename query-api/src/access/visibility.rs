@@ -14,7 +14,7 @@ use sha2::Sha256;
 use super::binding::Binding;
 use super::options::{Mask, ModelRule};
 use super::principal::{Principal, RoleNames, Roles};
-use crate::channel::{Cut, Fitted, PageLimits, Taken};
+use crate::channel::{Cut, Fitted, Format, PageLimits, Taken};
 use crate::projection::{How, Shown, Torn};
 
 /// What some callers see of a model.
@@ -31,6 +31,8 @@ pub(crate) struct Visibility {
     pub(crate) page: PageLimits,
     /// Whether changes are streamed.
     pub(crate) live: bool,
+    /// What documents are written as where a request does not say.
+    pub(crate) format: Format,
     /// The store's number of each index of the shape.
     numbers: Vec<u16>,
     /// Every index of the store, by the paths that stored documents have.
@@ -62,6 +64,7 @@ impl Visibility {
             channel: None,
             page: PageLimits::default(),
             live: true,
+            format: Format::Json,
             numbers,
             shown: None,
             fingerprint: None,
@@ -156,6 +159,7 @@ impl Visibility {
             channel: channel.map(|channel| channel.channel.clone()),
             page: channel.map_or_else(PageLimits::default, |channel| channel.page),
             live: channel.is_none_or(|channel| channel.live),
+            format: channel.map_or(Format::Json, |channel| channel.format),
             numbers,
             stored_indexes: stored.indexes.clone(),
             shown,

@@ -8,7 +8,7 @@ use headwater_schemas::model::{FieldType, ModelShape, ShapeField};
 use headwater_schemas::nearest;
 
 use super::level::Level;
-use super::options::{ChannelOptions, ModelChannel, PageLimits};
+use super::options::{ChannelOptions, Format, ModelChannel, PageLimits};
 use super::pattern::Step;
 
 pub(crate) use super::pattern::Slice;
@@ -24,6 +24,8 @@ pub(crate) struct Fitted {
     pub(crate) page: PageLimits,
     /// Whether changes are streamed.
     pub(crate) live: bool,
+    /// What documents are written as where a request does not say.
+    pub(crate) format: Format,
     /// Tells channels apart, and this declaration from others of the same name.
     pub(crate) fingerprint: u64,
 }
@@ -84,8 +86,9 @@ impl Fitted {
         }
         let mut hasher = DefaultHasher::new();
         (&**name, &cut).hash(&mut hasher);
-        let (page, live, fingerprint) = (options.page, options.live, hasher.finish());
-        (Some(Arc::new(Self { channel: name.clone(), cut, page, live, fingerprint })), misfits)
+        let ChannelOptions { page, live, format, .. } = *options;
+        let fingerprint = hasher.finish();
+        (Some(Arc::new(Self { channel: name.clone(), cut, page, live, format, fingerprint })), misfits)
     }
 }
 

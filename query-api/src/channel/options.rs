@@ -68,6 +68,8 @@ pub enum Format {
     /// `application/json`.
     #[default]
     Json,
+    /// `application/cbor`: the same values in fewer bytes.
+    Cbor,
 }
 
 /// One way to find the channel of a request.

@@ -213,7 +213,7 @@ async fn dispatch(
             }
             answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
-            let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+            let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
             let wanted = Wanted { selection, format, compression, headers };
             point::point(api, model, model.parse_id(id), wanted, context, started).await
         }
@@ -222,7 +222,7 @@ async fn dispatch(
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             let query = query.unwrap_or_default();
-            let format = Format::chosen(headers, Format::OF_LIST)?;
+            let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;
             let asked = (Asked::of_query(query)?, Some(query));
             let (is_batch, response) = list::list(api, model, asked, format, context).await;
             if is_batch {
@@ -234,7 +234,7 @@ async fn dispatch(
             answered.route = Route::Array;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+            let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
             array::array(api, model, (id, path), query.unwrap_or_default(), format, headers, context).await
         }
         Target::Own(name) => {
@@ -301,7 +301,7 @@ async fn queried(
         let own = own(api, model, (asked, None), (&head.headers, compression), context, started).await;
         return own.map_err(Problem::in_body);
     }
-    let format = Format::chosen(&head.headers, Format::OF_LIST)?;
+    let format = Format::chosen(&head.headers, Format::OF_LIST, Format::usual(model))?;
     let (is_batch, response) = list::list(api, model, (asked, None), format, context).await;
     if is_batch {
         answered.route = Route::Batch;
@@ -335,11 +335,11 @@ async fn own(
         Some([]) => None,
         Some([id]) => Some(id.clone()),
         _ => {
-            let format = Format::chosen(headers, Format::OF_LIST)?;
+            let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;
             return list::own(api, model, bound, (asked, query), format, context).await;
         }
     };
-    let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+    let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
     let wanted = Wanted { selection: asked.of_document(model)?, format, compression, headers };
     point::point(api, model, id, wanted, context, started).await
 }

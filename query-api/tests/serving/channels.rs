@@ -1,6 +1,6 @@
 //! Channels: the same documents in other shapes, by every way to ask for them.
 
-use headwater_query_api::{ChannelOptions, PageLimits, SelectRule};
+use headwater_query_api::{ChannelOptions, Format, PageLimits, SelectRule};
 use headwater_store::VersionState;
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ fn world() -> World {
         let iot = ChannelOptions {
             page: PageLimits { default: 1, max: 1 },
             live: false,
+            format: Format::Cbor,
             ..channel(&["id", "name"], &[("name", "label")])
         };
         options.channels = channels([("mobile", mobile), ("iot", iot), ("all", ChannelOptions::default())]);
@@ -46,7 +47,15 @@ fn a_channel_is_chosen_by_header_host_or_user_agent() {
     assert_eq!(by(&[("x-channel", "all")]).json(), customer(11));
     assert_eq!(by(&[("x-channel", "mobile")]).json(), mobile(11));
     assert_eq!(by(&[("host", "m.example.com")]).json(), mobile(11));
-    assert_eq!(by(&[("user-agent", "Fridge/7 (cold)")]).json(), json!({"id": 11, "label": customer(11)["name"]}));
+    let fridge = by(&[("user-agent", "Fridge/7 (cold)"), ("accept", "application/json")]);
+    assert_eq!(fridge.json(), json!({"id": 11, "label": customer(11)["name"]}));
+    // Its own format is what it gets where it does not say.
+    for accept in [None, Some(("accept", "*/*"))] {
+        let headers: Vec<_> = [("user-agent", "Fridge/7")].into_iter().chain(accept).collect();
+        let answer = by(&headers);
+        assert_eq!((answer.header("content-type"), answer.bytes[0]), ("application/cbor", 0xa2));
+        assert!(answer.bytes.windows(6).any(|part| part == b"elabel"));
+    }
     assert_eq!(by(&[("user-agent", "Fridge/7"), ("x-channel", "mobile")]).json(), mobile(11));
     for answer in [by(&[]), by(&[("x-channel", "mobile")])] {
         assert_eq!(answer.header("vary"), "accept, accept-encoding, host, user-agent, x-channel");
