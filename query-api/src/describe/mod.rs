@@ -1,6 +1,7 @@
 //! What is served, described for programs: JSON Schema of documents, OpenAPI of paths.
 
 mod example;
+mod given;
 mod json_schema;
 mod openapi;
 mod operations;

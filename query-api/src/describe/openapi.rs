@@ -14,6 +14,9 @@ pub fn openapi<'s>(shapes: impl IntoIterator<Item = &'s ModelShape>) -> Value {
         let mut schema = json_schema::document(shape);
         schema["examples"] = json!([example::document(shape)]);
         schemas.insert(shape.model.clone(), schema);
+        let mut some = json_schema::some_of(&shape.fields);
+        some["description"] = format!("What `fields` leaves of a {}.", shape.model).into();
+        schemas.insert(operations::some_name(&shape.model), some);
         operations::add_paths(&mut paths, shape);
     }
     operations::add_graphql(&mut paths);
@@ -29,7 +32,13 @@ pub fn openapi<'s>(shapes: impl IntoIterator<Item = &'s ModelShape>) -> Value {
         "servers": [{ "url": "/" }],
         "tags": tags,
         "paths": paths,
+        // Which of them is wanted, if any, is for each installation to say.
+        "security": [{}, { "token": [] }, { "key": [] }],
         "components": {
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+                "key": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+            },
             "schemas": schemas,
             "parameters": shared_parameters(),
             "headers": shared_headers(),
@@ -94,14 +103,6 @@ fn shared_schemas() -> Map<String, Value> {
 
 fn shared_parameters() -> Value {
     json!({
-        "fields": {
-            "name": "fields",
-            "in": "query",
-            "description": "Only these fields, as paths with points: `id,total,customer.name`.",
-            "schema": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 200 },
-            "style": "form",
-            "explode": false,
-        },
         "limit": {
             "name": "limit",
             "in": "query",
@@ -142,8 +143,9 @@ fn shared_parameters() -> Value {
         "requestId": {
             "name": "X-Request-Id",
             "in": "header",
-            "description": "Names the request in logs; one is made up when there is none.",
-            "schema": { "type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9_.:/+=@-]+$" },
+            "description": "Names the request in logs: up to 128 of the characters `A-Z a-z 0-9 _ . : / + = @ -`. One is made \
+                            up when there is none, or it has others.",
+            "schema": { "type": "string" },
         },
         "lastEventId": {
             "name": "Last-Event-ID",
@@ -182,6 +184,8 @@ fn shared_responses() -> Value {
             "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/_problem" } } },
         })
     };
+    let mut too_many = problem("Too many requests; `Retry-After` says when to come back.");
+    too_many["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
     let mut unavailable =
         problem("The model is being built, the store cannot be read, or what is asked for is not projected yet.");
     unavailable["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
@@ -190,7 +194,9 @@ fn shared_responses() -> Value {
         "TooLarge": problem("The body is too large."),
         "UnsupportedMediaType": problem("The body is not sent as JSON."),
         "BadRequest": problem("A parameter is unknown or cannot be accepted."),
+        "Unauthenticated": problem("It is not known who asks, or what was sent to show it is not valid."),
         "NotFound": problem("There is no such document."),
+        "TooMany": too_many,
         "Unavailable": unavailable,
         "NotModified": {
             "description": "What you have is still right.",

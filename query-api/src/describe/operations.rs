@@ -5,7 +5,7 @@ use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, Operator, ShapeField};
 use serde_json::{Map, Value, json};
 
-use super::{example, json_schema};
+use super::{example, given, json_schema};
 
 /// Adds every path of one model.
 pub(super) fn add_paths(paths: &mut Map<String, Value>, shape: &ModelShape) {
@@ -39,7 +39,20 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
     let parameters = ["query", "operationName", "variables"].map(
         |name| json!({ "name": name, "in": "query", "required": name == "query", "schema": { "type": "string" } }),
     );
-    let responses = json!({ "200": response, "400": reference("responses", "BadRequest") });
+    // A query that cannot be executed is told of in GraphQL's own form, a request that is none as a problem.
+    let mut bad = response.clone();
+    bad["description"] = "Not a request, or not a query that can be executed.".into();
+    bad["content"]["application/problem+json"] = json!({ "schema": reference("schemas", "_problem") });
+    let mut responses = json!({
+        "200": response,
+        "400": bad,
+        "401": reference("responses", "Unauthenticated"),
+        "429": reference("responses", "TooMany"),
+        "503": reference("responses", "Unavailable"),
+    });
+    let by_get = responses.clone();
+    responses["413"] = reference("responses", "TooLarge");
+    responses["415"] = reference("responses", "UnsupportedMediaType");
     let post = json!({
         "operationId": "graphql",
         "summary": "The same documents by GraphQL",
@@ -50,14 +63,13 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
         "operationId": "graphqlByGet",
         "summary": "The same documents by GraphQL, cacheable",
         "parameters": parameters,
-        "responses": responses,
+        "responses": by_get,
     });
     paths.insert("/graphql".into(), json!({ "get": get, "post": post }));
 }
 
 fn point(shape: &ModelShape) -> Value {
     let model = &shape.model;
-    let schema = reference("schemas", model);
     let headers = headers(&[
         "Consistency-Token",
         "ETag",
@@ -72,7 +84,7 @@ fn point(shape: &ModelShape) -> Value {
         "summary": format!("One {model}, and by `Accept: text/event-stream` each of its changes"),
         "parameters": [
             id(shape),
-            reference("parameters", "fields"),
+            given::fields(&shape.fields),
             reference("parameters", "ifNoneMatch"),
             reference("parameters", "requestId"),
             reference("parameters", "consistencyToken"),
@@ -84,7 +96,7 @@ fn point(shape: &ModelShape) -> Value {
                 "description": "The document.",
                 "headers": headers,
                 "content": {
-                    "application/json": { "schema": schema, "example": example::document(shape) },
+                    "application/json": { "schema": whole_or_some(model), "example": example::document(shape) },
                     "application/cbor": cbor(),
                     "text/event-stream": { "schema": {
                         "type": "string",
@@ -96,6 +108,8 @@ fn point(shape: &ModelShape) -> Value {
             "400": reference("responses", "BadRequest"),
             "404": reference("responses", "NotFound"),
             "406": reference("responses", "NotAcceptable"),
+            "401": reference("responses", "Unauthenticated"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -104,7 +118,7 @@ fn point(shape: &ModelShape) -> Value {
 fn list(shape: &ModelShape) -> Value {
     let model = &shape.model;
     let mut parameters = vec![
-        reference("parameters", "fields"),
+        given::fields(&shape.fields),
         reference("parameters", "limit"),
         reference("parameters", "after"),
         reference("parameters", "count"),
@@ -144,6 +158,8 @@ fn list(shape: &ModelShape) -> Value {
             "200": list_page(shape),
             "400": reference("responses", "BadRequest"),
             "406": reference("responses", "NotAcceptable"),
+            "401": reference("responses", "Unauthenticated"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -151,7 +167,9 @@ fn list(shape: &ModelShape) -> Value {
 
 /// A page of documents.
 fn list_page(shape: &ModelShape) -> Value {
-    let item = json!({ "anyOf": [reference("schemas", &shape.model), { "type": "null" }] });
+    let model = &shape.model;
+    let item =
+        json!({ "anyOf": [reference("schemas", model), reference("schemas", &some_name(model)), { "type": "null" }] });
     let example = json!({
         "data": [example::document(shape)],
         "page": { "next": null, "hasMore": false },
@@ -178,15 +196,17 @@ fn filters(index: &IndexShape) -> Vec<Value> {
         let list = matches!(operator, Operator::In | Operator::Nin);
         let schema = match operator {
             Operator::Exists => json!({ "type": "boolean" }),
-            _ if list => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 100 }),
-            _ => json!({ "type": "string", "examples": [example_text(&index.kind, name)] }),
+            _ if list => {
+                json!({ "type": "array", "items": given::compared(&index.kind, name), "minItems": 1, "maxItems": 100 })
+            }
+            _ => given::compared(&index.kind, name),
         };
         let description = match operator {
             Operator::Eq => format!("`{name}`{any} is this."),
-            Operator::Ne if index.many => format!("`{name}` of no element is this."),
+            Operator::Ne if index.many => format!("There are elements, and `{name}` of none is this."),
             Operator::Ne => format!("`{name}` is not null and not this."),
             Operator::In => format!("`{name}`{any} is one of these; `\\,` is a comma within one."),
-            Operator::Nin if index.many => format!("`{name}` of no element is one of these."),
+            Operator::Nin if index.many => format!("There are elements, and `{name}` of none is one of these."),
             Operator::Nin => format!("`{name}` is not null and none of these."),
             Operator::Gt => format!("`{name}`{any} is greater."),
             Operator::Gte => format!("`{name}`{any} is greater or equal."),
@@ -232,6 +252,7 @@ fn add_arrays(paths: &mut Map<String, Value>, shape: &ModelShape, fields: &[Shap
 
 fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
     let model = &shape.model;
+    let elements = json!({ "anyOf": [json_schema::object(fields), json_schema::some_of(fields)] });
     let example = json!({
         "data": [example::object(fields)],
         "page": { "next": null, "hasMore": false },
@@ -243,7 +264,7 @@ fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
         "summary": format!("A page of the {path} of one {model}"),
         "parameters": [
             id(shape),
-            reference("parameters", "fields"),
+            given::fields(fields),
             reference("parameters", "limit"),
             reference("parameters", "after"),
             reference("parameters", "ifNoneMatch"),
@@ -252,11 +273,13 @@ fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
             reference("parameters", "prefer"),
         ],
         "responses": {
-            "200": page("The page.", json_schema::object(fields), example),
+            "200": page("The page.", elements, example),
             "304": reference("responses", "NotModified"),
             "400": reference("responses", "BadRequest"),
             "404": reference("responses", "NotFound"),
             "406": reference("responses", "NotAcceptable"),
+            "401": reference("responses", "Unauthenticated"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -273,6 +296,8 @@ fn schema(shape: &ModelShape) -> Value {
                 "description": "A JSON Schema of draft 2020-12.",
                 "content": { "application/schema+json": { "schema": { "type": "object" } } },
             },
+            "401": reference("responses", "Unauthenticated"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -327,6 +352,16 @@ pub(super) fn example_text(kind: &ColumnType, name: &str) -> Value {
         Value::String(text) => text.into(),
         other => other.to_string().into(),
     }
+}
+
+/// The schema's name of a document of which only some fields were asked for.
+pub(super) fn some_name(model: &str) -> String {
+    format!("_some_{model}")
+}
+
+/// A whole document, or what `fields` left of it.
+fn whole_or_some(model: &str) -> Value {
+    json!({ "anyOf": [reference("schemas", model), reference("schemas", &some_name(model))] })
 }
 
 fn headers(names: &[&str]) -> Value {

@@ -4,6 +4,7 @@ use headwater_schemas::ColumnType;
 use headwater_schemas::model::{IndexShape, ModelShape, Operator};
 use serde_json::{Map, Value, json};
 
+use super::given;
 use super::operations::{example_text, reference};
 
 /// The operation that takes a query as its body. `page`: how it is answered.
@@ -28,9 +29,11 @@ pub(super) fn operation(shape: &ModelShape, page: Value) -> Value {
         "responses": {
             "200": page,
             "400": reference("responses", "BadRequest"),
+            "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),
             "413": reference("responses", "TooLarge"),
             "415": reference("responses", "UnsupportedMediaType"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -47,10 +50,7 @@ fn body(shape: &ModelShape) -> Value {
             "properties": filters,
             "additionalProperties": false,
         },
-        "fields": {
-            "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 200,
-            "description": "Only these fields, as paths with points.",
-        },
+        "fields": given::fields(&shape.fields)["schema"],
         "limit": { "type": "integer", "minimum": 1, "maximum": 100, "default": 20 },
         "after": { "type": "string", "description": "`page.next` of the page before." },
         "count": { "enum": ["none", "estimated", "exact"], "default": "none" },

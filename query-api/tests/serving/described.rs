@@ -66,6 +66,7 @@ fn openapi_describes_every_path() {
         let name = filter["name"].as_str().unwrap();
         let value = match filter["schema"]["type"].as_str() {
             Some("boolean") => "true".to_string(),
+            Some("number") => "0.5".to_string(),
             Some("array") => "1,2".to_string(),
             _ => filter["schema"]["examples"][0].as_str().unwrap().to_string(),
         };

@@ -5,6 +5,7 @@
 mod bad_input;
 mod cli_commands;
 mod crash_anywhere;
+mod descriptions;
 mod disk_full;
 mod distributed;
 mod documents_follow_rows;
