@@ -42,6 +42,7 @@ pub(crate) struct View {
     models: BTreeMap<String, Arc<Model>>,
     building: BTreeSet<String>,
     openapi: OnceLock<Bytes>,
+    reference: OnceLock<Bytes>,
     sdl: OnceLock<Bytes>,
     graphql: OnceLock<Result<GraphQl, Error>>,
 }
@@ -56,6 +57,8 @@ pub(crate) struct Model {
     pub(crate) etag_prefix: Vec<u8>,
     /// JSON Schema of the documents.
     schema: OnceLock<Bytes>,
+    /// The page about it.
+    reference: OnceLock<Bytes>,
     /// Counters of point reads.
     pub(crate) point_metrics: RouteMetrics,
 }
@@ -113,7 +116,14 @@ impl View {
         let models = seen
             .map(|visibility| (visibility.shape.model.clone(), Arc::new(Model::new(visibility, metrics))))
             .collect();
-        Self { models, building, openapi: OnceLock::new(), sdl: OnceLock::new(), graphql: OnceLock::new() }
+        Self {
+            models,
+            building,
+            openapi: OnceLock::new(),
+            reference: OnceLock::new(),
+            sdl: OnceLock::new(),
+            graphql: OnceLock::new(),
+        }
     }
 
     /// The model named `name`. One that the caller may not see is not told from one that is not there.
@@ -124,6 +134,11 @@ impl View {
     /// The OpenAPI document.
     pub(crate) fn openapi(&self) -> Bytes {
         self.openapi.get_or_init(|| describe::openapi(self.shapes()).to_string().into()).clone()
+    }
+
+    /// The page that lists the models.
+    pub(crate) fn reference(&self) -> Bytes {
+        self.reference.get_or_init(|| describe::reference::index_page(self.shapes()).into()).clone()
     }
 
     /// The GraphQL schema as text.
@@ -174,6 +189,7 @@ impl Model {
             version_header: HeaderValue::from(shape.version),
             etag_prefix,
             schema: OnceLock::new(),
+            reference: OnceLock::new(),
             point_metrics: metrics.point(&shape.model),
             visibility,
         }
@@ -187,6 +203,11 @@ impl Model {
     /// JSON Schema of the documents.
     pub(crate) fn schema(&self) -> Bytes {
         self.schema.get_or_init(|| describe::json_schema(&self.visibility.shape).to_string().into()).clone()
+    }
+
+    /// The page about the model.
+    pub(crate) fn reference(&self) -> Bytes {
+        self.reference.get_or_init(|| describe::reference::model_page(&self.visibility.shape).into()).clone()
     }
 
     /// Whether a document could have this id. Says nothing about whether there is one.

@@ -194,7 +194,8 @@ impl Gate {
     ) {
         let head = response.headers_mut();
         head.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
-        head.insert(CONTENT_SECURITY_POLICY, NOTHING_LOADED);
+        // A page says itself what it loads.
+        head.entry(CONTENT_SECURITY_POLICY).or_insert(NOTHING_LOADED);
         if let (Some(limit), Some(verdict)) = (&self.principal_limit, admitted.and_then(|of| of.verdict)) {
             head.insert(RATELIMIT_POLICY, limit.policy());
             if let Some(value) = limit.header(verdict) {

@@ -1,4 +1,4 @@
-//! What is served, described for programs: JSON Schema of documents, OpenAPI of paths.
+//! What is served, described: for programs by JSON Schema of documents and OpenAPI of paths, for people by pages.
 
 mod example;
 mod given;
@@ -6,6 +6,7 @@ mod json_schema;
 mod openapi;
 mod operations;
 mod query;
+pub(crate) mod reference;
 
 pub use json_schema::json_schema;
 pub use openapi::openapi;

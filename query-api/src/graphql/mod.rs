@@ -31,6 +31,7 @@ use headwater_schemas::model::ModelShape;
 use headwater_store::VersionId;
 
 use self::catalog::Catalog;
+pub(crate) use self::names::{field_name, plural};
 use self::prepare::Cache;
 use crate::Error;
 use crate::access::Visibility;

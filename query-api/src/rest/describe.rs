@@ -30,7 +30,7 @@ pub(super) fn graphql(view: &View, query: &str, context: &ReadContext) -> Result
     Ok(respond::plain(view.sdl(), kind, context))
 }
 
-fn no_parameters(query: &str) -> Result<(), Problem> {
+pub(super) fn no_parameters(query: &str) -> Result<(), Problem> {
     match parse(query)?.first() {
         Some(parameter) => Err(unknown(&parameter.name, &[])),
         None => Ok(()),

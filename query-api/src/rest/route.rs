@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::compressed::Compression;
 use super::format::Format;
 use super::point::Wanted;
-use super::{array, asked_json, describe, list, point};
+use super::{array, asked_json, describe, list, point, reference};
 use crate::access;
 use crate::api::Api;
 use crate::context::{ReadContext, RequestId};
@@ -40,6 +40,10 @@ enum Target<'p> {
     ListQuery(&'p str),
     OwnQuery(&'p str),
     Schema(&'p str),
+    /// The page of a model, the page that lists them, and a file that they load.
+    Reference(&'p str),
+    References,
+    ReferenceFile(&'p str),
     OpenApi,
     GraphQl,
     GraphQlSchema,
@@ -89,7 +93,10 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
             (response, Some(admitted))
         }
         Err(refusal) => {
-            let mut response = failed(api, &refusal.problem, &request_id);
+            let page = (refusal.problem.status == StatusCode::UNAUTHORIZED)
+                .then(|| reference::to_strangers(request.uri().path(), request.headers(), &request_id))
+                .flatten();
+            let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
             (response, None)
         }
@@ -201,6 +208,20 @@ async fn dispatch(
             answered.model = Some(model.clone());
             describe::schema(model, query.unwrap_or_default(), context)
         }
+        Target::Reference(name) => {
+            answered.route = Route::Describe;
+            let model = find(&view, name, context)?;
+            answered.model = Some(model.clone());
+            reference::model(model, query.unwrap_or_default(), context)
+        }
+        Target::References => {
+            answered.route = Route::Describe;
+            reference::index(&view, query.unwrap_or_default(), context)
+        }
+        Target::ReferenceFile(name) => {
+            answered.route = Route::Describe;
+            reference::file(name, context)
+        }
         Target::OpenApi => {
             answered.route = Route::Describe;
             describe::openapi(&view, query.unwrap_or_default(), context)
@@ -283,11 +304,12 @@ async fn own(
 fn target(path: &str) -> Option<Target<'_>> {
     let Some(rest) = path.strip_prefix("/v1/") else {
         return match path {
+            "/docs" => Some(Target::References),
             "/openapi.json" => Some(Target::OpenApi),
             "/graphql" => Some(Target::GraphQl),
             "/graphql/schema" => Some(Target::GraphQlSchema),
             "/bench/static" => Some(Target::Bench),
-            _ => None,
+            _ => path.strip_prefix("/docs/").map(Target::ReferenceFile),
         };
     };
     let mut parts = rest.split('/');
@@ -301,6 +323,7 @@ fn target(path: &str) -> Option<Target<'_>> {
             None => Target::List(model),
         },
         (model, Some("schema"), None, _) => Target::Schema(model),
+        (model, Some("docs"), None, _) => Target::Reference(model),
         (model, Some(id), None, _) => Target::Document(model, id),
         (model, Some(id), Some(array), None) => Target::Array(model, id, array),
         _ => return None,
@@ -309,7 +332,7 @@ fn target(path: &str) -> Option<Target<'_>> {
 }
 
 fn nothing_at(path: &str) -> Problem {
-    Problem::not_found(format!("nothing is served at {path}; /openapi.json says what is"))
+    Problem::not_found(format!("nothing is served at {path}; /openapi.json says what is, and /docs to people"))
 }
 
 /// A constant answer of `bytes` bytes: what reads of that size are measured against.
@@ -335,6 +358,9 @@ mod tests {
             ("/v1/a/", Some(Target::Document("a", ""))),
             ("/v1/a/1/b", Some(Target::Array("a", "1", "b"))),
             ("/v1/a/schema", Some(Target::Schema("a"))),
+            ("/v1/a/docs", Some(Target::Reference("a"))),
+            ("/docs", Some(Target::References)),
+            ("/docs/reference.css", Some(Target::ReferenceFile("reference.css"))),
             ("/v1/me/a", Some(Target::Own("a"))),
             ("/v1/a:query", Some(Target::ListQuery("a"))),
             ("/v1/me/a:query", Some(Target::OwnQuery("a"))),

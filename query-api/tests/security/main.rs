@@ -13,5 +13,6 @@ mod issuer;
 mod limits;
 mod ownership;
 mod property;
+mod reference;
 mod tokens;
 mod world;
