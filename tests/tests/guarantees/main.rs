@@ -9,6 +9,7 @@ mod descriptions;
 mod disk_full;
 mod distributed;
 mod documents_follow_rows;
+mod pages;
 mod query_api;
 mod shop;
 mod source_troubles;
