@@ -4,6 +4,7 @@ use headwater_schemas::ColumnType;
 use headwater_schemas::model::{IndexShape, ModelShape, Operator};
 use serde_json::{Map, Value, json};
 
+use super::given;
 use super::operations::{example_text, reference};
 use crate::channel::PageLimits;
 
@@ -50,10 +51,7 @@ fn body(shape: &ModelShape, sizes: PageLimits) -> Value {
             "properties": filters,
             "additionalProperties": false,
         },
-        "fields": {
-            "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 200,
-            "description": "Only these fields, as paths with points.",
-        },
+        "fields": given::fields(&shape.fields)["schema"],
         "limit": { "type": "integer", "minimum": 1, "maximum": sizes.max, "default": sizes.default },
         "after": { "type": "string", "description": "`page.next` of the page before." },
         "count": { "enum": ["none", "estimated", "exact"], "default": "none" },
