@@ -138,6 +138,7 @@ async fn admitted_request(
 ) -> Response<Body> {
     let request_id = &context.request_id;
     let dispatched = async {
+        check_method(&request)?;
         // The rest of the time is for the answer.
         let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
         let applied = api.freshness.reach(request.headers(), wait_max).await?;
@@ -169,6 +170,22 @@ fn too_slow() -> Problem {
     Problem::unavailable("deadline", "this took too long; try again, or ask for less", 1)
 }
 
+/// Whether what the path names takes the method. Before anything else of the request is looked at.
+fn check_method(request: &Request<Incoming>) -> Result<(), Problem> {
+    let path = request.uri().path();
+    let allowed = match target(path).ok_or_else(|| nothing_at(path))? {
+        // They say so themselves.
+        Target::GraphQl | Target::Bench => return Ok(()),
+        Target::ListQuery(_) | Target::OwnQuery(_) => "POST",
+        Target::List(_) | Target::Own(_) => "GET, HEAD, QUERY",
+        _ => "GET, HEAD",
+    };
+    match allowed.split(", ").any(|method| method == request.method().as_str()) {
+        true => Ok(()),
+        false => Err(Problem::method_not_allowed(allowed)),
+    }
+}
+
 async fn dispatch(
     api: &Api,
     request: Request<Incoming>,
@@ -183,21 +200,12 @@ async fn dispatch(
         answered.route = Route::GraphQl;
         return graphql_http::answer(api, request, context).await;
     }
-    if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target {
-        let is_post = matches!(target, Target::ListQuery(_) | Target::OwnQuery(_));
-        match (request.method().as_str(), is_post) {
-            ("QUERY", false) | ("POST", true) => {
-                let is_own = matches!(target, Target::Own(_) | Target::OwnQuery(_));
-                let name = name.to_string();
-                return queried(api, (&name, is_own), request, compression, context, answered, started).await;
-            }
-            ("GET" | "HEAD", false) => {}
-            (_, true) => return Err(Problem::method_not_allowed("POST")),
-            (_, false) => return Err(Problem::method_not_allowed("GET, HEAD, QUERY")),
-        }
-    }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
+    if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target
+        && !matches!(*request.method(), Method::GET | Method::HEAD)
+    {
+        let is_own = matches!(target, Target::Own(_) | Target::OwnQuery(_));
+        let name = name.to_string();
+        return queried(api, (&name, is_own), request, compression, context, answered, started).await;
     }
     let view = api.serving().view(context);
     let query = request.uri().query();
