@@ -33,7 +33,7 @@ fn what_openapi_says_is_so() {
             &world.url("/openapi.json"),
             "--no-color",
             "--workers",
-            "2",
+            "1",
             "--continue-on-failure",
             "--no-shrink",
         ])
