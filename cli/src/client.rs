@@ -106,9 +106,13 @@ impl Client {
     /// What a problem document says, or the status alone.
     fn refused(&self, path: &str, status: u16, body: &str) -> Failure {
         let problem: Value = serde_json::from_str(body).unwrap_or_default();
-        match problem["detail"].as_str().or(problem["title"].as_str()) {
+        let failure = match problem["detail"].as_str().or(problem["title"].as_str()) {
             Some(detail) => Failure::new(detail),
             None => Failure::new(format_args!("{}{path} answered with status {status}", self.base)),
+        };
+        match problem["code"].as_str() {
+            Some(code) => failure.with_code(code),
+            None => failure,
         }
     }
 }
@@ -141,14 +145,14 @@ fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
 
     use super::*;
 
     /// A listener that gives these answers, one to each request, and a client of it.
-    fn answering(answers: &'static [&'static str]) -> (Client, std::thread::JoinHandle<()>) {
+    pub(crate) fn answering(answers: &'static [&'static str]) -> (Client, std::thread::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let thread = std::thread::spawn(move || {
