@@ -261,6 +261,7 @@ async fn listen(
             access: configuration.access(),
             cache_bytes: settings.api.cache.bytes.0,
             compression: settings.api.compression,
+            graphql: configuration.graphql(),
             bench_route: options.bench_route,
             ..ApiOptions::new(settings.api.listen.value, settings.admin.listen.value, secret)
         },

@@ -2,8 +2,8 @@
 //!
 //! A request enters through [`http`](mod@http), is routed by [`rest`], reads documents of the versions that are
 //! [`serving`], and leaves as bytes that were copied, not parsed ([`projection`]). Conditions become ranges of a declared
-//! index ([`query`]); there is no way to cause a scan. [`live`] follows one document, [`graphql`] answers from the same
-//! bytes, [`describe`] says what there is. [`admin`] is the other port: probes, metrics, status, control.
+//! index ([`query`]); there is no way to cause a scan. [`live`] follows what changes, [`graphql`] answers from the same
+//! bytes (spoken by [`graphql_http`] and [`graphql_ws`]), [`describe`] says what there is. [`admin`] is the other port: probes, metrics, status, control.
 //!
 //! [`cache`] keeps documents at hand until they change. [`access`](mod@access) decides who may see what, and how much: what a caller sees of a model is one object
 //! ([`Visibility`](access::Visibility)) that everything above asks. [`start`] is the way in;
@@ -19,6 +19,7 @@ mod error;
 mod freshness;
 mod graphql;
 mod graphql_http;
+mod graphql_ws;
 mod http;
 mod live;
 mod metrics;
@@ -38,4 +39,4 @@ pub use admin::{Admin, AdminError};
 pub use describe::{json_schema, openapi};
 pub use error::{Error, ErrorKind};
 pub use graphql::sdl_for;
-pub use server::{ApiHandle, ApiOptions, start, start_admin};
+pub use server::{ApiHandle, ApiOptions, GraphQlOptions, TrustedDocuments, start, start_admin};

@@ -1,7 +1,9 @@
 //! Starting and stopping.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_store::DocumentReader;
 use parking_lot::Mutex;
@@ -17,6 +19,7 @@ use crate::admin::{self, Admin, AdminPort};
 use crate::api::{Api, ENTRIES_MAX};
 use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
 use crate::freshness::Freshness;
+use crate::graphql::{KnownTexts, TrustedTexts};
 use crate::http::serve;
 use crate::live;
 use crate::metrics::ApiMetrics;
@@ -47,6 +50,8 @@ pub struct ApiOptions {
     pub cache_bytes: u64,
     /// Whether answers are compressed for clients that take them so.
     pub compression: bool,
+    /// How GraphQL is served.
+    pub graphql: GraphQlOptions,
     /// Whether `/bench/static?bytes=N` is served: the limit that reads are measured against.
     pub bench_route: bool,
 }
@@ -63,7 +68,44 @@ impl ApiOptions {
             access,
             cache_bytes: CACHE_BYTES,
             compression: true,
+            graphql: GraphQlOptions::default(),
             bench_route: false,
+        }
+    }
+}
+
+/// How GraphQL is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphQlOptions {
+    /// Operations of one request, at most; 0: a request is never an array.
+    pub batch_max: usize,
+    /// Bytes of the persisted queries that are kept; with 0 there are none.
+    pub persisted_bytes_max: usize,
+    /// Documents that callers may name by their ids.
+    pub trusted: Option<TrustedDocuments>,
+    /// Operations that run on one WebSocket at the same time.
+    pub subscriptions_max: usize,
+    /// How long a WebSocket may take to say who it is, from its opening on.
+    pub init_wait: Duration,
+}
+
+/// Documents that callers may name by their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedDocuments {
+    /// A folder of `*.graphql`, or a manifest in JSON.
+    pub path: PathBuf,
+    /// Whether nothing else is answered.
+    pub only: bool,
+}
+
+impl Default for GraphQlOptions {
+    fn default() -> Self {
+        Self {
+            batch_max: 10,
+            persisted_bytes_max: 4 << 20,
+            trusted: None,
+            subscriptions_max: 100,
+            init_wait: Duration::from_secs(10),
         }
     }
 }
@@ -84,7 +126,7 @@ pub struct ApiHandle {
 ///
 /// # Errors
 ///
-/// [`Error::Listen`] when an address is taken or not ours.
+/// [`Error::Listen`] when an address is taken or not ours, [`Error::TrustedDocuments`] when these cannot be read.
 pub async fn start(
     options: ApiOptions,
     reader: Arc<dyn DocumentReader>,
@@ -92,6 +134,8 @@ pub async fn start(
     metrics: Arc<Mutex<Registry>>,
     cancel: CancellationToken,
 ) -> Result<ApiHandle, Error> {
+    let trusted = options.graphql.trusted.as_ref().map(|of| TrustedTexts::load(&of.path, of.only)).transpose()?;
+    let known_texts = KnownTexts::new(trusted, options.graphql.persisted_bytes_max);
     let listener = listen("api.listen", options.listen).await?;
     let admin_listener = listen("admin.listen", options.admin_listen).await?;
     let address = local_address("api.listen", options.listen, &listener)?;
@@ -117,6 +161,8 @@ pub async fn start(
         cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
         entries_max: options.entries_max,
         gate,
+        graphql: options.graphql.clone(),
+        known_texts,
         listeners: Arc::default(),
         cache,
         compression: options.compression,
@@ -137,6 +183,7 @@ pub async fn start(
     let (watch_stop, follow_stop) = (cancel.clone(), cancel.clone());
     tasks.spawn(async move { watching.gate.watch(watch_stop).await });
     tasks.spawn(async move { following.gate.follow_keys(follow_stop).await });
+    tasks.spawn(check_trusted(api.clone(), cancel.clone()));
     let answering = api.clone();
     let connections_max = options.access.limits.connections_max;
     tasks.spawn(serve(listener, connections_max, cancel.clone(), move |request, peer| {
@@ -160,6 +207,26 @@ pub async fn start(
     });
     tracing::info!(%address, %admin_address, "the query API listens");
     Ok(ApiHandle { address, admin_address, join })
+}
+
+/// Looks whether the trusted documents fit what is served, each time that changes, until `stop` is cancelled.
+async fn check_trusted(api: Arc<Api>, stop: CancellationToken) {
+    let Some(trusted) = api.known_texts.trusted() else { return };
+    tracing::info!(documents = trusted.len(), only = trusted.only, "trusted documents are answered");
+    let mut serving = api.serving.clone();
+    loop {
+        let view = serving.borrow_and_update().everything();
+        if !view.is_empty()
+            && let Ok(graphql) = view.graphql()
+        {
+            trusted.check(graphql);
+        }
+        // Waiting for a change is cancellation-safe: a change that was not seen stays marked.
+        tokio::select! {
+            changed = serving.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// Serves the admin port alone, for a process that serves no documents, until `cancel` is cancelled. Answers with the

@@ -84,6 +84,11 @@ impl Serving {
         Self { active, building, policy: policy.clone(), metrics: metrics.clone(), everything, views: Mutex::default() }
     }
 
+    /// What operators are served.
+    pub(crate) fn everything(&self) -> Arc<View> {
+        self.everything.clone()
+    }
+
     /// What this caller is served.
     pub(crate) fn view(&self, principal: &Principal) -> Arc<View> {
         if !principal.restricted {
@@ -119,6 +124,11 @@ impl View {
     /// The model named `name`. One that the caller may not see is not told from one that is not there.
     pub(crate) fn model(&self, name: &str) -> Result<&Arc<Model>, Problem> {
         self.models.get(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// Whether there is no model in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.models.is_empty()
     }
 
     /// The OpenAPI document.
@@ -164,7 +174,8 @@ impl View {
 }
 
 impl Model {
-    fn new(visibility: Arc<Visibility>, metrics: &ApiMetrics) -> Self {
+    /// A version as some callers see it.
+    pub(crate) fn new(visibility: Arc<Visibility>, metrics: &ApiMetrics) -> Self {
         let shape = &visibility.shape;
         let mut etag_prefix = format!("\"{}-", visibility.version.0).into_bytes();
         if let Some(fingerprint) = visibility.fingerprint {

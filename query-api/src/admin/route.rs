@@ -13,7 +13,7 @@ use super::{Admin, AdminError};
 use crate::access::Principal;
 use crate::api::Api;
 use crate::context::RequestId;
-use crate::graphql_http;
+use crate::graphql_http::{self, Port};
 use crate::http::{Body, X_REQUEST_ID, read_body};
 use crate::problem::Problem;
 
@@ -61,7 +61,8 @@ async fn dispatch(
     if path == "/graphql" {
         let Some(api) = &port.api else { return Err(not_served(&path)) };
         same_origin(request.headers())?;
-        return graphql_http::answer(api, request, &api.context(request_id.clone(), Principal::everything())).await;
+        let context = api.context(request_id.clone(), Principal::everything());
+        return graphql_http::answer(api, request, &context, Port::Operators).await;
     }
     let is_command = matches!(path.as_str(), "/replay" | "/dead-letters/retry" | "/reload");
     match (is_read, is_command) {

@@ -26,20 +26,41 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
             "query": { "type": "string" },
             "operationName": { "type": ["string", "null"] },
             "variables": { "type": ["object", "null"] },
+            "extensions": { "type": ["object", "null"], "description": "`persistedQuery` names a text by its SHA-256." },
+            "documentId": { "type": ["string", "null"], "description": "Names a trusted document, in place of `query`." },
         },
-        "required": ["query"],
     });
-    let response = json!({
-        "description": "Data, errors, or both.",
-        "content": { "application/json": { "schema": {
-            "type": "object",
-            "properties": { "data": { "type": ["object", "null"] }, "errors": { "type": "array" } },
-        } } },
+    let request = json!({ "anyOf": [request, { "type": "array", "items": request, "minItems": 1 }] });
+    let one = json!({
+        "type": "object",
+        "properties": { "data": { "type": ["object", "null"] }, "errors": { "type": "array" } },
     });
-    let parameters = ["query", "operationName", "variables"].map(
-        |name| json!({ "name": name, "in": "query", "required": name == "query", "schema": { "type": "string" } }),
-    );
-    let responses = json!({ "200": response, "400": reference("responses", "BadRequest") });
+    let answer = json!({ "anyOf": [one, { "type": "array", "items": one }] });
+    let content = json!({
+        "application/graphql-response+json": { "schema": answer },
+        "application/json": { "schema": answer },
+        "text/event-stream": { "schema": {
+            "type": "string",
+            "description": "Events `next`, with a result as data, and `complete`; of a subscription one for each change.",
+        } },
+    });
+    let response = json!({ "description": "Data, errors, or both.", "content": content });
+    let refused = |description: &str| {
+        json!({ "description": description, "content": {
+        "application/graphql-response+json": { "schema": one },
+        "application/problem+json": { "schema": reference("schemas", "_problem") },
+    } })
+    };
+    let parameters = ["query", "operationName", "variables", "extensions", "documentId"]
+        .map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } }));
+    let responses = json!({
+        "200": response,
+        "400": refused("The request is refused as a whole."),
+        "403": refused("Only trusted documents are answered."),
+        "404": refused("The text that is named is not known."),
+        "406": refused("No form that is accepted is there, or a subscription needs a stream."),
+        "503": reference("responses", "Unavailable"),
+    });
     let post = json!({
         "operationId": "graphql",
         "summary": "The same documents by GraphQL",
@@ -138,7 +159,7 @@ fn list(shape: &ModelShape) -> Value {
     json!({
         "operationId": format!("list_{model}"),
         "tags": [model],
-        "summary": format!("A page of {model} documents"),
+        "summary": format!("A page of {model} documents, and by `Accept: text/event-stream` what changes on it"),
         "parameters": parameters,
         "responses": {
             "200": list_page(shape),

@@ -1,7 +1,42 @@
-//! Live documents: server-sent events.
+//! What changes is told: documents as server-sent events, and what GraphQL subscriptions follow.
+//!
+//! One task hears every change of the store ([`dispatch`]) and wakes only those who wait for one of them
+//! ([`Listeners`]). A stream that was woken reads what there is then: whoever is slow sees fewer, newer states, and
+//! nothing is queued for anybody.
 
+pub(crate) mod event;
 mod listeners;
 mod stream;
+mod subscription;
+
+use std::time::Instant;
+
+use prometheus_client::metrics::gauge::Gauge;
 
 pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
+pub(crate) use subscription::{Subscription, Told};
+
+/// Waits until credentials end; for ever when they do not.
+pub(crate) async fn ends(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Counts a stream while it is there.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -17,8 +17,10 @@ use super::{array, asked_json, describe, list, point};
 use crate::access;
 use crate::api::Api;
 use crate::context::{ReadContext, RequestId};
-use crate::graphql_http;
+use crate::graphql_http::{self, Port};
+use crate::graphql_ws;
 use crate::http::{Body, PREFERENCE_APPLIED, accepts_event_stream};
+use crate::live;
 use crate::metrics::Route;
 use crate::problem::Problem;
 use crate::serving::{Model, View};
@@ -55,7 +57,7 @@ struct Answered {
 }
 
 /// Answers a request from this address.
-pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let started = Instant::now();
     let request_id = RequestId::of(request.headers());
     if let Some(response) = api.gate.preflight(request.method(), request.headers()) {
@@ -65,6 +67,10 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
     // What reads are measured against is measured without all this.
     if api.bench_route && request.uri().path() == "/bench/static" {
         return bench(request.uri().query().unwrap_or_default());
+    }
+    // A WebSocket is let in by steps of its own: who asks may be said in its first message.
+    if graphql_ws::is_opening(&request) {
+        return open_socket(api, request, peer, &request_id, started).await;
     }
     let compression = Compression::of(request.headers(), api.compression);
     let mut answered = Answered { route: Route::Other, model: None, counted: false };
@@ -105,6 +111,26 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
     response
 }
 
+async fn open_socket(
+    api: &Arc<Api>,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    request_id: &RequestId,
+    started: Instant,
+) -> Response<Body> {
+    let mut response = match graphql_ws::open(api, request, peer, request_id, started).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            let mut response = failed(api, &refusal.problem, request_id);
+            refusal.tell_limit(&mut response);
+            response
+        }
+    };
+    api.metrics.answered(Route::GraphQl, "", response.status(), 0, started.elapsed());
+    api.gate.finish(None, None, &mut response);
+    response
+}
+
 fn failed(api: &Api, problem: &Problem, request_id: &RequestId) -> Response<Body> {
     api.metrics.failed(problem.code);
     tracing::debug!(
@@ -121,7 +147,7 @@ fn too_slow() -> Problem {
 }
 
 async fn dispatch(
-    api: &Api,
+    api: &Arc<Api>,
     request: Request<Incoming>,
     compression: Compression,
     context: &ReadContext,
@@ -132,7 +158,7 @@ async fn dispatch(
     let target = target(path).ok_or_else(|| nothing_at(path))?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
-        return graphql_http::answer(api, request, context).await;
+        return graphql_http::answer(api, request, context, Port::Readers).await;
     }
     if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target {
         let is_post = matches!(target, Target::ListQuery(_) | Target::OwnQuery(_));
@@ -160,7 +186,7 @@ async fn dispatch(
             answered.model = Some(model.clone());
             if accepts_event_stream(headers) {
                 answered.route = Route::Live;
-                return crate::live::stream(api, model, id, query.unwrap_or_default(), headers, context).await;
+                return live::stream(api, model, id, query.unwrap_or_default(), headers, context).await;
             }
             answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
@@ -215,7 +241,7 @@ async fn dispatch(
 
 /// A list, or what is the caller's own, whose query is the request's body.
 async fn queried(
-    api: &Api,
+    api: &Arc<Api>,
     (name, is_own): (&str, bool),
     request: Request<Incoming>,
     compression: Compression,
@@ -256,8 +282,8 @@ fn find<'v>(view: &'v View, name: &str, context: &ReadContext) -> Result<&'v Arc
 
 /// What is the caller's own: the document whose id a claim names, or a list by declared index.
 async fn own(
-    api: &Api,
-    model: &Model,
+    api: &Arc<Api>,
+    model: &Arc<Model>,
     (asked, query): (Asked<'_>, Option<&str>),
     (headers, compression): (&HeaderMap, Compression),
     context: &ReadContext,

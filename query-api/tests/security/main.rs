@@ -13,5 +13,9 @@ mod issuer;
 mod limits;
 mod ownership;
 mod property;
+#[path = "../serving/socket.rs"]
+#[allow(dead_code, reason = "shared with the tests of serving")]
+mod socket;
+mod sockets;
 mod tokens;
 mod world;

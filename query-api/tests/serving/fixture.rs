@@ -265,12 +265,26 @@ impl World {
         Self::over(access, |store| store, |_| {})
     }
 
+    /// The same, with other options.
+    pub(crate) fn with_options(access: AccessOptions, change: impl FnOnce(&mut ApiOptions)) -> Self {
+        Self::over(access, |store| store, change)
+    }
+
     /// The same over a reader made of the store's, with other options.
     pub(crate) fn over(
         access: AccessOptions,
         reader: impl FnOnce(Arc<EmbeddedStore>) -> Arc<dyn DocumentReader>,
         change: impl FnOnce(&mut ApiOptions),
     ) -> Self {
+        Self::try_over(access, reader, change).unwrap()
+    }
+
+    /// The same, which may not start.
+    pub(crate) fn try_over(
+        access: AccessOptions,
+        reader: impl FnOnce(Arc<EmbeddedStore>) -> Arc<dyn DocumentReader>,
+        change: impl FnOnce(&mut ApiOptions),
+    ) -> Result<Self, headwater_query_api::Error> {
         let folder = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
         set_version(&store, &record(1, customers(), VersionState::Active));
@@ -293,10 +307,9 @@ impl World {
         let mut options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
         change(&mut options);
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let api = runtime
-            .block_on(start(options, reader(store.clone()), Arc::new(TestAdmin), registry, stop.clone()))
-            .unwrap();
-        Self { store, api, stop, runtime, _folder: folder }
+        let api =
+            runtime.block_on(start(options, reader(store.clone()), Arc::new(TestAdmin), registry, stop.clone()))?;
+        Ok(Self { store, api, stop, runtime, _folder: folder })
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
