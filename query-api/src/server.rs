@@ -171,7 +171,7 @@ pub async fn start(
         stop: cancel.clone(),
         reader,
     });
-    let changes = live::dispatch(api.listeners.clone(), api.reader.changes(), cancel.clone());
+    let changes = live::dispatch(api.listeners.clone(), api.reader.clone(), api.reader.changes(), cancel.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(serving::follow(versions, sender, policy, api_metrics, cancel.clone()));

@@ -1,10 +1,12 @@
-//! What changes is told: documents as server-sent events, and what GraphQL subscriptions follow.
+//! What changes is told: documents and lists as server-sent events, and what GraphQL subscriptions follow.
 //!
 //! One task hears every change of the store ([`dispatch`]) and wakes only those who wait for one of them
 //! ([`Listeners`]). A stream that was woken reads what there is then: whoever is slow sees fewer, newer states, and
 //! nothing is queued for anybody.
 
+mod difference;
 pub(crate) mod event;
+mod list;
 mod listeners;
 mod stream;
 mod subscription;
@@ -13,6 +15,7 @@ use std::time::Instant;
 
 use prometheus_client::metrics::gauge::Gauge;
 
+pub(crate) use list::{Of, list};
 pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
 pub(crate) use subscription::{Subscription, Told};

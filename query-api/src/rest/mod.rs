@@ -13,6 +13,7 @@ mod point;
 mod respond;
 mod route;
 
+pub(crate) use list::{FollowedList, followed_list};
 pub(crate) use parameters::parse as parameters;
 pub(crate) use point::selection;
 pub(crate) use route::answer;

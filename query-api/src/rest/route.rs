@@ -199,6 +199,10 @@ async fn dispatch(
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             let query = query.unwrap_or_default();
+            if accepts_event_stream(headers) {
+                answered.route = Route::Live;
+                return live::list(api, model, live::Of::All, query, headers, context).await;
+            }
             let format = Format::chosen(headers, Format::OF_LIST)?;
             let asked = (Asked::of_query(query)?, Some(query));
             let (is_batch, response) = list::list(api, model, asked, format, context).await;
@@ -297,6 +301,9 @@ async fn own(
         Some([]) => None,
         Some([id]) => Some(id.clone()),
         _ => {
+            if let Some(query) = query.filter(|_| accepts_event_stream(headers)) {
+                return live::list(api, model, live::Of::Own, query, headers, context).await;
+            }
             let format = Format::chosen(headers, Format::OF_LIST)?;
             return list::own(api, model, bound, (asked, query), format, context).await;
         }

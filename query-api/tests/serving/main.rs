@@ -12,6 +12,7 @@ mod formats;
 mod graphql;
 mod headers;
 mod live;
+mod live_lists;
 mod queries;
 mod reads;
 mod socket;
