@@ -17,6 +17,8 @@ mod context;
 mod describe;
 mod error;
 mod freshness;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fuzz;
 mod graphql;
 mod graphql_http;
 mod graphql_ws;
