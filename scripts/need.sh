@@ -2,7 +2,8 @@
 # Makes sure that what the named purpose needs is on this machine, and says so in one line a thing.
 #   scripts/need.sh build          a Rust toolchain, C and C++ compilers, make, perl (the Kafka client and its OpenSSL)
 #   scripts/need.sh servers        PostgreSQL (real servers for the demo, the tests and the bench)
-#   scripts/need.sh tests          servers, kafka, mongodb, openssl, Python with the OpenAPI validator and a Kafka client
+#   scripts/need.sh tests          servers, kafka, mongodb, front-end, openssl, Python with OpenAPI tools and a Kafka client
+#   scripts/need.sh front-end      Node.js with generators of types and a browser's driver, and Chromium
 #   scripts/need.sh kafka          Apache Kafka and Java 17, for the distributed engines
 #   scripts/need.sh mongodb        a real mongod, for the distributed engines
 #   scripts/need.sh engines        servers, Kafka, MongoDB (for the demo over them)
@@ -130,15 +131,43 @@ need_python() {
   python3 -m venv "$cache/python" || { apt_install python3-venv; python3 -m venv "$cache/python"; }
 }
 
+# What a front end is built and looked at with. Exactly these versions: a generator's next one may be another test.
+node_packages="openapi-typescript@7.13.0 typescript@5.9.3 graphql@16.11.0 @graphql-codegen/cli@7.4.3 \
+  @graphql-codegen/typescript@6.1.0 @graphql-codegen/typescript-operations@6.1.9 playwright-core@1.65.1 axe-core@4.14.1"
+
+need_front_end() {
+  has node && has npm || apt_install nodejs npm
+  [ -n "${HEADWATER_CHROMIUM:-}" ] || has chromium || has chromium-browser || has google-chrome \
+    || apt_install chromium fonts-dejavu-core
+  [ "$(cat "$cache/node/packages" 2>/dev/null)" = "$node_packages" ] && return
+  printf 'need: fetching packages for Node.js\n'
+  rm -rf "$cache/node.new"
+  mkdir -p "$cache/node.new"
+  echo '{ "private": true }' >"$cache/node.new/package.json"
+  # Nothing of them runs while they are installed.
+  # shellcheck disable=SC2086
+  npm install --prefix "$cache/node.new" --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error \
+    $node_packages >/dev/null || fail "npm could not install $node_packages"
+  # Whole or not at all, also when this is interrupted.
+  printf '%s\n' "$node_packages" >"$cache/node.new/packages"
+  rm -rf "$cache/node"
+  mv "$cache/node.new" "$cache/node"
+}
+
 need_tests() {
   need_servers
   need_kafka
   need_mongodb
+  need_front_end
   has openssl || apt_install openssl
   need_python
   if ! "$cache/python/bin/python" -c 'import openapi_spec_validator' 2>/dev/null; then
     printf 'need: installing the OpenAPI validator\n'
     "$cache/python/bin/pip" install -q 'openapi-spec-validator>=0.7' || fail "pip could not install openapi-spec-validator"
+  fi
+  if ! "$cache/python/bin/python" -c 'import schemathesis' 2>/dev/null; then
+    printf 'need: installing schemathesis\n'
+    "$cache/python/bin/pip" install -q 'schemathesis==4.32.5' || fail "pip could not install schemathesis"
   fi
   # An independent client reads what we write to Kafka.
   if ! "$cache/python/bin/python" -c 'import confluent_kafka' 2>/dev/null; then
@@ -156,5 +185,6 @@ need_bench() {
 
 case "${1:-}" in
   build|servers|kafka|mongodb|engines|tests|bench) "need_$1" ;;
-  *) fail "usage: scripts/need.sh build|servers|kafka|mongodb|engines|tests|bench" ;;
+  front-end) need_front_end ;;
+  *) fail "usage: scripts/need.sh build|servers|kafka|mongodb|engines|front-end|tests|bench" ;;
 esac

@@ -262,6 +262,9 @@ async fn listen(
             cache_bytes: settings.api.cache.bytes.0,
             compression: settings.api.compression,
             graphql: configuration.graphql(),
+            channels: settings.api.channels_options(),
+            slow_query: settings.api.slow_query.0,
+            server_timing: settings.api.server_timing,
             bench_route: options.bench_route,
             ..ApiOptions::new(settings.api.listen.value, settings.admin.listen.value, secret)
         },

@@ -26,6 +26,10 @@ pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
     for source in items(now, "sources") {
         parts.extend(troubles(source));
     }
+    for one in items(now, "channel_problems") {
+        let (channel, model) = (text(one, "channel"), text(one, "model"));
+        parts.push(format!("channel {channel}, {model}: {}; {}", text(one, "problem"), text(one, "remedy")));
+    }
     for model in items(now, "models") {
         if let Some(problem) = model["problem"].as_str() {
             parts.push(format!("{}: {problem}", text(model, "model")));

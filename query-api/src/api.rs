@@ -1,6 +1,7 @@
 //! What every request needs: where documents are read, what is served, and what accompanies a read.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use headwater_store::{DocumentReader, VersionId, VersionRecord, VersionState};
 use tokio::sync::watch;
@@ -8,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Gate, Principal};
 use crate::cache::DocumentCache;
+use crate::channel::{ChannelId, Channels};
 use crate::context::{ReadContext, RequestId};
 use crate::freshness::Freshness;
 use crate::graphql::KnownTexts;
 use crate::live::Listeners;
 use crate::metrics::ApiMetrics;
+use crate::observe::Reads;
 use crate::query::CursorKey;
 use crate::server::GraphQlOptions;
 use crate::serving::Serving;
@@ -42,6 +45,12 @@ pub(crate) struct Api {
     pub(crate) graphql: GraphQlOptions,
     /// Texts of operations that callers may name.
     pub(crate) known_texts: KnownTexts,
+    /// The shapes there are for kinds of readers.
+    pub(crate) channels: Arc<Channels>,
+    /// Requests that take longer are logged.
+    pub(crate) slow_query: Option<Duration>,
+    /// Whether answers tell how long their parts took.
+    pub(crate) server_timing: bool,
     /// Who waits for changes of which document.
     pub(crate) listeners: Arc<Listeners>,
     /// What is counted.
@@ -64,14 +73,23 @@ impl Api {
         self.reader.versions().borrow().iter().any(is_own)
     }
 
-    /// What accompanies a request of this caller.
-    pub(crate) fn context(&self, request_id: RequestId, principal: Arc<Principal>) -> ReadContext {
+    /// What accompanies a request of this caller by a channel.
+    pub(crate) fn context(
+        &self,
+        request_id: RequestId,
+        principal: Arc<Principal>,
+        channel: ChannelId,
+        started: Instant,
+    ) -> ReadContext {
         ReadContext {
             request_id,
             cursors: self.cursors.clone(),
             entries_max: self.entries_max,
             principal,
             is_private: self.gate.asks(),
+            channel,
+            vary: self.channels.vary(self.gate.asks()),
+            reads: Reads::new(started, self.server_timing),
         }
     }
 }

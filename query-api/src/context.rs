@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::header::{HeaderMap, HeaderValue};
 
 use crate::access::Principal;
+use crate::channel::ChannelId;
 use crate::http::X_REQUEST_ID;
+use crate::observe::{Reads, Trace};
 use crate::query::CursorKey;
 
 /// Longest request id taken over from a client, in bytes.
@@ -28,6 +30,12 @@ pub(crate) struct ReadContext {
     pub(crate) principal: Arc<Principal>,
     /// Whether answers are for this caller only.
     pub(crate) is_private: bool,
+    /// By which channel.
+    pub(crate) channel: ChannelId,
+    /// Value of `Vary`: the headers that decide what is answered.
+    pub(crate) vary: HeaderValue,
+    /// What is read for it.
+    pub(crate) reads: Reads,
 }
 
 impl ReadContext {
@@ -38,24 +46,25 @@ impl ReadContext {
 
     /// Value of `Vary`.
     pub(crate) fn vary(&self) -> HeaderValue {
-        HeaderValue::from_static(match self.is_private {
-            true => "accept, accept-encoding, authorization, x-api-key",
-            false => "accept, accept-encoding",
-        })
+        self.vary.clone()
     }
 }
 
 /// Names a request in answers, logs and error reports: what the client sent, if that is fit for a log, or else a UUID
-/// of version 7.
+/// of version 7. With it goes the trace the request belongs to.
 #[derive(Clone, Debug)]
-pub(crate) struct RequestId(HeaderValue);
+pub(crate) struct RequestId {
+    id: HeaderValue,
+    trace: Option<Arc<Trace>>,
+}
 
 impl RequestId {
     /// The id of the request with these headers.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let trace = Trace::of(headers, distinct_span).map(Arc::new);
         match headers.get(X_REQUEST_ID) {
-            Some(given) if is_sane(given.as_bytes()) => Self(given.clone()),
-            _ => Self::new(),
+            Some(given) if is_sane(given.as_bytes()) => Self { id: given.clone(), trace },
+            _ => Self { trace, ..Self::new() },
         }
     }
 
@@ -64,23 +73,45 @@ impl RequestId {
         let mut text = [0; 36];
         let id = uuid::Builder::from_unix_timestamp_millis(millis, &distinct_bytes()).into_uuid();
         id.as_hyphenated().encode_lower(&mut text);
-        Self(HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens"))
+        Self { id: HeaderValue::from_bytes(&text).expect("hexadecimal digits and hyphens"), trace: None }
     }
 
     /// As text.
     pub(crate) fn as_str(&self) -> &str {
-        self.0.to_str().expect("checked to be ASCII")
+        self.id.to_str().expect("checked to be ASCII")
     }
 
     /// As the value of a header.
     pub(crate) fn header(&self) -> HeaderValue {
-        self.0.clone()
+        self.id.clone()
+    }
+
+    /// The id of the trace that the request belongs to, where it came with one.
+    pub(crate) fn trace_id(&self) -> Option<&str> {
+        self.trace.as_deref().map(Trace::id)
+    }
+
+    /// Adds the trace to an answer.
+    pub(crate) fn tell_trace(&self, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            trace.tell(headers);
+        }
     }
 }
 
 fn is_sane(given: &[u8]) -> bool {
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(byte);
     !given.is_empty() && given.len() <= GIVEN_LEN_MAX && given.iter().all(fit)
+}
+
+/// The id of a span that no other request has.
+fn distinct_span() -> [u8; 8] {
+    let bytes = distinct_bytes();
+    let mut span = [0; 8];
+    span.copy_from_slice(&bytes[2..]);
+    // All zero would mean that there is none.
+    span[0] |= u8::from(span == [0; 8]);
+    span
 }
 
 /// Ten bytes that no other call returns: a counter, scrambled so that ids of two processes do not meet. They need not be

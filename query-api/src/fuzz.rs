@@ -11,6 +11,7 @@ use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_store::VersionId;
 
 use crate::access::Visibility;
+use crate::channel::CHANNEL_DEFAULT;
 use crate::graphql::{GraphQl, GraphQlLimits, GraphQlRequest};
 use crate::metrics::ApiMetrics;
 use crate::projection::Selection;
@@ -28,7 +29,7 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     let visibility = Visibility::everything(VersionId(1), shape());
     World {
         graphql: GraphQl::new(std::slice::from_ref(&visibility), GraphQlLimits::default()).expect("a schema"),
-        model: Model::new(visibility, &ApiMetrics::default()),
+        model: Model::new(visibility, CHANNEL_DEFAULT, &ApiMetrics::default()),
         cursors: CursorKey::new(b"secret"),
     }
 });

@@ -5,7 +5,10 @@
 //! index ([`query`]); there is no way to cause a scan. [`live`] follows what changes, [`graphql`] answers from the same
 //! bytes (spoken by [`graphql_http`] and [`graphql_ws`]), [`describe`] says what there is. [`admin`] is the other port: probes, metrics, status, control.
 //!
-//! [`cache`] keeps documents at hand until they change. [`access`](mod@access) decides who may see what, and how much: what a caller sees of a model is one object
+//! [`cache`] keeps documents at hand until they change. A [`channel`] gives a kind of readers a shape of its own;
+//! [`observe`] tells what became of a request.
+//!
+//! [`access`](mod@access) decides who may see what, and how much: what a caller sees of a model is one object
 //! ([`Visibility`](access::Visibility)) that everything above asks. [`start`] is the way in;
 //! [`ReadContext`](context::ReadContext) carries who asks from the edge to the store.
 
@@ -13,6 +16,7 @@ mod access;
 mod admin;
 mod api;
 mod cache;
+mod channel;
 mod context;
 mod describe;
 mod error;
@@ -25,6 +29,7 @@ mod graphql_ws;
 mod http;
 mod live;
 mod metrics;
+mod observe;
 mod problem;
 mod projection;
 mod query;
@@ -38,6 +43,10 @@ pub use access::options::{
 };
 pub use access::{ROLES_MAX, mixed_algorithms};
 pub use admin::{Admin, AdminError};
+pub use channel::{
+    CHANNEL_DEFAULT, CHANNELS_MAX, ChannelOptions, ChannelsOptions, FieldPattern, Format, Misfit, ModelChannel,
+    PAGE_DEFAULT, PAGE_MAX, PageLimits, Place, SelectRule, misfits,
+};
 pub use describe::{json_schema, openapi};
 pub use error::{Error, ErrorKind};
 pub use graphql::sdl_for;

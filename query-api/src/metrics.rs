@@ -23,7 +23,7 @@ pub(crate) enum Route {
     Array,
     /// What is the caller's own.
     Own,
-    /// A document and its changes.
+    /// A document or a list and its changes.
     Live,
     /// JSON Schema and OpenAPI.
     Describe,
@@ -33,10 +33,25 @@ pub(crate) enum Route {
     Other,
 }
 
+/// What a request was about. Models, versions and channels are those that are served, whatever clients write.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct About {
+    /// What was asked for.
+    pub(crate) route: Route,
+    /// Empty where none was found.
+    pub(crate) model: String,
+    /// Version number the model's author gave it; 0 where none was found.
+    pub(crate) version: u32,
+    /// The channel, or `default`.
+    pub(crate) channel: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: Route,
     model: String,
+    version: u32,
+    channel: String,
     status: u16,
 }
 
@@ -54,7 +69,7 @@ struct ErrorLabels {
 #[derive(Clone, Debug)]
 pub(crate) struct ApiMetrics {
     requests: Family<RequestLabels, Counter>,
-    request_seconds: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    request_seconds: Family<About, Histogram, fn() -> Histogram>,
     response_bytes: Family<RouteLabels, Counter>,
     errors: Family<ErrorLabels, Counter>,
     /// Live streams being served.
@@ -88,10 +103,14 @@ impl ApiMetrics {
     /// Registers them under `headwater_api_…`.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let api = registry.sub_registry_with_prefix("headwater_api");
-        api.register("requests", "Requests answered, by route, model and status", self.requests.clone());
+        api.register(
+            "requests",
+            "Requests answered, by route, model, version, channel and status",
+            self.requests.clone(),
+        );
         api.register_with_unit(
             "request",
-            "Time from a request's head to its answer, by route",
+            "Time from a request's head to its answer, by route, model, version and channel",
             Unit::Seconds,
             self.request_seconds.clone(),
         );
@@ -105,29 +124,58 @@ impl ApiMetrics {
         api.register("live_streams", "Live streams being served", self.live_streams.clone());
     }
 
-    /// The counters of point reads of a model.
-    pub(crate) fn point(&self, model: &str) -> RouteMetrics {
+    /// The counters of point reads of a version by a channel.
+    pub(crate) fn point(&self, model: &str, version: u32, channel: &str) -> RouteMetrics {
         let route = Route::Point;
-        let count = |status| self.requests.get_or_create_owned(&RequestLabels { route, model: model.into(), status });
+        let about = About { route, model: model.into(), version, channel: channel.into() };
+        let count = |status| self.requests.get_or_create_owned(&about.with(status));
         RouteMetrics {
             ok: count(200),
             not_modified: count(304),
-            seconds: self.request_seconds.get_or_create_owned(&RouteLabels { route }),
+            seconds: self.request_seconds.get_or_create_owned(&about),
             bytes: self.response_bytes.get_or_create_owned(&RouteLabels { route }),
         }
     }
 
-    /// A request was answered. `model` is empty where none was found.
-    pub(crate) fn answered(&self, route: Route, model: &str, status: StatusCode, bytes: usize, took: Duration) {
-        let labels = RequestLabels { route, model: model.into(), status: status.as_u16() };
-        self.requests.get_or_create(&labels).inc();
-        self.request_seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
-        self.response_bytes.get_or_create(&RouteLabels { route }).inc_by(bytes as u64);
+    /// A request was answered.
+    pub(crate) fn answered(&self, about: &About, status: StatusCode, bytes: usize, took: Duration) {
+        self.requests.get_or_create(&about.with(status.as_u16())).inc();
+        self.request_seconds.get_or_create(about).observe(took.as_secs_f64());
+        self.response_bytes.get_or_create(&RouteLabels { route: about.route }).inc_by(bytes as u64);
     }
 
     /// A request was answered with a problem.
     pub(crate) fn failed(&self, code: &'static str) {
         self.errors.get_or_create(&ErrorLabels { code }).inc();
+    }
+}
+
+impl About {
+    /// A request of GraphQL, which may be about several models or none.
+    pub(crate) fn graphql(channel: &str) -> Self {
+        Self { route: Route::GraphQl, model: String::new(), version: 0, channel: channel.into() }
+    }
+
+    fn with(&self, status: u16) -> RequestLabels {
+        let Self { route, model, version, channel } = self.clone();
+        RequestLabels { route, model, version, channel, status }
+    }
+}
+
+impl Route {
+    /// Its name in logs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Point => "point",
+            Self::List => "list",
+            Self::Batch => "batch",
+            Self::Array => "array",
+            Self::Own => "own",
+            Self::Live => "live",
+            Self::Describe => "describe",
+            Self::GraphQl => "graphql",
+            Self::Other => "other",
+        }
     }
 }
 

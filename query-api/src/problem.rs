@@ -6,6 +6,7 @@ use hyper::{Response, StatusCode};
 
 use crate::context::RequestId;
 use crate::http::{Body, Unreadable, X_REQUEST_ID};
+use crate::observe::current;
 
 /// Code of credentials that are not valid.
 const CREDENTIALS_INVALID: &str = "credentials_invalid";
@@ -94,6 +95,11 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, code, title, detail)
     }
 
+    /// What is asked for cannot be answered in a way that the client accepts.
+    pub(crate) fn not_acceptable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, code, "It is not served in this form", detail)
+    }
+
     /// Too much was asked for; it may be tried again then.
     pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
         let title = "Too many requests";
@@ -164,7 +170,14 @@ impl Problem {
 impl From<headwater_store::Error> for Problem {
     /// The cause goes to the log, not to the reader: it names places on this machine.
     fn from(error: headwater_store::Error) -> Self {
-        tracing::error!(error = &error as &dyn std::error::Error, "the store could not be read");
+        current(|id| {
+            tracing::error!(
+                request_id = id.map(RequestId::as_str),
+                trace_id = id.and_then(RequestId::trace_id),
+                error = &error as &dyn std::error::Error,
+                "the store could not be read"
+            );
+        });
         match error.kind() {
             headwater_store::ErrorKind::Retryable => {
                 Self::unavailable("store_unavailable", "the store could not be read; try again", 1)

@@ -18,17 +18,20 @@ use crate::access::options::AccessOptions;
 use crate::admin::{self, Admin, AdminPort};
 use crate::api::{Api, ENTRIES_MAX};
 use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
+use crate::channel::{ChannelId, Channels, ChannelsOptions, tell_problems};
 use crate::freshness::Freshness;
-use crate::graphql::{KnownTexts, TrustedTexts};
+use crate::graphql::{GraphQl, KnownTexts, TrustedTexts};
 use crate::http::serve;
 use crate::live;
 use crate::metrics::ApiMetrics;
 use crate::query::CursorKey;
-use crate::serving::{self, Serving};
+use crate::serving::{self, Serving, View};
 use crate::{Error, rest};
 
 /// Connections of the admin port that are open at the same time.
 const ADMIN_CONNECTIONS_MAX: usize = 1024;
+/// Requests that take longer are logged, unless set otherwise.
+const SLOW_QUERY: Duration = Duration::from_millis(250);
 
 /// Bytes of documents kept at hand, unless set otherwise.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -52,6 +55,12 @@ pub struct ApiOptions {
     pub compression: bool,
     /// How GraphQL is served.
     pub graphql: GraphQlOptions,
+    /// Shapes of models for kinds of readers.
+    pub channels: ChannelsOptions,
+    /// Requests that take longer are logged, one line each; `None`: none is.
+    pub slow_query: Option<Duration>,
+    /// Whether answers tell by `Server-Timing` how long their parts took. That helps those who guess from times, too.
+    pub server_timing: bool,
     /// Whether `/bench/static?bytes=N` is served: the limit that reads are measured against.
     pub bench_route: bool,
 }
@@ -59,16 +68,18 @@ pub struct ApiOptions {
 impl ApiOptions {
     /// Options with everything else as it is usually right.
     pub fn new(listen: SocketAddr, admin_listen: SocketAddr, cursor_secret: Vec<u8>) -> Self {
-        let access = AccessOptions::default();
         Self {
             listen,
             admin_listen,
             cursor_secret,
             entries_max: ENTRIES_MAX,
-            access,
+            access: AccessOptions::default(),
             cache_bytes: CACHE_BYTES,
             compression: true,
             graphql: GraphQlOptions::default(),
+            channels: ChannelsOptions::default(),
+            slow_query: Some(SLOW_QUERY),
+            server_timing: false,
             bench_route: false,
         }
     }
@@ -146,7 +157,8 @@ pub async fn start(
     let (reader, cache, follower) = cached(reader, options.cache_bytes, &metrics);
     let mut versions = reader.versions();
     let current = versions.borrow_and_update().clone();
-    let (gate, policy) = Gate::new(&options.access, &options.cursor_secret);
+    let channels = Arc::new(Channels::new(&options.channels));
+    let (gate, policy) = Gate::new(&options.access, channels.headers(), &options.cursor_secret);
     let policy = Arc::new(policy);
     if !gate.asks() && !address.ip().is_loopback() {
         tracing::warn!(
@@ -154,7 +166,9 @@ pub async fn start(
             "ANYBODY who reaches this address sees EVERY document: `api.auth` is not configured"
         );
     }
-    let sender = watch::Sender::new(Arc::new(Serving::new(&current, &policy, &api_metrics)));
+    let first = Serving::new(&current, &policy, &channels, &api_metrics);
+    tell_problems(first.problems(), &[]);
+    let sender = watch::Sender::new(Arc::new(first));
     let api = Arc::new(Api {
         serving: sender.subscribe(),
         freshness: Freshness::new(reader.frontiers(), options.access.limits.requests_max / 4),
@@ -163,6 +177,9 @@ pub async fn start(
         gate,
         graphql: options.graphql.clone(),
         known_texts,
+        channels: channels.clone(),
+        slow_query: options.slow_query,
+        server_timing: options.server_timing,
         listeners: Arc::default(),
         cache,
         compression: options.compression,
@@ -174,7 +191,7 @@ pub async fn start(
     let changes = live::dispatch(api.listeners.clone(), api.reader.clone(), api.reader.changes(), cancel.clone());
 
     let mut tasks = JoinSet::new();
-    tasks.spawn(serving::follow(versions, sender, policy, api_metrics, cancel.clone()));
+    tasks.spawn(serving::follow(versions, sender, policy, channels, api_metrics, cancel.clone()));
     tasks.spawn(changes);
     if let Some(follower) = follower {
         tasks.spawn(follower.follow(cancel.clone()));
@@ -209,18 +226,17 @@ pub async fn start(
     Ok(ApiHandle { address, admin_address, join })
 }
 
-/// Looks whether the trusted documents fit what is served, each time that changes, until `stop` is cancelled.
+/// Looks whether the trusted documents fit what is served by one channel or another, each time that changes, until `stop` is cancelled.
 async fn check_trusted(api: Arc<Api>, stop: CancellationToken) {
     let Some(trusted) = api.known_texts.trusted() else { return };
     tracing::info!(documents = trusted.len(), only = trusted.only, "trusted documents are answered");
     let mut serving = api.serving.clone();
     loop {
-        let view = serving.borrow_and_update().everything();
-        if !view.is_empty()
-            && let Ok(graphql) = view.graphql()
-        {
-            trusted.check(graphql);
-        }
+        let served = serving.borrow_and_update().clone();
+        let ids = std::iter::once(ChannelId::DEFAULT).chain(api.channels.all().map(|(id, _)| id));
+        let views: Vec<Arc<View>> = ids.map(|id| served.everything(id)).filter(|view| !view.is_empty()).collect();
+        let schemas: Vec<&GraphQl> = views.iter().filter_map(|view| view.graphql().ok()).collect();
+        trusted.check(&schemas);
         // Waiting for a change is cancellation-safe: a change that was not seen stays marked.
         tokio::select! {
             changed = serving.changed() => if changed.is_err() { return },

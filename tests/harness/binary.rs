@@ -17,7 +17,8 @@ pub fn headwater() -> &'static Path {
         if let Some(given) = std::env::var_os("HEADWATER_BIN") {
             return given.into();
         }
-        // The same selection and features as `scripts/test.sh`, so that this finds everything built.
+        // The same selection and features as `scripts/test.sh`, so that this finds everything built: with a test among what
+        // is built, what only tests need takes part in choosing the features of dependencies.
         let mut build = Command::new(env!("CARGO"));
         // What cargo tells us about this package would look like a change to build scripts that watch the environment
         // (ring's does), and half of everything would be built anew, back and forth.
@@ -28,8 +29,8 @@ pub fn headwater() -> &'static Path {
         }
         let output = build
             .current_dir(project_root())
-            .args(["build", "--workspace", "--bin", "headwater", "--features", "headwater/failpoints"])
-            .args(["--message-format", "json-render-diagnostics"])
+            .args(["build", "--workspace", "--bin", "headwater", "--test", "structure"])
+            .args(["--features", "headwater/failpoints", "--message-format", "json-render-diagnostics"])
             .stderr(Stdio::inherit())
             .output()
             .unwrap();

@@ -15,6 +15,7 @@ use headwater_query_api::{
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
 
+use super::channels::{Channel, Select};
 use super::engines::Wrong;
 use super::quantity::{ByteSize, Span};
 use super::settings::unplaced;
@@ -29,6 +30,16 @@ pub(crate) struct Api {
     pub(crate) auth: Option<Auth>,
     /// What callers see of each model, by its name.
     pub(crate) access: BTreeMap<String, Spanned<Access>>,
+    /// Shapes of models for kinds of readers, by their names.
+    pub(crate) channels: BTreeMap<String, Spanned<Channel>>,
+    /// How the channel of a request is found: the first that matches. By the header `X-Channel` otherwise.
+    pub(crate) select: Option<Vec<Spanned<Select>>>,
+    /// Whether requests of no channel are refused.
+    pub(crate) channel_required: Option<Spanned<bool>>,
+    /// Requests that take longer are logged; `off`: none is.
+    pub(crate) slow_query: SlowQuery,
+    /// Whether answers tell how long their parts took.
+    pub(crate) server_timing: bool,
     /// How much callers may ask for.
     pub(crate) limits: Limits,
     /// Pages of which other origins may read answers in a browser.
@@ -259,6 +270,10 @@ struct Sha256Hex([u8; 32]);
 #[derive(Clone, Copy, Debug)]
 struct RateText(NonZeroU32, Duration);
 
+/// How long a request may take before it is logged; `None`: any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlowQuery(pub(crate) Option<Duration>);
+
 /// Reads a text, or says what was expected. The text is not shown: it may be a secret put in the wrong place.
 fn text<'de, D: Deserializer<'de>, T>(
     from: D,
@@ -286,6 +301,15 @@ impl<'de> Deserialize<'de> for Sha256Hex {
     }
 }
 
+impl<'de> Deserialize<'de> for SlowQuery {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        text(from, "a duration like 250ms or 2s, or off", |text| match text {
+            "off" => Some(Self(None)),
+            text => Span::parse(text).map(|span| Self(Some(span.0))),
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for RateText {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         text(from, "a rate like 100/s, 600/m or 1000/h", |text| {
@@ -307,6 +331,11 @@ impl Default for Api {
             listen: unplaced(SocketAddr::from(([127, 0, 0, 1], 8080))),
             auth: None,
             access: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            select: None,
+            channel_required: None,
+            slow_query: SlowQuery(Some(Duration::from_millis(250))),
+            server_timing: false,
             limits: Limits::default(),
             cors: None,
             cache: Cache::default(),
@@ -374,7 +403,8 @@ impl Api {
                 return wrong(at, format!("`{origin}` is no origin"), help);
             }
         }
-        self.graphql.validate().or_else(|| self.limits.validate())
+        let graphql = || self.graphql.validate();
+        self.validate_channels().or_else(graphql).or_else(|| self.limits.validate())
     }
 
     /// What of the rules does not fit the models: `fields` and `indexes` of each, by their paths.

@@ -1,6 +1,6 @@
 //! The part of the JSON Schema of `headwater.yaml` that is about the query API.
 
-use headwater_query_api::ANONYMOUS_ROLE;
+use headwater_query_api::{ANONYMOUS_ROLE, PAGE_DEFAULT, PAGE_MAX};
 use serde_json::{Value, json};
 
 /// JSON Schema of `api`. Sizes, durations and addresses are those of the whole.
@@ -112,6 +112,52 @@ pub(super) fn api_json_schema() -> Value {
             "masks": { "type": "array", "items": mask },
         }),
     );
+    let fields = json!({
+        "type": "array", "items": { "type": "string" },
+        "examples": [["id", "total", "customer.name", "lines[0:3].{description,amount}"], ["*"]],
+        "description": "Paths of fields: `*` is every one, `lines[0:3]` the first three elements, `a.{b,c}` two of them. \
+                        Everything where it is left out.",
+    });
+    let rename = json!({
+        "type": "object", "additionalProperties": { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" },
+        "description": "New last names of fields, by the paths they have in the model: `lines.amount: sum`.",
+    });
+    let shape = json!({ "fields": fields, "rename": rename });
+    let mut channel = object(
+        "What readers of one kind see of the models. It is a shape and no permission: any caller may name any channel.",
+        &[],
+        shape.clone(),
+    );
+    channel["properties"]["models"] = json!({
+        "type": "object",
+        "additionalProperties": object("What is shown of this model; what the channel says where it is `{}`.", &[], shape),
+        "description": "The models of the channel; all of them where it is left out.",
+    });
+    channel["properties"]["page"] = object(
+        "Sizes of pages.",
+        &[],
+        json!({
+            "max": { "type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_MAX },
+            "default": { "type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_DEFAULT },
+        }),
+    );
+    channel["properties"]["format"] = json!({
+        "enum": ["json", "cbor"], "default": "json",
+        "description": "What documents are written as where a request does not say by Accept.",
+    });
+    channel["properties"]["live"] = json!({
+        "type": "boolean", "default": true, "description": "Whether changes are streamed.",
+    });
+    let select = object(
+        "One of `header`, `host` and `user_agent`.",
+        &[],
+        json!({
+            "header": text("Its value names the channel; one that is not there is refused."),
+            "host": text("Requests for this host are of the channel `as`."),
+            "user_agent": text("Requests of user agents that match this regular expression are of the channel `as`."),
+            "as": text("The channel."),
+        }),
+    );
     let listen = json!({ "$ref": "#/$defs/address", "default": "127.0.0.1:8080" });
     let anonymous = format!("Whether a request without credentials is answered, with the role `{ANONYMOUS_ROLE}`.");
     object(
@@ -127,6 +173,25 @@ pub(super) fn api_json_schema() -> Value {
             "access": {
                 "type": "object", "additionalProperties": access,
                 "description": "What callers see of each model, by its name. With `auth` a model without an entry is shown to nobody.",
+            },
+            "channels": {
+                "type": "object", "additionalProperties": channel, "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,64}$" },
+                "description": "Shapes of the models for kinds of readers (web, mobile, devices), by their names.",
+            },
+            "select": {
+                "type": "array", "items": select, "default": [{ "header": "X-Channel" }],
+                "description": "How the channel of a request is found: the first that matches. Where none does the whole shape is served.",
+            },
+            "channel_required": {
+                "type": "boolean", "default": false, "description": "Whether requests of no channel are refused.",
+            },
+            "slow_query": {
+                "anyOf": [{ "$ref": "#/$defs/duration" }, { "const": "off" }], "default": "250ms",
+                "description": "Requests that take longer are logged, one line each, without values.",
+            },
+            "server_timing": {
+                "type": "boolean", "default": false,
+                "description": "Whether answers tell by Server-Timing how long their parts took. That helps those who guess from times, too.",
             },
             "limits": object("How much callers may ask for.", &[], json!({
                 "principal": rate("Requests of one caller."),

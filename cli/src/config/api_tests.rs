@@ -29,11 +29,15 @@ const AUTH: &str = "api:
 ";
 
 fn load(api: &str) -> Result<Configuration, String> {
+    load_with_model(api, MODEL)
+}
+
+fn load_with_model(api: &str, model: &str) -> Result<Configuration, String> {
     let folder = tempfile::tempdir().unwrap();
     let files = [
         ("headwater.yaml", format!("{SETTINGS}{api}")),
         ("connectors/billing.yaml", CONNECTOR.into()),
-        ("models/customer.yaml", MODEL.into()),
+        ("models/customer.yaml", model.into()),
     ];
     for (name, text) in files {
         let path = folder.path().join(name);
@@ -159,5 +163,88 @@ fn the_published_schema_takes_what_is_taken() {
         let mut value = value.clone();
         value["api"] = api;
         assert!(!schema.is_valid(&value), "{name}");
+    }
+}
+
+const CHANNEL_MODEL: &str = "model: invoice
+root: { table: billing.inv, key: id }
+fields: [id, total, status]
+nest:
+  lines: { many: billing.line, on: { inv: id }, fields: [text, amount] }
+";
+
+fn load_channels(api: &str) -> Result<Configuration, String> {
+    load_with_model(api, CHANNEL_MODEL)
+}
+
+#[test]
+fn channels_arrive_as_they_are_written() {
+    let api = "api:
+  channels:
+    web: {}
+    mobile:
+      models:
+        invoice: { fields: [id, total, \"lines[0:3].{text,amount}\"], rename: { total: amt } }
+      page: { max: 10 }
+      live: false
+    iot: { fields: [id, status], page: { max: 50, default: 5 }, format: json }
+  select:
+    - header: X-Channel
+    - { host: m.example.com, as: mobile }
+    - { user_agent: ^Fridge/, as: iot }
+  channel_required: true
+  slow_query: 2s
+  server_timing: true
+";
+    let api = load_channels(api).unwrap().settings.api;
+    let options = api.channels_options();
+    let mobile = &options.channels["mobile"];
+    let invoice = mobile.of("invoice").unwrap();
+    assert_eq!(invoice.fields[2].as_str(), "lines[0:3].{text,amount}");
+    assert_eq!((invoice.rename["total"].as_str(), mobile.live), ("amt", false));
+    assert_eq!((mobile.page.max, mobile.page.default, mobile.of("other").is_none()), (10, 10, true));
+    let iot = &options.channels["iot"];
+    assert_eq!((iot.page.max, iot.page.default, iot.of("invoice").unwrap().fields.len()), (50, 5, 2));
+    assert!(options.channels["web"].of("invoice").unwrap().fields.is_empty());
+    assert_eq!((options.select.len(), options.required), (3, true));
+    assert_eq!(api.slow_query.0.map(|limit| limit.as_secs()), Some(2));
+    assert!(api.server_timing);
+    let usual = load_channels("api: { channels: { web: {} }, slow_query: off }\n").unwrap().settings.api;
+    assert_eq!((usual.channels_options().select.len(), usual.slow_query.0), (1, None));
+}
+
+#[test]
+fn what_is_wrong_of_channels_is_shown_where_it_stands() {
+    let fields = |text: &str| format!("api:\n  channels:\n    web:\n      fields: [id, {text}]\n");
+    let rename = |text: &str| format!("api:\n  channels:\n    web: {{ rename: {{ {text} }} }}\n");
+    let select = |text: &str| format!("api:\n  channels: {{ web: {{}} }}\n  select:\n    - {{ {text} }}\n");
+    for (api, words) in [
+        (fields("totl"), &["yaml:6:20", "the channel `web`: invoice has no field `totl`", "did you mean `total`?"][..]),
+        (fields("lines.amout"), &["yaml:6:20", "invoice.lines has no field `amout`", "did you mean `amount`?"]),
+        (fields("\"total[0:3]\""), &["yaml:6:20", "`total` of invoice is no array"]),
+        (fields("total.x"), &["invoice.total is a value"]),
+        (fields("\"lines[3]\""), &["yaml:6:20", "a slice like [0:3]"]),
+        (rename("totl: t"), &["yaml:5:28", "has no field `totl`"]),
+        (rename("total: status"), &["yaml:5:29", "two fields of invoice get the name `status`"]),
+        (rename("total: a-b"), &["`a-b` cannot name a field"]),
+        ("api: { channels: { web: { models: { invoce: {} } } } }\n".into(), &["`invoce`", "did you mean `invoice`?"]),
+        ("api: { channels: { default: {} } }\n".into(), &["no channel can be named `default`"]),
+        ("api: { channels: { \"a b\": {} } }\n".into(), &["`a b` cannot name a channel"]),
+        ("api: { channels: { web: { page: { max: 0 } } } }\n".into(), &["from 1 to 100"]),
+        ("api: { channels: { web: { page: { max: 5, default: 6 } } } }\n".into(), &["`page.default` from 1"]),
+        ("api: { channels: { web: { format: xml } } }\n".into(), &["`xml`", "json"]),
+        ("api: { channels: { web: { feilds: [id] } } }\n".into(), &["unknown key `feilds`", "`fields`"]),
+        (select("host: a.example.com, as: wbe"), &["yaml:6:", "no channel `wbe`", "did you mean `web`?"]),
+        (select("host: a.example.com"), &["`as` is missing"]),
+        (select("host: \"https://a\", as: web"), &["is no host"]),
+        (select("header: X-Channel, as: web"), &["`as` cannot stand beside `header`"]),
+        (select("header: \"X Channel\""), &["cannot name a header"]),
+        (select("user_agent: \"(\", as: web"), &["`(` is no pattern", "unclosed group"]),
+        (select("as: web"), &["one of `header`, `host` and `user_agent`"]),
+        ("api: { channel_required: true }\n".into(), &["yaml:3:", "needs `api.channels`"]),
+        ("api: { slow_query: fast }\n".into(), &["250ms or 2s, or off"]),
+    ] {
+        let said = load_channels(&api).expect_err(&api);
+        assert!(words.iter().all(|word| said.contains(word)), "{api}\n{said}");
     }
 }

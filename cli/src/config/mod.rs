@@ -4,6 +4,7 @@
 
 mod api;
 mod api_schema;
+mod channels;
 mod columns;
 mod engines;
 mod files;
@@ -174,7 +175,9 @@ impl Configuration {
         let name = self.file.display().to_string();
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
         let source = Source { name: &name, text: &text };
-        let wrong = self.settings.api.check_models(&self.definitions());
+        let definitions = self.definitions();
+        let mut wrong = self.settings.api.check_models(&definitions);
+        wrong.extend(self.settings.api.check_channels(&definitions));
         wrong.into_iter().map(|(at, message, help)| source.at(at, message, Some(help))).collect()
     }
 

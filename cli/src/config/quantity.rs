@@ -28,7 +28,8 @@ fn split(text: &str) -> Option<(u64, &str)> {
 }
 
 impl Span {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads a length of time.
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (number, unit) = split(text)?;
         let millis = match unit {
             "ms" => 1,

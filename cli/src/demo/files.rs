@@ -38,18 +38,30 @@ impl Engines<'_> {
     }
 }
 
+/// Where the demo listens.
+pub(super) struct Ports {
+    /// The query API.
+    pub(super) api_port: u16,
+    /// The admin port.
+    pub(super) admin_port: u16,
+    /// The example's page.
+    pub(super) web_port: u16,
+}
+
 /// Writes the configuration into `folder`, readable by its owner alone; answers with the path of `headwater.yaml`.
 pub(super) fn write(
     folder: &Path,
     database: &tokio_postgres::Config,
     engines: &Engines<'_>,
-    api_port: u16,
-    admin_port: u16,
+    ports: &Ports,
 ) -> Result<PathBuf, Failure> {
     let settings = engines
         .choose(SETTINGS.to_string())
-        .replace("listen: 127.0.0.1:8080", &format!("listen: 127.0.0.1:{api_port}"))
-        .replace("listen: 127.0.0.1:9090", &format!("listen: 127.0.0.1:{admin_port}"));
+        // Database, load and readers share one machine here: that a processor is late is no reason to turn readers away.
+        .replace("api:\n", "api:\n  limits: { queue_delay_max: 5s }\n")
+        .replace("listen: 127.0.0.1:8080", &format!("listen: 127.0.0.1:{}", ports.api_port))
+        .replace("http://127.0.0.1:8088", &format!("http://127.0.0.1:{}", ports.web_port))
+        .replace("listen: 127.0.0.1:9090", &format!("listen: 127.0.0.1:{}", ports.admin_port));
     let host = match database.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),
         Some(Host::Unix(folder)) => folder.display().to_string(),
@@ -91,7 +103,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = "postgresql://me:it%27s@localhost:6543/other".parse().unwrap();
         let engines = Engines { kafka: Some("k:9092"), mongodb: Some("mongodb://m/?a=b") };
-        let file = write(folder.path(), &database, &engines, 1234, 1235).unwrap();
+        let ports = Ports { api_port: 1234, admin_port: 1235, web_port: 1236 };
+        let file = write(folder.path(), &database, &engines, &ports).unwrap();
         let configuration = Configuration::load_with(&file, &Environment::new()).unwrap();
         let postgres = &configuration.connectors[0].config.postgres;
         assert_eq!((postgres.host.as_str(), postgres.port, postgres.database.as_str()), ("localhost", 6543, "other"));
@@ -101,7 +114,8 @@ mod tests {
         assert_eq!(configuration.models.len(), 3);
         assert_eq!(configuration.settings.broker.kafka.as_ref().unwrap().servers.value, ["k:9092"]);
         assert_eq!(configuration.settings.store.mongodb.as_ref().unwrap().uri.reveal(), "mongodb://m/?a=b");
-        let file = write(folder.path(), &database, &Engines::default(), 1234, 1235).unwrap();
+        let file = write(folder.path(), &database, &Engines::default(), &ports).unwrap();
+        assert!(std::fs::read_to_string(&file).unwrap().contains("http://127.0.0.1:1236"));
         assert!(Configuration::load_with(&file, &Environment::new()).unwrap().settings.broker.kafka.is_none());
     }
 }

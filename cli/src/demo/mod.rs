@@ -3,6 +3,7 @@
 mod files;
 mod postgres;
 mod view;
+mod web;
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -27,6 +28,8 @@ use crate::table::count;
 use crate::verify::{VerifyOptions, verify};
 use crate::workload::{SPOTLIGHT_CUSTOMER, Spotlight, Tally, WorkloadOptions, create, work};
 
+/// Wanted port of the example's page; another where it is taken.
+const WEB_PORT: u16 = 8088;
 /// How often the view is drawn.
 const DRAW_EVERY: Duration = Duration::from_millis(250);
 /// How often something happens to the watched customer.
@@ -81,9 +84,9 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     };
     say!("Creating the billing example: 500 customers, 2,000 invoices …");
     create(&database).await?;
-    let (api_port, admin_port) = (usable(options.port), usable(options.admin_port));
+    let (api_port, admin_port, web_port) = (usable(options.port), usable(options.admin_port), usable(WEB_PORT));
     let engines = files::Engines { kafka: options.kafka.as_deref(), mongodb: options.mongodb.as_deref() };
-    let file = files::write(folder.path(), &database, &engines, api_port, admin_port)?;
+    let file = files::write(folder.path(), &database, &engines, &files::Ports { api_port, admin_port, web_port })?;
     let configuration = Configuration::load_with(&file, &Environment::new())?;
     let through = match (&options.kafka, &options.mongodb) {
         (None, None) => "",
@@ -94,6 +97,9 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     say!("Starting capture, projection and the query API{through} …");
     let mut pipeline = Pipeline::start(&configuration, PipelineOptions::default()).await?;
     let control = pipeline.control();
+    let page = CancellationToken::new();
+    let _page = page.clone().drop_guard();
+    web::start(web_port, api_port, page).await?;
 
     let outcome = tokio::select! {
         outcome = async {
@@ -101,7 +107,7 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
             if stop.is_cancelled() {
                 return Ok(());
             }
-            print_addresses(&file, api_port, admin_port);
+            print_addresses(&file, api_port, admin_port, web_port);
             let place = match &server {
                 Some(server) => format!("PostgreSQL of its own, port {}", server.port()),
                 None => "the given PostgreSQL".to_string(),
@@ -241,7 +247,7 @@ async fn wait_until_ready(control: &Control, stop: &CancellationToken) -> Result
     Ok(())
 }
 
-fn print_addresses(file: &Path, api_port: u16, admin_port: u16) {
+fn print_addresses(file: &Path, api_port: u16, admin_port: u16, web_port: u16) {
     let api = format!("http://127.0.0.1:{api_port}");
     let admin = format!("http://127.0.0.1:{admin_port}");
     say!(
@@ -256,6 +262,8 @@ Try, in another terminal:
   headwater status --watch --admin {admin}
   headwater verify --config {}
 In a browser:
+  http://127.0.0.1:{web_port}/       a customer's invoices, live
+  {api}/docs        what the API offers, to try out
   {admin}/console   {admin}/graphiql   {api}/openapi.json
 ",
         file.display()

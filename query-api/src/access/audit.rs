@@ -1,6 +1,6 @@
 //! One line for every access that was denied: who, to what, why. Never a value of a document, and never credentials.
 
-use crate::context::ReadContext;
+use crate::context::{ReadContext, RequestId};
 
 /// Where audit lines go; a filter of the log by this name keeps them apart.
 const TARGET: &str = "headwater::audit";
@@ -11,6 +11,7 @@ pub(crate) fn not_visible(context: &ReadContext, model: &str, exists: bool) {
     tracing::info!(
         target: TARGET,
         request_id = context.request_id.as_str(),
+        trace_id = context.request_id.trace_id(),
         principal = &*context.principal.name,
         model,
         reason = "not_visible",
@@ -24,6 +25,7 @@ pub(crate) fn denied(context: &ReadContext, model: &str, reason: &'static str) {
     tracing::info!(
         target: TARGET,
         request_id = context.request_id.as_str(),
+        trace_id = context.request_id.trace_id(),
         principal = &*context.principal.name,
         model,
         reason,
@@ -32,11 +34,14 @@ pub(crate) fn denied(context: &ReadContext, model: &str, reason: &'static str) {
 }
 
 /// A caller that is not known was turned away.
-pub(crate) fn turned_away(request_id: &str, address: std::net::IpAddr, reason: &'static str) {
-    tracing::info!(target: TARGET, request_id, %address, reason, "access denied");
+pub(crate) fn turned_away(request_id: &RequestId, address: std::net::IpAddr, reason: &'static str) {
+    let (id, trace_id) = (request_id.as_str(), request_id.trace_id());
+    tracing::info!(target: TARGET, request_id = id, trace_id, %address, reason, "access denied");
 }
 
 /// A caller that is known asked too often.
-pub(crate) fn limited(request_id: &str, principal: &str, address: std::net::IpAddr) {
-    tracing::info!(target: TARGET, request_id, principal, %address, reason = "principal_rate", "access denied");
+pub(crate) fn limited(request_id: &RequestId, principal: &str, address: std::net::IpAddr) {
+    let (id, trace_id) = (request_id.as_str(), request_id.trace_id());
+    let reason = "principal_rate";
+    tracing::info!(target: TARGET, request_id = id, trace_id, principal, %address, reason, "access denied");
 }

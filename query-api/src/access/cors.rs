@@ -3,7 +3,7 @@
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    HeaderMap, HeaderValue, ORIGIN, VARY,
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use hyper::{Method, Response, StatusCode};
 
@@ -11,13 +11,11 @@ use super::options::CorsOptions;
 use crate::http::Body;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, QUERY");
-const ALLOWED: HeaderValue = HeaderValue::from_static(
-    "accept, authorization, consistency-token, content-type, if-none-match, last-event-id, prefer, traceparent, \
-     x-api-key, x-request-id",
-);
+const ALLOWED: &str = "accept, authorization, consistency-token, content-type, if-none-match, last-event-id, prefer, \
+                       traceparent, tracestate, x-api-key, x-request-id";
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "consistency-token, etag, link, preference-applied, ratelimit, ratelimit-policy, retry-after, x-count, \
-     x-count-kind, x-data-as-of, x-model-version, x-next-cursor, x-request-id",
+    "consistency-token, etag, link, preference-applied, ratelimit, ratelimit-policy, retry-after, server-timing, \
+     traceparent, tracestate, x-count, x-count-kind, x-data-as-of, x-model-version, x-next-cursor, x-request-id",
 );
 
 /// Origins that are allowed.
@@ -26,11 +24,15 @@ pub(super) struct Cors {
     any: bool,
     credentials: bool,
     max_age: HeaderValue,
+    allowed_headers: HeaderValue,
 }
 
 impl Cors {
-    pub(super) fn new(options: &CorsOptions) -> Self {
+    /// `more`: headers that requests may have besides.
+    pub(super) fn new(options: &CorsOptions, more: &[HeaderName]) -> Self {
+        let allowed = more.iter().fold(ALLOWED.to_string(), |all, name| format!("{all}, {name}"));
         Self {
+            allowed_headers: HeaderValue::try_from(allowed).expect("names of headers"),
             any: options.origins.iter().any(|origin| origin == "*"),
             origins: options.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect(),
             credentials: options.credentials,
@@ -63,7 +65,7 @@ impl Cors {
         if response.headers().contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
             let head = response.headers_mut();
             head.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-            head.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED);
+            head.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.allowed_headers.clone());
             head.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
             head.remove(ACCESS_CONTROL_EXPOSE_HEADERS);
         }

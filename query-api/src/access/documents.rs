@@ -17,9 +17,11 @@ impl Visibility {
         id: &[u8],
         context: &ReadContext,
     ) -> Result<Option<Document>, Problem> {
+        let begun = context.reads.begin();
         let kept = reader.at_hand(self.version, id);
         let at_hand = kept.is_some();
         let found = if at_hand { kept } else { reader.get(self.version, id).await? };
+        context.reads.end(begun, usize::from(found.is_some()));
         if !self.is_bound(&context.principal) {
             return Ok(found.map(|document| self.show(document)).transpose()?);
         }
@@ -42,7 +44,9 @@ impl Visibility {
         ids: &[Vec<u8>],
         context: &ReadContext,
     ) -> Result<Vec<Option<Document>>, Problem> {
+        let begun = context.reads.begin();
         let found = reader.get_many(self.version, ids).await?;
+        context.reads.end(begun, found.iter().flatten().count());
         if !self.is_bound(&context.principal) {
             let show = |document: Option<Document>| document.map(|document| self.show(document)).transpose();
             return Ok(found.into_iter().map(show).collect::<Result<_, _>>()?);

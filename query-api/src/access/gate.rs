@@ -99,13 +99,13 @@ impl Drop for Place<'_> {
 }
 
 impl Gate {
-    /// A gate with these rules, and the policy that goes with it.
-    pub(crate) fn new(options: &AccessOptions, secret: &[u8]) -> (Self, Policy) {
+    /// A gate with these rules, and the policy that goes with it. `channel_headers`: those that name channels.
+    pub(crate) fn new(options: &AccessOptions, channel_headers: &[HeaderName], secret: &[u8]) -> (Self, Policy) {
         let names = RoleNames::of(options);
         let limits = &options.limits;
         let gate = Self {
             authenticator: Authenticator::new(options, &names),
-            cors: options.cors.as_ref().map(Cors::new),
+            cors: options.cors.as_ref().map(|cors| Cors::new(cors, channel_headers)),
             principal_limit: limits.principal.map(|rate| Limiter::new("principal", rate)),
             address_limit: limits.address.map(|rate| Limiter::new("address", rate)),
             trusted_hops: limits.trusted_hops,
@@ -174,7 +174,7 @@ impl Gate {
         if let Some(limit) = &self.address_limit {
             let verdict = limit.check(principal::limited(address), now);
             if !verdict.allowed {
-                audit::turned_away(request_id.as_str(), address, "address_rate");
+                audit::turned_away(request_id, address, "address_rate");
                 return Err(Refusal::of(limit, "this address", verdict));
             }
         }
@@ -189,7 +189,7 @@ impl Gate {
         request_id: &RequestId,
     ) -> Result<Arc<Principal>, Box<Refusal>> {
         self.authenticator.principal(headers).await.map_err(|Denied { reason, problem }| {
-            audit::turned_away(request_id.as_str(), address, reason);
+            audit::turned_away(request_id, address, reason);
             Refusal::plain(problem)
         })
     }
@@ -212,7 +212,7 @@ impl Gate {
         if let (Some(limit), Some(verdict)) = (&self.principal_limit, verdict)
             && !verdict.allowed
         {
-            audit::limited(request_id.as_str(), &principal.name, address);
+            audit::limited(request_id, &principal.name, address);
             return Err(Refusal::of(limit, "this caller", verdict));
         }
         Ok(verdict)
@@ -260,7 +260,8 @@ impl Gate {
     ) {
         let head = response.headers_mut();
         head.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
-        head.insert(CONTENT_SECURITY_POLICY, NOTHING_LOADED);
+        // A page says itself what it loads.
+        head.entry(CONTENT_SECURITY_POLICY).or_insert(NOTHING_LOADED);
         if let (Some(limit), Some(verdict)) = (&self.principal_limit, admitted.and_then(|of| of.verdict)) {
             head.insert(RATELIMIT_POLICY, limit.policy());
             if let Some(value) = limit.header(verdict) {

@@ -9,6 +9,7 @@ use headwater_store::VersionId;
 use super::options::{AccessOptions, ModelRule};
 use super::principal::{RoleNames, Roles};
 use super::visibility::Visibility;
+use crate::channel::Fitted;
 
 /// Who sees what.
 pub(crate) struct Policy {
@@ -25,10 +26,19 @@ impl Policy {
         Self { options: options.clone(), names, secret: secret.to_vec(), told: parking_lot::Mutex::default() }
     }
 
-    /// What callers with these roles see of a version; `None`: there is no such model for them.
-    pub(crate) fn visibility(&self, version: VersionId, shape: &ModelShape, roles: Roles) -> Option<Arc<Visibility>> {
+    /// What callers with these roles see of a version by a channel; `None`: there is no such model for them.
+    pub(crate) fn visibility(
+        &self,
+        version: VersionId,
+        shape: &ModelShape,
+        roles: Roles,
+        channel: Option<&Fitted>,
+    ) -> Option<Arc<Visibility>> {
         if self.options.auth.is_none() {
-            return Some(Visibility::everything(version, shape.clone()));
+            return match channel {
+                None => Some(Visibility::everything(version, shape.clone())),
+                Some(channel) => Visibility::of_channel(version, shape, channel),
+            };
         }
         let Some(rule) = self.options.rules.get(&shape.model) else {
             self.tell(
@@ -37,7 +47,7 @@ impl Policy {
             );
             return None;
         };
-        match Visibility::new(version, shape, rule, roles, &self.names, &self.secret) {
+        match Visibility::new(version, shape, rule, roles, &self.names, &self.secret, channel) {
             Ok(visibility) => visibility,
             Err(unfit) => {
                 self.tell(&shape.model, &unfit.0);

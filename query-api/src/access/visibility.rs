@@ -1,4 +1,5 @@
-//! What callers with given roles see of one version of a model. Everything that answers, checks or describes asks here:
+//! What callers with given roles see of one version of a model, by one channel: first what their roles leave of it, then
+//! what the channel does. Everything that answers, checks or describes asks here:
 //! selections, filters, orders, cursors, pages inside documents, GraphQL, schemas, live events and messages.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,6 +14,7 @@ use sha2::Sha256;
 use super::binding::Binding;
 use super::options::{Mask, ModelRule};
 use super::principal::{Principal, RoleNames, Roles};
+use crate::channel::{Cut, Fitted, Format, PageLimits, Taken};
 use crate::projection::{How, Shown, Torn};
 
 /// What some callers see of a model.
@@ -20,11 +22,20 @@ use crate::projection::{How, Shown, Torn};
 pub(crate) struct Visibility {
     /// The version whose documents are read.
     pub(crate) version: VersionId,
-    /// What its documents look like: members and indexes that are not shown are not in it.
+    /// What its documents look like: members and indexes that are not shown are not in it, and others have the names
+    /// they have for the reader.
     pub(crate) shape: ModelShape,
+    /// The channel; `None`: that of requests of no channel.
+    pub(crate) channel: Option<Arc<str>>,
+    /// Sizes of pages.
+    pub(crate) page: PageLimits,
+    /// Whether changes are streamed.
+    pub(crate) live: bool,
+    /// What documents are written as where a request does not say.
+    pub(crate) format: Format,
     /// The store's number of each index of the shape.
     numbers: Vec<u16>,
-    /// Every index of the store, for conditions that are not the caller's.
+    /// Every index of the store, by the paths that stored documents have.
     stored_indexes: Vec<IndexShape>,
     /// How stored documents are shown; `None`: as they are.
     shown: Option<Shown>,
@@ -50,6 +61,10 @@ impl Visibility {
             version,
             stored_indexes: shape.indexes.clone(),
             shape,
+            channel: None,
+            page: PageLimits::default(),
+            live: true,
+            format: Format::Json,
             numbers,
             shown: None,
             fingerprint: None,
@@ -59,7 +74,12 @@ impl Visibility {
         })
     }
 
-    /// What callers with these roles see; `None`: there is no such model for them.
+    /// What a channel shows of every document to callers of whom nothing is hidden.
+    pub(crate) fn of_channel(version: VersionId, stored: &ModelShape, channel: &Fitted) -> Option<Arc<Self>> {
+        Self::narrowed(version, stored, &[], &[], Some(channel)).map(Arc::new)
+    }
+
+    /// What callers with these roles see by a channel; `None`: there is no such model for them.
     ///
     /// # Errors
     ///
@@ -72,6 +92,7 @@ impl Visibility {
         roles: Roles,
         names: &RoleNames,
         secret: &[u8],
+        channel: Option<&Fitted>,
     ) -> Result<Option<Arc<Self>>, Unfit> {
         let owner = rule.owner.as_ref().map(|rule| Binding::new(stored, rule, "owner")).transpose()?;
         let tenant = rule.tenant.as_ref().map(|rule| Binding::new(stored, rule, "tenant")).transpose()?;
@@ -92,35 +113,61 @@ impl Visibility {
         for of in rule.masks.iter().filter(|of| !allowed(&of.except)) {
             masks.extend(of.fields.iter().map(|path| (path.as_str(), of.mask)));
         }
-        let mut tree = Tree { model: &stored.model, masks: &masks, secret, path: Vec::new() };
-        let (fields, shown) = tree.level(&stored.fields);
+        let seen = Self::narrowed(version, stored, &masks, secret, channel);
+        Ok(seen.map(|seen| Arc::new(Self { bindings, owner, owner_is_bound, ..seen })))
+    }
+
+    /// What masks and then a channel leave of a model; `None`: nothing.
+    fn narrowed(
+        version: VersionId,
+        stored: &ModelShape,
+        masks: &[(&str, Mask)],
+        secret: &[u8],
+        channel: Option<&Fitted>,
+    ) -> Option<Self> {
+        let cut = channel.map(|channel| &channel.cut);
+        let mut tree = Tree { model: &stored.model, masks, secret, path: Vec::new() };
+        let (fields, shown) = tree.level(&stored.fields, cut);
         if fields.is_empty() && !stored.fields.is_empty() {
-            return Ok(None);
+            return None;
         }
         let is_open = |index: &IndexShape| {
             !masks.iter().any(|(path, _)| is_within(&index.name, path) || is_within(path, &index.name))
         };
-        let open = || stored.indexes.iter().enumerate().filter(|(_, index)| is_open(index));
-        let numbers = open().map(|(at, _)| at as u16).collect();
-        let shape = ModelShape { fields, indexes: open().map(|(_, index)| index.clone()).collect(), ..stored.clone() };
-        let fingerprint = shown.is_some().then(|| {
+        let (mut numbers, mut indexes) = (Vec::new(), Vec::new());
+        for (at, index) in stored.indexes.iter().enumerate().filter(|(_, index)| is_open(index)) {
+            let name = match cut {
+                None => Some(index.name.clone()),
+                Some(cut) => cut.path(&index.name),
+            };
+            if let Some(name) = name {
+                numbers.push(at as u16);
+                indexes.push(IndexShape { name, ..index.clone() });
+            }
+        }
+        let fingerprint = (shown.is_some() || channel.is_some()).then(|| {
             let mut hasher = DefaultHasher::new();
+            let mut masks = masks.to_vec();
             masks.sort_unstable();
             masks.hash(&mut hasher);
+            channel.map(|channel| channel.fingerprint).hash(&mut hasher);
             hasher.finish()
         });
-        let stored_indexes = stored.indexes.clone();
-        Ok(Some(Arc::new(Self {
+        Some(Self {
             version,
-            shape,
+            shape: ModelShape { fields, indexes, ..stored.clone() },
+            channel: channel.map(|channel| channel.channel.clone()),
+            page: channel.map_or_else(PageLimits::default, |channel| channel.page),
+            live: channel.is_none_or(|channel| channel.live),
+            format: channel.map_or(Format::Json, |channel| channel.format),
             numbers,
-            stored_indexes,
+            stored_indexes: stored.indexes.clone(),
             shown,
             fingerprint,
-            bindings,
-            owner,
-            owner_is_bound,
-        })))
+            bindings: Vec::new(),
+            owner: None,
+            owner_is_bound: false,
+        })
     }
 
     /// The index named `name`, with the store's number.
@@ -129,10 +176,15 @@ impl Visibility {
         Some((self.numbers[at], &self.shape.indexes[at]))
     }
 
-    /// The index with this number of the store's.
-    pub(crate) fn numbered(&self, number: u16) -> Option<&IndexShape> {
+    /// The index with this number of the store's, by the name the reader knows it by; `None`: it is not shown.
+    pub(crate) fn named(&self, number: u16) -> Option<&str> {
         let at = self.numbers.iter().position(|of| *of == number)?;
-        self.shape.indexes.get(at)
+        self.shape.indexes.get(at).map(|index| index.name.as_str())
+    }
+
+    /// The index with this number of the store's, by its path in stored documents; `None`: it is not shown.
+    pub(crate) fn numbered(&self, number: u16) -> Option<&IndexShape> {
+        self.stored_indexes.get(usize::from(number)).filter(|_| self.numbers.contains(&number))
     }
 
     /// Path and type of the index with this number of the store's, shown or not.
@@ -182,16 +234,24 @@ struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
-    /// What is seen of these members, and how it is shown; `None`: all of it.
-    fn level(&mut self, fields: &'a [ShapeField]) -> (Vec<ShapeField>, Option<Shown>) {
+    /// What is seen of these members, and how it is shown; `None`: all of it. `cut`: what the channel takes of them;
+    /// `None`: all of them.
+    fn level(&mut self, fields: &'a [ShapeField], cut: Option<&Cut>) -> (Vec<ShapeField>, Option<Shown>) {
         let (mut seen, mut shown, mut changed) = (Vec::with_capacity(fields.len()), Shown::default(), false);
         for field in fields {
+            let taken = cut.map(|cut| cut.member(&field.name));
+            if let Some(None) = taken {
+                changed = true;
+                continue;
+            }
+            let taken = taken.flatten();
             self.path.push(&field.name);
-            match self.member(field) {
-                Some((field, how)) => {
-                    changed |= !matches!(how, How::Whole);
-                    shown.add(&field.name, how);
-                    seen.push(field);
+            match self.member(field, taken) {
+                Some((kind, how)) => {
+                    let name = taken.map_or(&field.name, |taken| &taken.shown_as);
+                    changed |= !matches!(how, How::Whole) || *name != field.name;
+                    shown.add(&field.name, name, how);
+                    seen.push(ShapeField { name: name.clone(), kind, ..field.clone() });
                 }
                 None => changed = true,
             }
@@ -200,26 +260,28 @@ impl<'a> Tree<'a> {
         (seen, changed.then_some(shown))
     }
 
-    fn member(&mut self, field: &'a ShapeField) -> Option<(ShapeField, How)> {
+    fn member(&mut self, field: &'a ShapeField, taken: Option<&Taken>) -> Option<(FieldType, How)> {
         let path = self.path.join(".");
         // The strictest wins.
         let mask = self.masks.iter().filter(|(of, _)| *of == path).map(|(_, mask)| *mask).max();
-        let as_text = || ShapeField { kind: FieldType::Scalar(ColumnType::Text), ..field.clone() };
+        let text = FieldType::Scalar(ColumnType::Text);
         match (mask, &field.kind) {
             (Some(Mask::Hidden), _) => None,
-            (None, FieldType::Scalar(_)) => Some((field.clone(), How::Whole)),
+            (None, kind @ FieldType::Scalar(_)) => Some((kind.clone(), How::Whole)),
             // Only a single value has a text; of anything else nothing is shown.
             (Some(_), FieldType::Nested { .. } | FieldType::Scalar(ColumnType::Json | ColumnType::Array(_))) => None,
-            (Some(Mask::Partial), _) => Some((as_text(), How::Partial)),
-            (Some(Mask::Hash), _) => Some((as_text(), How::Hash(Box::new(self.hash_key(&path))))),
+            (Some(Mask::Partial), _) => Some((text, How::Partial)),
+            (Some(Mask::Hash), _) => Some((text, How::Hash(Box::new(self.hash_key(&path))))),
             (None, FieldType::Nested { cardinality, fields }) => {
-                let (seen, shown) = self.level(fields);
+                let (seen, shown) = self.level(fields, taken.and_then(|taken| taken.below.as_ref()));
                 if seen.is_empty() && !fields.is_empty() {
                     return None;
                 }
-                let kind = FieldType::Nested { cardinality: *cardinality, fields: seen };
-                let how = shown.map_or(How::Whole, How::Below);
-                Some((ShapeField { kind, ..field.clone() }, how))
+                let how = match taken.and_then(|taken| taken.slice) {
+                    Some(slice) => How::Elements(slice, shown),
+                    None => shown.map_or(How::Whole, How::Below),
+                };
+                Some((FieldType::Nested { cardinality: *cardinality, fields: seen }, how))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Paths of the admin port.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN};
@@ -12,9 +13,11 @@ use serde_json::{Value, json};
 use super::{Admin, AdminError};
 use crate::access::Principal;
 use crate::api::Api;
+use crate::channel::{ChannelId, ChannelProblem};
 use crate::context::RequestId;
 use crate::graphql_http::{self, Port};
 use crate::http::{Body, X_REQUEST_ID, read_body};
+use crate::observe::scope;
 use crate::problem::Problem;
 
 /// Largest body of a command, in bytes.
@@ -61,8 +64,10 @@ async fn dispatch(
     if path == "/graphql" {
         let Some(api) = &port.api else { return Err(not_served(&path)) };
         same_origin(request.headers())?;
-        let context = api.context(request_id.clone(), Principal::everything());
-        return graphql_http::answer(api, request, &context, Port::Operators).await;
+        let everything = Principal::everything();
+        let context = api.context(request_id.clone(), everything, ChannelId::DEFAULT, Instant::now());
+        let answering = graphql_http::answer(api, request, &context, Port::Operators);
+        return scope(request_id.clone(), answering).await;
     }
     let is_command = matches!(path.as_str(), "/replay" | "/dead-letters/retry" | "/reload");
     match (is_read, is_command) {
@@ -75,7 +80,7 @@ async fn dispatch(
         "/readyz" => Ok(probe(admin.ready())),
         "/startupz" => Ok(probe(admin.started().then_some(()).ok_or_else(|| "still starting".into()))),
         "/metrics" => metrics(&port.metrics),
-        "/status" => Ok(json_response(&admin.status().await)),
+        "/status" => Ok(json_response(&status(port).await)),
         "/dead-letters" => {
             let limit = dead_letters_limit(request.uri().query().unwrap_or_default())?;
             Ok(json_response(&admin.dead_letters(limit).await?))
@@ -110,6 +115,23 @@ async fn dispatch(
              /dead-letters, and by POST /replay /dead-letters/retry /reload"
         ))),
     }
+}
+
+/// Where everything stands; beside what the process says what of the channels does not fit the models that are served.
+async fn status(port: &AdminPort) -> Value {
+    let mut status = port.admin.status().await;
+    if let (Some(api), Some(members)) = (&port.api, status.as_object_mut()) {
+        let serving = api.serving();
+        let problem = |of: &ChannelProblem| {
+            let ChannelProblem { channel, model, version, problem, remedy } = of;
+            json!({ "channel": **channel, "model": model, "version": version, "problem": problem, "remedy": remedy })
+        };
+        let problems: Vec<Value> = serving.problems().iter().map(problem).collect();
+        if !problems.is_empty() {
+            members.insert("channel_problems".into(), problems.into());
+        }
+    }
+    status
 }
 
 fn not_served(path: &str) -> Problem {

@@ -1,4 +1,7 @@
 //! Whatever comes in between: a read that starts after a change was heard is never answered with older bytes.
+//!
+//! Each of these was tried, and makes the test fail: to keep what was read although the place was taken away, to forget
+//! nothing when messages are lost, to forget nothing when a change is heard.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -5,6 +5,9 @@ use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, ModelShape, ShapeField};
 use serde_json::{Map, Value, json};
 
+/// What a decimal looks like.
+pub(super) const DECIMAL: &str = "^(-?[0-9]+(\\.[0-9]+)?|NaN|-?Infinity)$";
+
 /// The JSON Schema of the documents of a model.
 pub fn json_schema(shape: &ModelShape) -> Value {
     let mut schema = json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "title": shape.model });
@@ -23,18 +26,29 @@ pub(super) fn document(shape: &ModelShape) -> Value {
 
 /// The schema of an object with these members: each is always there.
 pub(super) fn object(fields: &[ShapeField]) -> Value {
-    let properties: Map<String, Value> = fields.iter().map(|field| (field.name.clone(), member(field))).collect();
-    let required: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
-    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
+    let mut schema = object_of(fields, object);
+    schema["required"] = fields.iter().map(|field| field.name.as_str()).collect();
+    schema
 }
 
-fn member(field: &ShapeField) -> Value {
+/// The schema of such an object of which only some members were asked for.
+pub(super) fn some_of(fields: &[ShapeField]) -> Value {
+    object_of(fields, some_of)
+}
+
+fn object_of(fields: &[ShapeField], inner: fn(&[ShapeField]) -> Value) -> Value {
+    let properties: Map<String, Value> =
+        fields.iter().map(|field| (field.name.clone(), member(field, inner))).collect();
+    json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+fn member(field: &ShapeField, inner: fn(&[ShapeField]) -> Value) -> Value {
     let mut schema = match &field.kind {
         FieldType::Scalar(kind) => value(kind),
         FieldType::Nested { cardinality: Cardinality::Many, fields } => {
-            json!({ "type": "array", "items": object(fields) })
+            json!({ "type": "array", "items": inner(fields) })
         }
-        FieldType::Nested { cardinality: Cardinality::One, fields } => object(fields),
+        FieldType::Nested { cardinality: Cardinality::One, fields } => inner(fields),
     };
     let is_array = matches!(field.kind, FieldType::Nested { cardinality: Cardinality::Many, .. });
     if !field.required && !is_array {
@@ -69,7 +83,7 @@ pub(super) fn value(kind: &ColumnType) -> Value {
         ColumnType::Decimal => json!({
             "type": "string",
             "format": "decimal",
-            "pattern": "^(-?[0-9]+(\\.[0-9]+)?|NaN|-?Infinity)$",
+            "pattern": DECIMAL,
         }),
         ColumnType::Float32 | ColumnType::Float64 => json!({
             "type": ["number", "string"],

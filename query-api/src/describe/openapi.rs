@@ -4,9 +4,56 @@ use headwater_schemas::model::ModelShape;
 use serde_json::{Map, Value, json};
 
 use super::{example, json_schema, operations};
+use crate::access::Visibility;
+use crate::channel::{ChannelId, Channels, PageLimits};
 
 /// The OpenAPI document of a query API that serves these models.
 pub fn openapi<'s>(shapes: impl IntoIterator<Item = &'s ModelShape>) -> Value {
+    document(shapes, PageLimits::default())
+}
+
+/// The OpenAPI document of what is seen of models by a channel.
+pub(crate) fn openapi_of<'v>(
+    seen: impl Iterator<Item = &'v Visibility>,
+    channel: ChannelId,
+    channels: &Channels,
+) -> Value {
+    let of = channels.get(channel);
+    let page = of.map_or_else(PageLimits::default, |of| of.options.page);
+    let mut document = document(seen.map(|seen| &seen.shape), page);
+    let names: Vec<&str> = channels.all().map(|(_, of)| &*of.name).collect();
+    if names.is_empty() {
+        return document;
+    }
+    let shown = match of {
+        Some(of) => format!("This is what the channel `{}` shows.", of.name),
+        None => "This is what is shown to requests of no channel.".to_string(),
+    };
+    let others = names.iter().map(|name| format!("`?channel={name}`")).collect::<Vec<_>>().join(", ");
+    let description = document["info"]["description"].as_str().unwrap_or_default();
+    document["info"]["description"] = format!("{description} {shown} Other shapes are described at {others}.").into();
+    if let (Some(of), Some(header)) = (of, channels.headers().first()) {
+        document["info"]["x-channel"] = (*of.name).into();
+        document["components"]["parameters"]["channel"] = json!({
+            "name": header.as_str(),
+            "in": "header",
+            "description": "The channel that is described here.",
+            "required": true,
+            "schema": { "type": "string", "enum": [*of.name] },
+        });
+        let reference = json!({ "$ref": "#/components/parameters/channel" });
+        let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+        for operation in operations.filter_map(Value::as_object_mut).flat_map(|of| of.values_mut()) {
+            match operation["parameters"].as_array_mut() {
+                Some(parameters) => parameters.push(reference.clone()),
+                None => operation["parameters"] = json!([reference]),
+            }
+        }
+    }
+    document
+}
+
+fn document<'s>(shapes: impl IntoIterator<Item = &'s ModelShape>, page: PageLimits) -> Value {
     let (mut paths, mut schemas, mut tags) = (Map::new(), shared_schemas(), Vec::new());
     for shape in shapes {
         tags.push(tag(shape));
@@ -14,7 +61,10 @@ pub fn openapi<'s>(shapes: impl IntoIterator<Item = &'s ModelShape>) -> Value {
         let mut schema = json_schema::document(shape);
         schema["examples"] = json!([example::document(shape)]);
         schemas.insert(shape.model.clone(), schema);
-        operations::add_paths(&mut paths, shape);
+        let mut some = json_schema::some_of(&shape.fields);
+        some["description"] = format!("What `fields` leaves of a {}.", shape.model).into();
+        schemas.insert(operations::some_name(&shape.model), some);
+        operations::add_paths(&mut paths, shape, page);
     }
     operations::add_graphql(&mut paths);
     json!({
@@ -29,9 +79,15 @@ pub fn openapi<'s>(shapes: impl IntoIterator<Item = &'s ModelShape>) -> Value {
         "servers": [{ "url": "/" }],
         "tags": tags,
         "paths": paths,
+        // Which of them is wanted, if any, is for each installation to say.
+        "security": [{}, { "token": [] }, { "key": [] }],
         "components": {
+            "securitySchemes": {
+                "token": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+                "key": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
+            },
             "schemas": schemas,
-            "parameters": shared_parameters(),
+            "parameters": shared_parameters(page),
             "headers": shared_headers(),
             "responses": shared_responses(),
         },
@@ -92,21 +148,13 @@ fn shared_schemas() -> Map<String, Value> {
     Map::from_iter([("_problem".to_string(), problem), ("_page".into(), page), ("_count".into(), count)])
 }
 
-fn shared_parameters() -> Value {
+fn shared_parameters(page: PageLimits) -> Value {
     json!({
-        "fields": {
-            "name": "fields",
-            "in": "query",
-            "description": "Only these fields, as paths with points: `id,total,customer.name`.",
-            "schema": { "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 200 },
-            "style": "form",
-            "explode": false,
-        },
         "limit": {
             "name": "limit",
             "in": "query",
             "description": "Items of the page, at most. A page can have fewer although there are more.",
-            "schema": { "type": "integer", "minimum": 1, "maximum": 100, "default": 20 },
+            "schema": { "type": "integer", "minimum": 1, "maximum": page.max, "default": page.default },
         },
         "after": {
             "name": "after",
@@ -142,8 +190,9 @@ fn shared_parameters() -> Value {
         "requestId": {
             "name": "X-Request-Id",
             "in": "header",
-            "description": "Names the request in logs; one is made up when there is none.",
-            "schema": { "type": "string", "maxLength": 128, "pattern": "^[A-Za-z0-9_.:/+=@-]+$" },
+            "description": "Names the request in logs: up to 128 of the characters `A-Z a-z 0-9 _ . : / + = @ -`. One is made \
+                            up when there is none, or it has others.",
+            "schema": { "type": "string" },
         },
         "lastEventId": {
             "name": "Last-Event-ID",
@@ -182,15 +231,19 @@ fn shared_responses() -> Value {
             "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/_problem" } } },
         })
     };
+    let mut too_many = problem("Too many requests; `Retry-After` says when to come back.");
+    too_many["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
     let mut unavailable =
         problem("The model is being built, the store cannot be read, or what is asked for is not projected yet.");
     unavailable["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
     json!({
         "NotAcceptable": problem("None of the forms there are is asked for."),
-        "TooLarge": problem("The body is too large."),
-        "UnsupportedMediaType": problem("The body is not sent as JSON."),
         "BadRequest": problem("A parameter is unknown or cannot be accepted."),
+        "Unauthenticated": problem("It is not known who asks, or what was sent to show it is not valid."),
         "NotFound": problem("There is no such document."),
+        "TooLarge": problem("The body is too large."),
+        "UnsupportedMediaType": problem("The body is of a kind that is not understood here."),
+        "TooMany": too_many,
         "Unavailable": unavailable,
         "NotModified": {
             "description": "What you have is still right.",

@@ -1,17 +1,18 @@
 //! The paths of the OpenAPI document.
 
-use headwater_schemas::ColumnType;
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, Operator, ShapeField};
 use serde_json::{Map, Value, json};
 
-use super::{example, json_schema};
+use super::{example, given, json_schema};
+use crate::channel::PageLimits;
 
 /// Adds every path of one model.
-pub(super) fn add_paths(paths: &mut Map<String, Value>, shape: &ModelShape) {
+pub(super) fn add_paths(paths: &mut Map<String, Value>, shape: &ModelShape, page: PageLimits) {
     let model = &shape.model;
-    paths.insert(format!("/v1/{model}"), json!({ "get": list(shape) }));
-    paths.insert(format!("/v1/{model}:query"), json!({ "post": super::query::operation(shape, list_page(shape)) }));
+    paths.insert(format!("/v1/{model}"), json!({ "get": list(shape, page) }));
+    let query = super::query::operation(shape, list_page(shape), page);
+    paths.insert(format!("/v1/{model}:query"), json!({ "post": query }));
     paths.insert(format!("/v1/{model}/schema"), json!({ "get": schema(shape) }));
     paths.insert(format!("/v1/{model}/{{id}}"), json!({ "get": point(shape) }));
     let mut names = Vec::new();
@@ -44,23 +45,31 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
             "description": "Events `next`, with a result as data, and `complete`; of a subscription one for each change.",
         } },
     });
-    let response = json!({ "description": "Data, errors, or both.", "content": content });
+    // A query that cannot be executed is told of in GraphQL's own form, a request that is none as a problem.
     let refused = |description: &str| {
-        json!({ "description": description, "content": {
-        "application/graphql-response+json": { "schema": one },
-        "application/problem+json": { "schema": reference("schemas", "_problem") },
-    } })
+        let problem = json!({ "schema": reference("schemas", "_problem") });
+        let content = json!({
+            "application/graphql-response+json": { "schema": one },
+            "application/problem+json": problem,
+        });
+        json!({ "description": description, "content": content })
     };
     let parameters = ["query", "operationName", "variables", "extensions", "documentId"]
         .map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } }));
-    let responses = json!({
-        "200": response,
-        "400": refused("The request is refused as a whole."),
+    let mut responses = json!({
+        "200": { "description": "Data, errors, or both.", "content": content },
+        "400": refused("Not a request, or not a query that can be executed."),
+        "401": reference("responses", "Unauthenticated"),
         "403": refused("Only trusted documents are answered."),
         "404": refused("The text that is named is not known."),
         "406": refused("No form that is accepted is there, or a subscription needs a stream."),
+        "429": reference("responses", "TooMany"),
         "503": reference("responses", "Unavailable"),
     });
+    let mut by_get = responses.clone();
+    by_get["304"] = reference("responses", "NotModified");
+    responses["413"] = reference("responses", "TooLarge");
+    responses["415"] = reference("responses", "UnsupportedMediaType");
     let post = json!({
         "operationId": "graphql",
         "summary": "The same documents by GraphQL",
@@ -71,14 +80,13 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
         "operationId": "graphqlByGet",
         "summary": "The same documents by GraphQL, cacheable",
         "parameters": parameters,
-        "responses": responses,
+        "responses": by_get,
     });
     paths.insert("/graphql".into(), json!({ "get": get, "post": post }));
 }
 
 fn point(shape: &ModelShape) -> Value {
     let model = &shape.model;
-    let schema = reference("schemas", model);
     let headers = headers(&[
         "Consistency-Token",
         "ETag",
@@ -93,7 +101,7 @@ fn point(shape: &ModelShape) -> Value {
         "summary": format!("One {model}, and by `Accept: text/event-stream` each of its changes"),
         "parameters": [
             id(shape),
-            reference("parameters", "fields"),
+            given::fields(&shape.fields),
             reference("parameters", "ifNoneMatch"),
             reference("parameters", "requestId"),
             reference("parameters", "consistencyToken"),
@@ -105,7 +113,7 @@ fn point(shape: &ModelShape) -> Value {
                 "description": "The document.",
                 "headers": headers,
                 "content": {
-                    "application/json": { "schema": schema, "example": example::document(shape) },
+                    "application/json": { "schema": whole_or_some(model), "example": example::document(shape) },
                     "application/cbor": cbor(),
                     "text/event-stream": { "schema": {
                         "type": "string",
@@ -116,16 +124,18 @@ fn point(shape: &ModelShape) -> Value {
             "304": reference("responses", "NotModified"),
             "400": reference("responses", "BadRequest"),
             "404": reference("responses", "NotFound"),
+            "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
 }
 
-fn list(shape: &ModelShape) -> Value {
+fn list(shape: &ModelShape, sizes: PageLimits) -> Value {
     let model = &shape.model;
     let mut parameters = vec![
-        reference("parameters", "fields"),
+        given::fields(&shape.fields),
         reference("parameters", "limit"),
         reference("parameters", "after"),
         reference("parameters", "count"),
@@ -136,7 +146,7 @@ fn list(shape: &ModelShape) -> Value {
             "name": "ids",
             "in": "query",
             "description": "These documents, in this order, null where there is none. Stands alone, but for `fields`.",
-            "schema": { "type": "array", "items": { "type": "string" }, "maxItems": 100 },
+            "schema": { "type": "array", "items": { "type": "string" }, "maxItems": sizes.max },
             "style": "form",
             "explode": false,
         }),
@@ -156,15 +166,23 @@ fn list(shape: &ModelShape) -> Value {
         }));
     }
     parameters.extend(shape.indexes.iter().flat_map(filters));
+    parameters.push(reference("parameters", "lastEventId"));
+    let mut page = list_page(shape);
+    page["content"]["text/event-stream"] = json!({ "schema": {
+        "type": "string",
+        "description": "Events `page` or `reset` with the list, and `change` with what is to be removed and put.",
+    } });
     json!({
         "operationId": format!("list_{model}"),
         "tags": [model],
         "summary": format!("A page of {model} documents, and by `Accept: text/event-stream` what changes on it"),
         "parameters": parameters,
         "responses": {
-            "200": list_page(shape),
+            "200": page,
             "400": reference("responses", "BadRequest"),
+            "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -172,7 +190,11 @@ fn list(shape: &ModelShape) -> Value {
 
 /// A page of documents.
 fn list_page(shape: &ModelShape) -> Value {
-    let item = json!({ "anyOf": [reference("schemas", &shape.model), { "type": "null" }] });
+    let item = json!({ "anyOf": [
+        reference("schemas", &shape.model),
+        reference("schemas", &some_name(&shape.model)),
+        { "type": "null" },
+    ] });
     let example = json!({
         "data": [example::document(shape)],
         "page": { "next": null, "hasMore": false },
@@ -191,23 +213,23 @@ fn list_page(shape: &ModelShape) -> Value {
 
 /// Every filter of one index.
 fn filters(index: &IndexShape) -> Vec<Value> {
-    let textual = matches!(index.kind, ColumnType::Text | ColumnType::Enum | ColumnType::Other);
     let any = if index.many { " of any element" } else { "" };
-    let applies = |operator: &Operator| textual || !matches!(operator, Operator::StartsWith | Operator::Contains);
     let filter = |(word, operator): (&str, Operator)| {
         let name = &index.name;
         let list = matches!(operator, Operator::In | Operator::Nin);
         let schema = match operator {
             Operator::Exists => json!({ "type": "boolean" }),
-            _ if list => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 100 }),
-            _ => json!({ "type": "string", "examples": [example_text(&index.kind, name)] }),
+            _ if list => {
+                json!({ "type": "array", "items": given::compared(&index.kind, name), "minItems": 1, "maxItems": 100 })
+            }
+            _ => given::compared(&index.kind, name),
         };
         let description = match operator {
             Operator::Eq => format!("`{name}`{any} is this."),
-            Operator::Ne if index.many => format!("`{name}` of no element is this."),
+            Operator::Ne if index.many => format!("There are elements, and `{name}` of none is this."),
             Operator::Ne => format!("`{name}` is not null and not this."),
             Operator::In => format!("`{name}`{any} is one of these; `\\,` is a comma within one."),
-            Operator::Nin if index.many => format!("`{name}` of no element is one of these."),
+            Operator::Nin if index.many => format!("There are elements, and `{name}` of none is one of these."),
             Operator::Nin => format!("`{name}` is not null and none of these."),
             Operator::Gt => format!("`{name}`{any} is greater."),
             Operator::Gte => format!("`{name}`{any} is greater or equal."),
@@ -229,7 +251,7 @@ fn filters(index: &IndexShape) -> Vec<Value> {
         }
         filter
     };
-    Operator::ALL.into_iter().filter(|(_, operator)| applies(operator)).map(filter).collect()
+    given::operators(&index.kind).map(filter).collect()
 }
 
 fn add_arrays(paths: &mut Map<String, Value>, shape: &ModelShape, fields: &[ShapeField], names: &mut Vec<String>) {
@@ -253,6 +275,7 @@ fn add_arrays(paths: &mut Map<String, Value>, shape: &ModelShape, fields: &[Shap
 
 fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
     let model = &shape.model;
+    let elements = json!({ "anyOf": [json_schema::object(fields), json_schema::some_of(fields)] });
     let example = json!({
         "data": [example::object(fields)],
         "page": { "next": null, "hasMore": false },
@@ -264,7 +287,7 @@ fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
         "summary": format!("A page of the {path} of one {model}"),
         "parameters": [
             id(shape),
-            reference("parameters", "fields"),
+            given::fields(fields),
             reference("parameters", "limit"),
             reference("parameters", "after"),
             reference("parameters", "ifNoneMatch"),
@@ -273,11 +296,13 @@ fn array(shape: &ModelShape, path: &str, fields: &[ShapeField]) -> Value {
             reference("parameters", "prefer"),
         ],
         "responses": {
-            "200": page("The page.", json_schema::object(fields), example),
+            "200": page("The page.", elements, example),
             "304": reference("responses", "NotModified"),
             "400": reference("responses", "BadRequest"),
             "404": reference("responses", "NotFound"),
+            "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -294,6 +319,8 @@ fn schema(shape: &ModelShape) -> Value {
                 "description": "A JSON Schema of draft 2020-12.",
                 "content": { "application/schema+json": { "schema": { "type": "object" } } },
             },
+            "401": reference("responses", "Unauthenticated"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
@@ -343,11 +370,14 @@ fn id(shape: &ModelShape) -> Value {
     })
 }
 
-pub(super) fn example_text(kind: &ColumnType, name: &str) -> Value {
-    match example::value(kind, name) {
-        Value::String(text) => text.into(),
-        other => other.to_string().into(),
-    }
+/// The schema's name of a document of which only some fields were asked for.
+pub(super) fn some_name(model: &str) -> String {
+    format!("_some_{model}")
+}
+
+/// A whole document, or what `fields` left of it.
+fn whole_or_some(model: &str) -> Value {
+    json!({ "anyOf": [reference("schemas", model), reference("schemas", &some_name(model))] })
 }
 
 fn headers(names: &[&str]) -> Value {

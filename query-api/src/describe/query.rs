@@ -1,13 +1,14 @@
 //! The query of a list as a body, described.
 
-use headwater_schemas::ColumnType;
 use headwater_schemas::model::{IndexShape, ModelShape, Operator};
 use serde_json::{Map, Value, json};
 
-use super::operations::{example_text, reference};
+use super::operations::reference;
+use super::{example, given};
+use crate::channel::PageLimits;
 
-/// The operation that takes a query as its body. `page`: how it is answered.
-pub(super) fn operation(shape: &ModelShape, page: Value) -> Value {
+/// The operation that takes a query as its body. `page`: how it is answered; `sizes`: of pages.
+pub(super) fn operation(shape: &ModelShape, page: Value, sizes: PageLimits) -> Value {
     let model = &shape.model;
     json!({
         "operationId": format!("query_{model}"),
@@ -24,19 +25,21 @@ pub(super) fn operation(shape: &ModelShape, page: Value) -> Value {
             reference("parameters", "consistencyToken"),
             reference("parameters", "prefer"),
         ],
-        "requestBody": { "required": true, "content": { "application/json": { "schema": body(shape) } } },
+        "requestBody": { "required": true, "content": { "application/json": { "schema": body(shape, sizes) } } },
         "responses": {
             "200": page,
             "400": reference("responses", "BadRequest"),
+            "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),
             "413": reference("responses", "TooLarge"),
             "415": reference("responses", "UnsupportedMediaType"),
+            "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },
     })
 }
 
-fn body(shape: &ModelShape) -> Value {
+fn body(shape: &ModelShape, sizes: PageLimits) -> Value {
     let filters: Map<String, Value> = shape.indexes.iter().map(|index| (index.name.clone(), filter(index))).collect();
     let by = |index: &IndexShape| [index.name.clone(), format!("-{}", index.name)];
     let sorts: Vec<String> = shape.indexes.iter().filter(|index| !index.many).flat_map(by).collect();
@@ -47,15 +50,12 @@ fn body(shape: &ModelShape) -> Value {
             "properties": filters,
             "additionalProperties": false,
         },
-        "fields": {
-            "type": "array", "items": { "type": "string" }, "minItems": 1, "maxItems": 200,
-            "description": "Only these fields, as paths with points.",
-        },
-        "limit": { "type": "integer", "minimum": 1, "maximum": 100, "default": 20 },
+        "fields": given::fields(&shape.fields)["schema"],
+        "limit": { "type": "integer", "minimum": 1, "maximum": sizes.max, "default": sizes.default },
         "after": { "type": "string", "description": "`page.next` of the page before." },
         "count": { "enum": ["none", "estimated", "exact"], "default": "none" },
         "ids": {
-            "type": "array", "items": { "type": ["string", "number"] }, "maxItems": 100,
+            "type": "array", "items": { "type": ["string", "number"] }, "maxItems": sizes.max,
             "description": "These documents, in this order, null where there is none. Stands alone, but for `fields`.",
         },
     });
@@ -67,10 +67,8 @@ fn body(shape: &ModelShape) -> Value {
 
 /// The conditions there can be on one index.
 fn filter(index: &IndexShape) -> Value {
-    let textual = matches!(index.kind, ColumnType::Text | ColumnType::Enum | ColumnType::Other);
-    let applies = |operator: &Operator| textual || !matches!(operator, Operator::StartsWith | Operator::Contains);
     let value =
-        || json!({ "type": ["string", "number", "boolean"], "examples": [example_text(&index.kind, &index.name)] });
+        || json!({ "type": ["string", "number", "boolean"], "examples": [example::text(&index.kind, &index.name)] });
     let condition = |(word, operator): (&str, Operator)| {
         let schema = match operator {
             Operator::Exists => json!({ "type": "boolean" }),
@@ -81,7 +79,6 @@ fn filter(index: &IndexShape) -> Value {
         };
         (word.to_string(), schema)
     };
-    let operators = Operator::ALL.into_iter().filter(|(_, operator)| applies(operator));
-    let properties: Map<String, Value> = operators.map(condition).collect();
+    let properties: Map<String, Value> = given::operators(&index.kind).map(condition).collect();
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }

@@ -203,9 +203,13 @@ impl Catalog {
         let (mut roots, mut changes) = (BTreeMap::new(), BTreeMap::new());
         let mut named = Vec::with_capacity(models.len());
         for (number, (visibility, (name, point))) in models.into_iter().zip(own).enumerate() {
+            let live = visibility.live;
             let changed = followed.claim(format!("{point}Changed"), "Document");
             let model = Model::new(visibility.clone(), name, (point, changed), &mut types, &mut fields);
-            changes.insert(model.changed.clone(), number);
+            // A channel without live streams has nothing to subscribe to.
+            if live {
+                changes.insert(model.changed.clone(), number);
+            }
             roots.insert(model.point.clone(), (number, RootKind::Point));
             roots.insert(model.by_ids.clone(), (number, RootKind::ByIds));
             roots.insert(model.connection.clone(), (number, RootKind::Connection));

@@ -14,7 +14,8 @@ use super::prepare::Prepared;
 use super::request::{Asked, Asker, Paged};
 use super::write::Writer;
 use super::{GraphQl, GraphQlResponse};
-use crate::context::ReadContext;
+use crate::context::{ReadContext, RequestId};
+use crate::observe::current;
 use crate::problem::Problem as ApiProblem;
 use crate::query::{Count, ListPage};
 
@@ -76,6 +77,7 @@ impl GraphQl {
         context: &ReadContext,
     ) -> Result<GraphQlResponse, Vec<Problem>> {
         let Operation { prepared, plan, variables, firsts } = operation;
+        context.reads.note_operation(&prepared.normal);
         let sources = &prepared.document.sources;
         let asker = Asker { catalog: &self.catalog, limits: &self.limits, reader, context, variables, sources };
         let asked = asker.all(plan, firsts, budget).await?;
@@ -154,14 +156,19 @@ impl GraphQl {
                     Answer::ByIds(ids.iter().map(|id| id.as_ref().and_then(|_| found.next().flatten())).collect())
                 })
             }
-            Asked::Page(paged) => self.page(paged, reader).await,
+            Asked::Page(paged) => self.page(paged, reader, context).await,
         };
         answer.unwrap_or_else(|problem| Answer::Failed(problem.into()))
     }
 
-    async fn page(&self, paged: &Paged, reader: &dyn DocumentReader) -> Result<Answer, ApiProblem> {
+    async fn page(
+        &self,
+        paged: &Paged,
+        reader: &dyn DocumentReader,
+        context: &ReadContext,
+    ) -> Result<Answer, ApiProblem> {
         let total = match paged.count {
-            true => match paged.query.count(reader, self.limits.count_max + 1).await? {
+            true => match paged.query.count(reader, self.limits.count_max + 1, context).await? {
                 Some(Count::Exact(total)) => Some(total),
                 Some(Count::AtLeast(_)) | None => None,
             },
@@ -169,7 +176,7 @@ impl GraphQl {
         };
         let page = match paged.limit {
             0 => ListPage { documents: Vec::new(), places: Vec::new(), next: None },
-            _ => paged.query.page(reader, paged.places).await?,
+            _ => paged.query.page(reader, paged.places, context).await?,
         };
         Ok(Answer::Page(page, total))
     }
@@ -293,7 +300,14 @@ fn placeless() -> Problem {
 
 fn document(writer: &mut Writer<'_>, plan: &Object, found: &Document) -> Result<(), Problem> {
     writer.document(plan, &found.body).map_err(|_| {
-        tracing::error!(stamp = found.stamp, "a stored document does not have the shape of its version");
+        current(|id| {
+            tracing::error!(
+                request_id = id.map(RequestId::as_str),
+                trace_id = id.and_then(RequestId::trace_id),
+                stamp = found.stamp,
+                "a stored document does not have the shape of its version"
+            );
+        });
         let message = "a stored document does not have the shape of its version; rebuild it with `headwater replay`";
         Problem::new(Problem::SHAPE, message)
     })

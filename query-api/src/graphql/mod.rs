@@ -37,6 +37,7 @@ use headwater_store::VersionId;
 
 use self::catalog::Catalog;
 pub(crate) use self::known::{GivenText, KnownTexts};
+pub(crate) use self::names::{field_name, plural};
 pub(crate) use self::operation::{Budget, Operation, Refused};
 use self::prepare::Cache;
 pub(crate) use self::trusted::TrustedTexts;
@@ -142,5 +143,10 @@ impl GraphQl {
 pub fn sdl_for(shapes: &[ModelShape]) -> String {
     let models: Vec<Arc<Visibility>> =
         shapes.iter().map(|shape| Visibility::everything(VersionId(0), shape.clone())).collect();
-    sdl::write(&Catalog::new(&models))
+    sdl_of(&models)
+}
+
+/// The GraphQL schema of models as text, as one kind of callers sees them by one channel.
+pub(crate) fn sdl_of(models: &[Arc<Visibility>]) -> String {
+    sdl::write(&Catalog::new(models))
 }

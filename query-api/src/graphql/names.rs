@@ -80,7 +80,7 @@ pub(super) fn type_name(name: &str) -> String {
 }
 
 /// `customer_account` as `customerAccount`.
-pub(super) fn field_name(name: &str) -> String {
+pub(crate) fn field_name(name: &str) -> String {
     let mut out = type_name(name);
     if let Some(first) = out.get_mut(..1) {
         first.make_ascii_lowercase();
@@ -94,7 +94,7 @@ pub(super) fn path_name(path: &str) -> String {
 }
 
 /// The name of many: `customerAccount` as `customerAccounts`. A name that looks plural already gets `List`.
-pub(super) fn plural(name: &str) -> String {
+pub(crate) fn plural(name: &str) -> String {
     let before_last = name.len().checked_sub(2).map(|at| name.as_bytes()[at]);
     let vowel = before_last.is_some_and(|b| b"aeiou".contains(&b));
     if name.ends_with("ss") || name.ends_with("us") || name.ends_with("is") || name.ends_with(['x', 'z']) {

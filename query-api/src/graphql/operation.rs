@@ -58,6 +58,11 @@ impl Refused {
         self.0.iter().any(|problem| problem.code == Problem::MUTATION)
     }
 
+    /// Status of the answer.
+    pub(crate) fn status(&self) -> u16 {
+        self.0.iter().map(|problem| problem.status).max().unwrap_or(400)
+    }
+
     /// The reasons, as GraphQL lists them: `[{"message":…},…]`.
     pub(crate) fn list(&self, context: &ReadContext) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
@@ -76,7 +81,7 @@ impl Refused {
 
     /// The whole answer.
     pub(crate) fn response(&self, context: &ReadContext) -> GraphQlResponse {
-        let status = self.0.iter().map(|problem| problem.status).max().unwrap_or(400);
+        let status = self.status();
         let mut body = Vec::with_capacity(256);
         body.push(b'{');
         write_errors(&mut body, &self.0, context.request_id.as_str());

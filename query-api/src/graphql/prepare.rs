@@ -19,6 +19,7 @@ use super::catalog::Catalog;
 use super::error::Problem;
 use super::plan::{Compiler, Plan, condition_variables};
 use super::suggest;
+use crate::observe::slow::normal_operation;
 
 /// Errors shown of one query.
 const PROBLEMS_MAX: usize = 20;
@@ -31,6 +32,8 @@ const PLANS_MAX: usize = 8;
 pub(super) struct Prepared {
     pub(super) document: Valid<ExecutableDocument>,
     pub(super) operation: Node<Operation>,
+    /// The text without its values, for logs.
+    pub(super) normal: Arc<str>,
     /// Variables that `@skip` and `@include` look at.
     conditions: Vec<Name>,
     plans: Mutex<Vec<(u64, Arc<Plan>)>>,
@@ -65,7 +68,8 @@ impl Prepared {
             let message = "the query has more than 64 variables that `@skip` and `@include` look at";
             return Err(vec![Problem::limit(message, "conditions")]);
         }
-        Ok(Self { document, operation, conditions, plans: Mutex::new(Vec::new()) })
+        let normal = normal_operation(query).into();
+        Ok(Self { document, operation, normal, conditions, plans: Mutex::new(Vec::new()) })
     }
 
     /// Whether a text fits the schema, whichever of its operations is asked for.

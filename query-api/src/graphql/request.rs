@@ -13,7 +13,6 @@ use super::catalog::{Catalog, Model};
 use super::error::Problem;
 use super::operation::Budget;
 use super::plan::{Connection, Content, EdgePart, Object, Part, Plan, Root, Wanted};
-use super::sdl::PAGE_DEFAULT;
 use crate::access::Visibility;
 use crate::context::ReadContext;
 use crate::query::{CONDITIONS_MAX, Condition, ListQuery, ListRequest, Sort};
@@ -93,8 +92,9 @@ impl Asker<'_> {
             Wanted::ByIds(model, _) => {
                 let model = &self.catalog.models[*model];
                 let ids = argument(&root.arguments, "ids", self.variables).unwrap_or(Input::Null).into_list();
-                if ids.len() > self.limits.page_max {
-                    let message = format!("`ids` has {}, over the limit of {}", ids.len(), self.limits.page_max);
+                let page_max = self.page_max(model);
+                if ids.len() > page_max {
+                    let message = format!("`ids` has {}, over the limit of {page_max}", ids.len());
                     return Err(Problem::limit(message, "page"));
                 }
                 let parse = |id: Input| {
@@ -107,13 +107,19 @@ impl Asker<'_> {
         })
     }
 
+    /// Documents of one page of a model, at most.
+    fn page_max(&self, model: &Model) -> usize {
+        self.limits.page_max.min(model.visibility.page.max)
+    }
+
     async fn page(&self, number: usize, root: &Root, connection: &Connection) -> Result<Asked, Problem> {
         let model = &self.catalog.models[number];
         let given = |name| argument(&root.arguments, name, self.variables);
-        let limit = count(&root.arguments, "first", self.variables)?
-            .unwrap_or((PAGE_DEFAULT as usize).min(self.limits.page_max));
-        if limit > self.limits.page_max {
-            let message = format!("`first` is {limit}, over the limit of {}", self.limits.page_max);
+        let page_max = self.page_max(model);
+        let first = count(&root.arguments, "first", self.variables)?;
+        let limit = first.unwrap_or(model.visibility.page.default.min(page_max));
+        if limit > page_max {
+            let message = format!("`first` is {limit}, over the limit of {page_max}");
             return Err(Problem::limit(message, "page"));
         }
         let conditions = conditions(model, given("where"))?;

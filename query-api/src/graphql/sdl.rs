@@ -6,9 +6,6 @@ use std::fmt::Write;
 use super::catalog::{Catalog, MemberKind, Model, ObjectType, Scalar};
 use headwater_schemas::model::Operator;
 
-/// Documents of a page when the query does not say.
-pub(super) const PAGE_DEFAULT: u32 = 20;
-
 /// Writes the schema of a catalog.
 pub(super) fn write(catalog: &Catalog) -> String {
     let mut sdl = Sdl { out: String::with_capacity(4096), scalars: BTreeSet::new(), filters: BTreeSet::new() };
@@ -88,8 +85,8 @@ impl Sdl {
             self.line(
                 2,
                 format_args!(
-                    "{}({arguments}first: Int = {PAGE_DEFAULT}, after: String): {}",
-                    model.connection, model.connection_type
+                    "{}({arguments}first: Int = {}, after: String): {}",
+                    model.connection, model.visibility.page.default, model.connection_type
                 ),
             );
         }
@@ -97,12 +94,12 @@ impl Sdl {
     }
 
     fn subscription(&mut self, catalog: &Catalog) {
-        if catalog.models.is_empty() {
+        if catalog.changes.is_empty() {
             return;
         }
         self.out.push('\n');
         self.line(0, format_args!("type Subscription {{"));
-        for model in &catalog.models {
+        for model in catalog.models.iter().filter(|model| catalog.changes.contains_key(&model.changed)) {
             let (name, shown) = (&model.object.name, &model.shape().model);
             self.short_doc(
                 2,

@@ -90,11 +90,15 @@ impl TrustedTexts {
         self.places.len()
     }
 
-    /// Tells the log which do not fit what is served, each mistake once. They are refused when they are asked for.
-    pub(crate) fn check(&self, graphql: &GraphQl) {
+    /// Tells the log which fit none of the schemas that are served, each mistake once. They are refused when they are
+    /// asked for. What a document is told to lack is what the first schema lacks.
+    pub(crate) fn check(&self, schemas: &[&GraphQl]) {
+        let [first, others @ ..] = schemas else { return };
         for (id, place) in &self.places {
             let Some(text) = self.by_id.get(id) else { continue };
-            if let Err(refused) = graphql.check(text.as_str()) {
+            if let Err(refused) = first.check(text.as_str())
+                && !others.iter().any(|schema| schema.check(text.as_str()).is_ok())
+            {
                 let message = refused.message();
                 if self.told.lock().insert(format!("{id}: {message}")) {
                     tracing::error!(file = %place.display(), id = &**id, message, "a trusted document does not fit");

@@ -13,6 +13,7 @@ use crate::graphql::{GraphQlRequest, Operation, Refused};
 use crate::http::Body;
 use crate::live::event::{self, COMMENT, HEARTBEAT};
 use crate::live::{Subscription, Told};
+use crate::observe::scope;
 use crate::serving::View;
 
 /// The stream of a subscription.
@@ -29,7 +30,10 @@ pub(super) async fn follow(
 ) -> Result<Response<Body>, Refused> {
     let (subscription, first) = Subscription::begin(api, view, request, operation, context).await?;
     let state = State { first: Some(first), subscription: Some(subscription), context: context.clone() };
-    let events = stream::unfold(state, |mut state| async move { state.next().await.map(|piece| (piece, state)) });
+    let events = stream::unfold(state, |mut state| async move {
+        let request_id = state.context.request_id.clone();
+        scope(request_id, state.next()).await.map(|piece| (piece, state))
+    });
     Ok(event::response(Body::Stream(Box::pin(events)), context))
 }
 

@@ -41,7 +41,7 @@ pub(crate) async fn answer(
     context: &ReadContext,
     port: Port,
 ) -> Result<Response<Body>, Problem> {
-    let view = api.serving().view(&context.principal);
+    let view = api.serving().view(context);
     let graphql = view.graphql()?;
     let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
     let (media, events) = (Media::of(request.headers()), accepts_event_stream(request.headers()));

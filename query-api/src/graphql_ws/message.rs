@@ -19,6 +19,7 @@ impl Ending {
     pub(super) const INVALID: Self = Self(4400, "Invalid message received");
     pub(super) const UNAUTHORIZED: Self = Self(4401, "Unauthorized");
     pub(super) const FORBIDDEN: Self = Self(4403, "Forbidden");
+    pub(super) const NO_CHANNEL: Self = Self(4403, "a channel must be named, once, and be one there is");
     pub(super) const EXPIRED: Self = Self(4403, "the credentials have ended; come back with others");
     pub(super) const INIT_TIMEOUT: Self = Self(4408, "Connection initialisation timeout");
     pub(super) const INIT_TWICE: Self = Self(4429, "Too many initialisation requests");

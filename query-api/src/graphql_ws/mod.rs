@@ -63,7 +63,8 @@ pub(crate) async fn open(
     };
     let held = request.extensions_mut().remove::<Held>();
     let upgrade = hyper::upgrade::on(&mut request);
-    let session = Session::new(api.clone(), address, principal, request_id.clone());
+    let head = api.channels.decisive(request.uri(), request.headers());
+    let session = Session::new(api.clone(), address, (principal, head), request_id.clone());
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {

@@ -7,14 +7,16 @@ use std::time::Instant;
 use apollo_compiler::response::JsonValue;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use hyper::StatusCode;
+use hyper::{Method, StatusCode, Uri};
 
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::Refused;
 use crate::graphql_http::{Asked, Port, prepare};
 use crate::live::{Subscription, Told};
-use crate::metrics::Route;
+use crate::metrics::{About, Route};
+use crate::observe::scope;
+use crate::observe::slow::Slow;
 
 /// Something to be sent.
 pub(super) struct Event {
@@ -52,7 +54,7 @@ pub(super) struct Asker {
 /// to end as well. What it says is read when it is taken: nothing piles up for a client that is slow.
 pub(super) fn run(asker: Asker, id: Arc<str>, payload: JsonValue) -> impl Stream<Item = Event> + Send {
     stream::unfold((State::Asked(payload), asker, id), |(state, asker, id)| async move {
-        let (said, state) = next(state, &asker).await?;
+        let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker)).await?;
         Some((Event { id: id.clone(), said }, (state, asker, id)))
     })
 }
@@ -77,6 +79,8 @@ async fn next(state: State, asker: &Asker) -> Option<(Said, State)> {
 /// Passes the limits that every request passes, and answers.
 async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subscription>), Refused> {
     let Asker { api, context, address } = asker;
+    // Each operation has its own count of what it reads.
+    let context = &context.clone();
     let started = Instant::now();
     let admitted = api.gate.admit_again(&context.principal, *address, &context.request_id, started);
     let _admitted = admitted.map_err(|refusal| Refused::from(refusal.problem))?;
@@ -85,9 +89,15 @@ async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subsc
         .unwrap_or_else(|_| Err(Refused::new("deadline", 503, "this took too long; try again, or ask for less")));
     let (status, bytes) = match &answered {
         Ok((result, _)) => (StatusCode::OK, result.len()),
-        Err(_) => (StatusCode::BAD_REQUEST, 0),
+        Err(refused) => (StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST), 0),
     };
-    api.metrics.answered(Route::GraphQl, "", status, bytes, started.elapsed());
+    let (took, channel) = (started.elapsed(), api.channels.label(context.channel));
+    api.metrics.answered(&About::graphql(channel), status, bytes, took);
+    if api.slow_query.is_some_and(|limit| took >= limit) {
+        let (request_id, reads, status) = (&context.request_id, &context.reads, status.as_u16());
+        let (route, model, method, uri) = (Route::GraphQl, "", &Method::GET, &Uri::from_static("/graphql"));
+        Slow { request_id, route, model, channel, method, uri, reads, status, took }.tell();
+    }
     answered
 }
 
@@ -96,7 +106,7 @@ async fn answer(
     api: &Arc<Api>,
     context: &ReadContext,
 ) -> Result<(Bytes, Option<Subscription>), Refused> {
-    let view = api.serving().view(&context.principal);
+    let view = api.serving().view(context);
     let graphql = view.graphql()?;
     let (request, operation) = prepare(api, graphql, Asked::from_json(payload)?, Port::Readers)?;
     if operation.is_subscription() {

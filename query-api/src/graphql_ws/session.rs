@@ -10,6 +10,7 @@ use apollo_compiler::response::{JsonMap, JsonValue};
 use bytes::Bytes;
 use futures_util::stream::{AbortHandle, SelectAll, abortable};
 use futures_util::{SinkExt, Stream, StreamExt};
+use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -22,6 +23,7 @@ use super::message::{self, Ending, Received};
 use super::operation::{self, Asker, Event, Said};
 use crate::access::{Principal, X_API_KEY};
 use crate::api::Api;
+use crate::channel::ChannelId;
 use crate::context::RequestId;
 use crate::graphql::Refused;
 use crate::live::ends;
@@ -43,6 +45,8 @@ pub(super) struct Session {
     request_id: RequestId,
     /// Who has shown who they are when it was opened.
     shown: Option<Arc<Principal>>,
+    /// What of the opening decides on the channel.
+    head: (Uri, HeaderMap),
     /// Who asks, from the first message on.
     asker: Option<Asker>,
     /// What ends each operation that runs.
@@ -57,8 +61,16 @@ enum End {
 }
 
 impl Session {
-    pub(super) fn new(api: Arc<Api>, address: IpAddr, shown: Option<Arc<Principal>>, request_id: RequestId) -> Self {
-        Self { api, address, request_id, shown, asker: None, running: HashMap::new(), events: SelectAll::new() }
+    /// Of a caller at this address, with what was shown when the connection was opened: who it is, if that was, and what
+    /// decides on the channel.
+    pub(super) fn new(
+        api: Arc<Api>,
+        address: IpAddr,
+        (shown, head): (Option<Arc<Principal>>, (Uri, HeaderMap)),
+        request_id: RequestId,
+    ) -> Self {
+        let (running, events) = (HashMap::new(), SelectAll::new());
+        Self { api, address, request_id, shown, head, asker: None, running, events }
     }
 
     /// Talks until one side ends it.
@@ -123,7 +135,8 @@ impl Session {
             Received::Init(_) if self.asker.is_some() => Err(End::Said(Ending::INIT_TWICE)),
             Received::Init(payload) => {
                 let principal = self.identify(&payload).await?;
-                let context = self.api.context(self.request_id.clone(), principal);
+                let channel = self.channel(&payload)?;
+                let context = self.api.context(self.request_id.clone(), principal, channel, Instant::now().into_std());
                 self.asker = Some(Asker { api: self.api.clone(), context, address: self.address });
                 send(socket, message::ack()).await
             }
@@ -160,6 +173,24 @@ impl Session {
                 identified.map_err(|_| End::Said(Ending::FORBIDDEN))
             }
         }
+    }
+
+    /// The channel, by what the connection was opened with and what the first message adds: browsers send no headers of
+    /// a page's own when they open one.
+    fn channel(&mut self, payload: &JsonMap) -> Result<ChannelId, End> {
+        let channels = self.api.channels.clone();
+        let (uri, headers) = &mut self.head;
+        for (name, value) in payload.iter() {
+            let named = channels.headers().iter().find(|header| name.as_str().eq_ignore_ascii_case(header.as_str()));
+            if let Some(header) = named {
+                let value = value.as_str().and_then(|value| HeaderValue::from_str(value).ok());
+                headers.append(header.clone(), value.ok_or(End::Said(Ending::NO_CHANNEL))?);
+            }
+        }
+        channels.choose(uri, headers).map_err(|problem| {
+            self.api.metrics.failed(problem.code);
+            End::Said(Ending::NO_CHANNEL)
+        })
     }
 
     async fn subscribe(&mut self, socket: &mut Socket, id: Arc<str>, payload: JsonValue) -> Result<(), End> {

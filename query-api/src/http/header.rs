@@ -14,6 +14,8 @@ pub(crate) const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consis
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// What of that was done.
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+/// How long the parts of an answer took.
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// What a client of a live stream saw last.
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

@@ -15,11 +15,12 @@ use tokio::time::Interval;
 use super::difference::{Member, difference};
 use super::event::{self, COMMENT, HEARTBEAT};
 use super::listeners::{Interest, ListListener};
-use super::{Counted, ends};
+use super::{Counted, check_live, ends};
 use crate::access::Bound;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::http::{Body, LAST_EVENT_ID, X_MODEL_VERSION};
+use crate::observe::scope;
 use crate::problem::Problem;
 use crate::query::{ListPage, ListQuery, ListRequest};
 use crate::rest::{FollowedList, followed_list};
@@ -45,6 +46,7 @@ pub(crate) async fn list(
     headers: &HeaderMap,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
+    check_live(model)?;
     let seen = headers.get(LAST_EVENT_ID).map(|seen| seen.as_bytes().to_vec());
     let mut live = Live {
         serving: api.serving.clone(),
@@ -62,7 +64,10 @@ pub(crate) async fn list(
     };
     // Before the head is sent, so that what is wrong with the list is told as for any other request.
     live.ready = live.read().await?;
-    let events = stream::unfold(live, |mut live| async move { live.next().await.map(|event| (event, live)) });
+    let events = stream::unfold(live, |mut live| async move {
+        let request_id = live.context.request_id.clone();
+        scope(request_id, live.next()).await.map(|event| (event, live))
+    });
     let mut response = event::response(Body::Stream(Box::pin(events)), context);
     response.headers_mut().insert(X_MODEL_VERSION, model.version_header.clone());
     Ok(response)
@@ -180,7 +185,12 @@ impl Live {
                     Ok(event) => self.ready = event,
                     Err(problem) => {
                         // The client comes back by itself and says what it saw last.
-                        tracing::warn!(code = problem.code, "a live stream ends: the list cannot be read");
+                        tracing::warn!(
+                            request_id = self.context.request_id.as_str(),
+                            trace_id = self.context.request_id.trace_id(),
+                            code = problem.code,
+                            "a live stream ends: the list cannot be read"
+                        );
                         return None;
                     }
                 }
@@ -205,7 +215,7 @@ impl Live {
     /// Goes over to the version that is served now; `false` when the client is to come back and ask again.
     async fn switch(&mut self) -> bool {
         let serving = self.serving.borrow_and_update().clone();
-        let view = serving.view(&self.context.principal);
+        let view = serving.view(&self.context);
         let Ok(model) = view.model(self.followed.model.name()) else { return false };
         if model.visibility.version == self.followed.model.visibility.version {
             return true;
@@ -225,7 +235,7 @@ impl Live {
         }
         let Followed { list, shown, request, model, .. } = &self.followed;
         shown.lock().is_reading = true;
-        let page = list.page(&*self.api.reader, true).await?;
+        let page = list.page(&*self.api.reader, true, &self.context).await?;
         self.due = false;
         // Documents of a version that is served no more are gone, not removed; what is served is told soon.
         if shown.lock().is_known && !self.api.is_active(model.visibility.version) {

@@ -20,12 +20,25 @@ pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
 pub(crate) use subscription::{Subscription, Told};
 
+use crate::problem::Problem;
+use crate::serving::Model;
+
 /// Waits until credentials end; for ever when they do not.
 pub(crate) async fn ends(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// Refuses to follow what the channel does not have followed.
+fn check_live(model: &Model) -> Result<(), Problem> {
+    if model.visibility.live {
+        return Ok(());
+    }
+    let channel = model.visibility.channel.as_deref().unwrap_or_default();
+    let detail = format!("the channel {channel} has no live streams; ask again from time to time, with If-None-Match");
+    Err(Problem::not_acceptable("live_not_served", detail))
 }
 
 /// Counts a stream while it is there.

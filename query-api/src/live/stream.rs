@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{self, COMMENT, HEARTBEAT};
 use super::listeners::Listener;
-use super::{Counted, Listeners, ends};
+use super::{Counted, Listeners, check_live, ends};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::http::{Body, LAST_EVENT_ID, X_MODEL_VERSION, X_REQUEST_ID};
+use crate::observe::scope;
 use crate::problem::Problem;
 use crate::projection::Selection;
 use crate::rest::selection;
@@ -32,6 +33,7 @@ pub(crate) async fn stream(
     headers: &HeaderMap,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
+    check_live(model)?;
     let selection = selection(query, model)?;
     let absent = || Problem::no_document(model.name());
     let key = model.parse_id(id).ok_or_else(absent)?;
@@ -61,7 +63,10 @@ pub(crate) async fn stream(
         stop: api.stop.clone(),
         _counted: Counted::new(&api.metrics.live_streams),
     };
-    let events = stream::unfold(live, |mut live| async move { live.next().await.map(|event| (event, live)) });
+    let events = stream::unfold(live, |mut live| async move {
+        let request_id = live.context.request_id.clone();
+        scope(request_id, live.next()).await.map(|event| (event, live))
+    });
     let mut response = Response::new(Body::Stream(Box::pin(events)));
     let head = response.headers_mut();
     head.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -124,7 +129,12 @@ impl Live {
                 Ok(document) => self.read = Some(document),
                 Err(problem) => {
                     // The client comes back by itself and says what it saw last.
-                    tracing::warn!(code = problem.code, "a live stream ends: the document cannot be read");
+                    tracing::warn!(
+                        request_id = self.context.request_id.as_str(),
+                        trace_id = self.context.request_id.trace_id(),
+                        code = problem.code,
+                        "a live stream ends: the document cannot be read"
+                    );
                     return None;
                 }
             }
@@ -140,7 +150,7 @@ impl Live {
     /// Goes over to the version that is served now; `false` when the client is to come back and ask again.
     fn switch(&mut self) -> bool {
         let serving = self.serving.borrow_and_update().clone();
-        let view = serving.view(&self.context.principal);
+        let view = serving.view(&self.context);
         let Ok(model) = view.model(self.model.name()) else { return false };
         if model.visibility.version == self.model.visibility.version {
             return true;
@@ -170,7 +180,12 @@ impl Live {
                 if let Some(selection) = &self.selection {
                     let mut chosen = Vec::with_capacity(body.len());
                     if selection.write(&mut chosen, &body).is_err() {
-                        tracing::error!(model = self.model.name(), "a live stream ends: the document is damaged");
+                        tracing::error!(
+                            request_id = self.context.request_id.as_str(),
+                            trace_id = self.context.request_id.trace_id(),
+                            model = self.model.name(),
+                            "a live stream ends: the document is damaged"
+                        );
                         return None;
                     }
                     body = chosen.into();

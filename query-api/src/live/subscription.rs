@@ -83,7 +83,12 @@ impl Subscription {
                     Ok(Some(result)) => return Some(Told::Next(result)),
                     Ok(None) => {}
                     Err(refused) => {
-                        tracing::warn!(why = refused.message(), "a subscription ends: the document cannot be read");
+                        tracing::warn!(
+                            request_id = self.context.request_id.as_str(),
+                            trace_id = self.context.request_id.trace_id(),
+                            why = refused.message(),
+                            "a subscription ends: the document cannot be read"
+                        );
                         return Some(Told::Broken(refused));
                     }
                 }
@@ -130,7 +135,7 @@ impl Subscription {
 
     /// Goes over to what is served now.
     fn switch(&mut self) -> Result<(), Refused> {
-        let view = self.serving.borrow_and_update().view(&self.context.principal);
+        let view = self.serving.borrow_and_update().view(&self.context);
         self.operation = view.graphql()?.operation(&self.request)?;
         (self.version, self.listener) = listen(&self.api, &view, &self.operation)?;
         (self.view, self.due) = (view, true);

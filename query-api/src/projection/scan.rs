@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::context::RequestId;
+use crate::observe::current;
 use crate::problem::Problem;
 
 /// The bytes are not the JSON of a document.
@@ -11,7 +13,13 @@ pub(crate) struct Torn;
 
 impl From<Torn> for Problem {
     fn from(_: Torn) -> Self {
-        tracing::error!("the stored bytes of a document are not JSON of its shape");
+        current(|id| {
+            tracing::error!(
+                request_id = id.map(RequestId::as_str),
+                trace_id = id.and_then(RequestId::trace_id),
+                "the stored bytes of a document are not JSON of its shape"
+            );
+        });
         Self::internal("a stored document is damaged; replay the model")
     }
 }

@@ -113,7 +113,7 @@ impl ListQuery {
         let contains: Vec<_> = conditions.iter().filter_map(|condition| containing(visibility, condition)).collect();
         if !contains.is_empty() && conditions.iter().all(|condition| condition.rank == Rank::Most) {
             let path = conditions.iter().find(|condition| matches!(condition.wanted, Wanted::Containing(_)));
-            let path = path.and_then(|condition| visibility.numbered(condition.index)).map_or("", |index| &index.name);
+            let path = path.and_then(|condition| visibility.named(condition.index)).unwrap_or_default();
             return Err(Problem::parameter(
                 format!("filter[{path}][contains]"),
                 "`contains` looks into documents one by one: add a condition with eq, in, startsWith, gt, gte, lt or lte",
@@ -153,8 +153,13 @@ impl ListQuery {
 
     /// The next page. It can be short although there is a next one, when conditions pass few documents. With `places` it
     /// also tells where each document stands.
-    pub(crate) async fn page(&self, reader: &dyn DocumentReader, places: bool) -> Result<ListPage, Problem> {
-        let stored = self.stored(reader).await?;
+    pub(crate) async fn page(
+        &self,
+        reader: &dyn DocumentReader,
+        places: bool,
+        context: &ReadContext,
+    ) -> Result<ListPage, Problem> {
+        let stored = self.stored(reader, context).await?;
         let place = |(id, document): &(Vec<u8>, Document)| self.place(id, &document.body);
         let places = if places { stored.documents.iter().map(place).collect() } else { Vec::new() };
         let show = |(id, document)| Ok((id, self.visibility.show(document)?));
@@ -179,14 +184,14 @@ impl ListQuery {
     }
 
     /// The documents of the next page, as they are stored.
-    async fn stored(&self, reader: &dyn DocumentReader) -> Result<Page, Problem> {
+    async fn stored(&self, reader: &dyn DocumentReader, context: &ReadContext) -> Result<Page, Problem> {
         if let Some(few) = &self.few {
-            let found = self.all_of(few, reader).await?;
+            let found = self.all_of(few, reader, context).await?;
             return few.page(found, &self.index_query, self.walked_index());
         }
         let version = self.visibility.version;
         if self.contains.is_empty() {
-            return Ok(reader.query(version, &self.index_query).await?);
+            return read(reader, version, &self.index_query, context).await;
         }
         let mut query = self.index_query.clone();
         let mut page = Page { documents: Vec::new(), next: None };
@@ -194,7 +199,7 @@ impl ListQuery {
         query.entries_max = (query.entries_max / READS_MAX).max(1);
         for _ in 0..READS_MAX {
             query.limit = self.index_query.limit - page.documents.len();
-            let read = reader.query(version, &query).await?;
+            let read = read(reader, version, &query, context).await?;
             for (id, document) in read.documents {
                 if self.is_contained(&document.body)? {
                     page.documents.push((id, document));
@@ -210,8 +215,15 @@ impl ListQuery {
     }
 
     /// Every document of the list, where they are few.
-    async fn all_of(&self, few: &Few, reader: &dyn DocumentReader) -> Result<Vec<(Vec<u8>, Document)>, Problem> {
+    async fn all_of(
+        &self,
+        few: &Few,
+        reader: &dyn DocumentReader,
+        context: &ReadContext,
+    ) -> Result<Vec<(Vec<u8>, Document)>, Problem> {
+        let begun = context.reads.begin();
         let mut found = few.read(reader, &self.visibility, &self.index_query).await?;
+        context.reads.end(begun, found.len());
         let mut problem = None;
         found.retain(|(_, document)| {
             self.is_contained(&document.body).unwrap_or_else(|torn| {
@@ -238,25 +250,42 @@ impl ListQuery {
 
     /// How many documents the whole list has, counted up to `limit`; `None` when they cannot be counted within the
     /// work a query may do.
-    pub(crate) async fn count(&self, reader: &dyn DocumentReader, limit: u64) -> Result<Option<Count>, Problem> {
+    pub(crate) async fn count(
+        &self,
+        reader: &dyn DocumentReader,
+        limit: u64,
+        context: &ReadContext,
+    ) -> Result<Option<Count>, Problem> {
         if let Some(few) = &self.few {
-            return Ok(Some(Count::Exact(self.all_of(few, reader).await?.len() as u64)));
+            return Ok(Some(Count::Exact(self.all_of(few, reader, context).await?.len() as u64)));
         }
         if !self.contains.is_empty() {
             return Ok(None);
         }
+        let begun = context.reads.begin();
+        let counted = self.counted(reader, limit).await?;
+        context.reads.end(begun, 0);
+        Ok(Some(counted))
+    }
+
+    /// How many documents the index tells of, counted up to `limit`.
+    async fn counted(&self, reader: &dyn DocumentReader, limit: u64) -> Result<Count, Problem> {
         let everything = |filter: &Filter| filter.ranges == [KeyRange::default()];
         if self.index_query.filters.is_empty() && self.index_query.walk.as_ref().is_none_or(everything) {
-            return Ok(Some(Count::Exact(reader.document_count(self.visibility.version).await?)));
+            return Ok(Count::Exact(reader.document_count(self.visibility.version).await?));
         }
         let counted = IndexQuery { after: None, descending: false, ..self.index_query.clone() };
         let count = reader.count(self.visibility.version, &counted, limit).await?;
-        Ok(Some(if count < limit { Count::Exact(count) } else { Count::AtLeast(count) }))
+        Ok(if count < limit { Count::Exact(count) } else { Count::AtLeast(count) })
     }
 
     /// About how many documents the whole list has.
-    pub(crate) async fn estimate(&self, reader: &dyn DocumentReader) -> Result<Option<Count>, Problem> {
-        self.count(reader, ESTIMATE_MAX).await
+    pub(crate) async fn estimate(
+        &self,
+        reader: &dyn DocumentReader,
+        context: &ReadContext,
+    ) -> Result<Option<Count>, Problem> {
+        self.count(reader, ESTIMATE_MAX, context).await
     }
 
     /// Whether the first page may hold a stored document. `last`: where the page ends, when more follow.
@@ -298,6 +327,19 @@ impl ListQuery {
         bytes.extend_from_slice(&place.id);
         context.cursors.seal(&self.fingerprint, &bytes)
     }
+}
+
+/// One read of a page.
+async fn read(
+    reader: &dyn DocumentReader,
+    version: headwater_store::VersionId,
+    query: &IndexQuery,
+    context: &ReadContext,
+) -> Result<Page, Problem> {
+    let begun = context.reads.begin();
+    let page = reader.query(version, query).await?;
+    context.reads.end(begun, page.documents.len());
+    Ok(page)
 }
 
 fn open(context: &ReadContext, fingerprint: &Fingerprint, text: &str) -> Result<(u16, Cursor), Problem> {
@@ -398,6 +440,7 @@ fn fingerprint(
     part(visibility.shape.model.as_bytes());
     part(&visibility.version.0.to_be_bytes());
     part(&context.principal.tag);
+    part(visibility.channel.as_deref().unwrap_or_default().as_bytes());
     for condition in conditions {
         part(&condition.index.to_be_bytes());
         part(condition.asked.0.as_bytes());

@@ -9,7 +9,6 @@ use hyper::Response;
 use hyper::header::{ETAG, HeaderMap, LINK};
 use sha2::{Digest, Sha256};
 
-use super::asked::{LIMIT_DEFAULT, LIMIT_MAX};
 use super::format::Format;
 use super::parameters::{limit, once, parse, unknown};
 use super::respond;
@@ -46,7 +45,7 @@ pub(super) async fn array(
         }
     }
     let selection = fields.map(|fields| Selection::new(&fields, element_fields)).transpose()?;
-    let limit = limit(limited.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
+    let limit = limit(limited.as_deref(), model.visibility.page)?;
     let absent = || Problem::no_document(model.name());
     let key = model.parse_id(id).ok_or_else(absent)?;
     let fingerprint = fingerprint(model, &key, &decoded, context);
@@ -148,6 +147,9 @@ fn fingerprint(model: &Model, key: &[u8], path: &str, context: &ReadContext) -> 
     hash.update(b"array");
     hash.update(model.visibility.version.0.to_be_bytes());
     hash.update(context.principal.tag);
+    let channel = model.visibility.channel.as_deref().unwrap_or_default();
+    hash.update((channel.len() as u64).to_be_bytes());
+    hash.update(channel);
     hash.update((key.len() as u64).to_be_bytes());
     hash.update(key);
     hash.update(path.as_bytes());

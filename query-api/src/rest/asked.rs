@@ -11,10 +11,6 @@ use crate::projection::Selection;
 use crate::query::{CONDITIONS_MAX, Condition, Sort, VALUES_MAX};
 use crate::serving::Model;
 
-/// Documents of a page, unless asked otherwise.
-pub(super) const LIMIT_DEFAULT: usize = 20;
-/// Documents of a page, at most.
-pub(super) const LIMIT_MAX: usize = 100;
 /// Parameters of a list beside the filters.
 pub(super) const NAMES: [&str; 7] = ["fields", "sort", "limit", "after", "count", "ids", "filter[path][operator]"];
 
@@ -132,8 +128,9 @@ impl<'q> Asked<'q> {
                 let detail = format!("`{other}` cannot stand beside `ids`, which names the documents one by one");
                 return Err(Problem::parameter(other, detail));
             }
-            if ids.len() > VALUES_MAX {
-                return Err(Problem::parameter("ids", format!("at most {VALUES_MAX} ids can be asked for at once")));
+            let ids_max = VALUES_MAX.min(visibility.page.max);
+            if ids.len() > ids_max {
+                return Err(Problem::parameter("ids", format!("at most {ids_max} ids can be asked for at once")));
             }
         }
         if let Some(ids) = self.ids {
@@ -157,7 +154,7 @@ impl<'q> Asked<'q> {
             Some("exact") => Counting::Exact,
             Some(_) => return Err(Problem::parameter("count", "`count` must be none, estimated or exact")),
         };
-        let limit = limit(self.limit.as_deref(), LIMIT_DEFAULT, LIMIT_MAX)?;
+        let limit = limit(self.limit.as_deref(), visibility.page)?;
         let after = self.after.map(Cow::into_owned);
         Ok(Request { selection, what: What::Page(PageRequest { conditions, sort, limit, after, count }) })
     }

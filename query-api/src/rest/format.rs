@@ -3,8 +3,10 @@
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 
+use crate::channel;
 use crate::problem::Problem;
 use crate::projection::{Torn, write_cbor};
+use crate::serving::Model;
 
 /// A form of documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +47,16 @@ impl Format {
         }
     }
 
-    /// The form of `offered` that the client likes best; without a word the first.
-    pub(super) fn chosen(headers: &HeaderMap, offered: &[Self]) -> Result<Self, Problem> {
+    /// What is usual in a channel.
+    pub(super) fn usual(model: &Model) -> Self {
+        match model.visibility.format {
+            channel::Format::Json => Self::Json,
+            channel::Format::Cbor => Self::Cbor,
+        }
+    }
+
+    /// The form of `offered` that the client likes best; without a word the `usual` one.
+    pub(super) fn chosen(headers: &HeaderMap, offered: &[Self], usual: Self) -> Result<Self, Problem> {
         let mut asked = false;
         let mut best: Option<(u16, u8, Self)> = None;
         for range in headers.get_all(ACCEPT).iter().flat_map(|given| given.as_bytes().split(|byte| *byte == b',')) {
@@ -58,7 +68,7 @@ impl Format {
             asked = true;
             let weight = parts.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
             let weight = weight.map_or(1000, thousandths);
-            for (at, format) in offered.iter().enumerate() {
+            for format in offered {
                 let precision = match kind {
                     b"*/*" => 1,
                     b"application/*" => 2,
@@ -67,8 +77,8 @@ impl Format {
                     b"application/ndjson" | b"application/jsonl" if *format == Self::Lines => 3,
                     _ => continue,
                 };
-                // What is not asked for by its name is JSON.
-                if precision < 3 && at > 0 || weight == 0 {
+                // What is not asked for by its name is as usual.
+                if precision < 3 && *format != usual || weight == 0 {
                     continue;
                 }
                 if best.is_none_or(|(most, of, _)| (weight, precision) > (most, of)) {
@@ -78,7 +88,7 @@ impl Format {
         }
         match best {
             Some((.., format)) => Ok(format),
-            None if !asked => Ok(offered[0]),
+            None if !asked => Ok(usual),
             None => {
                 let names: Vec<&str> = offered.iter().map(|format| format.name()).collect();
                 let title = "This is not there in the form that is asked for";
@@ -132,11 +142,11 @@ mod tests {
             ("application/jsonp", None, None),
         ] {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(given))]);
-            assert_eq!(Format::chosen(&headers, Format::OF_DOCUMENT).ok(), of_document, "{given}");
-            assert_eq!(Format::chosen(&headers, Format::OF_LIST).ok(), of_list, "{given}");
+            assert_eq!(Format::chosen(&headers, Format::OF_DOCUMENT, Json).ok(), of_document, "{given}");
+            assert_eq!(Format::chosen(&headers, Format::OF_LIST, Json).ok(), of_list, "{given}");
         }
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/html"))]);
-        let problem = Format::chosen(&headers, Format::OF_LIST).expect_err("there is none");
+        let problem = Format::chosen(&headers, Format::OF_LIST, Format::Json).expect_err("there is none");
         assert!(problem.detail.contains("application/json, application/cbor, application/x-ndjson"));
     }
 }

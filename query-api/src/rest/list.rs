@@ -119,10 +119,10 @@ async fn paged(
     let list = ListQuery::new(reader, wanted, context).await?;
     let count = match request.count {
         Counting::None => None,
-        Counting::Estimated => list.estimate(reader).await?,
-        Counting::Exact => Some(exact(list.count(reader, COUNT_MAX + 1).await?)?),
+        Counting::Estimated => list.estimate(reader, context).await?,
+        Counting::Exact => Some(exact(list.count(reader, COUNT_MAX + 1, context).await?)?),
     };
-    let page = list.page(reader, false).await?;
+    let page = list.page(reader, false, context).await?;
     let next = page.next.as_ref().map(|place| list.cursor(place, context));
 
     let documents = page.documents.iter().map(|(_, document)| Some(document));

@@ -10,6 +10,7 @@ mod list;
 mod page;
 mod parameters;
 mod point;
+mod reference;
 mod respond;
 mod route;
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use headwater_schemas::nearest;
 
+use crate::channel::PageLimits;
 use crate::problem::Problem;
 
 /// Parameters of one request, at most.
@@ -53,7 +54,7 @@ pub(super) fn once<'q>(place: &mut Option<Cow<'q, str>>, parameter: Parameter<'q
 }
 
 /// The number of items of a page.
-pub(super) fn limit(given: Option<&str>, default: usize, max: usize) -> Result<usize, Problem> {
+pub(super) fn limit(given: Option<&str>, PageLimits { default, max }: PageLimits) -> Result<usize, Problem> {
     let Some(given) = given else { return Ok(default) };
     match given.parse() {
         Ok(limit) if (1..=max).contains(&limit) => Ok(limit),

@@ -13,15 +13,18 @@ use super::asked::Asked;
 use super::compressed::Compression;
 use super::format::Format;
 use super::point::Wanted;
-use super::{array, asked_json, describe, list, point};
+use super::{array, asked_json, describe, list, point, reference};
 use crate::access;
 use crate::api::Api;
+use crate::channel::ChannelId;
 use crate::context::{ReadContext, RequestId};
 use crate::graphql_http::{self, Port};
 use crate::graphql_ws;
-use crate::http::{Body, PREFERENCE_APPLIED, accepts_event_stream};
+use crate::http::{Body, PREFERENCE_APPLIED, SERVER_TIMING, accepts_event_stream};
 use crate::live;
-use crate::metrics::Route;
+use crate::metrics::{About, Route};
+use crate::observe::scope;
+use crate::observe::slow::Slow;
 use crate::problem::Problem;
 use crate::serving::{Model, View};
 
@@ -42,6 +45,10 @@ enum Target<'p> {
     ListQuery(&'p str),
     OwnQuery(&'p str),
     Schema(&'p str),
+    /// The page of a model, the page that lists them, and a file that they load.
+    Reference(&'p str),
+    References,
+    ReferenceFile(&'p str),
     OpenApi,
     GraphQl,
     GraphQlSchema,
@@ -54,6 +61,8 @@ struct Answered {
     model: Option<Arc<Model>>,
     /// Whether it is counted already.
     counted: bool,
+    /// Value of `Preference-Applied`.
+    applied: Option<HeaderValue>,
 }
 
 /// Answers a request from this address.
@@ -73,44 +82,83 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
         return open_socket(api, request, peer, &request_id, started).await;
     }
     let compression = Compression::of(request.headers(), api.compression);
-    let mut answered = Answered { route: Route::Other, model: None, counted: false };
+    let mut answered = Answered { route: Route::Other, model: None, counted: false, applied: None };
+    // Kept only where it may have to be told.
+    let asked = api.slow_query.map(|_| (request.method().clone(), request.uri().clone()));
     let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
-    let (mut response, admitted) = match admitted {
+    let (mut response, admitted, context) = match admitted {
         Ok(admitted) => {
-            let context = api.context(request_id.clone(), admitted.principal.clone());
-            let dispatched = async {
-                // The rest of the time is for the answer.
-                let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
-                let applied = api.freshness.reach(request.headers(), wait_max).await?;
-                let mut response = dispatch(api, request, compression, &context, &mut answered, started).await?;
-                compression.apply(&mut response).await;
-                response.headers_mut().extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
-                Ok(response)
+            // A channel that is not there is found out when it is known who asks.
+            let chosen = api.channels.choose(request.uri(), request.headers());
+            let channel = chosen.as_ref().copied().unwrap_or(ChannelId::DEFAULT);
+            let context = api.context(request_id.clone(), admitted.principal.clone(), channel, started);
+            let response = match chosen {
+                Ok(_) => admitted_request(api, request, compression, &context, &mut answered, started).await,
+                Err(problem) => failed(api, &problem, &request_id),
             };
-            let response = match tokio::time::timeout(api.gate.deadline, dispatched).await {
-                Ok(Ok(response)) => response,
-                Ok(Err(problem)) => failed(api, &problem, &request_id),
-                Err(_) => failed(api, &too_slow(), &request_id),
-            };
-            (response, Some(admitted))
+            (response, Some(admitted), Some(context))
         }
         Err(refusal) => {
-            let mut response = failed(api, &refusal.problem, &request_id);
+            let page = (refusal.problem.status == StatusCode::UNAUTHORIZED)
+                .then(|| reference::to_strangers(request.uri().path(), request.headers(), &request_id))
+                .flatten();
+            let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
-            (response, None)
+            (response, None, None)
         }
     };
+    let took = started.elapsed();
     let is_counted =
         answered.counted && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED);
+    let channel = api.channels.label(context.as_ref().map_or(ChannelId::DEFAULT, |context| context.channel));
     if !is_counted {
-        let model = answered.model.as_ref().map_or("", |model| model.name());
-        let bytes = response.body().len().unwrap_or(0);
-        api.metrics.answered(answered.route, model, response.status(), bytes, started.elapsed());
+        let shape = answered.model.as_ref().map(|model| &model.visibility.shape);
+        let about = About {
+            route: answered.route,
+            model: shape.map_or_else(String::new, |shape| shape.model.clone()),
+            version: shape.map_or(0, |shape| shape.version),
+            channel: channel.to_string(),
+        };
+        api.metrics.answered(&about, response.status(), response.body().len().unwrap_or(0), took);
     }
+    if let (Some(limit), Some((method, uri)), Some(context)) = (api.slow_query, &asked, &context)
+        && took >= limit
+    {
+        let model = answered.model.as_ref().map_or("", |model| model.name());
+        let (route, reads, status) = (answered.route, &context.reads, response.status().as_u16());
+        Slow { request_id: &request_id, route, model, channel, method, uri, reads, status, took }.tell();
+    }
+    let timing = context.as_ref().and_then(|context| context.reads.server_timing());
+    response.headers_mut().extend(timing.map(|timing| (SERVER_TIMING, timing)));
+    request_id.tell_trace(response.headers_mut());
     api.gate.finish(origin.as_ref(), admitted.as_ref(), &mut response);
     response
 }
 
+/// Answers a request that was let in, within the time it may take.
+async fn admitted_request(
+    api: &Arc<Api>,
+    request: Request<Incoming>,
+    compression: Compression,
+    context: &ReadContext,
+    answered: &mut Answered,
+    started: Instant,
+) -> Response<Body> {
+    let request_id = &context.request_id;
+    let dispatched = async {
+        let mut response = dispatch(api, request, compression, context, answered, started).await?;
+        compression.apply(&mut response).await;
+        response.headers_mut().extend(answered.applied.take().map(|applied| (PREFERENCE_APPLIED, applied)));
+        Ok(response)
+    };
+    match tokio::time::timeout(api.gate.deadline, scope(request_id.clone(), dispatched)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(problem)) => failed(api, &problem, request_id),
+        Err(_) => failed(api, &too_slow(), request_id),
+    }
+}
+
+/// Opens a WebSocket. What is asked through it is counted by itself.
 async fn open_socket(
     api: &Arc<Api>,
     request: Request<Incoming>,
@@ -118,15 +166,15 @@ async fn open_socket(
     request_id: &RequestId,
     started: Instant,
 ) -> Response<Body> {
-    let mut response = match graphql_ws::open(api, request, peer, request_id, started).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            let mut response = failed(api, &refusal.problem, request_id);
-            refusal.tell_limit(&mut response);
-            response
-        }
-    };
-    api.metrics.answered(Route::GraphQl, "", response.status(), 0, started.elapsed());
+    let opened = scope(request_id.clone(), graphql_ws::open(api, request, peer, request_id, started)).await;
+    let mut response = opened.unwrap_or_else(|refusal| {
+        let mut response = failed(api, &refusal.problem, request_id);
+        refusal.tell_limit(&mut response);
+        response
+    });
+    let about = About::graphql(api.channels.label(ChannelId::DEFAULT));
+    api.metrics.answered(&about, response.status(), 0, started.elapsed());
+    request_id.tell_trace(response.headers_mut());
     api.gate.finish(None, None, &mut response);
     response
 }
@@ -135,6 +183,7 @@ fn failed(api: &Api, problem: &Problem, request_id: &RequestId) -> Response<Body
     api.metrics.failed(problem.code);
     tracing::debug!(
         request_id = request_id.as_str(),
+        trace_id = request_id.trace_id(),
         code = problem.code,
         detail = problem.detail,
         "a request was answered with a problem"
@@ -144,6 +193,21 @@ fn failed(api: &Api, problem: &Problem, request_id: &RequestId) -> Response<Body
 
 fn too_slow() -> Problem {
     Problem::unavailable("deadline", "this took too long; try again, or ask for less", 1)
+}
+
+/// Whether what a path names takes the method.
+fn check_method(target: Target<'_>, method: &Method) -> Result<(), Problem> {
+    let allowed = match target {
+        // They say so themselves.
+        Target::GraphQl | Target::Bench => return Ok(()),
+        Target::ListQuery(_) | Target::OwnQuery(_) => "POST",
+        Target::List(_) | Target::Own(_) => "GET, HEAD, QUERY",
+        _ => "GET, HEAD",
+    };
+    match allowed.split(", ").any(|known| known == method.as_str()) {
+        true => Ok(()),
+        false => Err(Problem::method_not_allowed(allowed)),
+    }
 }
 
 async fn dispatch(
@@ -156,27 +220,23 @@ async fn dispatch(
 ) -> Result<Response<Body>, Problem> {
     let path = request.uri().path();
     let target = target(path).ok_or_else(|| nothing_at(path))?;
+    // Before anything else of the request is looked at.
+    check_method(target, request.method())?;
+    // The rest of the time is for the answer.
+    let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
+    answered.applied = api.freshness.reach(request.headers(), wait_max).await?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
         return graphql_http::answer(api, request, context, Port::Readers).await;
     }
-    if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target {
-        let is_post = matches!(target, Target::ListQuery(_) | Target::OwnQuery(_));
-        match (request.method().as_str(), is_post) {
-            ("QUERY", false) | ("POST", true) => {
-                let is_own = matches!(target, Target::Own(_) | Target::OwnQuery(_));
-                let name = name.to_string();
-                return queried(api, (&name, is_own), request, compression, context, answered, started).await;
-            }
-            ("GET" | "HEAD", false) => {}
-            (_, true) => return Err(Problem::method_not_allowed("POST")),
-            (_, false) => return Err(Problem::method_not_allowed("GET, HEAD, QUERY")),
-        }
+    if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target
+        && !matches!(*request.method(), Method::GET | Method::HEAD)
+    {
+        let is_own = matches!(target, Target::Own(_) | Target::OwnQuery(_));
+        let name = name.to_string();
+        return queried(api, (&name, is_own), request, compression, context, answered, started).await;
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(Problem::method_not_allowed("GET, HEAD"));
-    }
-    let view = api.serving().view(&context.principal);
+    let view = api.serving().view(context);
     let query = request.uri().query();
     let headers = request.headers();
     match target {
@@ -190,7 +250,7 @@ async fn dispatch(
             }
             answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
-            let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+            let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
             let wanted = Wanted { selection, format, compression, headers };
             point::point(api, model, model.parse_id(id), wanted, context, started).await
         }
@@ -203,7 +263,7 @@ async fn dispatch(
                 answered.route = Route::Live;
                 return live::list(api, model, live::Of::All, query, headers, context).await;
             }
-            let format = Format::chosen(headers, Format::OF_LIST)?;
+            let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;
             let asked = (Asked::of_query(query)?, Some(query));
             let (is_batch, response) = list::list(api, model, asked, format, context).await;
             if is_batch {
@@ -215,7 +275,7 @@ async fn dispatch(
             answered.route = Route::Array;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+            let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
             array::array(api, model, (id, path), query.unwrap_or_default(), format, headers, context).await
         }
         Target::Own(name) => {
@@ -227,17 +287,32 @@ async fn dispatch(
         }
         Target::Schema(name) => {
             answered.route = Route::Describe;
+            let view = describe::view(api, query.unwrap_or_default(), context)?;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            describe::schema(model, query.unwrap_or_default(), context)
+            Ok(describe::schema(model, context))
+        }
+        Target::Reference(name) => {
+            answered.route = Route::Describe;
+            let model = find(&view, name, context)?;
+            answered.model = Some(model.clone());
+            reference::model(model, query.unwrap_or_default(), context)
+        }
+        Target::References => {
+            answered.route = Route::Describe;
+            reference::index(&view, query.unwrap_or_default(), context)
+        }
+        Target::ReferenceFile(name) => {
+            answered.route = Route::Describe;
+            reference::file(name, context)
         }
         Target::OpenApi => {
             answered.route = Route::Describe;
-            describe::openapi(&view, query.unwrap_or_default(), context)
+            Ok(describe::openapi(&*describe::view(api, query.unwrap_or_default(), context)?, context))
         }
         Target::GraphQlSchema => {
             answered.route = Route::Describe;
-            describe::graphql(&view, query.unwrap_or_default(), context)
+            Ok(describe::graphql(&*describe::view(api, query.unwrap_or_default(), context)?, context))
         }
         Target::GraphQl | Target::ListQuery(_) | Target::OwnQuery(_) | Target::Bench => Err(nothing_at(path)),
     }
@@ -254,7 +329,7 @@ async fn queried(
     started: Instant,
 ) -> Result<Response<Body>, Problem> {
     answered.route = if is_own { Route::Own } else { Route::List };
-    let view = api.serving().view(&context.principal);
+    let view = api.serving().view(context);
     let model = find(&view, name, context)?;
     answered.model = Some(model.clone());
     if let Some(query) = request.uri().query().filter(|query| !query.is_empty()) {
@@ -267,7 +342,7 @@ async fn queried(
         let own = own(api, model, (asked, None), (&head.headers, compression), context, started).await;
         return own.map_err(Problem::in_body);
     }
-    let format = Format::chosen(&head.headers, Format::OF_LIST)?;
+    let format = Format::chosen(&head.headers, Format::OF_LIST, Format::usual(model))?;
     let (is_batch, response) = list::list(api, model, (asked, None), format, context).await;
     if is_batch {
         answered.route = Route::Batch;
@@ -304,11 +379,11 @@ async fn own(
             if let Some(query) = query.filter(|_| accepts_event_stream(headers)) {
                 return live::list(api, model, live::Of::Own, query, headers, context).await;
             }
-            let format = Format::chosen(headers, Format::OF_LIST)?;
+            let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;
             return list::own(api, model, bound, (asked, query), format, context).await;
         }
     };
-    let format = Format::chosen(headers, Format::OF_DOCUMENT)?;
+    let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
     let wanted = Wanted { selection: asked.of_document(model)?, format, compression, headers };
     point::point(api, model, id, wanted, context, started).await
 }
@@ -316,11 +391,12 @@ async fn own(
 fn target(path: &str) -> Option<Target<'_>> {
     let Some(rest) = path.strip_prefix("/v1/") else {
         return match path {
+            "/docs" => Some(Target::References),
             "/openapi.json" => Some(Target::OpenApi),
             "/graphql" => Some(Target::GraphQl),
             "/graphql/schema" => Some(Target::GraphQlSchema),
             "/bench/static" => Some(Target::Bench),
-            _ => None,
+            _ => path.strip_prefix("/docs/").map(Target::ReferenceFile),
         };
     };
     let mut parts = rest.split('/');
@@ -334,6 +410,7 @@ fn target(path: &str) -> Option<Target<'_>> {
             None => Target::List(model),
         },
         (model, Some("schema"), None, _) => Target::Schema(model),
+        (model, Some("docs"), None, _) => Target::Reference(model),
         (model, Some(id), None, _) => Target::Document(model, id),
         (model, Some(id), Some(array), None) => Target::Array(model, id, array),
         _ => return None,
@@ -342,7 +419,7 @@ fn target(path: &str) -> Option<Target<'_>> {
 }
 
 fn nothing_at(path: &str) -> Problem {
-    Problem::not_found(format!("nothing is served at {path}; /openapi.json says what is"))
+    Problem::not_found(format!("nothing is served at {path}; /openapi.json says what is, and /docs to people"))
 }
 
 /// A constant answer of `bytes` bytes: what reads of that size are measured against.
@@ -368,6 +445,9 @@ mod tests {
             ("/v1/a/", Some(Target::Document("a", ""))),
             ("/v1/a/1/b", Some(Target::Array("a", "1", "b"))),
             ("/v1/a/schema", Some(Target::Schema("a"))),
+            ("/v1/a/docs", Some(Target::Reference("a"))),
+            ("/docs", Some(Target::References)),
+            ("/docs/reference.css", Some(Target::ReferenceFile("reference.css"))),
             ("/v1/me/a", Some(Target::Own("a"))),
             ("/v1/a:query", Some(Target::ListQuery("a"))),
             ("/v1/me/a:query", Some(Target::OwnQuery("a"))),

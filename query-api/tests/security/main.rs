@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "shared with the tests of serving")]
 mod fixture;
 
+mod channels;
+mod channels_property;
 mod floods;
 mod forms;
 mod headers;
@@ -13,6 +15,7 @@ mod issuer;
 mod limits;
 mod ownership;
 mod property;
+mod reference;
 #[path = "../serving/socket.rs"]
 #[allow(dead_code, reason = "shared with the tests of serving")]
 mod socket;

@@ -30,7 +30,7 @@ struct Case {
     documents: Vec<(i64, Value)>,
 }
 
-fn field() -> impl Strategy<Value = ShapeField> {
+pub(crate) fn field() -> impl Strategy<Value = ShapeField> {
     let scalar = prop_oneof![Just(ColumnType::Text), Just(ColumnType::Int64), Just(ColumnType::Bool)];
     let leaf = scalar.prop_map(|kind| ShapeField {
         name: String::new(),
@@ -49,14 +49,14 @@ fn field() -> impl Strategy<Value = ShapeField> {
     })
 }
 
-fn named(mut fields: Vec<ShapeField>) -> Vec<ShapeField> {
+pub(crate) fn named(mut fields: Vec<ShapeField>) -> Vec<ShapeField> {
     for (at, field) in fields.iter_mut().enumerate() {
         field.name = ["alpha", "beta", "gamma", "delta", "epsilon"][at].into();
     }
     fields
 }
 
-fn paths(fields: &[ShapeField], before: &str, out: &mut Vec<String>) {
+pub(crate) fn paths(fields: &[ShapeField], before: &str, out: &mut Vec<String>) {
     for field in fields {
         let path = if before.is_empty() { field.name.clone() } else { format!("{before}.{}", field.name) };
         if let FieldType::Nested { fields, .. } = &field.kind {
@@ -66,7 +66,7 @@ fn paths(fields: &[ShapeField], before: &str, out: &mut Vec<String>) {
     }
 }
 
-fn document(fields: &[ShapeField]) -> BoxedStrategy<Value> {
+pub(crate) fn document(fields: &[ShapeField]) -> BoxedStrategy<Value> {
     let members: Vec<BoxedStrategy<(String, Value)>> = fields
         .iter()
         .map(|field| {
@@ -112,7 +112,7 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// The naive masker. `Err`: the value has a hash, which it does not know.
-fn masked(fields: &[ShapeField], masks: &[(String, Mask)], before: &str, value: &Value) -> Value {
+pub(crate) fn masked(fields: &[ShapeField], masks: &[(String, Mask)], before: &str, value: &Value) -> Value {
     match value {
         Value::Array(items) => items.iter().map(|item| masked(fields, masks, before, item)).collect(),
         Value::Object(members) => {
@@ -159,7 +159,7 @@ fn visible(fields: &[ShapeField], masks: &[(String, Mask)], before: &str) -> boo
 }
 
 /// Hashes of an answer as the naive masker writes them.
-fn without_hashes(value: Value) -> Value {
+pub(crate) fn without_hashes(value: Value) -> Value {
     match value {
         Value::String(text) if text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit()) => json!("#"),
         Value::Array(items) => items.into_iter().map(without_hashes).collect(),

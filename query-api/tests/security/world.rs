@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use headwater_query_api::{
-    AccessOptions, Algorithm, ApiKeyOptions, AuthOptions, BindingRule, IssuerOptions, KeySource, Mask, MaskRule,
-    ModelRule,
+    AccessOptions, Algorithm, ApiKeyOptions, ApiOptions, AuthOptions, BindingRule, IssuerOptions, KeySource, Mask,
+    MaskRule, ModelRule,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -54,6 +54,10 @@ impl Guarded {
     }
 
     pub(crate) fn with(customer: ModelRule, change: impl FnOnce(&mut AccessOptions)) -> Self {
+        Self::with_options(customer, |options| change(&mut options.access))
+    }
+
+    pub(crate) fn with_options(customer: ModelRule, change: impl FnOnce(&mut ApiOptions)) -> Self {
         let (ec, ed) = (ec_key(), ed_key());
         let issuer = KeyServer::start(vec![rsa_jwk("rsa", &RSA), ec_jwk("ec", &ec), ed_jwk("ed", &ed)]);
         let mut options = IssuerOptions::new(ISSUER, AUDIENCE, Algorithm::RS256, KeySource::Url(issuer.url()));
@@ -66,9 +70,11 @@ impl Guarded {
         };
         let auth = AuthOptions { anonymous: false, issuers: vec![options], api_keys: vec![key] };
         let rules = BTreeMap::from([("customer".to_string(), customer)]);
-        let mut access = AccessOptions { auth: Some(auth), rules, ..AccessOptions::default() };
-        change(&mut access);
-        let world = World::with(access);
+        let access = AccessOptions { auth: Some(auth), rules, ..AccessOptions::default() };
+        let world = World::with_options(|options| {
+            options.access = access;
+            change(options);
+        });
         let asked = issuer.asked.clone();
         wait_until("the keys", || asked.load(std::sync::atomic::Ordering::SeqCst) > 0);
         Self { world, issuer, ec, ed }

@@ -22,9 +22,9 @@ fn probes_metrics_and_commands() {
     let metrics = get("/metrics");
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
     for line in [
-        r#"headwater_api_requests_total{route="Point",model="customer",status="200"} 1"#,
-        r#"headwater_api_requests_total{route="Point",model="customer",status="304"} 1"#,
-        r#"headwater_api_requests_total{route="List",model="customer",status="400"} 1"#,
+        r#"headwater_api_requests_total{route="Point",model="customer",version="3",channel="default",status="200"} 1"#,
+        r#"headwater_api_requests_total{route="Point",model="customer",version="3",channel="default",status="304"} 1"#,
+        r#"headwater_api_requests_total{route="List",model="customer",version="3",channel="default",status="400"} 1"#,
         r#"headwater_api_errors_total{code="invalid_parameter"} 1"#,
         "headwater_api_request_seconds_bucket",
         "headwater_api_response_bytes_total",

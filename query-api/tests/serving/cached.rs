@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use headwater_query_api::AccessOptions;
-use headwater_store::embedded::EmbeddedStore;
 use headwater_store::{
     Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord,
 };
@@ -17,7 +16,7 @@ use crate::fixture::{World, customer, int_key, put, put_at, wait_until};
 
 /// The store, and how often one document was read there.
 struct Counting {
-    store: Arc<EmbeddedStore>,
+    store: Arc<dyn DocumentReader>,
     reads: Arc<AtomicUsize>,
 }
 

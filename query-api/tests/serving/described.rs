@@ -66,6 +66,7 @@ fn openapi_describes_every_path() {
         let name = filter["name"].as_str().unwrap();
         let value = match filter["schema"]["type"].as_str() {
             Some("boolean") => "true".to_string(),
+            Some("number") => "0.5".to_string(),
             Some("array") => "1,2".to_string(),
             _ => filter["schema"]["examples"][0].as_str().unwrap().to_string(),
         };
@@ -90,4 +91,31 @@ fn documents_are_valid_by_their_schema() {
         }
     }
     assert!(!validator.is_valid(&serde_json::json!({"id": "x"})));
+}
+
+#[test]
+fn people_have_a_page_for_each_model() {
+    let world = World::new();
+    let index = world.get("/docs");
+    assert!(index.body.contains("<a href=\"/v1/customer/docs\">customer</a>"), "{}", index.body);
+    let page = world.get("/v1/customer/docs");
+    assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
+    for wanted in ["<h1>customer", "<code>invoices.status</code>", "data-path=\"/v1/customer/{id}/invoices\""] {
+        assert!(page.body.contains(wanted), "{wanted}\n{}", page.body);
+    }
+    for answer in [&index, &page] {
+        let policy = answer.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'; style-src 'self'; script-src 'self'"), "{policy}");
+        assert!(
+            !answer.body.contains("http://") && !answer.body.contains("https://"),
+            "nothing is loaded from elsewhere"
+        );
+    }
+    for (file, kind) in [("reference.css", "text/css"), ("reference.js", "text/javascript")] {
+        assert!(page.body.contains(&format!("/docs/{file}")), "{file}");
+        assert!(world.get(&format!("/docs/{file}")).header("content-type").starts_with(kind), "{file}");
+    }
+    for (path, status) in [("/docs?x", 400), ("/docs/other", 404), ("/v1/nothing/docs", 404)] {
+        assert_eq!(world.get(path).status, status, "{path}");
+    }
 }

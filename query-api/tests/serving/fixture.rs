@@ -1,28 +1,33 @@
-//! A store with documents, an API over it, and a client.
+//! A store with documents, an API over it, and a client. Which engine the store has is for `engine` to say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use headwater_query_api::{AccessOptions, Admin, AdminError, ApiHandle, ApiOptions, start};
+use headwater_query_api::{
+    AccessOptions, Admin, AdminError, ApiHandle, ApiOptions, ChannelOptions, ChannelsOptions, ModelChannel, SelectRule,
+    start,
+};
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, SourcePosition, ValueRef, key};
-use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{
-    DocumentReader, DocumentWrite, Frontier, ProjectionStore, VersionId, VersionRecord, VersionState,
+    Batch, DocumentReader, DocumentWrite, Frontier, ProjectionStore, VersionId, VersionRecord, VersionState,
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+#[path = "engine.rs"]
+pub(crate) mod engine;
+
 /// 2026-01-31T12:00:00Z.
 pub(crate) const AS_OF_MICROS: i64 = 1_769_860_800_000_000;
 
 pub(crate) struct World {
-    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) store: Arc<dyn ProjectionStore>,
     pub(crate) api: ApiHandle,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: tokio::runtime::Runtime,
@@ -134,18 +139,22 @@ fn entries(document: &Value) -> Vec<(u16, Vec<u8>)> {
     entries
 }
 
-pub(crate) fn put(store: &EmbeddedStore, version: u32, id: &[u8], document: Option<&Value>) {
-    let entries = document.filter(|document| document.get("invoices").is_some()).map(entries).unwrap_or_default();
-    let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
-    let body = document.map(Value::to_string);
+pub(crate) fn put<S: ProjectionStore + ?Sized>(store: &Arc<S>, version: u32, id: &[u8], document: Option<&Value>) {
     let mut batch = store.begin().unwrap();
-    let write = DocumentWrite { id, body: body.as_deref().map(str::as_bytes), entries: &entries };
-    batch.put_documents(VersionId(version), AS_OF_MICROS, &[write]).unwrap();
+    put_in(&mut *batch, version, id, document);
     batch.commit().unwrap();
 }
 
+fn put_in(batch: &mut dyn Batch, version: u32, id: &[u8], document: Option<&Value>) {
+    let entries = document.filter(|document| document.get("invoices").is_some()).map(entries).unwrap_or_default();
+    let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
+    let body = document.map(Value::to_string);
+    let write = DocumentWrite { id, body: body.as_deref().map(str::as_bytes), entries: &entries };
+    batch.put_documents(VersionId(version), AS_OF_MICROS, &[write]).unwrap();
+}
+
 /// A document and how far a source is, in one batch.
-pub(crate) fn put_at(store: &EmbeddedStore, commit: u64, id: &[u8], document: &Value) {
+pub(crate) fn put_at(store: &Arc<dyn ProjectionStore>, commit: u64, id: &[u8], document: &Value) {
     let (entries, body) = (entries(document), document.to_string());
     let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
     let mut batch = store.begin().unwrap();
@@ -156,7 +165,7 @@ pub(crate) fn put_at(store: &EmbeddedStore, commit: u64, id: &[u8], document: &V
 }
 
 /// A source is so far.
-pub(crate) fn set_frontier(store: &EmbeddedStore, source: &str, commit: u64) {
+pub(crate) fn set_frontier(store: &Arc<dyn ProjectionStore>, source: &str, commit: u64) {
     let mut batch = store.begin().unwrap();
     batch.set_frontier(source, frontier_at(commit)).unwrap();
     batch.commit().unwrap();
@@ -171,13 +180,13 @@ pub(crate) fn int_key(id: i64) -> Vec<u8> {
     key::of(ValueRef::Int(id))
 }
 
-pub(crate) fn set_versions(store: &EmbeddedStore, records: &[VersionRecord]) {
+pub(crate) fn set_versions<S: ProjectionStore + ?Sized>(store: &Arc<S>, records: &[VersionRecord]) {
     let mut batch = store.begin().unwrap();
     records.iter().for_each(|record| batch.put_version(record).unwrap());
     batch.commit().unwrap();
 }
 
-pub(crate) fn set_version(store: &EmbeddedStore, record: &VersionRecord) {
+pub(crate) fn set_version<S: ProjectionStore + ?Sized>(store: &Arc<S>, record: &VersionRecord) {
     set_versions(store, std::slice::from_ref(record));
 }
 
@@ -262,58 +271,71 @@ impl World {
 
     /// The same, of which callers see what these rules allow.
     pub(crate) fn with(access: AccessOptions) -> Self {
-        Self::over(access, |store| store, |_| {})
+        Self::with_options(|options| options.access = access)
     }
 
     /// The same, with other options.
-    pub(crate) fn with_options(access: AccessOptions, change: impl FnOnce(&mut ApiOptions)) -> Self {
-        Self::over(access, |store| store, change)
+    pub(crate) fn with_options(change: impl FnOnce(&mut ApiOptions)) -> Self {
+        Self::over(AccessOptions::default(), |store| store, change)
     }
 
     /// The same over a reader made of the store's, with other options.
     pub(crate) fn over(
         access: AccessOptions,
-        reader: impl FnOnce(Arc<EmbeddedStore>) -> Arc<dyn DocumentReader>,
+        change_reader: impl FnOnce(Arc<dyn DocumentReader>) -> Arc<dyn DocumentReader>,
         change: impl FnOnce(&mut ApiOptions),
     ) -> Self {
-        Self::try_over(access, reader, change).unwrap()
+        Self::try_over(access, change_reader, change).unwrap()
     }
 
     /// The same, which may not start.
     pub(crate) fn try_over(
         access: AccessOptions,
-        reader: impl FnOnce(Arc<EmbeddedStore>) -> Arc<dyn DocumentReader>,
+        change_reader: impl FnOnce(Arc<dyn DocumentReader>) -> Arc<dyn DocumentReader>,
         change: impl FnOnce(&mut ApiOptions),
     ) -> Result<Self, headwater_query_api::Error> {
         let folder = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let opened = engine::open(engine::OF_THIS_PROGRAM, folder.path(), &runtime);
+        let store = opened.store.clone();
         set_version(&store, &record(1, customers(), VersionState::Active));
         set_version(&store, &record(2, rates(), VersionState::Active));
         let mut batch = store.begin().unwrap();
         let frontier = |at_micros| Frontier { position: SourcePosition::default(), at_micros, snapshot_done: true };
         batch.set_frontier("billing", frontier(AS_OF_MICROS)).unwrap();
         batch.set_frontier("crm", frontier(AS_OF_MICROS + 5_000_000)).unwrap();
-        batch.commit().unwrap();
         for id in 1..=50 {
-            put(&store, 1, &int_key(id), Some(&customer(id)));
+            put_in(&mut *batch, 1, &int_key(id), Some(&customer(id)));
         }
         let mut rate = key::of(ValueRef::Text("a/b~%"));
         key::write(&mut rate, ValueRef::Date(0));
-        put(&store, 2, &rate, Some(&json!({"rate": "1.5"})));
+        put_in(&mut *batch, 2, &rate, Some(&json!({"rate": "1.5"})));
+        batch.commit().unwrap();
 
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let reader = opened.reader(&runtime);
         let stop = CancellationToken::new();
         let any = "127.0.0.1:0".parse().unwrap();
         let mut options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
         change(&mut options);
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let api =
-            runtime.block_on(start(options, reader(store.clone()), Arc::new(TestAdmin), registry, stop.clone()))?;
+        let start = start(options, change_reader(reader), Arc::new(TestAdmin), registry, stop.clone());
+        let api = runtime.block_on(start)?;
         Ok(Self { store, api, stop, runtime, _folder: folder })
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &[], None)
+    }
+
+    /// Asks by a channel.
+    pub(crate) fn get_by(&self, channel: &str, path: &str) -> Answer {
+        self.ask("GET", path, &[("x-channel", channel)], None)
+    }
+
+    /// Asks GraphQL by a channel.
+    pub(crate) fn graphql_by(&self, channel: &str, query: &str) -> Answer {
+        let headers = [("content-type", "application/json"), ("x-channel", channel)];
+        self.ask("POST", "/graphql", &headers, Some(&json!({"query": query}).to_string()))
     }
 
     pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -349,6 +371,22 @@ pub(crate) fn request(url: &str, method: &str, headers: &[(&str, &str)], body: O
     let status = response.status().as_u16();
     let bytes = response.body_mut().read_to_vec().unwrap();
     Answer { status, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes }
+}
+
+/// A channel of the header `x-channel` that shows these fields of customers under these names.
+pub(crate) fn channel(fields: &[&str], rename: &[(&str, &str)]) -> ChannelOptions {
+    let shape = ModelChannel {
+        fields: fields.iter().map(|text| text.parse().unwrap()).collect(),
+        rename: rename.iter().map(|(path, name)| (path.to_string(), name.to_string())).collect(),
+    };
+    let models = BTreeMap::from([("customer".to_string(), Some(shape))]);
+    ChannelOptions { models: Some(models), ..ChannelOptions::default() }
+}
+
+/// Channels that are chosen by the header `x-channel`.
+pub(crate) fn channels(all: impl IntoIterator<Item = (&'static str, ChannelOptions)>) -> ChannelsOptions {
+    let channels = all.into_iter().map(|(name, of)| (name.to_string(), of)).collect();
+    ChannelsOptions { channels, select: vec![SelectRule::header("X-Channel").unwrap()], required: false }
 }
 
 /// Asks until it is so.

@@ -89,7 +89,7 @@ fn the_form_is_the_one_that_is_accepted() {
 
 #[test]
 fn several_are_answered_in_order_up_to_the_limit() {
-    let world = World::with_options(AccessOptions::default(), |options| options.graphql.batch_max = 3);
+    let world = World::with_options(|options| options.graphql.batch_max = 3);
     let one = |id: i64| json!({"query": "query($id: ID!) { customer(id: $id) { id } }", "variables": {"id": id}});
     let answer = post(&world, &json!([one(3), {"query": "{ nothing }"}, one(1)]));
     let answers = answer.json();
@@ -98,7 +98,7 @@ fn several_are_answered_in_order_up_to_the_limit() {
     assert_eq!(code(&answers[1]), "graphql_invalid");
     let many = post(&world, &json!([one(1), one(2), one(3), one(4)]));
     assert_eq!((many.status, &many.json()["code"]), (400, &json!("batch_too_large")));
-    let none = World::with_options(AccessOptions::default(), |options| options.graphql.batch_max = 0);
+    let none = World::with_options(|options| options.graphql.batch_max = 0);
     assert_eq!(post(&none, &json!([one(1)])).json()["code"], "batch_too_large");
 }
 
@@ -127,7 +127,7 @@ fn a_query_that_was_sent_once_is_known_by_its_hash() {
     wrong["query"] = json!("{ nothing }");
     assert_eq!(code(&post(&world, &wrong).json()), "graphql_invalid");
     assert_eq!(code(&post(&world, &named(&sha256("{ nothing }"))).json()), "PERSISTED_QUERY_NOT_FOUND");
-    let off = World::with_options(AccessOptions::default(), |options| options.graphql.persisted_bytes_max = 0);
+    let off = World::with_options(|options| options.graphql.persisted_bytes_max = 0);
     full["query"] = json!(query);
     assert_eq!(post(&off, &full).json()["data"]["customer"]["id"], 7);
     assert_eq!(code(&post(&off, &named(&sha256(query))).json()), "PERSISTED_QUERY_NOT_FOUND");
@@ -143,7 +143,7 @@ fn only_trusted_documents_where_only_they_are() {
         trusted: Some(TrustedDocuments { path: folder.path().into(), only }),
         ..GraphQlOptions::default()
     };
-    let world = World::with_options(AccessOptions::default(), |options| options.graphql = trusted(true));
+    let world = World::with_options(|options| options.graphql = trusted(true));
     let by_id = json!({"documentId": "one", "variables": {"id": "7"}});
     assert_eq!(post(&world, &by_id).json()["data"]["customer"]["name"], customer(7)["name"]);
     let url = format!("/graphql?documentId=one&variables={}", escaped("{\"id\": 7}"));
@@ -165,7 +165,7 @@ fn only_trusted_documents_where_only_they_are() {
     // Operators look around as they like.
     let free = json!({"query": "{ customer(id: 7) { id } }"}).to_string();
     assert_eq!(world.admin("POST", "/graphql", &[KIND], Some(&free)).status, 200);
-    let open = World::with_options(AccessOptions::default(), |options| options.graphql = trusted(false));
+    let open = World::with_options(|options| options.graphql = trusted(false));
     assert_eq!(post(&open, &json!({"query": "{ customer(id: 7) { id } }"})).status, 200);
     assert_eq!(post(&open, &by_id).status, 200);
 }

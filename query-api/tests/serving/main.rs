@@ -4,6 +4,7 @@
 mod admin;
 mod bad_input;
 mod cached;
+mod channels;
 mod compressed;
 mod consistency;
 mod described;
@@ -13,6 +14,7 @@ mod graphql;
 mod headers;
 mod live;
 mod live_lists;
+mod observed;
 mod queries;
 mod reads;
 mod socket;

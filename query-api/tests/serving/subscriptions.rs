@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_query_api::AccessOptions;
 use headwater_store::VersionState;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -65,7 +64,7 @@ fn each_change_is_told_once_and_nothing_else_is() {
 
 #[test]
 fn the_protocol_is_kept_to_its_codes() {
-    let world = World::with_options(AccessOptions::default(), |options| {
+    let world = World::with_options(|options| {
         options.graphql.subscriptions_max = 2;
         options.graphql.init_wait = Duration::from_millis(300);
     });

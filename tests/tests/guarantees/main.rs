@@ -5,9 +5,11 @@
 mod bad_input;
 mod cli_commands;
 mod crash_anywhere;
+mod descriptions;
 mod disk_full;
 mod distributed;
 mod documents_follow_rows;
+mod pages;
 mod query_api;
 mod shop;
 mod source_troubles;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use headwater_tests::{World, get, get_with, post, wait_until};
+use headwater_tests::{World, get, get_with, post, python, succeeded, wait_until};
 use serde_json::{Value, json};
 
 use crate::shop;
@@ -197,14 +197,8 @@ fn the_openapi_document_is_valid() {
     let file = world.path("openapi.json");
     std::fs::write(&file, &answer.body).unwrap();
     // An independent validator, installed by `make test`.
-    let python = std::env::var("HEADWATER_PYTHON").unwrap_or_else(|_| "python3".into());
-    let output = Command::new(&python).args(["-m", "openapi_spec_validator"]).arg(&file).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{python} -m openapi_spec_validator (make test installs it): {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = Command::new(python()).args(["-m", "openapi_spec_validator"]).arg(&file).output().unwrap();
+    succeeded("openapi_spec_validator (make test installs it)", &output);
     assert!(running.stop().success());
 }
 

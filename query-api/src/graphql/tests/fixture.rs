@@ -181,6 +181,9 @@ impl Fixture {
             entries_max: 10_000,
             principal: Principal::everything(),
             is_private: false,
+            channel: crate::channel::ChannelId::DEFAULT,
+            vary: hyper::header::HeaderValue::from_static("accept"),
+            reads: crate::observe::Reads::new(std::time::Instant::now(), false),
         };
         let fixture = Self { store, graphql, context, _folder: folder };
         let customers_written = (1..=10).map(|n| (Value::Int(n), customer(n)));

@@ -1,0 +1,127 @@
+//! Random queries, and how REST and GraphQL write them.
+
+use headwater_schemas::ColumnType;
+use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
+
+use crate::case::Served;
+use crate::plain::{Plain, values};
+use crate::random::Random;
+
+/// A condition on a declared index.
+#[derive(Clone, Debug)]
+pub(crate) struct Condition {
+    pub(crate) index: IndexShape,
+    pub(crate) operator: &'static str,
+    pub(crate) values: Vec<Plain>,
+}
+
+/// Fields that are asked for: paths with points. Empty: all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Paths(pub(crate) Vec<String>);
+
+/// A list that is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) conditions: Vec<Condition>,
+    /// An index, and whether the greatest comes first.
+    pub(crate) sort: Option<(IndexShape, bool)>,
+    pub(crate) limit: usize,
+    pub(crate) paths: Paths,
+}
+
+/// Whether values of an index of this type can be written into a query here.
+pub(crate) fn is_plain(kind: &ColumnType) -> bool {
+    use ColumnType::{Bool, Decimal, Int32, Int64, Text};
+    matches!(kind, Bool | Decimal | Int32 | Int64 | Text)
+}
+
+impl Query {
+    pub(crate) fn random(random: &mut Random, served: &Served) -> Self {
+        let shape = &served.shape;
+        let usable = &served.indexes;
+        let mut conditions: Vec<Condition> = Vec::new();
+        for _ in 0..random.between(0, 3) {
+            if usable.is_empty() {
+                break;
+            }
+            let index = random.pick(usable);
+            let condition = Condition::random(random, served, index);
+            let is_new = |known: &Condition| {
+                (known.index.name.as_str(), known.operator) != (&*condition.index.name, condition.operator)
+            };
+            if conditions.iter().all(is_new) {
+                conditions.push(condition);
+            }
+        }
+        let sorts: Vec<&IndexShape> = usable.iter().filter(|index| !index.many).collect();
+        let sort = (!sorts.is_empty() && random.chance(60))
+            .then(|| (random.pick(&sorts).to_owned().clone(), random.chance(50)));
+        let limit = if random.chance(80) { random.between(1, 5) } else { 20 };
+        Self { conditions, sort, limit, paths: Paths::random(random, shape) }
+    }
+}
+
+impl Condition {
+    fn random(random: &mut Random, served: &Served, index: &IndexShape) -> Self {
+        let mut operators = vec!["eq", "ne", "exists"];
+        // GraphQL has no others for what is true or false.
+        if index.kind != ColumnType::Bool {
+            operators.extend(["in", "nin", "gt", "gte", "lt", "lte"]);
+        }
+        if index.kind == ColumnType::Text {
+            operators.push("startsWith");
+        }
+        let operator = *random.pick(&operators);
+        // Values that are there, and some that are not.
+        let mut pool: Vec<Plain> = served
+            .documents
+            .iter()
+            .flat_map(|known| values(&known.document, &index.name, &index.kind))
+            // A field of several types (`coalesce`) may hold what its own type has no literal for.
+            .filter(|value| match value {
+                Plain::Null => false,
+                Plain::Number(_) => index.kind != ColumnType::Text,
+                Plain::Text(_) => index.kind == ColumnType::Text,
+                Plain::Bool(_) => index.kind == ColumnType::Bool,
+            })
+            .collect();
+        pool.extend(match index.kind {
+            ColumnType::Bool => vec![Plain::Bool(true)],
+            ColumnType::Text => vec![Plain::Text("b,\\a".into()), Plain::Text(String::new())],
+            _ => vec![Plain::number("3"), Plain::number("-1")],
+        });
+        let values = match operator {
+            "exists" => vec![Plain::Bool(random.chance(50))],
+            "in" | "nin" => (0..random.between(1, 3)).map(|_| random.pick(&pool).clone()).collect(),
+            _ => vec![random.pick(&pool).clone()],
+        };
+        Self { index: index.clone(), operator, values }
+    }
+}
+
+impl Paths {
+    pub(crate) fn random(random: &mut Random, shape: &ModelShape) -> Self {
+        fn leaves(fields: &[ShapeField], above: &str, out: &mut Vec<String>) {
+            for field in fields {
+                let path = format!("{above}{}", field.name);
+                match &field.kind {
+                    FieldType::Nested { fields, .. } => leaves(fields, &(path + "."), out),
+                    FieldType::Scalar(_) => out.push(path),
+                }
+            }
+        }
+        if random.chance(50) {
+            return Self::default();
+        }
+        let mut all = Vec::new();
+        leaves(&shape.fields, "", &mut all);
+        Self((0..random.between(1, 3)).map(|_| random.pick(&all).clone()).collect())
+    }
+
+    /// Whether the member at `path` is asked for, or something in it.
+    pub(crate) fn wants(&self, path: &str) -> bool {
+        let within =
+            |wanted: &String| wanted.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.0.is_empty() || self.0.iter().any(within)
+    }
+}

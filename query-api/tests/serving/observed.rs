@@ -1,0 +1,199 @@
+//! What is told of requests: trace and id in answers and log lines, slow ones, counters, times.
+
+use std::io::Write;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use headwater_query_api::ChannelOptions;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tracing_subscriber::EnvFilter;
+
+use crate::fixture::{Answer, World, channel, channels, int_key, put, wait_until};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Log lines of the whole test binary.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn all() -> Self {
+        static LINES: OnceLock<Lines> = OnceLock::new();
+        LINES
+            .get_or_init(|| {
+                let lines = Self::default();
+                let writer = lines.clone();
+                let subscriber = tracing_subscriber::fmt()
+                    .json()
+                    .flatten_event(true)
+                    .with_env_filter(EnvFilter::new("off,headwater=debug,headwater_query_api=debug"))
+                    .with_writer(move || writer.clone());
+                subscriber.try_init().unwrap();
+                lines
+            })
+            .clone()
+    }
+
+    /// Those of one request.
+    fn of(&self, request_id: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().clone()).unwrap();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["request_id"] == request_id).collect()
+    }
+}
+
+fn slow_world(limit: Option<Duration>) -> World {
+    World::with_options(|options| {
+        options.slow_query = limit;
+        options.channels = channels([("mobile", channel(&["id", "n"], &[("n", "rank")]))]);
+    })
+}
+
+fn get(world: &World, request_id: &str, channel: &str, path: &str) -> Answer {
+    let headers = [("x-request-id", request_id), ("x-channel", channel), ("traceparent", TRACEPARENT)];
+    world.get_with(path, &headers)
+}
+
+#[test]
+fn a_slow_request_is_one_line_without_values() {
+    let lines = Lines::all();
+    let world = slow_world(Some(Duration::ZERO));
+    let path = "/v1/customer?filter[rank][gte]=3&filter[rank][in]=3,4&sort=-rank&fields=id,rank&limit=7";
+    assert_eq!(get(&world, "slow-list", "mobile", path).status, 200);
+    let told = lines.of("slow-list");
+    assert_eq!(told.len(), 1, "{told:?}");
+    let line = &told[0];
+    assert_eq!((&line["message"], &line["level"]), (&json!("slow query"), &json!("WARN")));
+    assert_eq!(line["target"], "headwater::slow");
+    assert_eq!(
+        (&line["route"], &line["model"], &line["channel"]),
+        (&json!("list"), &json!("customer"), &json!("mobile"))
+    );
+    assert_eq!(line["query"], "GET /v1/customer?fields=id,rank&filter[rank][gte]&filter[rank][in]&limit&sort=-rank");
+    assert_eq!((&line["trace_id"], &line["status"]), (&json!(TRACE), &json!(200)));
+    assert!(line["documents"].as_u64().unwrap() >= 7 && line["milliseconds"].as_f64().unwrap() > 0.0, "{line}");
+
+    let query = r#"{"query": "query A($n: Int) { customers(first: 3, where: {rank: {eq: $n}}) { nodes { id } } customer(id: \"5\") { id } }", "variables": {"n": 7}}"#;
+    let headers = [("x-request-id", "slow-graphql"), ("x-channel", "mobile"), ("content-type", "application/json")];
+    assert_eq!(world.ask("POST", "/graphql", &headers, Some(query)).status, 200);
+    let line = &lines.of("slow-graphql")[0];
+    assert_eq!((&line["route"], &line["documents"]), (&json!("graphql"), &json!(4)));
+    let told =
+        "query A($n: Int) { customers(first: ? where: {rank: {eq: $n}}) { nodes { id } } customer(id: ?) { id } }";
+    assert_eq!(line["query"], told);
+    assert!(line.get("trace_id").is_none(), "none came");
+
+    get(&world, "slow-point", "mobile", "/v1/customer/5");
+    let line = &lines.of("slow-point")[0];
+    assert_eq!((&line["query"], &line["documents"]), (&json!("GET /v1/customer/{id}"), &json!(1)));
+    let quiet = slow_world(None);
+    get(&quiet, "not-slow", "mobile", "/v1/customer/5");
+    assert!(lines.of("not-slow").is_empty());
+}
+
+#[test]
+fn every_line_of_a_request_names_it_and_its_trace() {
+    let lines = Lines::all();
+    let world = World::new();
+    // A document that does not have the shape of its version.
+    put(&world.store, 1, &int_key(99), Some(&json!({"id": 99})));
+    let headers = |id: &'static str| [("x-request-id", id), ("traceparent", TRACEPARENT)];
+    assert_eq!(world.get_with("/v1/customer/99/invoices", &headers("torn-array")).status, 500);
+    let graphql = [("content-type", "application/json"), headers("torn-graphql")[0], headers("torn-graphql")[1]];
+    let body = json!({"query": "{ customer(id: 99) { name } }"}).to_string();
+    world.ask("POST", "/graphql", &graphql, Some(&body));
+    for id in ["torn-array", "torn-graphql"] {
+        let told = lines.of(id);
+        assert!(told.iter().any(|line| line["level"] == "ERROR"), "{id}: {told:?}");
+        assert!(told.iter().all(|line| line["trace_id"] == TRACE), "{told:?}");
+    }
+    assert_eq!(world.get_with("/v1/customer?sort=zzz", &headers("refused")).status, 400);
+    let told = lines.of("refused");
+    assert_eq!((told.len(), &told[0]["code"], &told[0]["trace_id"]), (1, &json!("unknown_parameter"), &json!(TRACE)));
+}
+
+#[test]
+fn a_trace_goes_on_and_is_told() {
+    let world = World::new();
+    let state = "vendor=1,other=two";
+    let answer = world.get_with("/v1/customer/1", &[("traceparent", TRACEPARENT), ("tracestate", state)]);
+    let told = answer.header("traceparent");
+    assert_eq!((told.len(), &told[..36], &told[52..]), (55, &TRACEPARENT[..36], "-01"));
+    assert_ne!(told[36..52], TRACEPARENT[36..52], "the span is another");
+    assert_eq!(answer.header("tracestate"), state);
+    let again = world.get_with("/v1/customer/1", &[("traceparent", TRACEPARENT)]);
+    assert_ne!(again.header("traceparent"), told);
+    // On refusals, too; and nothing where nothing came, or what came is none.
+    assert_eq!(world.get_with("/v1/zzz", &[("traceparent", TRACEPARENT)]).header("traceparent").len(), 55);
+    for given in ["00-0-0-0", "", &TRACEPARENT.to_uppercase()] {
+        let answer = world.get_with("/v1/customer/1", &[("traceparent", given), ("tracestate", state)]);
+        assert_eq!((answer.header("traceparent"), answer.header("tracestate")), ("", ""), "{given}");
+    }
+}
+
+#[test]
+fn requests_are_counted_by_route_model_version_and_channel() {
+    let world = slow_world(None);
+    world.get_by("mobile", "/v1/customer/1");
+    world.get("/v1/customer/1");
+    world.get_by("mobile", "/v1/customer?limit=2");
+    world.get_by("mobile", "/v1/customer?limit=0");
+    world.get_by("wrong", "/v1/customer/1");
+    world.get("/v1/nothing/1");
+    world.graphql_by("mobile", "{ customer(id: 1) { id } }");
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    for line in [
+        r#"headwater_api_requests_total{route="Point",model="customer",version="3",channel="mobile",status="200"} 1"#,
+        r#"headwater_api_requests_total{route="Point",model="customer",version="3",channel="default",status="200"} 1"#,
+        r#"headwater_api_requests_total{route="List",model="customer",version="3",channel="mobile",status="200"} 1"#,
+        r#"headwater_api_requests_total{route="List",model="customer",version="3",channel="mobile",status="400"} 1"#,
+        r#"headwater_api_requests_total{route="GraphQl",model="",version="0",channel="mobile",status="200"} 1"#,
+        r#"headwater_api_requests_total{route="Other",model="",version="0",channel="default",status="400"} 1"#,
+        r#"headwater_api_request_seconds_count{route="Point",model="customer",version="3",channel="mobile"} 1"#,
+        r#"headwater_api_request_seconds_count{route="List",model="customer",version="3",channel="mobile"} 2"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    assert!(!metrics.contains("wrong") && !metrics.contains("nothing"), "what clients write becomes no series");
+}
+
+#[test]
+fn times_are_told_where_that_is_configured() {
+    let world = World::with_options(|options| {
+        options.server_timing = true;
+        options.channels = channels([("all", ChannelOptions::default())]);
+    });
+    let graphql = [("content-type", "application/json")];
+    let body = json!({"query": "{ customers { nodes { id } } }"}).to_string();
+    for answer in [
+        world.get("/v1/customer/1"),
+        world.get_by("all", "/v1/customer?limit=9&count=exact"),
+        world.get("/v1/customer?sort=zzz"),
+        world.ask("POST", "/graphql", &graphql, Some(&body)),
+    ] {
+        let timing = answer.header("server-timing");
+        let names: Vec<&str> = timing.split(", ").map(|part| part.split(';').next().unwrap()).collect();
+        assert_eq!(names, ["authorize", "parse", "read", "write", "total"], "{timing}");
+    }
+    let read = |answer: &Answer| {
+        let timing = answer.header("server-timing").to_string();
+        let part = timing.split(", ").find_map(|part| part.strip_prefix("read;dur=")).unwrap().to_string();
+        part.parse::<f64>().unwrap()
+    };
+    wait_until("a read that takes time", || read(&world.get("/v1/customer?limit=50")) > 0.0);
+    assert_eq!(read(&world.get("/v1/customer?sort=zzz")), 0.0);
+    assert_eq!(World::new().get("/v1/customer/1").header("server-timing"), "", "not unless it is configured");
+}
