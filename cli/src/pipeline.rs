@@ -261,6 +261,7 @@ async fn listen(
             access: configuration.access(),
             cache_bytes: settings.api.cache.bytes.0,
             compression: settings.api.compression,
+            graphql: configuration.graphql(),
             channels: settings.api.channels_options(),
             slow_query: settings.api.slow_query.0,
             server_timing: settings.api.server_timing,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_store::DocumentReader;
+use headwater_store::{DocumentReader, VersionId, VersionRecord, VersionState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -12,10 +12,12 @@ use crate::cache::DocumentCache;
 use crate::channel::{ChannelId, Channels};
 use crate::context::{ReadContext, RequestId};
 use crate::freshness::Freshness;
+use crate::graphql::KnownTexts;
 use crate::live::Listeners;
 use crate::metrics::ApiMetrics;
 use crate::observe::Reads;
 use crate::query::CursorKey;
+use crate::server::GraphQlOptions;
 use crate::serving::Serving;
 
 /// Index entries one query may look at, unless set otherwise.
@@ -39,6 +41,10 @@ pub(crate) struct Api {
     pub(crate) entries_max: usize,
     /// Lets requests in.
     pub(crate) gate: Gate,
+    /// How GraphQL is served.
+    pub(crate) graphql: GraphQlOptions,
+    /// Texts of operations that callers may name.
+    pub(crate) known_texts: KnownTexts,
     /// The shapes there are for kinds of readers.
     pub(crate) channels: Arc<Channels>,
     /// Requests that take longer are logged.
@@ -59,6 +65,12 @@ impl Api {
     /// What is served now. A request asks once and keeps the answer.
     pub(crate) fn serving(&self) -> Arc<Serving> {
         self.serving.borrow().clone()
+    }
+
+    /// Whether a version is the one that is served of its model.
+    pub(crate) fn is_active(&self, version: VersionId) -> bool {
+        let is_own = |record: &VersionRecord| record.id == version && record.state == VersionState::Active;
+        self.reader.versions().borrow().iter().any(is_own)
     }
 
     /// What accompanies a request of this caller by a channel.

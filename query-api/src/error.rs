@@ -17,6 +17,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The trusted documents cannot be used.
+    #[error("{}: {message} (`api.graphql.trusted_documents`)", path.display())]
+    TrustedDocuments {
+        /// The folder or file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        message: String,
+        /// What the operating system said.
+        #[source]
+        source: Option<std::io::Error>,
+    },
     /// The models make no GraphQL schema.
     #[error("the models make no GraphQL schema: {message}; REST is not affected")]
     Schema {
@@ -38,7 +49,7 @@ impl Error {
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Listen { .. } | Self::Schema { .. } => ErrorKind::Fatal,
+            Self::Listen { .. } | Self::Schema { .. } | Self::TrustedDocuments { .. } => ErrorKind::Fatal,
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A request enters through [`http`](mod@http), is routed by [`rest`], reads documents of the versions that are
 //! [`serving`], and leaves as bytes that were copied, not parsed ([`projection`]). Conditions become ranges of a declared
-//! index ([`query`]); there is no way to cause a scan. [`live`] follows one document, [`graphql`] answers from the same
-//! bytes, [`describe`] says what there is. [`admin`] is the other port: probes, metrics, status, control.
+//! index ([`query`]); there is no way to cause a scan. [`live`] follows what changes, [`graphql`] answers from the same
+//! bytes (spoken by [`graphql_http`] and [`graphql_ws`]), [`describe`] says what there is. [`admin`] is the other port: probes, metrics, status, control.
 //!
 //! [`cache`] keeps documents at hand until they change. A [`channel`] gives a kind of readers a shape of its own;
 //! [`observe`] tells what became of a request.
@@ -21,8 +21,11 @@ mod context;
 mod describe;
 mod error;
 mod freshness;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fuzz;
 mod graphql;
 mod graphql_http;
+mod graphql_ws;
 mod http;
 mod live;
 mod metrics;
@@ -47,4 +50,4 @@ pub use channel::{
 pub use describe::{json_schema, openapi};
 pub use error::{Error, ErrorKind};
 pub use graphql::sdl_for;
-pub use server::{ApiHandle, ApiOptions, start, start_admin};
+pub use server::{ApiHandle, ApiOptions, GraphQlOptions, TrustedDocuments, start, start_admin};

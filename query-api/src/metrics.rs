@@ -23,7 +23,7 @@ pub(crate) enum Route {
     Array,
     /// What is the caller's own.
     Own,
-    /// A document and its changes.
+    /// A document or a list and its changes.
     Live,
     /// JSON Schema and OpenAPI.
     Describe,
@@ -151,6 +151,11 @@ impl ApiMetrics {
 }
 
 impl About {
+    /// A request of GraphQL, which may be about several models or none.
+    pub(crate) fn graphql(channel: &str) -> Self {
+        Self { route: Route::GraphQl, model: String::new(), version: 0, channel: channel.into() }
+    }
+
     fn with(&self, status: u16) -> RequestLabels {
         let Self { route, model, version, channel } = self.clone();
         RequestLabels { route, model, version, channel, status }

@@ -1,6 +1,7 @@
 //! Starting and stopping.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +18,14 @@ use crate::access::options::AccessOptions;
 use crate::admin::{self, Admin, AdminPort};
 use crate::api::{Api, ENTRIES_MAX};
 use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
-use crate::channel::{Channels, ChannelsOptions, tell_problems};
+use crate::channel::{ChannelId, Channels, ChannelsOptions, tell_problems};
 use crate::freshness::Freshness;
+use crate::graphql::{GraphQl, KnownTexts, TrustedTexts};
 use crate::http::serve;
 use crate::live;
 use crate::metrics::ApiMetrics;
 use crate::query::CursorKey;
-use crate::serving::{self, Serving};
+use crate::serving::{self, Serving, View};
 use crate::{Error, rest};
 
 /// Connections of the admin port that are open at the same time.
@@ -51,6 +53,8 @@ pub struct ApiOptions {
     pub cache_bytes: u64,
     /// Whether answers are compressed for clients that take them so.
     pub compression: bool,
+    /// How GraphQL is served.
+    pub graphql: GraphQlOptions,
     /// Shapes of models for kinds of readers.
     pub channels: ChannelsOptions,
     /// Requests that take longer are logged, one line each; `None`: none is.
@@ -72,10 +76,47 @@ impl ApiOptions {
             access: AccessOptions::default(),
             cache_bytes: CACHE_BYTES,
             compression: true,
+            graphql: GraphQlOptions::default(),
             channels: ChannelsOptions::default(),
             slow_query: Some(SLOW_QUERY),
             server_timing: false,
             bench_route: false,
+        }
+    }
+}
+
+/// How GraphQL is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphQlOptions {
+    /// Operations of one request, at most; 0: a request is never an array.
+    pub batch_max: usize,
+    /// Bytes of the persisted queries that are kept; with 0 there are none.
+    pub persisted_bytes_max: usize,
+    /// Documents that callers may name by their ids.
+    pub trusted: Option<TrustedDocuments>,
+    /// Operations that run on one WebSocket at the same time.
+    pub subscriptions_max: usize,
+    /// How long a WebSocket may take to say who it is, from its opening on.
+    pub init_wait: Duration,
+}
+
+/// Documents that callers may name by their ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedDocuments {
+    /// A folder of `*.graphql`, or a manifest in JSON.
+    pub path: PathBuf,
+    /// Whether nothing else is answered.
+    pub only: bool,
+}
+
+impl Default for GraphQlOptions {
+    fn default() -> Self {
+        Self {
+            batch_max: 10,
+            persisted_bytes_max: 4 << 20,
+            trusted: None,
+            subscriptions_max: 100,
+            init_wait: Duration::from_secs(10),
         }
     }
 }
@@ -96,7 +137,7 @@ pub struct ApiHandle {
 ///
 /// # Errors
 ///
-/// [`Error::Listen`] when an address is taken or not ours.
+/// [`Error::Listen`] when an address is taken or not ours, [`Error::TrustedDocuments`] when these cannot be read.
 pub async fn start(
     options: ApiOptions,
     reader: Arc<dyn DocumentReader>,
@@ -104,6 +145,8 @@ pub async fn start(
     metrics: Arc<Mutex<Registry>>,
     cancel: CancellationToken,
 ) -> Result<ApiHandle, Error> {
+    let trusted = options.graphql.trusted.as_ref().map(|of| TrustedTexts::load(&of.path, of.only)).transpose()?;
+    let known_texts = KnownTexts::new(trusted, options.graphql.persisted_bytes_max);
     let listener = listen("api.listen", options.listen).await?;
     let admin_listener = listen("admin.listen", options.admin_listen).await?;
     let address = local_address("api.listen", options.listen, &listener)?;
@@ -132,6 +175,8 @@ pub async fn start(
         cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
         entries_max: options.entries_max,
         gate,
+        graphql: options.graphql.clone(),
+        known_texts,
         channels: channels.clone(),
         slow_query: options.slow_query,
         server_timing: options.server_timing,
@@ -143,7 +188,7 @@ pub async fn start(
         stop: cancel.clone(),
         reader,
     });
-    let changes = live::dispatch(api.listeners.clone(), api.reader.changes(), cancel.clone());
+    let changes = live::dispatch(api.listeners.clone(), api.reader.clone(), api.reader.changes(), cancel.clone());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(serving::follow(versions, sender, policy, channels, api_metrics, cancel.clone()));
@@ -155,6 +200,7 @@ pub async fn start(
     let (watch_stop, follow_stop) = (cancel.clone(), cancel.clone());
     tasks.spawn(async move { watching.gate.watch(watch_stop).await });
     tasks.spawn(async move { following.gate.follow_keys(follow_stop).await });
+    tasks.spawn(check_trusted(api.clone(), cancel.clone()));
     let answering = api.clone();
     let connections_max = options.access.limits.connections_max;
     tasks.spawn(serve(listener, connections_max, cancel.clone(), move |request, peer| {
@@ -178,6 +224,25 @@ pub async fn start(
     });
     tracing::info!(%address, %admin_address, "the query API listens");
     Ok(ApiHandle { address, admin_address, join })
+}
+
+/// Looks whether the trusted documents fit what is served by one channel or another, each time that changes, until `stop` is cancelled.
+async fn check_trusted(api: Arc<Api>, stop: CancellationToken) {
+    let Some(trusted) = api.known_texts.trusted() else { return };
+    tracing::info!(documents = trusted.len(), only = trusted.only, "trusted documents are answered");
+    let mut serving = api.serving.clone();
+    loop {
+        let served = serving.borrow_and_update().clone();
+        let ids = std::iter::once(ChannelId::DEFAULT).chain(api.channels.all().map(|(id, _)| id));
+        let views: Vec<Arc<View>> = ids.map(|id| served.everything(id)).filter(|view| !view.is_empty()).collect();
+        let schemas: Vec<&GraphQl> = views.iter().filter_map(|view| view.graphql().ok()).collect();
+        trusted.check(&schemas);
+        // Waiting for a change is cancellation-safe: a change that was not seen stays marked.
+        tokio::select! {
+            changed = serving.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// Serves the admin port alone, for a process that serves no documents, until `cancel` is cancelled. Answers with the

@@ -132,14 +132,7 @@ impl Serving {
     /// What this caller is served by a channel.
     pub(crate) fn view_of(&self, context: &ReadContext, channel: ChannelId) -> Arc<View> {
         if !context.principal.restricted {
-            let everything = || {
-                let seen = |of: &Active| match of.fitted(channel)? {
-                    None => Some(Visibility::everything(of.version, of.shape.clone())),
-                    Some(fitted) => Visibility::of_channel(of.version, &of.shape, fitted),
-                };
-                self.made(channel, self.active.iter().filter_map(seen), |_| true)
-            };
-            return self.everything[channel.place()].get_or_init(everything).clone();
+            return self.everything(channel);
         }
         let roles = context.principal.roles;
         let key = (roles, channel);
@@ -157,6 +150,18 @@ impl Serving {
         }
         views.push((key, view.clone()));
         view
+    }
+
+    /// All there is by a channel: what callers are served of whom nothing is hidden.
+    pub(crate) fn everything(&self, channel: ChannelId) -> Arc<View> {
+        let everything = || {
+            let seen = |of: &Active| match of.fitted(channel)? {
+                None => Some(Visibility::everything(of.version, of.shape.clone())),
+                Some(fitted) => Visibility::of_channel(of.version, &of.shape, fitted),
+            };
+            self.made(channel, self.active.iter().filter_map(seen), |_| true)
+        };
+        self.everything[channel.place()].get_or_init(everything).clone()
     }
 
     /// A view of what is seen; `knows`: whether the caller may know of a model that is being built.
@@ -199,6 +204,11 @@ impl View {
     /// The model named `name`. One that the caller may not see is not told from one that is not there.
     pub(crate) fn model(&self, name: &str) -> Result<&Arc<Model>, Problem> {
         self.models.get(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// Whether there is no model in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.models.is_empty()
     }
 
     /// The OpenAPI document.
@@ -252,7 +262,8 @@ impl View {
 }
 
 impl Model {
-    fn new(visibility: Arc<Visibility>, channel: &str, metrics: &ApiMetrics) -> Self {
+    /// A version as some callers see it by the channel of this name.
+    pub(crate) fn new(visibility: Arc<Visibility>, channel: &str, metrics: &ApiMetrics) -> Self {
         let shape = &visibility.shape;
         let mut etag_prefix = format!("\"{}-", visibility.version.0).into_bytes();
         if let Some(fingerprint) = visibility.fingerprint {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use headwater_connectors::Secret;
 use headwater_query_api::{
-    AccessOptions, Algorithm, ApiKeyOptions, AuthOptions, BindingRule, CorsOptions, IssuerOptions, KeySource,
-    LimitOptions, Mask, MaskRule, ModelRule, ROLES_MAX, Rate, mixed_algorithms,
+    AccessOptions, Algorithm, ApiKeyOptions, AuthOptions, BindingRule, CorsOptions, GraphQlOptions, IssuerOptions,
+    KeySource, LimitOptions, Mask, MaskRule, ModelRule, ROLES_MAX, Rate, TrustedDocuments, mixed_algorithms,
 };
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
@@ -48,8 +48,35 @@ pub(crate) struct Api {
     pub(crate) cache: Cache,
     /// Whether answers are compressed for clients that take them so.
     pub(crate) compression: bool,
+    /// How GraphQL is served.
+    pub(crate) graphql: GraphQl,
     /// Signs the cursors of lists: servers behind one address must have the same. Otherwise made once and kept in `data`.
     pub(crate) cursor_secret: Option<Secret>,
+}
+
+/// How GraphQL is served.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct GraphQl {
+    /// Operations of one request, at most; 0 refuses arrays.
+    batch_max: Option<Spanned<usize>>,
+    /// Bytes of persisted queries that are kept; 0 keeps none.
+    persisted_queries: Option<ByteSize>,
+    /// Documents that callers name by their ids.
+    trusted_documents: Option<Trusted>,
+    /// Operations that run on one WebSocket at the same time.
+    subscriptions_max: Option<Spanned<usize>>,
+}
+
+/// Documents that callers name by their ids.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Trusted {
+    /// A folder of `*.graphql` or a manifest in JSON, relative to the configuration file.
+    path: PathBuf,
+    /// Whether nothing else is answered.
+    #[serde(default)]
+    only: bool,
 }
 
 /// How callers prove who they are.
@@ -313,6 +340,7 @@ impl Default for Api {
             cors: None,
             cache: Cache::default(),
             compression: true,
+            graphql: GraphQl::default(),
             cursor_secret: None,
         }
     }
@@ -375,7 +403,8 @@ impl Api {
                 return wrong(at, format!("`{origin}` is no origin"), help);
             }
         }
-        self.validate_channels().or_else(|| self.limits.validate())
+        let graphql = || self.graphql.validate();
+        self.validate_channels().or_else(graphql).or_else(|| self.limits.validate())
     }
 
     /// What of the rules does not fit the models: `fields` and `indexes` of each, by their paths.
@@ -411,6 +440,35 @@ impl Api {
             }
         }
         found
+    }
+}
+
+impl GraphQl {
+    /// As the query API takes it; files are relative to `folder`.
+    pub(crate) fn options(&self, folder: &Path) -> GraphQlOptions {
+        let defaults = GraphQlOptions::default();
+        GraphQlOptions {
+            batch_max: self.batch_max.as_ref().map_or(defaults.batch_max, |max| max.value),
+            persisted_bytes_max: self.persisted_queries.map_or(defaults.persisted_bytes_max, |size| size.0 as usize),
+            trusted: self
+                .trusted_documents
+                .as_ref()
+                .map(|of| TrustedDocuments { path: folder.join(&of.path), only: of.only }),
+            subscriptions_max: self.subscriptions_max.as_ref().map_or(defaults.subscriptions_max, |max| max.value),
+            init_wait: defaults.init_wait,
+        }
+    }
+
+    fn validate(&self) -> Option<Wrong> {
+        let wrong = |of: &Spanned<usize>, name: &str, least: usize| {
+            let message = format!("`api.graphql.{name}` must be from {least} to 1000");
+            Some((of.referenced, message, "leave it out for what is usually right".to_string()))
+        };
+        match (&self.batch_max, &self.subscriptions_max) {
+            (Some(max), _) if max.value > 1000 => wrong(max, "batch_max", 0),
+            (_, Some(max)) if !(1..=1000).contains(&max.value) => wrong(max, "subscriptions_max", 1),
+            _ => None,
+        }
     }
 }
 

@@ -215,6 +215,26 @@ pub(super) fn api_json_schema() -> Value {
                 "type": "boolean", "default": true,
                 "description": "Whether answers of 1 KiB and more are compressed for clients that take them so.",
             },
+            "graphql": object("How GraphQL is served.", &[], json!({
+                "batch_max": {
+                    "type": "integer", "minimum": 0, "maximum": 1000, "default": 10,
+                    "description": "Operations of one request, an array of them, at most; 0 refuses arrays.",
+                },
+                "persisted_queries": {
+                    "$ref": "#/$defs/size", "default": "4MiB",
+                    "description": "Bytes of the queries that are kept for callers who name them by their SHA-256; 0 keeps none.",
+                },
+                "trusted_documents": object("Documents that callers name by their ids.", &["path"], json!({
+                    "path": text("A folder of *.graphql files, or a manifest in JSON, relative to this file."),
+                    "only": {
+                        "type": "boolean", "default": false, "description": "Whether nothing else is answered.",
+                    },
+                })),
+                "subscriptions_max": {
+                    "type": "integer", "minimum": 1, "maximum": 1000, "default": 100,
+                    "description": "Operations that run on one WebSocket at the same time.",
+                },
+            })),
             "cursor_secret": {
                 "type": "string",
                 "description": "Signs the cursors of lists: servers behind one address must have the same; use ${NAME}. Otherwise made once and kept in `data`.",

@@ -91,6 +91,20 @@ fn everything_arrives_as_it_is_written() {
 }
 
 #[test]
+fn how_graphql_is_served_is_read() {
+    let trusted = "{ path: documents, only: true }";
+    let options = load(&format!(
+        "api: {{ graphql: {{ batch_max: 0, persisted_queries: 1MiB, trusted_documents: {trusted} }} }}\n"
+    ))
+    .unwrap()
+    .graphql();
+    assert_eq!((options.batch_max, options.persisted_bytes_max, options.subscriptions_max), (0, 1 << 20, 100));
+    let trusted = options.trusted.unwrap();
+    assert!(trusted.only && trusted.path.is_absolute() && trusted.path.ends_with("documents"), "{trusted:?}");
+    assert_eq!(load("").unwrap().graphql(), headwater_query_api::GraphQlOptions::default());
+}
+
+#[test]
 fn mistakes_are_shown_where_they_stand_with_the_remedy() {
     let issuer = |more: &str| format!("api:\n  auth:\n    jwt:\n      - {{ issuer: i, audience: a, {more} }}\n");
     let ruled = |rule: &str| format!("{}  access:\n    {rule}\n", AUTH);
@@ -119,6 +133,9 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         ("api: { limits: { deadline: 0s } }\n".into(), &["longer than nothing"]),
         ("api: { cache: { bytes: much } }\n".into(), &["a size like"]),
         ("api: { cache: { size: 1MiB } }\n".into(), &["unknown key `size`", "bytes"]),
+        ("api: { graphql: { batch_max: 5000 } }\n".into(), &["`api.graphql.batch_max`", "from 0 to 1000"]),
+        ("api: { graphql: { subscriptions_max: 0 } }\n".into(), &["from 1 to 1000"]),
+        ("api: { graphql: { trusted_documents: { only: true } } }\n".into(), &["path"]),
         ("api: { cors: { origins: [\"*\"], credentials: true } }\n".into(), &["`*` stands alone"]),
         ("api: { cors: { origins: [app.example.com/x] } }\n".into(), &["is no origin"]),
     ] {

@@ -131,6 +131,11 @@ impl Configuration {
         self.settings.api.access_options(folder_of(&self.file))
     }
 
+    /// How GraphQL is served.
+    pub(crate) fn graphql(&self) -> headwater_query_api::GraphQlOptions {
+        self.settings.api.graphql.options(folder_of(&self.file))
+    }
+
     /// The folder of the embedded engines.
     pub(crate) fn data_folder(&self) -> PathBuf {
         folder_of(&self.file).join(&self.settings.data)

@@ -49,6 +49,11 @@ impl Cors {
         self.origins.contains(origin).then(|| origin.clone())
     }
 
+    /// Whether pages of this origin may read answers.
+    pub(super) fn allows(&self, origin: &HeaderValue) -> bool {
+        self.allowed(Some(origin)).is_some()
+    }
+
     /// The answer to a browser that asks what it may ask; `None`: it is no such question.
     pub(super) fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Response<Body>> {
         if *method != Method::OPTIONS || !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hyper::header::{CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
-use hyper::{Method, Response};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_SECURITY_POLICY, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::authenticate::{Authenticator, Denied};
+use super::authenticate::{Authenticator, Denied, X_API_KEY};
 use super::cors::Cors;
 use super::limiter::{Limiter, Verdict, seconds};
 use super::options::AccessOptions;
@@ -67,7 +69,8 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn plain(problem: Problem) -> Box<Self> {
+    /// One that has nothing to do with a limit.
+    pub(crate) fn plain(problem: Problem) -> Box<Self> {
         Box::new(Self { problem, limit: None })
     }
 
@@ -140,6 +143,33 @@ impl Gate {
         now: Instant,
     ) -> Result<Admitted<'_>, Box<Refusal>> {
         let place = self.place().map_err(Refusal::plain)?;
+        let address = self.enter(peer, headers, request_id, now)?;
+        let principal = self.identify(headers, address, request_id).await?;
+        let verdict = self.count(&principal, address, request_id, now)?;
+        Ok(Admitted { _place: place, principal, verdict })
+    }
+
+    /// Lets one more request in of a caller who is known, on a connection that was entered.
+    pub(crate) fn admit_again(
+        &self,
+        principal: &Arc<Principal>,
+        address: IpAddr,
+        request_id: &RequestId,
+        now: Instant,
+    ) -> Result<Admitted<'_>, Box<Refusal>> {
+        let place = self.place().map_err(Refusal::plain)?;
+        let verdict = self.count(principal, address, request_id, now)?;
+        Ok(Admitted { _place: place, principal: principal.clone(), verdict })
+    }
+
+    /// The first step alone: whether anybody at this address may ask. Answers with the address behind trusted hops.
+    pub(crate) fn enter(
+        &self,
+        peer: IpAddr,
+        headers: &HeaderMap,
+        request_id: &RequestId,
+        now: Instant,
+    ) -> Result<IpAddr, Box<Refusal>> {
         let address = address::of(peer, headers, self.trusted_hops);
         if let Some(limit) = &self.address_limit {
             let verdict = limit.check(principal::limited(address), now);
@@ -148,13 +178,30 @@ impl Gate {
                 return Err(Refusal::of(limit, "this address", verdict));
             }
         }
-        let principal = match self.authenticator.principal(headers).await {
-            Ok(principal) => principal,
-            Err(Denied { reason, problem }) => {
-                audit::turned_away(request_id, address, reason);
-                return Err(Refusal::plain(problem));
-            }
-        };
+        Ok(address)
+    }
+
+    /// The second: who asks.
+    pub(crate) async fn identify(
+        &self,
+        headers: &HeaderMap,
+        address: IpAddr,
+        request_id: &RequestId,
+    ) -> Result<Arc<Principal>, Box<Refusal>> {
+        self.authenticator.principal(headers).await.map_err(|Denied { reason, problem }| {
+            audit::turned_away(request_id, address, reason);
+            Refusal::plain(problem)
+        })
+    }
+
+    /// The third: whether that caller may ask once more. `None`: there is no limit.
+    fn count(
+        &self,
+        principal: &Principal,
+        address: IpAddr,
+        request_id: &RequestId,
+        now: Instant,
+    ) -> Result<Option<Verdict>, Box<Refusal>> {
         let verdict = self.principal_limit.as_ref().map(|limit| {
             // Callers who do not say who they are are told apart by where they are.
             match principal.tag {
@@ -168,7 +215,26 @@ impl Gate {
             audit::limited(request_id, &principal.name, address);
             return Err(Refusal::of(limit, "this caller", verdict));
         }
-        Ok(Admitted { _place: place, principal, verdict })
+        Ok(verdict)
+    }
+
+    /// Whether a request shows who sent it.
+    pub(crate) fn shows_credentials(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(AUTHORIZATION) || headers.contains_key(X_API_KEY)
+    }
+
+    /// Refuses what a page of another origin does that may not read answers: browsers leave that to the server where a
+    /// WebSocket is opened.
+    pub(crate) fn check_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let host = headers.get(HOST).map(HeaderValue::as_bytes);
+        let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, from)| from.as_bytes());
+        if (from.is_some() && from == host) || self.cors.as_ref().is_some_and(|cors| cors.allows(origin)) {
+            return Ok(());
+        }
+        let title = "A page of this origin may not do this";
+        let detail = "add the page's origin to `api.cors.origins`";
+        Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", title, detail))
     }
 
     fn place(&self) -> Result<Place<'_>, Problem> {

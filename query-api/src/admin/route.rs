@@ -15,7 +15,7 @@ use crate::access::Principal;
 use crate::api::Api;
 use crate::channel::{ChannelId, ChannelProblem};
 use crate::context::RequestId;
-use crate::graphql_http;
+use crate::graphql_http::{self, Port};
 use crate::http::{Body, X_REQUEST_ID, read_body};
 use crate::observe::scope;
 use crate::problem::Problem;
@@ -66,7 +66,8 @@ async fn dispatch(
         same_origin(request.headers())?;
         let everything = Principal::everything();
         let context = api.context(request_id.clone(), everything, ChannelId::DEFAULT, Instant::now());
-        return scope(request_id.clone(), graphql_http::answer(api, request, &context)).await;
+        let answering = graphql_http::answer(api, request, &context, Port::Operators);
+        return scope(request_id.clone(), answering).await;
     }
     let is_command = matches!(path.as_str(), "/replay" | "/dead-letters/retry" | "/reload");
     match (is_read, is_command) {

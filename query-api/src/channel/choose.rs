@@ -63,14 +63,7 @@ impl Channels {
             true => Vec::new(),
             false => options.select.iter().map(|SelectRule(rule)| rule.clone()).collect(),
         };
-        let looked_at: BTreeSet<&str> = rules
-            .iter()
-            .map(|rule| match rule {
-                Rule::Header(name) => name.as_str(),
-                Rule::Host { .. } => HOST.as_str(),
-                Rule::UserAgent { .. } => USER_AGENT.as_str(),
-            })
-            .collect();
+        let looked_at: BTreeSet<String> = rules.iter().map(|rule| rule.looks_at().to_string()).collect();
         let vary = |base: &'static str| {
             if looked_at.is_empty() {
                 return HeaderValue::from_static(base);
@@ -123,6 +116,19 @@ impl Channels {
             false => Ok(ChannelId::DEFAULT),
             true => Err(self.missing()),
         }
+    }
+
+    /// What of a request's head [`Self::choose`] looks at, to be kept for a connection whose first message may name a
+    /// channel.
+    pub(crate) fn decisive(&self, uri: &Uri, headers: &HeaderMap) -> (Uri, HeaderMap) {
+        let mut kept = HeaderMap::new();
+        for rule in &self.rules {
+            let name = rule.looks_at();
+            if !kept.contains_key(&name) {
+                kept.extend(headers.get_all(&name).iter().map(|value| (name.clone(), value.clone())));
+            }
+        }
+        (uri.clone(), kept)
     }
 
     /// The channel named `name`; `parameter` is where the name stands.
@@ -181,6 +187,17 @@ impl Channels {
     /// Headers that name channels.
     pub(crate) fn headers(&self) -> &[HeaderName] {
         &self.headers
+    }
+}
+
+impl Rule {
+    /// The header it looks at.
+    fn looks_at(&self) -> HeaderName {
+        match self {
+            Self::Header(name) => name.clone(),
+            Self::Host { .. } => HOST,
+            Self::UserAgent { .. } => USER_AGENT,
+        }
     }
 }
 

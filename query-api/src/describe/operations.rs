@@ -27,31 +27,47 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
             "query": { "type": "string" },
             "operationName": { "type": ["string", "null"] },
             "variables": { "type": ["object", "null"] },
+            "extensions": { "type": ["object", "null"], "description": "`persistedQuery` names a text by its SHA-256." },
+            "documentId": { "type": ["string", "null"], "description": "Names a trusted document, in place of `query`." },
         },
-        "required": ["query"],
     });
-    let response = json!({
-        "description": "Data, errors, or both.",
-        "content": { "application/json": { "schema": {
-            "type": "object",
-            "properties": { "data": { "type": ["object", "null"] }, "errors": { "type": "array" } },
-        } } },
+    let request = json!({ "anyOf": [request, { "type": "array", "items": request, "minItems": 1 }] });
+    let one = json!({
+        "type": "object",
+        "properties": { "data": { "type": ["object", "null"] }, "errors": { "type": "array" } },
     });
-    let parameters = ["query", "operationName", "variables"].map(
-        |name| json!({ "name": name, "in": "query", "required": name == "query", "schema": { "type": "string" } }),
-    );
+    let answer = json!({ "anyOf": [one, { "type": "array", "items": one }] });
+    let content = json!({
+        "application/graphql-response+json": { "schema": answer },
+        "application/json": { "schema": answer },
+        "text/event-stream": { "schema": {
+            "type": "string",
+            "description": "Events `next`, with a result as data, and `complete`; of a subscription one for each change.",
+        } },
+    });
     // A query that cannot be executed is told of in GraphQL's own form, a request that is none as a problem.
-    let mut bad = response.clone();
-    bad["description"] = "Not a request, or not a query that can be executed.".into();
-    bad["content"]["application/problem+json"] = json!({ "schema": reference("schemas", "_problem") });
+    let refused = |description: &str| {
+        let problem = json!({ "schema": reference("schemas", "_problem") });
+        let content = json!({
+            "application/graphql-response+json": { "schema": one },
+            "application/problem+json": problem,
+        });
+        json!({ "description": description, "content": content })
+    };
+    let parameters = ["query", "operationName", "variables", "extensions", "documentId"]
+        .map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } }));
     let mut responses = json!({
-        "200": response,
-        "400": bad,
+        "200": { "description": "Data, errors, or both.", "content": content },
+        "400": refused("Not a request, or not a query that can be executed."),
         "401": reference("responses", "Unauthenticated"),
+        "403": refused("Only trusted documents are answered."),
+        "404": refused("The text that is named is not known."),
+        "406": refused("No form that is accepted is there, or a subscription needs a stream."),
         "429": reference("responses", "TooMany"),
         "503": reference("responses", "Unavailable"),
     });
-    let by_get = responses.clone();
+    let mut by_get = responses.clone();
+    by_get["304"] = reference("responses", "NotModified");
     responses["413"] = reference("responses", "TooLarge");
     responses["415"] = reference("responses", "UnsupportedMediaType");
     let post = json!({
@@ -150,13 +166,19 @@ fn list(shape: &ModelShape, sizes: PageLimits) -> Value {
         }));
     }
     parameters.extend(shape.indexes.iter().flat_map(filters));
+    parameters.push(reference("parameters", "lastEventId"));
+    let mut page = list_page(shape);
+    page["content"]["text/event-stream"] = json!({ "schema": {
+        "type": "string",
+        "description": "Events `page` or `reset` with the list, and `change` with what is to be removed and put.",
+    } });
     json!({
         "operationId": format!("list_{model}"),
         "tags": [model],
-        "summary": format!("A page of {model} documents"),
+        "summary": format!("A page of {model} documents, and by `Accept: text/event-stream` what changes on it"),
         "parameters": parameters,
         "responses": {
-            "200": list_page(shape),
+            "200": page,
             "400": reference("responses", "BadRequest"),
             "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),

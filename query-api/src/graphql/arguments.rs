@@ -5,6 +5,8 @@ use apollo_compiler::ast::Value;
 use apollo_compiler::executable::Argument;
 use apollo_compiler::response::{JsonMap, JsonValue};
 
+use super::error::Problem;
+
 /// A value of an argument.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Input {
@@ -21,6 +23,17 @@ pub(super) enum Input {
 /// The argument named `name`; `None` when it was not given, or is a variable that was not given.
 pub(super) fn argument(arguments: &[Node<Argument>], name: &str, variables: &JsonMap) -> Option<Input> {
     input(&arguments.iter().find(|argument| argument.name == name)?.value, variables)
+}
+
+/// The argument named `name` as a count; `None` when it was not given, or null.
+pub(super) fn count(arguments: &[Node<Argument>], name: &str, variables: &JsonMap) -> Result<Option<usize>, Problem> {
+    match argument(arguments, name, variables) {
+        None | Some(Input::Null) => Ok(None),
+        Some(input) => {
+            let wrong = || Problem::new(Problem::ARGUMENT, format!("`{name}` must be a whole number from 0 up"));
+            input.count().map(Some).ok_or_else(wrong)
+        }
+    }
 }
 
 /// A value with variables put in; `None` for a variable that was not given.

@@ -17,6 +17,8 @@ pub(super) struct Catalog {
     pub(super) models: Vec<Model>,
     /// What each field of `Query` does: (number of the model, what is asked of it).
     pub(super) roots: BTreeMap<String, (usize, RootKind)>,
+    /// Whose document each field of `Subscription` follows: number of the model.
+    pub(super) changes: BTreeMap<String, usize>,
 }
 
 /// The three ways to ask for documents.
@@ -38,6 +40,8 @@ pub(super) struct Model {
     pub(super) object: ObjectType,
     /// `customerAccount`.
     pub(super) point: String,
+    /// `customerAccountChanged`.
+    pub(super) changed: String,
     /// `customerAccountsByIds`.
     pub(super) by_ids: String,
     /// `customerAccounts`.
@@ -186,7 +190,7 @@ impl Catalog {
     pub(super) fn new(models: &[Arc<Visibility>]) -> Self {
         let mut models: Vec<&Arc<Visibility>> = models.iter().collect();
         models.sort_by(|a, b| a.shape.model.cmp(&b.shape.model));
-        let (mut types, mut fields) = (Taken::types(), Taken::empty());
+        let (mut types, mut fields, mut followed) = (Taken::types(), Taken::empty(), Taken::empty());
         // Models first, so that no nested type takes the name of a model.
         let own: Vec<(String, String)> = models
             .iter()
@@ -196,21 +200,33 @@ impl Catalog {
                 (name, fields.claim(names::field_name(&shape.model), "Document"))
             })
             .collect();
-        let mut roots = BTreeMap::new();
+        let (mut roots, mut changes) = (BTreeMap::new(), BTreeMap::new());
         let mut named = Vec::with_capacity(models.len());
         for (number, (visibility, (name, point))) in models.into_iter().zip(own).enumerate() {
-            let model = Model::new(visibility.clone(), name, point, &mut types, &mut fields);
+            let live = visibility.live;
+            let changed = followed.claim(format!("{point}Changed"), "Document");
+            let model = Model::new(visibility.clone(), name, (point, changed), &mut types, &mut fields);
+            // A channel without live streams has nothing to subscribe to.
+            if live {
+                changes.insert(model.changed.clone(), number);
+            }
             roots.insert(model.point.clone(), (number, RootKind::Point));
             roots.insert(model.by_ids.clone(), (number, RootKind::ByIds));
             roots.insert(model.connection.clone(), (number, RootKind::Connection));
             named.push(model);
         }
-        Self { models: named, roots }
+        Self { models: named, roots, changes }
     }
 }
 
 impl Model {
-    fn new(visibility: Arc<Visibility>, name: String, point: String, types: &mut Taken, fields: &mut Taken) -> Self {
+    fn new(
+        visibility: Arc<Visibility>,
+        name: String,
+        (point, changed): (String, String),
+        types: &mut Taken,
+        fields: &mut Taken,
+    ) -> Self {
         let shape = &visibility.shape;
         let plural = names::plural(&point);
         let connection = fields.claim(plural.clone(), "List");
@@ -228,6 +244,7 @@ impl Model {
             visibility,
             object,
             point,
+            changed,
             by_ids,
             connection,
             connection_type,

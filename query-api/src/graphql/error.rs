@@ -35,6 +35,7 @@ pub(super) enum Step {
 impl Problem {
     pub(super) const SYNTAX: &'static str = "graphql_syntax";
     pub(super) const INVALID: &'static str = "graphql_invalid";
+    pub(super) const MUTATION: &'static str = "nothing_to_write";
     pub(super) const VARIABLES: &'static str = "invalid_variables";
     pub(super) const ARGUMENT: &'static str = "invalid_parameter";
     pub(super) const LIMIT: &'static str = "limit_exceeded";

@@ -1,19 +1,19 @@
 //! From a request to its response.
 
-use std::sync::Arc;
-
-use apollo_compiler::request::coerce_variable_values;
 use apollo_compiler::response::{JsonMap, JsonValue};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use headwater_store::{Document, DocumentReader};
 
+#[cfg(test)]
+use super::GraphQlRequest;
 use super::error::{Problem, Step, write_errors};
+use super::operation::{Budget, Operation, Refused};
 use super::plan::{Connection, EdgePart, Object, PagePart, Part, Root, Wanted};
 use super::prepare::Prepared;
 use super::request::{Asked, Asker, Paged};
 use super::write::Writer;
-use super::{GraphQl, GraphQlRequest, GraphQlResponse};
+use super::{GraphQl, GraphQlResponse};
 use crate::context::{ReadContext, RequestId};
 use crate::observe::current;
 use crate::problem::Problem as ApiProblem;
@@ -32,46 +32,57 @@ enum Answer {
 const RESERVED_MAX: usize = 64 * 1024;
 
 impl GraphQl {
-    /// Executes a request.
+    /// Answers a request.
+    #[cfg(test)]
     pub(crate) async fn execute(
         &self,
         request: GraphQlRequest,
         reader: &dyn DocumentReader,
         context: &ReadContext,
     ) -> GraphQlResponse {
-        match self.run(request, reader, context).await {
-            Ok(response) => response,
-            Err(problems) => {
-                let status = problems.iter().map(|problem| problem.status).max().unwrap_or(400);
-                let mut body = Vec::with_capacity(256);
-                body.push(b'{');
-                write_errors(&mut body, &problems, context.request_id.as_str());
-                body.push(b'}');
-                GraphQlResponse { status, body: body.into() }
-            }
+        match self.operation(&request) {
+            Ok(operation) => self.answer(&operation, &mut self.budget(), reader, context).await,
+            Err(refused) => refused.response(context),
         }
+    }
+
+    /// Answers an operation. What it costs is taken from `budget`; what would cost more is refused.
+    pub(crate) async fn answer(
+        &self,
+        operation: &Operation,
+        budget: &mut Budget,
+        reader: &dyn DocumentReader,
+        context: &ReadContext,
+    ) -> GraphQlResponse {
+        let answered = self.try_answer(operation, budget, reader, context).await;
+        answered.unwrap_or_else(|refused| refused.response(context))
+    }
+
+    /// The same, where what is refused as a whole is told in another way.
+    pub(crate) async fn try_answer(
+        &self,
+        operation: &Operation,
+        budget: &mut Budget,
+        reader: &dyn DocumentReader,
+        context: &ReadContext,
+    ) -> Result<GraphQlResponse, Refused> {
+        self.run(operation, budget, reader, context).await.map_err(Refused)
     }
 
     async fn run(
         &self,
-        request: GraphQlRequest,
+        operation: &Operation,
+        budget: &mut Budget,
         reader: &dyn DocumentReader,
         context: &ReadContext,
     ) -> Result<GraphQlResponse, Vec<Problem>> {
-        let prepared = self.prepared(&request.query, request.operation_name.as_deref())?;
+        let Operation { prepared, plan, variables, firsts } = operation;
         context.reads.note_operation(&prepared.normal);
-        let given: JsonMap = request.variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         let sources = &prepared.document.sources;
-        let variables = coerce_variable_values(&self.schema, &prepared.operation, &given).map_err(|wrong| {
-            vec![Problem::new(Problem::VARIABLES, wrong.message().to_string()).at(wrong.location(), sources)]
-        })?;
-        let plan = prepared.plan(&self.catalog, &self.limits, &variables).map_err(|problem| vec![problem])?;
-        let asker =
-            Asker { catalog: &self.catalog, limits: &self.limits, reader, context, variables: &variables, sources };
-        let firsts = asker.firsts(&plan).map_err(|problem| vec![problem])?;
-        let asked = asker.all(&plan, &firsts).await?;
+        let asker = Asker { catalog: &self.catalog, limits: &self.limits, reader, context, variables, sources };
+        let asked = asker.all(plan, firsts, budget).await?;
         let (introspection, mut problems) = match plan.introspects {
-            true => self.introspect(&prepared, &variables)?,
+            true => self.introspect(prepared, variables)?,
             false => Default::default(),
         };
 
@@ -79,9 +90,10 @@ impl GraphQl {
             [one] => vec![self.ask(one, reader, context).await],
             all => join_all(all.iter().map(|one| self.ask(one, reader, context))).await,
         };
+        let is_broken = answers.iter().any(|answer| matches!(answer, Answer::Failed(_)));
 
         let bytes: usize = answers.iter().map(Answer::bytes).sum();
-        let mut writer = Writer::new(&firsts, (bytes + 256).min(RESERVED_MAX));
+        let mut writer = Writer::new(firsts, (bytes + 256).min(RESERVED_MAX));
         writer.put(b"{\"data\":{");
         for ((root, asked), answer) in plan.roots.iter().zip(&asked).zip(&answers) {
             writer.put(&root.key);
@@ -99,26 +111,13 @@ impl GraphQl {
         }
         writer.put(b"}");
         problems.append(&mut writer.problems);
-        if !problems.is_empty() {
+        let is_clean = problems.is_empty();
+        if !is_clean {
             writer.put(b",");
             write_errors(&mut writer.out, &problems, context.request_id.as_str());
         }
         writer.put(b"}");
-        Ok(GraphQlResponse { status: 200, body: Bytes::from(writer.out) })
-    }
-
-    fn prepared(&self, query: &str, operation_name: Option<&str>) -> Result<Arc<Prepared>, Vec<Problem>> {
-        if query.len() > self.limits.query_bytes_max {
-            let message =
-                format!("the query is {} bytes, over the limit of {}", query.len(), self.limits.query_bytes_max);
-            return Err(vec![Problem::limit(message, "query bytes")]);
-        }
-        if let Some(known) = self.cache.get(query, operation_name) {
-            return Ok(known);
-        }
-        let prepared = Arc::new(Prepared::new(&self.schema, &self.limits, query, operation_name)?);
-        self.cache.put(query, operation_name, prepared.clone());
-        Ok(prepared)
+        Ok(GraphQlResponse { status: 200, body: Bytes::from(writer.out), is_clean, is_broken })
     }
 
     /// The part of `data` that asks about the schema, by response key.

@@ -8,13 +8,16 @@ mod arguments;
 mod catalog;
 mod error;
 mod execute;
+mod known;
 mod names;
+mod operation;
 mod plan;
 mod prepare;
 mod request;
 mod scan;
 mod sdl;
 mod suggest;
+mod trusted;
 mod write;
 
 #[cfg(test)]
@@ -24,6 +27,8 @@ use std::sync::Arc;
 
 use apollo_compiler::Schema;
 use apollo_compiler::collections::HashMap;
+use apollo_compiler::response::JsonMap;
+use apollo_compiler::response::serde_json_bytes::ByteString;
 use apollo_compiler::schema::Implementers;
 use apollo_compiler::validation::Valid;
 use bytes::Bytes;
@@ -31,8 +36,11 @@ use headwater_schemas::model::ModelShape;
 use headwater_store::VersionId;
 
 use self::catalog::Catalog;
+pub(crate) use self::known::{GivenText, KnownTexts};
 pub(crate) use self::names::{field_name, plural};
+pub(crate) use self::operation::{Budget, Operation, Refused};
 use self::prepare::Cache;
+pub(crate) use self::trusted::TrustedTexts;
 use crate::Error;
 use crate::access::Visibility;
 
@@ -76,23 +84,33 @@ impl Default for GraphQlLimits {
 }
 
 /// One request, as its JSON body or its URL says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct GraphQlRequest {
     /// The document.
-    pub(crate) query: String,
+    pub(crate) query: ByteString,
     /// Which of its operations; needed when it has several.
-    pub(crate) operation_name: Option<String>,
+    pub(crate) operation_name: Option<ByteString>,
     /// Values of its variables.
-    pub(crate) variables: serde_json::Map<String, serde_json::Value>,
+    pub(crate) variables: JsonMap,
 }
 
-/// The answer, as `application/json`.
+impl Default for GraphQlRequest {
+    fn default() -> Self {
+        Self { query: String::new().into(), operation_name: None, variables: JsonMap::new() }
+    }
+}
+
+/// The answer, as JSON.
 #[derive(Clone, Debug)]
 pub(crate) struct GraphQlResponse {
-    /// 200, or 400 when the request was refused as a whole and there is no `data`.
+    /// 200, or 400 and up when the request was refused as a whole and there is no `data`.
     pub(crate) status: u16,
     /// The body.
     pub(crate) body: Bytes,
+    /// Whether there are no errors in it.
+    pub(crate) is_clean: bool,
+    /// Whether something could not be read, so that its null says nothing.
+    pub(crate) is_broken: bool,
 }
 
 /// The schema of a set of model versions, ready to execute. Made anew when the versions change.

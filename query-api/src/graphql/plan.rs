@@ -146,6 +146,10 @@ impl<'a> Compiler<'a> {
                     plan.introspects = true;
                     Wanted::Introspection
                 }
+                of if operation.is_subscription() => match self.catalog.changes.get(of) {
+                    Some(model) => Wanted::Point(*model, self.object(*model, &fields)?),
+                    None => Wanted::Introspection,
+                },
                 of => match self.catalog.roots.get(of) {
                     Some((model, RootKind::Point)) => Wanted::Point(*model, self.object(*model, &fields)?),
                     Some((model, RootKind::ByIds)) => Wanted::ByIds(*model, self.object(*model, &fields)?),

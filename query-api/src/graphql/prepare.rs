@@ -47,25 +47,7 @@ impl Prepared {
         query: &str,
         operation_name: Option<&str>,
     ) -> Result<Self, Vec<Problem>> {
-        let mut parser = Parser::new().token_limit(limits.tokens_max).recursion_limit(RECURSION_MAX);
-        let parsed = parser.parse_ast(query, "query");
-        if parser.tokens_reached() > limits.tokens_max {
-            let max = limits.tokens_max;
-            return Err(vec![Problem::limit(format!("the query has more than {max} tokens"), "tokens")]);
-        }
-        if parser.recursion_reached() > RECURSION_MAX {
-            return Err(vec![Problem::limit(format!("the query nests more than {RECURSION_MAX} levels"), "depth")]);
-        }
-        let parsed = parsed.map_err(|broken| problems(Problem::SYNTAX, &broken.errors, schema))?;
-        let aliases = aliases(&parsed);
-        if aliases > limits.aliases_max {
-            let max = limits.aliases_max;
-            let message = format!("the query has {aliases} aliases, over the limit of {max}");
-            return Err(vec![Problem::limit(message, "aliases")]);
-        }
-        let document = parsed
-            .to_executable_validate(schema)
-            .map_err(|invalid| problems(Problem::INVALID, &invalid.errors, schema))?;
+        let document = validated(schema, limits, query)?;
         let operation = document
             .operations
             .get(operation_name)
@@ -88,6 +70,11 @@ impl Prepared {
         }
         let normal = normal_operation(query).into();
         Ok(Self { document, operation, normal, conditions, plans: Mutex::new(Vec::new()) })
+    }
+
+    /// Whether a text fits the schema, whichever of its operations is asked for.
+    pub(super) fn check(schema: &Valid<Schema>, limits: &GraphQlLimits, text: &str) -> Result<(), Vec<Problem>> {
+        validated(schema, limits, text).map(drop)
     }
 
     /// The plan for these variables.
@@ -120,6 +107,36 @@ impl Prepared {
         }
         Ok(plan)
     }
+}
+
+/// Parses a text within the limits and validates it.
+fn validated(
+    schema: &Valid<Schema>,
+    limits: &GraphQlLimits,
+    query: &str,
+) -> Result<Valid<ExecutableDocument>, Vec<Problem>> {
+    let mut parser = Parser::new().token_limit(limits.tokens_max).recursion_limit(RECURSION_MAX);
+    let parsed = parser.parse_ast(query, "query");
+    if parser.tokens_reached() > limits.tokens_max {
+        let max = limits.tokens_max;
+        return Err(vec![Problem::limit(format!("the query has more than {max} tokens"), "tokens")]);
+    }
+    if parser.recursion_reached() > RECURSION_MAX {
+        return Err(vec![Problem::limit(format!("the query nests more than {RECURSION_MAX} levels"), "depth")]);
+    }
+    let parsed = parsed.map_err(|broken| problems(Problem::SYNTAX, &broken.errors, schema))?;
+    let aliases = aliases(&parsed);
+    if aliases > limits.aliases_max {
+        let max = limits.aliases_max;
+        let message = format!("the query has {aliases} aliases, over the limit of {max}");
+        return Err(vec![Problem::limit(message, "aliases")]);
+    }
+    let writes = |definition: &ast::Definition| matches!(definition, ast::Definition::OperationDefinition(of) if of.operation_type == ast::OperationType::Mutation);
+    if parsed.definitions.iter().any(writes) {
+        let message = "there is no mutation here: documents change when their sources do";
+        return Err(vec![Problem::new(Problem::MUTATION, message)]);
+    }
+    parsed.to_executable_validate(schema).map_err(|invalid| problems(Problem::INVALID, &invalid.errors, schema))
 }
 
 fn problems(code: &'static str, diagnostics: &DiagnosticList, schema: &Schema) -> Vec<Problem> {

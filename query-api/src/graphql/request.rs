@@ -8,9 +8,10 @@ use headwater_schemas::model::Operator;
 use headwater_store::DocumentReader;
 
 use super::GraphQlLimits;
-use super::arguments::{Input, argument};
+use super::arguments::{Input, argument, count};
 use super::catalog::{Catalog, Model};
 use super::error::Problem;
+use super::operation::Budget;
 use super::plan::{Connection, Content, EdgePart, Object, Part, Plan, Root, Wanted};
 use crate::access::Visibility;
 use crate::context::ReadContext;
@@ -53,31 +54,17 @@ pub(super) struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// The value of every nested `first` of the plan.
-    pub(super) fn firsts(&self, plan: &Plan) -> Result<Vec<Option<usize>>, Problem> {
-        let value = |first: &apollo_compiler::Node<apollo_compiler::executable::Argument>| {
-            let given = argument(std::slice::from_ref(first), "first", self.variables);
-            self.count_of(given).map_err(|problem| problem.at(first.location(), self.sources))
-        };
-        plan.firsts.iter().map(value).collect()
-    }
-
-    fn count_of(&self, given: Option<Input>) -> Result<Option<usize>, Problem> {
-        match given {
-            None | Some(Input::Null) => Ok(None),
-            Some(input) => input
-                .count()
-                .map(Some)
-                .ok_or_else(|| Problem::new(Problem::ARGUMENT, "`first` must be a whole number from 0 up")),
-        }
-    }
-
     /// What every field asks for, and what that costs.
     ///
     /// # Errors
     ///
     /// Arguments that cannot be answered, or a cost over the limit.
-    pub(super) async fn all(&self, plan: &Plan, firsts: &[Option<usize>]) -> Result<Vec<Asked>, Vec<Problem>> {
+    pub(super) async fn all(
+        &self,
+        plan: &Plan,
+        firsts: &[Option<usize>],
+        budget: &mut Budget,
+    ) -> Result<Vec<Asked>, Vec<Problem>> {
         let (mut asked, mut problems) = (Vec::with_capacity(plan.roots.len()), Vec::new());
         let mut cost = 0usize;
         for root in &plan.roots {
@@ -89,13 +76,8 @@ impl Asker<'_> {
                 Err(problem) => problems.push(problem.at(root.at, self.sources)),
             }
         }
-        if cost > self.limits.cost_max {
-            let max = self.limits.cost_max;
-            let message = format!(
-                "the operation costs {cost}, over the limit of {max}: ask for fewer documents (`first`), fewer nested \
-                 elements (`first`) or fewer fields"
-            );
-            problems.push(Problem::limit(message, "cost"));
+        if let Err(problem) = budget.spend(cost) {
+            problems.push(problem);
         }
         if problems.is_empty() { Ok(asked) } else { Err(problems) }
     }
@@ -104,10 +86,8 @@ impl Asker<'_> {
         Ok(match &root.kind {
             Wanted::TypeName | Wanted::Introspection => Asked::Nothing,
             Wanted::Point(model, _) => {
-                let model = &self.catalog.models[*model];
-                let id = argument(&root.arguments, "id", self.variables).and_then(Input::text);
-                let id = id.ok_or_else(|| Problem::new(Problem::ARGUMENT, "`id` must not be null"))?;
-                Asked::Point(model.visibility.clone(), model.shape().parse_id(&id))
+                let (visibility, id) = point(&self.catalog.models[*model], root, self.variables)?;
+                Asked::Point(visibility, id)
             }
             Wanted::ByIds(model, _) => {
                 let model = &self.catalog.models[*model];
@@ -136,7 +116,8 @@ impl Asker<'_> {
         let model = &self.catalog.models[number];
         let given = |name| argument(&root.arguments, name, self.variables);
         let page_max = self.page_max(model);
-        let limit = self.count_of(given("first"))?.unwrap_or(model.visibility.page.default.min(page_max));
+        let first = count(&root.arguments, "first", self.variables)?;
+        let limit = first.unwrap_or(model.visibility.page.default.min(page_max));
         if limit > page_max {
             let message = format!("`first` is {limit}, over the limit of {page_max}");
             return Err(Problem::limit(message, "page"));
@@ -161,11 +142,22 @@ impl Asker<'_> {
             limit: limit.max(1),
         };
         let query = ListQuery::new(self.reader, wanted, self.context).await?;
-        let count = connection.slots.iter().any(|(_, part)| matches!(part, Part::TotalCount));
+        let counted = connection.slots.iter().any(|(_, part)| matches!(part, Part::TotalCount));
         let has_cursor = |edge: &[(Box<[u8]>, EdgePart)]| edge.iter().any(|(_, part)| matches!(part, EdgePart::Cursor));
         let places = connection.slots.iter().any(|(_, part)| matches!(part, Part::Edges(edge) if has_cursor(edge)));
-        Ok(Asked::Page(Box::new(Paged { query, limit, count, places })))
+        Ok(Asked::Page(Box::new(Paged { query, limit, count: counted, places })))
     }
+}
+
+/// Whose document a field asks for; no id when it cannot be one of this model.
+pub(super) fn point(
+    model: &Model,
+    root: &Root,
+    variables: &JsonMap,
+) -> Result<(Arc<Visibility>, Option<Vec<u8>>), Problem> {
+    let id = argument(&root.arguments, "id", variables).and_then(Input::text);
+    let id = id.ok_or_else(|| Problem::new(Problem::ARGUMENT, "`id` must not be null"))?;
+    Ok((model.visibility.clone(), model.shape().parse_id(&id)))
 }
 
 fn bad(message: String) -> Problem {

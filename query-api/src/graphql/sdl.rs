@@ -10,6 +10,7 @@ use headwater_schemas::model::Operator;
 pub(super) fn write(catalog: &Catalog) -> String {
     let mut sdl = Sdl { out: String::with_capacity(4096), scalars: BTreeSet::new(), filters: BTreeSet::new() };
     sdl.query(catalog);
+    sdl.subscription(catalog);
     for model in &catalog.models {
         sdl.model(model);
     }
@@ -88,6 +89,23 @@ impl Sdl {
                     model.connection, model.visibility.page.default, model.connection_type
                 ),
             );
+        }
+        self.line(0, format_args!("}}"));
+    }
+
+    fn subscription(&mut self, catalog: &Catalog) {
+        if catalog.changes.is_empty() {
+            return;
+        }
+        self.out.push('\n');
+        self.line(0, format_args!("type Subscription {{"));
+        for model in catalog.models.iter().filter(|model| catalog.changes.contains_key(&model.changed)) {
+            let (name, shown) = (&model.object.name, &model.shape().model);
+            self.short_doc(
+                2,
+                format_args!("One {shown} as it is, and again whenever that changes; null once it is gone."),
+            );
+            self.line(2, format_args!("{}(id: ID!): {name}", model.changed));
         }
         self.line(0, format_args!("}}"));
     }

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::UPGRADE;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Body;
 
@@ -48,11 +50,8 @@ where
         };
         match accepted {
             Ok(((stream, peer), place)) => {
-                let served = connection(stream, peer.ip(), stop.clone(), answer.clone());
-                connections.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
+                let held = Held(Arc::new((place, connections.token())));
+                connections.spawn(connection(stream, peer.ip(), stop.clone(), answer.clone(), held));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -67,7 +66,14 @@ where
     }
 }
 
-async fn connection<A, R>(stream: TcpStream, peer: IpAddr, stop: CancellationToken, answer: A)
+/// Keeps a connection counted, and waited for at the end, while it is there. Requests that ask for another protocol
+/// carry it: what speaks that protocol outlives the connection's service of HTTP.
+#[derive(Clone)]
+pub(crate) struct Held(
+    #[expect(dead_code, reason = "held for its drop")] Arc<(OwnedSemaphorePermit, TaskTrackerToken)>,
+);
+
+async fn connection<A, R>(stream: TcpStream, peer: IpAddr, stop: CancellationToken, answer: A, held: Held)
 where
     A: Fn(Request<Incoming>, IpAddr) -> R,
     R: Future<Output = Response<Body>>,
@@ -76,7 +82,10 @@ where
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(held.clone());
+        }
         let answered = answer(request, peer);
         async move { Ok::<_, Infallible>(answered.await) }
     });
@@ -85,7 +94,8 @@ where
         .header_read_timeout(HEAD_WAIT)
         .max_buf_size(BUFFER_BYTES_MAX)
         .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut serving = pin!(serving);
     // Both arms may be dropped and taken up again: the connection keeps its state in `serving`.
     let ended = tokio::select! {

@@ -1,21 +1,38 @@
-//! Who waits for which document. One task hears all changes and wakes only those who wait for one of them.
+//! Who waits for which document or list. One task hears all changes and wakes only those who wait for one of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater_store::{DocumentChange, VersionId};
+use headwater_store::{Document, DocumentChange, DocumentReader, VersionId};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 type Key = (VersionId, Bytes);
 
-/// Everyone who waits for a document.
-#[derive(Debug, Default)]
+/// Documents read at once to find the lists they are on.
+const READ_MAX: usize = 256;
+/// Changes of one message that are looked into one by one. Beyond, every list of the version reads again: that is less.
+const LOOKED_INTO_MAX: usize = 4096;
+
+/// Everyone who waits.
+#[derive(Default)]
 pub(crate) struct Listeners {
     by_document: Mutex<HashMap<Key, watch::Sender<()>>>,
+    lists: Mutex<HashMap<VersionId, Vec<Arc<Waiting>>>>,
+}
+
+/// What a list waits for.
+pub(crate) trait Interest: Send + Sync {
+    /// Whether a change of this document, or its deletion, may change the list.
+    fn concerns(&self, id: &[u8], document: Option<&Document>) -> bool;
+}
+
+struct Waiting {
+    interest: Arc<dyn Interest>,
+    changed: Notify,
 }
 
 /// One who waits for a document; forgotten when dropped.
@@ -25,6 +42,13 @@ pub(crate) struct Listener {
     changed: watch::Receiver<()>,
 }
 
+/// One who waits for a list; forgotten when dropped.
+pub(crate) struct ListListener {
+    listeners: Arc<Listeners>,
+    version: VersionId,
+    waiting: Arc<Waiting>,
+}
+
 impl Listeners {
     /// From now on waits for changes of a document.
     pub(crate) fn listen(self: &Arc<Self>, version: VersionId, id: Bytes) -> Listener {
@@ -32,6 +56,13 @@ impl Listeners {
         let mut by_document = self.by_document.lock();
         let sender = by_document.entry(key.clone()).or_insert_with(|| watch::Sender::new(()));
         Listener { listeners: self.clone(), changed: sender.subscribe(), key }
+    }
+
+    /// From now on waits for changes of what is of interest.
+    pub(crate) fn listen_to_list(self: &Arc<Self>, version: VersionId, interest: Arc<dyn Interest>) -> ListListener {
+        let waiting = Arc::new(Waiting { interest, changed: Notify::new() });
+        self.lists.lock().entry(version).or_default().push(waiting.clone());
+        ListListener { listeners: self.clone(), version, waiting }
     }
 
     fn changed(&self, changes: &[DocumentChange]) {
@@ -46,9 +77,41 @@ impl Listeners {
         }
     }
 
+    /// Wakes the lists that one of these documents is on, was on, or may come onto.
+    async fn lists_changed(&self, changes: &[DocumentChange], reader: &dyn DocumentReader) {
+        let followed: Vec<VersionId> = self.lists.lock().keys().copied().collect();
+        for version in followed {
+            let ids: Vec<Vec<u8>> =
+                changes.iter().filter(|change| change.version == version).map(|change| change.id.to_vec()).collect();
+            if ids.len() > LOOKED_INTO_MAX {
+                self.wake(version, |_| true);
+                continue;
+            }
+            for ids in ids.chunks(READ_MAX) {
+                match reader.get_many(version, ids).await {
+                    Ok(found) => self.wake(version, |interest| {
+                        ids.iter().zip(&found).any(|(id, document)| interest.concerns(id, document.as_ref()))
+                    }),
+                    // They read again, and see for themselves.
+                    Err(_) => self.wake(version, |_| true),
+                }
+            }
+        }
+    }
+
+    fn wake(&self, version: VersionId, is_concerned: impl Fn(&dyn Interest) -> bool) {
+        let waiting: Vec<Arc<Waiting>> = self.lists.lock().get(&version).cloned().unwrap_or_default();
+        for one in waiting.iter().filter(|one| is_concerned(&*one.interest)) {
+            one.changed.notify_one();
+        }
+    }
+
     fn missed(&self) {
         for sender in self.by_document.lock().values() {
             sender.send_replace(());
+        }
+        for waiting in self.lists.lock().values().flatten() {
+            waiting.changed.notify_one();
         }
     }
 }
@@ -58,6 +121,13 @@ impl Listener {
     /// answered by the next call. `false`: there will be no more changes.
     pub(crate) async fn changed(&mut self) -> bool {
         self.changed.changed().await.is_ok()
+    }
+}
+
+impl ListListener {
+    /// Waits until the list may have changed since the last call. Cancellation-safe, likewise.
+    pub(crate) async fn changed(&self) {
+        self.waiting.changed.notified().await;
     }
 }
 
@@ -71,9 +141,24 @@ impl Drop for Listener {
     }
 }
 
+impl Drop for ListListener {
+    fn drop(&mut self) {
+        let mut lists = self.listeners.lists.lock();
+        if let Some(waiting) = lists.get_mut(&self.version) {
+            if let Some(at) = waiting.iter().position(|one| Arc::ptr_eq(one, &self.waiting)) {
+                waiting.swap_remove(at);
+            }
+            if waiting.is_empty() {
+                lists.remove(&self.version);
+            }
+        }
+    }
+}
+
 /// Passes changes on to those who wait for them, until `stop` is cancelled.
 pub(crate) async fn dispatch(
     listeners: Arc<Listeners>,
+    reader: Arc<dyn DocumentReader>,
     mut changes: broadcast::Receiver<Arc<Vec<DocumentChange>>>,
     stop: CancellationToken,
 ) {
@@ -87,7 +172,10 @@ pub(crate) async fn dispatch(
             // Which were missed is not known: all read again.
             Ok(changes) if changes.is_empty() => listeners.missed(),
             Err(RecvError::Lagged(_)) => listeners.missed(),
-            Ok(changes) => listeners.changed(&changes),
+            Ok(changes) => {
+                listeners.changed(&changes);
+                listeners.lists_changed(&changes, &*reader).await;
+            }
             Err(RecvError::Closed) => return,
         }
     }
@@ -95,25 +183,48 @@ pub(crate) async fn dispatch(
 
 #[cfg(test)]
 mod tests {
+    use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+
     use super::*;
+
+    struct Only(&'static [u8]);
+
+    impl Interest for Only {
+        fn concerns(&self, id: &[u8], _: Option<&Document>) -> bool {
+            id == self.0
+        }
+    }
 
     #[tokio::test]
     async fn only_those_who_wait_are_woken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let reader: Arc<dyn DocumentReader> =
+            EmbeddedStore::open(EmbeddedOptions::new(folder.path())).expect("a store");
         let listeners = Arc::new(Listeners::default());
         let (send, changes) = broadcast::channel(8);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(dispatch(listeners.clone(), changes, stop.clone()));
+        let task = tokio::spawn(dispatch(listeners.clone(), reader, changes, stop.clone()));
         let id = |text: &'static str| Bytes::from_static(text.as_bytes());
         let mut one = listeners.listen(VersionId(1), id("a"));
         let mut same = listeners.listen(VersionId(1), id("a"));
         let mut other = listeners.listen(VersionId(2), id("a"));
+        let list = listeners.listen_to_list(VersionId(1), Arc::new(Only(b"a")));
+        let other_list = listeners.listen_to_list(VersionId(1), Arc::new(Only(b"b")));
         let change = DocumentChange { version: VersionId(1), id: id("a"), stamp: Some(1) };
         send.send(Arc::new(vec![change])).expect("heard");
         assert!(one.changed().await && same.changed().await);
-        let waited = tokio::time::timeout(std::time::Duration::from_millis(20), other.changed()).await;
+        list.changed().await;
+        let short = std::time::Duration::from_millis(20);
+        let waited = tokio::time::timeout(short, other.changed()).await;
         assert!(waited.is_err(), "another version's document did not change");
-        drop((one, other));
+        let waited = tokio::time::timeout(short, other_list.changed()).await;
+        assert!(waited.is_err(), "no document of that list changed");
+        send.send(Arc::new(Vec::new())).expect("heard");
+        assert!(other.changed().await, "nobody knows what was missed");
+        other_list.changed().await;
+        drop((one, other, list, other_list));
         assert_eq!(listeners.by_document.lock().len(), 1);
+        assert!(listeners.lists.lock().is_empty());
         drop(same);
         assert!(listeners.by_document.lock().is_empty());
         stop.cancel();

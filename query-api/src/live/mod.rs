@@ -1,7 +1,58 @@
-//! Live documents: server-sent events.
+//! What changes is told: documents and lists as server-sent events, and what GraphQL subscriptions follow.
+//!
+//! One task hears every change of the store ([`dispatch`]) and wakes only those who wait for one of them
+//! ([`Listeners`]). A stream that was woken reads what there is then: whoever is slow sees fewer, newer states, and
+//! nothing is queued for anybody.
 
+mod difference;
+pub(crate) mod event;
+mod list;
 mod listeners;
 mod stream;
+mod subscription;
 
+use std::time::Instant;
+
+use prometheus_client::metrics::gauge::Gauge;
+
+pub(crate) use list::{Of, list};
 pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
+pub(crate) use subscription::{Subscription, Told};
+
+use crate::problem::Problem;
+use crate::serving::Model;
+
+/// Waits until credentials end; for ever when they do not.
+pub(crate) async fn ends(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Refuses to follow what the channel does not have followed.
+fn check_live(model: &Model) -> Result<(), Problem> {
+    if model.visibility.live {
+        return Ok(());
+    }
+    let channel = model.visibility.channel.as_deref().unwrap_or_default();
+    let detail = format!("the channel {channel} has no live streams; ask again from time to time, with If-None-Match");
+    Err(Problem::not_acceptable("live_not_served", detail))
+}
+
+/// Counts a stream while it is there.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,20 +1,19 @@
 //! The stream of one document: as it is, then each time it changes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
 use headwater_store::{Document, DocumentReader, VersionRecord, VersionState};
 use hyper::Response;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
-use super::Listeners;
+use super::event::{self, COMMENT, HEARTBEAT};
 use super::listeners::Listener;
+use super::{Counted, Listeners, check_live, ends};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::http::{Body, LAST_EVENT_ID, X_MODEL_VERSION, X_REQUEST_ID};
@@ -23,10 +22,6 @@ use crate::problem::Problem;
 use crate::projection::Selection;
 use crate::rest::selection;
 use crate::serving::{Model, Serving};
-
-/// A comment is sent after this time without change, so that nothing between takes the stream for dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-const COMMENT: Bytes = Bytes::from_static(b": still here\n\n");
 
 /// Answers with a stream of events: `document` with the document as data, and `deleted`. The id of an event names the
 /// document's state; a client that comes back with it as `Last-Event-ID` is told only what changed since.
@@ -38,12 +33,7 @@ pub(crate) async fn stream(
     headers: &HeaderMap,
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
-    if !model.visibility.live {
-        let channel = model.visibility.channel.as_deref().unwrap_or_default();
-        let detail =
-            format!("the channel {channel} has no live streams; ask again from time to time, with If-None-Match");
-        return Err(Problem::not_acceptable("live_not_served", detail));
-    }
+    check_live(model)?;
     let selection = selection(query, model)?;
     let absent = || Problem::no_document(model.name());
     let key = model.parse_id(id).ok_or_else(absent)?;
@@ -183,11 +173,9 @@ impl Live {
         if self.seen.as_deref() == Some(state.as_bytes()) {
             return Some(None);
         }
-        let mut event = Vec::with_capacity(64 + document.as_ref().map_or(0, |document| document.body.len()));
-        match document {
-            None => event.extend_from_slice(format!("event: deleted\nid: {state}\ndata: null\n").as_bytes()),
+        let event = match document {
+            None => event::of("deleted", Some(&state), b"null"),
             Some(document) => {
-                event.extend_from_slice(format!("event: document\nid: {state}\n").as_bytes());
                 let mut body = document.body;
                 if let Some(selection) = &self.selection {
                     let mut chosen = Vec::with_capacity(body.len());
@@ -202,40 +190,10 @@ impl Live {
                     }
                     body = chosen.into();
                 }
-                // Line ends can stand between the parts of an embedded JSON column.
-                for line in body.split(|byte| matches!(byte, b'\n' | b'\r')) {
-                    event.extend_from_slice(b"data: ");
-                    event.extend_from_slice(line);
-                    event.push(b'\n');
-                }
+                event::of("document", Some(&state), &body)
             }
-        }
-        event.push(b'\n');
+        };
         self.seen = Some(state.into_bytes());
-        Some(Some(event.into()))
-    }
-}
-
-/// Waits until credentials end; for ever when they do not.
-async fn ends(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Counts a stream while it is there.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
+        Some(Some(event))
     }
 }

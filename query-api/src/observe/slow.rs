@@ -13,7 +13,20 @@ const TARGET: &str = "headwater::slow";
 /// Longest query that is told, in bytes.
 const QUERY_LEN_MAX: usize = 1000;
 /// Parameters whose names are told.
-const NAMES: [&str; 9] = ["fields", "sort", "limit", "after", "count", "ids", "channel", "query", "variables"];
+const NAMES: [&str; 12] = [
+    "fields",
+    "sort",
+    "limit",
+    "after",
+    "count",
+    "ids",
+    "channel",
+    "query",
+    "variables",
+    "operationName",
+    "extensions",
+    "documentId",
+];
 /// Parameters whose values are names of the model.
 const TOLD: [&str; 3] = ["fields", "sort", "count"];
 

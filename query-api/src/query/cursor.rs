@@ -14,6 +14,8 @@ const FORMAT: u8 = 2;
 const SIGNATURE_LEN: usize = 16;
 /// Bytes of a query's fingerprint.
 pub(crate) const FINGERPRINT_LEN: usize = 16;
+/// Bytes of a name.
+const NAME_LEN: usize = 12;
 /// Longest cursor looked at, in characters.
 const TEXT_LEN_MAX: usize = 8192;
 
@@ -67,6 +69,12 @@ impl CursorKey {
         self.cover(signature, place);
         self.signed(fingerprint, place).verify_truncated_left(&*signature).ok()?;
         Some(place.to_vec())
+    }
+
+    /// A short name for `bytes` within the query with this fingerprint, which says nothing of them.
+    pub(crate) fn name(&self, fingerprint: &Fingerprint, bytes: &[u8]) -> String {
+        let named = self.signing.clone().chain_update(b"name").chain_update(fingerprint).chain_update(bytes);
+        URL_SAFE_NO_PAD.encode(&named.finalize().into_bytes()[..NAME_LEN])
     }
 
     fn signed(&self, fingerprint: &Fingerprint, place: &[u8]) -> Hmac<Sha256> {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::condition::{Condition, Rank, Wanted};
 use super::cursor::{FINGERPRINT_LEN, Fingerprint};
 use super::ranges::Ranges;
-use super::small::Few;
+use super::small::{Few, matches};
 use super::unknown_index;
 use crate::access::{Bound, Visibility};
 use crate::context::ReadContext;
@@ -160,7 +160,7 @@ impl ListQuery {
         context: &ReadContext,
     ) -> Result<ListPage, Problem> {
         let stored = self.stored(reader, context).await?;
-        let place = |(id, document): &(Vec<u8>, Document)| self.place(id, document);
+        let place = |(id, document): &(Vec<u8>, Document)| self.place(id, &document.body);
         let places = if places { stored.documents.iter().map(place).collect() } else { Vec::new() };
         let show = |(id, document)| Ok((id, self.visibility.show(document)?));
         let documents = stored.documents.into_iter().map(show).collect::<Result<_, Problem>>()?;
@@ -168,7 +168,7 @@ impl ListQuery {
     }
 
     /// Where a stored document stands in the walk.
-    fn place(&self, id: &[u8], document: &Document) -> Option<Cursor> {
+    fn place(&self, id: &[u8], body: &[u8]) -> Option<Cursor> {
         let value = match &self.index_query.walk {
             None => Vec::new(),
             Some(walk) => match (self.visibility.numbered(walk.index), walk.ranges.as_slice()) {
@@ -176,7 +176,7 @@ impl ListQuery {
                 (None, [one]) => one.low.clone(),
                 (None, _) => return None,
                 (Some(index), _) => {
-                    walked_key(&document.body, &index.name, &index.kind, walk, self.index_query.descending).ok()?
+                    walked_key(body, &index.name, &index.kind, walk, self.index_query.descending).ok()?
                 }
             },
         };
@@ -286,6 +286,36 @@ impl ListQuery {
         context: &ReadContext,
     ) -> Result<Option<Count>, Problem> {
         self.count(reader, ESTIMATE_MAX, context).await
+    }
+
+    /// Whether the first page may hold a stored document. `last`: where the page ends, when more follow.
+    pub(crate) fn may_hold(&self, id: &[u8], body: &[u8], last: Option<&Cursor>) -> bool {
+        if let Some(Few::Ids(ids)) = &self.few
+            && !ids.iter().any(|own| own == id)
+        {
+            return false;
+        }
+        // What cannot be read is not left out: whoever reads it again will say so.
+        if !matches(&self.visibility, &self.index_query, body).unwrap_or(true)
+            || !self.is_contained(body).unwrap_or(true)
+        {
+            return false;
+        }
+        let Some(last) = last else { return true };
+        self.place(id, body).is_none_or(|place| {
+            let order = (&place.value, &place.id).cmp(&(&last.value, &last.id));
+            if self.index_query.descending { order.is_ge() } else { order.is_le() }
+        })
+    }
+
+    /// Whether it is about so few documents that they are all read. How many there are may change.
+    pub(crate) fn is_of_few(&self) -> bool {
+        self.few.is_some()
+    }
+
+    /// What a document is called on this list: the same each time, and nothing that tells its id.
+    pub(crate) fn key_of_member(&self, id: &[u8], context: &ReadContext) -> String {
+        context.cursors.name(&self.fingerprint, id)
     }
 
     /// The cursor that goes on behind `place`.

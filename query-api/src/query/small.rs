@@ -116,7 +116,7 @@ impl Few {
 }
 
 /// Whether a document meets the conditions of a query, by its own bytes.
-fn matches(visibility: &Visibility, query: &IndexQuery, body: &[u8]) -> Result<bool, Torn> {
+pub(super) fn matches(visibility: &Visibility, query: &IndexQuery, body: &[u8]) -> Result<bool, Torn> {
     for filter in query.filters.iter().chain(&query.walk) {
         let keys = visibility.keys(filter.index, body)?;
         if !filter.matches(keys.iter().map(|key| (filter.index, key.as_slice()))) {

@@ -15,7 +15,7 @@ use crate::context::ReadContext;
 use crate::http::Body;
 use crate::problem::Problem;
 use crate::projection::Selection;
-use crate::query::{Count, ListQuery, ListRequest};
+use crate::query::{Condition, Count, ListQuery, ListRequest, Sort};
 use crate::serving::Model;
 
 /// Documents counted for `count=exact`, at most.
@@ -42,6 +42,40 @@ pub(super) async fn list(
             let link = query.map(|query| (path.as_str(), query));
             (false, paged(api, model, link, &page, (selection.as_ref(), format), bound, context).await)
         }
+    }
+}
+
+/// What a list is made of that is followed.
+pub(crate) struct FollowedList {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) sort: Option<Sort>,
+    pub(crate) limit: usize,
+    selection: Option<Selection>,
+}
+
+impl FollowedList {
+    /// Appends what is wanted of a document.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, document: &Document) -> Result<(), Problem> {
+        match &self.selection {
+            None => out.extend_from_slice(&document.body),
+            Some(selection) => selection.write(out, &document.body)?,
+        }
+        Ok(())
+    }
+}
+
+/// Reads a query string as that of a list that is followed: its first page.
+pub(crate) fn followed_list(query: &str, model: &Model) -> Result<FollowedList, Problem> {
+    let refuse = |name: &str| {
+        let detail = format!("`{name}` cannot stand here: what is followed is the first page of a list, uncounted");
+        Problem::parameter(name, detail)
+    };
+    let Request { selection, what } = Asked::of_query(query)?.of_list(model)?;
+    let What::Page(PageRequest { conditions, sort, limit, after, count }) = what else { return Err(refuse("ids")) };
+    match (after, count) {
+        (Some(_), _) => Err(refuse("after")),
+        (None, Counting::Estimated | Counting::Exact) => Err(refuse("count")),
+        (None, Counting::None) => Ok(FollowedList { conditions, sort, limit, selection }),
     }
 }
 

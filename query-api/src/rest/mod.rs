@@ -14,6 +14,7 @@ mod reference;
 mod respond;
 mod route;
 
+pub(crate) use list::{FollowedList, followed_list};
 pub(crate) use parameters::parse as parameters;
 pub(crate) use point::selection;
 pub(crate) use route::answer;

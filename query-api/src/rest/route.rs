@@ -18,8 +18,10 @@ use crate::access;
 use crate::api::Api;
 use crate::channel::ChannelId;
 use crate::context::{ReadContext, RequestId};
-use crate::graphql_http;
+use crate::graphql_http::{self, Port};
+use crate::graphql_ws;
 use crate::http::{Body, PREFERENCE_APPLIED, SERVER_TIMING, accepts_event_stream};
+use crate::live;
 use crate::metrics::{About, Route};
 use crate::observe::scope;
 use crate::observe::slow::Slow;
@@ -64,7 +66,7 @@ struct Answered {
 }
 
 /// Answers a request from this address.
-pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let started = Instant::now();
     let request_id = RequestId::of(request.headers());
     if let Some(response) = api.gate.preflight(request.method(), request.headers()) {
@@ -74,6 +76,10 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
     // What reads are measured against is measured without all this.
     if api.bench_route && request.uri().path() == "/bench/static" {
         return bench(request.uri().query().unwrap_or_default());
+    }
+    // A WebSocket is let in by steps of its own: who asks may be said in its first message.
+    if graphql_ws::is_opening(&request) {
+        return open_socket(api, request, peer, &request_id, started).await;
     }
     let compression = Compression::of(request.headers(), api.compression);
     let mut answered = Answered { route: Route::Other, model: None, counted: false, applied: None };
@@ -131,7 +137,7 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
 
 /// Answers a request that was let in, within the time it may take.
 async fn admitted_request(
-    api: &Api,
+    api: &Arc<Api>,
     request: Request<Incoming>,
     compression: Compression,
     context: &ReadContext,
@@ -150,6 +156,27 @@ async fn admitted_request(
         Ok(Err(problem)) => failed(api, &problem, request_id),
         Err(_) => failed(api, &too_slow(), request_id),
     }
+}
+
+/// Opens a WebSocket. What is asked through it is counted by itself.
+async fn open_socket(
+    api: &Arc<Api>,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    request_id: &RequestId,
+    started: Instant,
+) -> Response<Body> {
+    let opened = scope(request_id.clone(), graphql_ws::open(api, request, peer, request_id, started)).await;
+    let mut response = opened.unwrap_or_else(|refusal| {
+        let mut response = failed(api, &refusal.problem, request_id);
+        refusal.tell_limit(&mut response);
+        response
+    });
+    let about = About::graphql(api.channels.label(ChannelId::DEFAULT));
+    api.metrics.answered(&about, response.status(), 0, started.elapsed());
+    request_id.tell_trace(response.headers_mut());
+    api.gate.finish(None, None, &mut response);
+    response
 }
 
 fn failed(api: &Api, problem: &Problem, request_id: &RequestId) -> Response<Body> {
@@ -184,7 +211,7 @@ fn check_method(target: Target<'_>, method: &Method) -> Result<(), Problem> {
 }
 
 async fn dispatch(
-    api: &Api,
+    api: &Arc<Api>,
     request: Request<Incoming>,
     compression: Compression,
     context: &ReadContext,
@@ -200,7 +227,7 @@ async fn dispatch(
     answered.applied = api.freshness.reach(request.headers(), wait_max).await?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
-        return graphql_http::answer(api, request, context).await;
+        return graphql_http::answer(api, request, context, Port::Readers).await;
     }
     if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target
         && !matches!(*request.method(), Method::GET | Method::HEAD)
@@ -219,7 +246,7 @@ async fn dispatch(
             answered.model = Some(model.clone());
             if accepts_event_stream(headers) {
                 answered.route = Route::Live;
-                return crate::live::stream(api, model, id, query.unwrap_or_default(), headers, context).await;
+                return live::stream(api, model, id, query.unwrap_or_default(), headers, context).await;
             }
             answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
@@ -232,6 +259,10 @@ async fn dispatch(
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             let query = query.unwrap_or_default();
+            if accepts_event_stream(headers) {
+                answered.route = Route::Live;
+                return live::list(api, model, live::Of::All, query, headers, context).await;
+            }
             let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;
             let asked = (Asked::of_query(query)?, Some(query));
             let (is_batch, response) = list::list(api, model, asked, format, context).await;
@@ -289,7 +320,7 @@ async fn dispatch(
 
 /// A list, or what is the caller's own, whose query is the request's body.
 async fn queried(
-    api: &Api,
+    api: &Arc<Api>,
     (name, is_own): (&str, bool),
     request: Request<Incoming>,
     compression: Compression,
@@ -330,8 +361,8 @@ fn find<'v>(view: &'v View, name: &str, context: &ReadContext) -> Result<&'v Arc
 
 /// What is the caller's own: the document whose id a claim names, or a list by declared index.
 async fn own(
-    api: &Api,
-    model: &Model,
+    api: &Arc<Api>,
+    model: &Arc<Model>,
     (asked, query): (Asked<'_>, Option<&str>),
     (headers, compression): (&HeaderMap, Compression),
     context: &ReadContext,
@@ -345,6 +376,9 @@ async fn own(
         Some([]) => None,
         Some([id]) => Some(id.clone()),
         _ => {
+            if let Some(query) = query.filter(|_| accepts_event_stream(headers)) {
+                return live::list(api, model, live::Of::Own, query, headers, context).await;
+            }
             let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;
             return list::own(api, model, bound, (asked, query), format, context).await;
         }

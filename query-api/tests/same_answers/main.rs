@@ -60,9 +60,12 @@ fn run(engine: Engine, cases: u64) {
         }
     }
     println!("{tally:?} in {:?}", began.elapsed());
-    // What is never reached is not tested.
-    assert!(tally.indexes > cases && tally.passed_over < tally.indexes / 2);
-    assert!(tally.lists > cases && tally.conditions > cases && tally.found > cases && tally.pages > tally.lists);
+    // What is never reached is not tested. A handful of cases can by chance reach little.
+    assert!(tally.lists > 0 && tally.found > 0);
+    if cases >= CASES {
+        assert!(tally.indexes > cases && tally.passed_over < tally.indexes / 2);
+        assert!(tally.lists > cases && tally.conditions > cases && tally.found > cases && tally.pages > tally.lists);
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

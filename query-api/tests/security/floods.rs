@@ -54,7 +54,19 @@ fn floods_are_refused_before_anything_is_read() {
     assert!(begin.elapsed().as_secs() < 5, "fragments took {:?}", begin.elapsed());
     let headers = [("content-type", "application/json"), ("x-api-key", API_KEY)];
     let batch = json!(vec![json!({"query": "{ customer(id: 1) { id } }"}); 1000]).to_string();
-    assert_eq!(world.ask("POST", "/graphql", &headers, Some(&batch)).status, 400, "there are no batches");
+    assert_eq!(world.ask("POST", "/graphql", &headers, Some(&batch)).status, 400, "so many at once");
+    // What one operation may cost, several may cost together, and no more.
+    let half = "{ customers(first: 100) { nodes { invoices(first: 400) { number status } } } }";
+    let batch = json!(vec![json!({"query": half}); 10]).to_string();
+    let answers = world.ask("POST", "/graphql", &headers, Some(&batch)).json();
+    let refused = answers.as_array().unwrap().iter().filter(|one| one["errors"][0]["extensions"]["limit"] == "cost");
+    assert_eq!((answers[0].get("errors"), refused.count()), (None, 9), "{answers}");
+    // The limit of the body is that of all of it.
+    let batch = json!(vec![json!({"query": format!("{{ __typename }} #{}", "x".repeat(60_000))}); 10]).to_string();
+    assert_eq!(world.ask("POST", "/graphql", &headers, Some(&batch)).status, 200);
+    let batch =
+        json!(vec![json!({"query": "{ __typename }", "variables": {"x": "x".repeat(120_000)}}); 10]).to_string();
+    assert_eq!(world.ask("POST", "/graphql", &headers, Some(&batch)).status, 413);
 }
 
 #[test]

@@ -16,5 +16,9 @@ mod limits;
 mod ownership;
 mod property;
 mod reference;
+#[path = "../serving/socket.rs"]
+#[allow(dead_code, reason = "shared with the tests of serving")]
+mod socket;
+mod sockets;
 mod tokens;
 mod world;

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::fixture::{
     Answer, World, channel, channels, customer, customers, int_key, put, record, set_versions, wait_until,
 };
+use crate::live::follow_with;
+use crate::socket::{PROTOCOL, Socket};
 
 /// `mobile`: few fields under other names, two invoices each; `iot`: one document at a time; `all`: everything.
 fn world() -> World {
@@ -153,6 +155,57 @@ fn live_streams_are_of_the_channel() {
     changed["n"] = json!(77);
     put(&world.store, 1, &int_key(11), Some(&changed));
     assert_eq!(event()["rank"], 77);
+}
+
+#[test]
+fn lists_and_subscriptions_are_followed_by_the_channel() {
+    let world = world();
+    let refused = world.get_with("/v1/customer?limit=3", &[("x-channel", "iot"), ("accept", "text/event-stream")]);
+    assert_eq!((refused.status, refused.json()["code"].clone()), (406, json!("live_not_served")));
+    let mut list = follow_with(&world, "/v1/customer?filter[rank][gte]=50&sort=rank", &[("x-channel", "mobile")]);
+    assert_eq!(list.next().unwrap().json()["data"], json!([]));
+    let query = "subscription { customerChanged(id: 11) { id rank bills { sum status } } }";
+    let mut socket = Socket::open(&world, PROTOCOL, &[("x-channel", "mobile")]).unwrap();
+    // Browsers send no headers of a page's own, so the first message can name it, too.
+    let mut named = Socket::open(&world, PROTOCOL, &[]).unwrap();
+    let by_host = Socket::open(&world, PROTOCOL, &[("user-agent", "Fridge/7")]).unwrap();
+    socket.say(&json!({"type": "connection_init"}));
+    named.say(&json!({"type": "connection_init", "payload": {"X-Channel": "mobile"}}));
+    for socket in [&mut socket, &mut named] {
+        assert_eq!(socket.hear()["type"], "connection_ack");
+        socket.subscribe("a", query);
+        assert_eq!(socket.result("a"), json!({"data": {"customerChanged": mobile(11)}}));
+        socket.subscribe("whole", "subscription { customerChanged(id: 11) { n } }");
+        assert_eq!(socket.hear()["payload"][0]["extensions"]["code"], "graphql_invalid");
+    }
+    let mut changed = customer(11);
+    changed["n"] = json!(77);
+    put(&world.store, 1, &int_key(11), Some(&changed));
+    let mut wanted = mobile(11);
+    wanted["rank"] = json!(77);
+    assert_eq!(list.next().unwrap().json()["put"][0]["document"], wanted);
+    for socket in [&mut socket, &mut named] {
+        assert_eq!(socket.result("a"), json!({"data": {"customerChanged": wanted}}));
+    }
+    // A channel without live streams has no subscriptions; other operations are answered.
+    let mut fridge = by_host;
+    fridge.say(&json!({"type": "connection_init"}));
+    fridge.hear();
+    fridge.subscribe("a", "subscription { customerChanged(id: 11) { id } }");
+    assert_eq!(fridge.hear()["payload"][0]["extensions"]["code"], "graphql_invalid");
+    fridge.subscribe("b", "{ customer(id: 11) { label } }");
+    assert_eq!(fridge.result("b")["data"]["customer"]["label"], customer(11)["name"]);
+    assert!(!world.get("/graphql/schema?channel=iot").body.contains("Subscription"));
+    for (headers, payload) in [
+        (&[("x-channel", "mobil")][..], json!({})),
+        (&[], json!({"x-channel": "mobil"})),
+        (&[], json!({"x-channel": 7})),
+        (&[("x-channel", "mobile")], json!({"x-channel": "all"})),
+    ] {
+        let mut socket = Socket::open(&world, PROTOCOL, headers).unwrap();
+        socket.say(&json!({"type": "connection_init", "payload": payload}));
+        assert_eq!(socket.closed(), 4403, "{payload}");
+    }
 }
 
 #[test]

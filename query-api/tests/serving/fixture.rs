@@ -285,6 +285,15 @@ impl World {
         change_reader: impl FnOnce(Arc<dyn DocumentReader>) -> Arc<dyn DocumentReader>,
         change: impl FnOnce(&mut ApiOptions),
     ) -> Self {
+        Self::try_over(access, change_reader, change).unwrap()
+    }
+
+    /// The same, which may not start.
+    pub(crate) fn try_over(
+        access: AccessOptions,
+        change_reader: impl FnOnce(Arc<dyn DocumentReader>) -> Arc<dyn DocumentReader>,
+        change: impl FnOnce(&mut ApiOptions),
+    ) -> Result<Self, headwater_query_api::Error> {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let opened = engine::open(engine::OF_THIS_PROGRAM, folder.path(), &runtime);
@@ -309,10 +318,9 @@ impl World {
         let mut options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
         change(&mut options);
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let api = runtime
-            .block_on(start(options, change_reader(reader), Arc::new(TestAdmin), registry, stop.clone()))
-            .unwrap();
-        Self { store, api, stop, runtime, _folder: folder }
+        let start = start(options, change_reader(reader), Arc::new(TestAdmin), registry, stop.clone());
+        let api = runtime.block_on(start)?;
+        Ok(Self { store, api, stop, runtime, _folder: folder })
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {

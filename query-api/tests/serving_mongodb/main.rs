@@ -19,15 +19,23 @@ mod described;
 mod fixture;
 #[path = "../serving/formats.rs"]
 mod formats;
+#[path = "../serving/graphql.rs"]
+mod graphql;
 #[path = "../serving/headers.rs"]
 mod headers;
 #[path = "../serving/live.rs"]
 mod live;
+#[path = "../serving/live_lists.rs"]
+mod live_lists;
 #[path = "../serving/observed.rs"]
 mod observed;
 #[path = "../serving/queries.rs"]
 mod queries;
 #[path = "../serving/reads.rs"]
 mod reads;
+#[path = "../serving/socket.rs"]
+mod socket;
+#[path = "../serving/subscriptions.rs"]
+mod subscriptions;
 #[path = "../serving/versions.rs"]
 mod versions;

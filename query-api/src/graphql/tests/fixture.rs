@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apollo_compiler::response::{JsonMap, JsonValue};
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, Value, key};
@@ -142,6 +143,15 @@ fn entries(shape: &ModelShape, document: &Json) -> Vec<(u16, Vec<u8>)> {
     out
 }
 
+/// Variables as a request has them.
+pub(super) fn given(variables: &Json) -> JsonMap {
+    let text = bytes::Bytes::from(variables.to_string());
+    match JsonValue::from_bytes(text).expect("JSON") {
+        JsonValue::Object(members) => members,
+        _ => JsonMap::new(),
+    }
+}
+
 pub(super) struct Fixture {
     pub(super) store: Arc<EmbeddedStore>,
     pub(super) graphql: GraphQl,
@@ -214,9 +224,9 @@ impl Fixture {
 
     pub(super) async fn send_named(&self, query: &str, operation: Option<&str>, variables: Json) -> (u16, Json) {
         let request = GraphQlRequest {
-            query: query.into(),
-            operation_name: operation.map(Into::into),
-            variables: variables.as_object().cloned().unwrap_or_default(),
+            query: query.to_owned().into(),
+            operation_name: operation.map(|name| name.to_owned().into()),
+            variables: given(&variables),
         };
         let response = self.graphql.execute(request, &*self.store, &self.context).await;
         let body = serde_json::from_slice(&response.body).unwrap_or_else(|error| {

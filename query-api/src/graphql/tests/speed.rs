@@ -7,7 +7,7 @@ use headwater_schemas::{ValueRef, key};
 use headwater_store::DocumentReader;
 use serde_json::json;
 
-use super::fixture::{CUSTOMERS, Fixture};
+use super::fixture::{CUSTOMERS, Fixture, given};
 use crate::graphql::GraphQlRequest;
 
 async fn per_second<F: Future<Output = ()>>(mut once: impl FnMut() -> F) -> f64 {
@@ -39,11 +39,8 @@ async fn a_point_query_beside_the_read_of_the_store() {
              invoices { id issued_on status total lines { text quantity } } unpaid_total invoice_count } }",
         ),
     ] {
-        let request = GraphQlRequest {
-            query: query.into(),
-            operation_name: None,
-            variables: json!({"id": "7"}).as_object().cloned().unwrap_or_default(),
-        };
+        let request =
+            GraphQlRequest { query: query.into(), operation_name: None, variables: given(&json!({"id": "7"})) };
         let rate = per_second(|| async {
             let response = fixture.graphql.execute(request.clone(), &*fixture.store, &fixture.context).await;
             assert_eq!(response.status, 200);

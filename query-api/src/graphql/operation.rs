@@ -1,0 +1,183 @@
+//! An operation that is ready to be answered, as often as it is wanted; and why one is not.
+
+use std::sync::Arc;
+
+use apollo_compiler::executable::OperationType;
+use apollo_compiler::request::coerce_variable_values;
+use apollo_compiler::response::JsonMap;
+use apollo_compiler::validation::Valid;
+
+use super::arguments::count;
+use super::error::{Problem, write_errors};
+use super::plan::{Plan, Wanted};
+use super::prepare::Prepared;
+use super::request::point;
+use super::{GraphQl, GraphQlRequest, GraphQlResponse};
+use crate::access::Visibility;
+use crate::context::ReadContext;
+
+/// An operation that passed validation, with its variables and its plan.
+pub(crate) struct Operation {
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) variables: Valid<JsonMap>,
+    /// The value of every nested `first` of the plan.
+    pub(super) firsts: Vec<Option<usize>>,
+}
+
+impl Operation {
+    /// What each field of `data` that asks for one document writes of these bytes.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn written(&self, document: &[u8]) -> Vec<Vec<u8>> {
+        let point = |root: &super::plan::Root| {
+            let Wanted::Point(_, plan) = &root.kind else { return None };
+            let mut writer = super::write::Writer::new(&self.firsts, 0);
+            writer.document(plan, document).ok().map(|()| writer.out)
+        };
+        self.plan.roots.iter().filter_map(point).collect()
+    }
+
+    /// Whether it is answered more than once.
+    pub(crate) fn is_subscription(&self) -> bool {
+        self.prepared.operation.operation_type == OperationType::Subscription
+    }
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused(pub(super) Vec<Problem>);
+
+impl Refused {
+    /// One reason of the caller's own making. `code` is for programs, the message for people.
+    pub(crate) fn new(code: &'static str, status: u16, message: impl Into<String>) -> Self {
+        Self(vec![Problem { status, ..Problem::new(code, message) }])
+    }
+
+    /// Whether it is because something would be written, which GET must not.
+    pub(crate) fn is_mutation(&self) -> bool {
+        self.0.iter().any(|problem| problem.code == Problem::MUTATION)
+    }
+
+    /// Status of the answer.
+    pub(crate) fn status(&self) -> u16 {
+        self.0.iter().map(|problem| problem.status).max().unwrap_or(400)
+    }
+
+    /// The reasons, as GraphQL lists them: `[{"message":…},…]`.
+    pub(crate) fn list(&self, context: &ReadContext) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        write_errors(&mut out, &self.0, context.request_id.as_str());
+        out.split_off(b"\"errors\":".len())
+    }
+
+    /// The reasons, for people.
+    pub(crate) fn message(&self) -> String {
+        let one = |problem: &Problem| match problem.locations.first() {
+            Some(at) => format!("line {}: {}", at.line, problem.message),
+            None => problem.message.to_string(),
+        };
+        self.0.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The whole answer.
+    pub(crate) fn response(&self, context: &ReadContext) -> GraphQlResponse {
+        let status = self.status();
+        let mut body = Vec::with_capacity(256);
+        body.push(b'{');
+        write_errors(&mut body, &self.0, context.request_id.as_str());
+        body.push(b'}');
+        GraphQlResponse { status, body: body.into(), is_clean: false, is_broken: status >= 500 }
+    }
+}
+
+impl From<crate::problem::Problem> for Refused {
+    fn from(problem: crate::problem::Problem) -> Self {
+        Self(vec![problem.into()])
+    }
+}
+
+/// What the operations of one request may cost together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    max: usize,
+    left: usize,
+}
+
+impl Budget {
+    /// Takes what an operation costs.
+    pub(super) fn spend(&mut self, cost: usize) -> Result<(), Problem> {
+        if let Some(left) = self.left.checked_sub(cost) {
+            self.left = left;
+            return Ok(());
+        }
+        let (max, left) = (self.max, self.left);
+        let rest = if left == max { String::new() } else { format!(", of which others of this request leave {left}") };
+        let message = format!(
+            "the operation costs {cost}, over the limit of {max}{rest}: ask for fewer documents (`first`), fewer nested \
+             elements (`first`) or fewer fields"
+        );
+        Err(Problem::limit(message, "cost"))
+    }
+}
+
+impl GraphQl {
+    /// What one request may cost.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget { max: self.limits.cost_max, left: self.limits.cost_max }
+    }
+
+    /// Makes a request ready to be answered. A text that was seen before is neither parsed nor validated again.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the request itself; nothing has been read then.
+    pub(crate) fn operation(&self, request: &GraphQlRequest) -> Result<Operation, Refused> {
+        let name = request.operation_name.as_ref().map(|name| name.as_str());
+        let prepared = self.prepared(request.query.as_str(), name).map_err(Refused)?;
+        let coerced = coerce_variable_values(&self.schema, &prepared.operation, &request.variables);
+        let variables = coerced.map_err(|wrong| {
+            let problem = Problem::new(Problem::VARIABLES, wrong.message().to_string());
+            Refused(vec![problem.at(wrong.location(), &prepared.document.sources)])
+        })?;
+        let one = |problem| Refused(vec![problem]);
+        let plan = prepared.plan(&self.catalog, &self.limits, &variables).map_err(one)?;
+        let mut firsts = Vec::with_capacity(plan.firsts.len());
+        for first in &plan.firsts {
+            let value = count(std::slice::from_ref(first), "first", &variables);
+            firsts.push(value.map_err(|problem| one(problem.at(first.location(), &prepared.document.sources)))?);
+        }
+        Ok(Operation { prepared, plan, variables, firsts })
+    }
+
+    /// The document that a subscription follows, and as what it is seen; no id when it cannot be one of its model.
+    pub(crate) fn followed(&self, operation: &Operation) -> Result<(Arc<Visibility>, Option<Vec<u8>>), Refused> {
+        let no_document = || Refused::new(Problem::INVALID, 400, "this follows no document");
+        let root = operation.plan.roots.first().ok_or_else(no_document)?;
+        let Wanted::Point(model, _) = &root.kind else { return Err(no_document()) };
+        let point = point(&self.catalog.models[*model], root, &operation.variables);
+        point.map_err(|problem| Refused(vec![problem.at(root.at, &operation.prepared.document.sources)]))
+    }
+
+    /// Whether a document of any number of operations fits the schema.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(crate) fn check(&self, text: &str) -> Result<(), Refused> {
+        Prepared::check(&self.schema, &self.limits, text).map_err(Refused)
+    }
+
+    fn prepared(&self, query: &str, operation_name: Option<&str>) -> Result<Arc<Prepared>, Vec<Problem>> {
+        if query.len() > self.limits.query_bytes_max {
+            let message =
+                format!("the query is {} bytes, over the limit of {}", query.len(), self.limits.query_bytes_max);
+            return Err(vec![Problem::limit(message, "query bytes")]);
+        }
+        if let Some(known) = self.cache.get(query, operation_name) {
+            return Ok(known);
+        }
+        let prepared = Arc::new(Prepared::new(&self.schema, &self.limits, query, operation_name)?);
+        self.cache.put(query, operation_name, prepared.clone());
+        Ok(prepared)
+    }
+}

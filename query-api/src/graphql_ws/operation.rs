@@ -1,0 +1,118 @@
+//! One operation on a WebSocket, as a stream of what is to be sent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use apollo_compiler::response::JsonValue;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use hyper::{Method, StatusCode, Uri};
+
+use crate::api::Api;
+use crate::context::ReadContext;
+use crate::graphql::Refused;
+use crate::graphql_http::{Asked, Port, prepare};
+use crate::live::{Subscription, Told};
+use crate::metrics::{About, Route};
+use crate::observe::scope;
+use crate::observe::slow::Slow;
+
+/// Something to be sent.
+pub(super) struct Event {
+    /// The operation.
+    pub(super) id: Arc<str>,
+    pub(super) said: Said,
+}
+
+/// What is said of an operation.
+pub(super) enum Said {
+    /// A result.
+    Next(Bytes),
+    /// Errors, and that it is over.
+    Error(Vec<u8>),
+    /// That it is over.
+    Complete,
+}
+
+enum State {
+    Asked(JsonValue),
+    Following(Box<Subscription>),
+    Answered,
+    Over,
+}
+
+/// Who asks, and where.
+#[derive(Clone)]
+pub(super) struct Asker {
+    pub(super) api: Arc<Api>,
+    pub(super) context: ReadContext,
+    pub(super) address: IpAddr,
+}
+
+/// The stream of an operation. It ends by itself behind `Error` or `Complete`, or without either when the connection is
+/// to end as well. What it says is read when it is taken: nothing piles up for a client that is slow.
+pub(super) fn run(asker: Asker, id: Arc<str>, payload: JsonValue) -> impl Stream<Item = Event> + Send {
+    stream::unfold((State::Asked(payload), asker, id), |(state, asker, id)| async move {
+        let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker)).await?;
+        Some((Event { id: id.clone(), said }, (state, asker, id)))
+    })
+}
+
+async fn next(state: State, asker: &Asker) -> Option<(Said, State)> {
+    let error = |refused: &Refused| (Said::Error(refused.list(&asker.context)), State::Over);
+    match state {
+        State::Asked(payload) => Some(match begin(payload, asker).await {
+            Ok((result, Some(subscription))) => (Said::Next(result), State::Following(Box::new(subscription))),
+            Ok((result, None)) => (Said::Next(result), State::Answered),
+            Err(refused) => error(&refused),
+        }),
+        State::Following(mut subscription) => Some(match subscription.next().await? {
+            Told::Next(result) => (Said::Next(result), State::Following(subscription)),
+            Told::Failed(refused) | Told::Broken(refused) => error(&refused),
+        }),
+        State::Answered => Some((Said::Complete, State::Over)),
+        State::Over => None,
+    }
+}
+
+/// Passes the limits that every request passes, and answers.
+async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subscription>), Refused> {
+    let Asker { api, context, address } = asker;
+    // Each operation has its own count of what it reads.
+    let context = &context.clone();
+    let started = Instant::now();
+    let admitted = api.gate.admit_again(&context.principal, *address, &context.request_id, started);
+    let _admitted = admitted.map_err(|refusal| Refused::from(refusal.problem))?;
+    let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
+    let answered = answered
+        .unwrap_or_else(|_| Err(Refused::new("deadline", 503, "this took too long; try again, or ask for less")));
+    let (status, bytes) = match &answered {
+        Ok((result, _)) => (StatusCode::OK, result.len()),
+        Err(refused) => (StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST), 0),
+    };
+    let (took, channel) = (started.elapsed(), api.channels.label(context.channel));
+    api.metrics.answered(&About::graphql(channel), status, bytes, took);
+    if api.slow_query.is_some_and(|limit| took >= limit) {
+        let (request_id, reads, status) = (&context.request_id, &context.reads, status.as_u16());
+        let (route, model, method, uri) = (Route::GraphQl, "", &Method::GET, &Uri::from_static("/graphql"));
+        Slow { request_id, route, model, channel, method, uri, reads, status, took }.tell();
+    }
+    answered
+}
+
+async fn answer(
+    payload: JsonValue,
+    api: &Arc<Api>,
+    context: &ReadContext,
+) -> Result<(Bytes, Option<Subscription>), Refused> {
+    let view = api.serving().view(context);
+    let graphql = view.graphql()?;
+    let (request, operation) = prepare(api, graphql, Asked::from_json(payload)?, Port::Readers)?;
+    if operation.is_subscription() {
+        let begun = Subscription::begin(api, view.clone(), request, operation, context).await;
+        return begun.map(|(subscription, first)| (first, Some(subscription)));
+    }
+    let answer = graphql.try_answer(&operation, &mut graphql.budget(), &*api.reader, context).await?;
+    Ok((answer.body, None))
+}

@@ -1,0 +1,133 @@
+//! WebSockets as an attacker sees them: nobody hears what is not theirs, or hears it longer than they may.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use headwater_query_api::{ModelRule, Rate};
+use serde_json::{Value, json};
+
+use crate::fixture::{customer, int_key, put};
+use crate::issuer::good;
+use crate::socket::{PROTOCOL, Socket};
+use crate::world::{API_KEY, Guarded, by_id};
+
+const FOLLOW: &str = "subscription { customerChanged(id: 7) { n } }";
+
+fn bearer(claims: Value) -> String {
+    format!("Bearer {}", good(claims))
+}
+
+fn init(socket: &mut Socket, payload: Value) {
+    socket.say(&json!({"type": "connection_init", "payload": payload}));
+}
+
+#[test]
+fn who_asks_is_shown_once_and_is_believed_nowhere_else() {
+    let world = Guarded::new(by_id());
+    let mine = bearer(json!({"customer_id": 7}));
+    let ack = json!({"type": "connection_ack"});
+    let open = |headers: &[(&str, &str)]| Socket::open(&world, PROTOCOL, headers);
+    // In the first message, or by headers.
+    for payload in [json!({"Authorization": mine}), json!({"authorization": mine}), json!({"X-API-Key": API_KEY})] {
+        let mut socket = open(&[]).unwrap();
+        init(&mut socket, payload);
+        assert_eq!(socket.hear(), ack);
+        socket.subscribe("a", FOLLOW);
+        assert_eq!(socket.result("a")["data"]["customerChanged"], json!({"n": null}));
+    }
+    let mut socket = open(&[("authorization", &mine)]).unwrap();
+    init(&mut socket, Value::Null);
+    assert_eq!(socket.hear(), ack);
+    // Nobody, somebody who is not known, two at once, and those who say who they are in other words.
+    for payload in [
+        Value::Null,
+        json!({}),
+        json!({"authorization": "Bearer x.y.z"}),
+        json!({"authorization": ["Bearer"]}),
+        json!({"authorization": mine, "Authorization": bearer(json!({"customer_id": 8}))}),
+        json!({"authorization": mine, "x-api-key": API_KEY}),
+        json!({"customer_id": 7, "token": mine, "x-user-id": 7}),
+    ] {
+        let mut socket = open(&[]).unwrap();
+        init(&mut socket, payload.clone());
+        assert_eq!(socket.closed(), 4403, "{payload}");
+    }
+    let mut twice = open(&[("authorization", &mine)]).unwrap();
+    init(&mut twice, json!({"authorization": bearer(json!({"customer_id": 8}))}));
+    assert_eq!(twice.closed(), 4403, "another one than the one who opened it");
+    assert_eq!(open(&[("authorization", "Bearer x.y.z")]).err(), Some(401));
+    assert_eq!(open(&[("origin", "https://evil.example")]).err(), Some(403), "a page of another origin");
+    let own = format!("http://{}", world.api.address);
+    assert!(open(&[("origin", &own)]).is_ok());
+}
+
+#[test]
+fn a_foreign_document_is_never_told() {
+    let world = Guarded::new(by_id());
+    let mut socket = Socket::ready(&world, &json!({"authorization": bearer(json!({"customer_id": 8}))}));
+    socket.subscribe("foreign", FOLLOW);
+    assert_eq!(socket.result("foreign"), json!({"data": {"customerChanged": null}}));
+    socket.subscribe("own", "subscription { customerChanged(id: 8) { n } }");
+    socket.result("own");
+    for n in [100, 101, 102] {
+        let mut document = customer(7);
+        document["n"] = json!(n);
+        put(&world.store, 1, &int_key(7), Some(&document));
+        let mut document = customer(8);
+        document["n"] = json!(n);
+        put(&world.store, 1, &int_key(8), Some(&document));
+        // The next message is always of the own: nothing is said of the other, not even that it changed.
+        assert_eq!(socket.result("own")["data"]["customerChanged"]["n"], n);
+    }
+}
+
+#[test]
+fn a_connection_ends_with_its_credentials() {
+    let world = Guarded::with(by_id(), |access| {
+        access.auth.as_mut().unwrap().issuers[0].leeway = Duration::ZERO;
+    });
+    let soon = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
+    let mut socket = Socket::ready(&world, &json!({"authorization": bearer(json!({"customer_id": 7, "exp": soon}))}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    assert_eq!(socket.closed(), 4403);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((soon..=soon + 2).contains(&now), "{now}, and not {soon}");
+}
+
+#[test]
+fn each_operation_counts_as_a_request() {
+    let world = Guarded::with(ModelRule::default(), |access| {
+        let requests = NonZeroU32::new(3).unwrap();
+        access.limits.principal = Some(Rate { requests, per: Duration::from_secs(3600), burst: requests });
+    });
+    let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    for n in 0..5 {
+        socket.subscribe(&n.to_string(), "{ customer(id: 7) { id } }");
+        let heard = socket.hear();
+        if n < 3 {
+            assert_eq!(heard["type"], "next", "{heard}");
+            assert_eq!(socket.hear()["type"], "complete");
+        } else {
+            assert_eq!(heard["payload"][0]["extensions"]["code"], "rate_limited", "{heard}");
+        }
+    }
+}
+
+#[test]
+fn limits_of_queries_hold_here_too() {
+    let world = Guarded::new(ModelRule::default());
+    let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    let aliases: String = (0..200).map(|n| format!("a{n}: n ")).collect();
+    for (query, limit) in [
+        (format!("subscription {{ customerChanged(id: 7) {{ {aliases} }} }}"), "aliases"),
+        ("subscription { customerChanged(id: 7) { invoices(first: 1000000) { number } } }".into(), "cost"),
+        ("{ customers(first: 100) { nodes { invoices(first: 1000000) { number } } } }".into(), "cost"),
+    ] {
+        socket.subscribe("a", &query);
+        let heard = socket.hear();
+        assert_eq!((&heard["type"], &heard["payload"][0]["extensions"]["limit"]), (&json!("error"), &json!(limit)));
+    }
+    socket.subscribe("a", "subscription { a: customerChanged(id: 7) { n } b: customerChanged(id: 8) { n } }");
+    assert_eq!(socket.hear()["payload"][0]["extensions"]["code"], "graphql_invalid");
+}

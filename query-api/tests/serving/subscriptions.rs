@@ -1,0 +1,193 @@
+//! GraphQL subscriptions, by events and through WebSockets.
+
+use std::time::{Duration, Instant};
+
+use headwater_store::VersionState;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions, wait_until};
+use crate::live::{Events, follow_with};
+use crate::socket::{PROTOCOL, Socket};
+
+const FOLLOW: &str = "subscription { customerChanged(id: 7) { n name } }";
+
+fn changed(n: i64) -> Value {
+    let mut document = customer(7);
+    document["n"] = json!(n);
+    document
+}
+
+fn set(world: &World, n: i64) {
+    put(&world.store, 1, &int_key(7), Some(&changed(n)));
+}
+
+fn n_of(result: &Value) -> &Value {
+    &result["data"]["customerChanged"]["n"]
+}
+
+fn by_events(world: &World, query: &str) -> Events {
+    let query = percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
+    follow_with(world, &format!("/graphql?query={query}"), &[])
+}
+
+#[test]
+fn each_change_is_told_once_and_nothing_else_is() {
+    let world = World::new();
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", FOLLOW);
+    assert_eq!(socket.result("a"), json!({"data": {"customerChanged": {"n": null, "name": customer(7)["name"]}}}));
+    for n in [1, 2, 3] {
+        put(&world.store, 1, &int_key(8), Some(&customer(8 * n)));
+        set(&world, n);
+        assert_eq!(n_of(&socket.result("a")), &json!(n));
+        // What is not selected does not count as a change.
+        let mut document = changed(n);
+        document["tariff"] = json!({"code": format!("new {n}")});
+        put(&world.store, 1, &int_key(7), Some(&document));
+    }
+    put(&world.store, 1, &int_key(7), None);
+    assert_eq!(socket.result("a"), json!({"data": {"customerChanged": null}}));
+    set(&world, 4);
+    assert_eq!(n_of(&socket.result("a")), &json!(4));
+    socket.say(&json!({"id": "a", "type": "complete"}));
+    socket.say(&json!({"type": "ping"}));
+    assert_eq!(socket.hear(), json!({"type": "pong"}));
+    set(&world, 5);
+    // The id is free again, and one that no document can have is null.
+    socket.subscribe("a", "subscription { customerChanged(id: \"no number\") { n } }");
+    assert_eq!(socket.result("a"), json!({"data": {"customerChanged": null}}));
+    socket.subscribe("b", "query($id: ID = 3) { customer(id: $id) { id } }");
+    assert_eq!(socket.result("b"), json!({"data": {"customer": {"id": 3}}}));
+    assert_eq!(socket.hear(), json!({"id": "b", "type": "complete"}));
+}
+
+#[test]
+fn the_protocol_is_kept_to_its_codes() {
+    let world = World::with_options(|options| {
+        options.graphql.subscriptions_max = 2;
+        options.graphql.init_wait = Duration::from_millis(300);
+    });
+    let open = || Socket::open(&world, PROTOCOL, &[]).unwrap();
+    assert_eq!(Socket::open(&world, "graphql-ws", &[]).err(), Some(400), "another protocol");
+    let mut silent = open();
+    assert_eq!(silent.closed(), 4408);
+    let mut early = open();
+    early.subscribe("a", FOLLOW);
+    assert_eq!(early.closed(), 4401);
+    let init = json!({"type": "connection_init"});
+    let mut eager = open();
+    eager.say(&init);
+    eager.say(&init);
+    eager.hear();
+    assert_eq!(eager.closed(), 4429);
+    for text in ["{", "{}", "{\"type\":\"start\",\"id\":\"1\"}", "{\"type\":\"subscribe\",\"payload\":{}}"] {
+        let mut wrong = open();
+        wrong.0.send(Message::text(text)).unwrap();
+        assert_eq!(wrong.closed(), 4400, "{text}");
+    }
+    let mut binary = open();
+    binary.0.send(Message::binary(init.to_string().into_bytes())).unwrap();
+    assert_eq!(binary.closed(), 4400);
+    let mut large = open();
+    large.0.send(Message::text("x".repeat(300_000))).unwrap();
+    assert_eq!(large.closed(), 1009);
+
+    let mut socket = Socket::ready(&world, &Value::Null);
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    socket.subscribe("wrong", "subscription { customerChangd(id: 7) { n } }");
+    let wrong = socket.hear();
+    assert_eq!((&wrong["type"], &wrong["id"]), (&json!("error"), &json!("wrong")));
+    assert!(wrong["payload"][0]["message"].as_str().unwrap().contains("customerChanged"), "{wrong}");
+    socket.say(&json!({"id": "none", "type": "subscribe", "payload": {}}));
+    assert_eq!(socket.hear()["payload"][0]["extensions"]["code"], "graphql_request");
+    socket.subscribe("b", FOLLOW);
+    socket.result("b");
+    socket.subscribe("c", FOLLOW);
+    assert_eq!(socket.hear()["payload"][0]["extensions"]["code"], "limit_exceeded");
+    socket.subscribe("a", FOLLOW);
+    assert_eq!(socket.closed(), 4409);
+}
+
+#[test]
+fn a_slow_client_is_told_the_newest() {
+    let world = World::new();
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", "subscription { customerChanged(id: 7) { n name } }");
+    socket.result("a");
+    // More than the buffers between us hold.
+    let long = "x".repeat(100_000);
+    for n in 1..=300 {
+        let mut document = changed(n);
+        document["name"] = json!(long);
+        put(&world.store, 1, &int_key(7), Some(&document));
+    }
+    let mut told = 0;
+    loop {
+        told += 1;
+        if n_of(&socket.result("a")) == &json!(300) {
+            break;
+        }
+    }
+    assert!(told < 300, "all {told} states were kept for it");
+}
+
+#[test]
+fn results_are_events_where_events_are_accepted() {
+    let world = World::new();
+    let mut events = by_events(&world, FOLLOW);
+    let first = events.next().unwrap();
+    assert_eq!((first.kind.as_str(), n_of(&first.json())), ("next", &Value::Null));
+    set(&world, 1);
+    assert_eq!(n_of(&events.next().unwrap().json()), &json!(1));
+    put(&world.store, 1, &int_key(7), None);
+    assert_eq!(events.next().unwrap().json(), json!({"data": {"customerChanged": null}}));
+    let mut once = by_events(&world, "{ customer(id: 3) { id } }");
+    assert_eq!(once.next().unwrap().json(), json!({"data": {"customer": {"id": 3}}}));
+    assert_eq!(once.next().unwrap().kind, "complete");
+    let headers = [("content-type", "application/json"), ("accept", "text/event-stream")];
+    for query in ["subscription { customerChanged(id: 7) { gone } }", "subscription { customerChanged { n } }"] {
+        let answer = world.ask("POST", "/graphql", &headers, Some(&json!({"query": query}).to_string()));
+        assert_eq!((answer.status, answer.json()["data"].clone()), (400, Value::Null), "{query}");
+    }
+    drop(events);
+    wait_until("the stream to be forgotten", || {
+        set(&world, Instant::now().elapsed().subsec_nanos().into());
+        put(&world.store, 1, &int_key(7), None);
+        world.admin("GET", "/metrics", &[], None).body.contains("headwater_api_live_streams 0")
+    });
+}
+
+#[test]
+fn subscriptions_go_over_to_a_new_version_and_end_with_the_server() {
+    let world = World::new();
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", FOLLOW);
+    socket.subscribe("gone", "subscription { rateChanged(id: \"a~1970-01-01\") { rate } }");
+    let mut events = by_events(&world, FOLLOW);
+    (socket.hear(), socket.hear(), events.next());
+    set_version(&world.store, &record(3, customers(), VersionState::Building));
+    put(&world.store, 3, &int_key(7), Some(&changed(77)));
+    let switch = [
+        record(1, customers(), VersionState::Retired),
+        record(2, crate::fixture::rates(), VersionState::Retired),
+        record(3, customers(), VersionState::Active),
+    ];
+    set_versions(&world.store, &switch);
+    let mut heard = [socket.hear(), socket.hear()];
+    heard.sort_by_key(|one| one["id"].to_string());
+    assert_eq!(n_of(&heard[0]["payload"]), &json!(77));
+    assert_eq!((&heard[1]["type"], &heard[1]["id"]), (&json!("error"), &json!("gone")));
+    assert_eq!(n_of(&events.next().unwrap().json()), &json!(77));
+    put(&world.store, 3, &int_key(7), Some(&changed(78)));
+    assert_eq!(n_of(&socket.result("a")), &json!(78));
+    assert_eq!(n_of(&events.next().unwrap().json()), &json!(78));
+
+    let World { api, stop, runtime, .. } = world;
+    stop.cancel();
+    assert_eq!(socket.closed(), 1001);
+    assert!(events.next().is_none());
+    drop(socket);
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), api.join).await }).unwrap().unwrap();
+}
