@@ -72,6 +72,15 @@ pub enum Error {
         /// How much is read at once at most, in bytes.
         limit: usize,
     },
+    /// An engine that one projector at a time writes to, where several are to.
+    #[error(
+        "the store at {place} keeps no stamps of its callers and no trace of deleted documents, and so cannot be written \
+         by several projectors; run one projector"
+    )]
+    OneWriter {
+        /// Where the store is.
+        place: String,
+    },
     /// A document larger than the engine takes.
     #[error(
         "a document of {bytes} bytes is over the store's limit of {limit}; give the relation that makes it large a `limit`"
@@ -101,7 +110,8 @@ impl Error {
         match self {
             // Room can come back without us; the batch is made again.
             Self::Engine { .. } | Self::Full { .. } => ErrorKind::Retryable,
-            Self::TooManyRows { .. }
+            Self::OneWriter { .. }
+            | Self::TooManyRows { .. }
             | Self::InUse { .. }
             | Self::TakenOver { .. }
             | Self::Unusable { .. }

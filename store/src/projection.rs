@@ -53,6 +53,10 @@ pub struct DocumentWrite<'a> {
     /// Index entries: (number of the index within the model, value in the form of [`headwater_schemas::key`]). Sorted,
     /// without duplicates.
     pub entries: &'a [(u16, &'a [u8])],
+    /// The stamp the write is to have. A document, or the trace of a deleted one, that has this stamp or a greater one
+    /// stays as it is; one whose bytes and entries are the same gets the stamp all the same, since a writer that is late
+    /// with other bytes must find it. `None`: the engine gives stamps itself, and writes whatever is there.
+    pub stamp: Option<u64>,
 }
 
 /// What [`DocumentBatch::put_documents`] did.
@@ -130,6 +134,11 @@ pub trait RowBatch {
 
     /// A small value the projector keeps for itself.
     fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Several such values, in the order of their names; an engine that is far away asks for all at once.
+    fn notes(&self, names: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        names.iter().map(|name| self.note(name)).collect()
+    }
 
     /// Stores or, with `None`, removes such a value.
     fn set_note(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Error>;

@@ -27,7 +27,7 @@ pub(super) struct Server {
     handle: Handle,
     client: Client,
     pub(super) database: Database,
-    place: String,
+    pub(super) place: String,
     operation_max: Duration,
     answer_max: Duration,
 }
