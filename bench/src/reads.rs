@@ -206,6 +206,18 @@ fn token(n: u64) -> String {
 const ROUNDS: usize = 3;
 const SECONDS: u32 = 5;
 
+/// Requests beside those of the static route, in turns.
+fn beside(server: &Server, name: &str, request: &str, fixed: &str, (least, words): (f64, &'static str)) -> Figure {
+    server.wrk("warm", request, 1);
+    let (mut ours, mut limits) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        limits.push(server.wrk("static", fixed, SECONDS));
+        ours.push(server.wrk(name, request, SECONDS));
+    }
+    let demand = Demand::RatioAtLeast(least, words);
+    Figure::new(name, median(&mut ours), "requests/s", Some(median(&mut limits)), demand)
+}
+
 pub(crate) fn measure(rest: bool, graphql: bool) -> Vec<Figure> {
     let server = Server::start(false);
     let bytes = server.body_len();
@@ -226,19 +238,7 @@ pub(crate) fn measure(rest: bool, graphql: bool) -> Vec<Figure> {
         if (name == "rest_point_read" && !rest) || (name == "graphql_point_read" && !graphql) {
             continue;
         }
-        server.wrk("warm", request, 1);
-        let (mut ours, mut limits) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            limits.push(server.wrk("static", &fixed, SECONDS));
-            ours.push(server.wrk(name, request, SECONDS));
-        }
-        figures.push(Figure::new(
-            name,
-            median(&mut ours),
-            "requests/s",
-            Some(median(&mut limits)),
-            Demand::RatioAtLeast(least, words),
-        ));
+        figures.push(beside(&server, name, request, &fixed, (least, words)));
     }
     figures
 }
@@ -248,19 +248,7 @@ pub(crate) fn measure_uncached() -> Vec<Figure> {
     let server = Server::start_with(false, "  cache: { bytes: 0 }\n");
     let fixed = format!("wrk.format('GET', '/bench/static?bytes={}&n=' .. n)", server.body_len());
     let point = "wrk.format('GET', '/v1/customer_account/' .. n)";
-    server.wrk("warm", point, 1);
-    let (mut ours, mut limits) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        limits.push(server.wrk("static", &fixed, SECONDS));
-        ours.push(server.wrk("uncached", point, SECONDS));
-    }
-    vec![Figure::new(
-        "rest_point_read_uncached",
-        median(&mut ours),
-        "requests/s",
-        Some(median(&mut limits)),
-        Demand::RatioAtLeast(0.6, "ratio ≥ 0.6"),
-    )]
+    vec![beside(&server, "rest_point_read_uncached", point, &fixed, (0.6, "ratio ≥ 0.6"))]
 }
 
 /// Point reads of callers who show who they are.
@@ -269,19 +257,7 @@ pub(crate) fn measure_authenticated() -> Vec<Figure> {
     let bytes = server.body_len();
     let fixed = format!("wrk.format('GET', '/bench/static?bytes={bytes}&n=' .. n, heads[n])");
     let point = "wrk.format('GET', '/v1/customer_account/' .. n, heads[n])";
-    server.wrk("warm", point, 1);
-    let (mut ours, mut limits) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        limits.push(server.wrk("static", &fixed, SECONDS));
-        ours.push(server.wrk("authenticated", point, SECONDS));
-    }
-    vec![Figure::new(
-        "rest_point_read_authenticated",
-        median(&mut ours),
-        "requests/s",
-        Some(median(&mut limits)),
-        Demand::RatioAtLeast(0.7, "ratio ≥ 0.7"),
-    )]
+    vec![beside(&server, "rest_point_read_authenticated", point, &fixed, (0.7, "ratio ≥ 0.7"))]
 }
 
 /// Load at which the server is saturated: connections that double until throughput grows by less than a tenth.

@@ -238,7 +238,9 @@ impl Projector {
         Ok(())
     }
 
-    fn count(&self, folded: &Folded) {
+    fn count(&mut self, folded: &Folded) {
+        // Whoever finds a letter in the list finds it in the status, too.
+        self.looked &= folded.dead_letters == 0;
         self.metrics.events.inc_by(folded.events);
         self.metrics.rows.inc_by(folded.rows);
         self.metrics.documents_written.inc_by(folded.documents.written);

@@ -32,6 +32,10 @@ export async function open(browser, url, { width = 1280, height = 860, dark = fa
   page.on("console", (message) => {
     if (message.type() === "error" && !allowed.test(message.text())) page.mistakes.push(message.text());
   });
+  // The console does not say why.
+  page.on("response", async (response) => {
+    if (response.status() >= 500) page.mistakes.push(`${response.url()}: ${await response.text().catch(String)}`);
+  });
   await page.goto(url);
   return page;
 }

@@ -457,7 +457,9 @@ impl Writer {
     /// An error of the client as the log's. Notices when another producer has taken over.
     fn explain(&mut self, action: &'static str, error: KafkaError) -> Error {
         use RDKafkaErrorCode as C;
-        let shut_out = |code| matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch);
+        let shut_out = |code| {
+            matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::InvalidTransactionalState)
+        };
         let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
         if error.rdkafka_error_code().is_some_and(shut_out) || fatal.is_some_and(shut_out) {
             self.fenced = checkpoints::is_taken(&self.inner, &self.name, &self.claim);

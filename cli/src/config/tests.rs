@@ -225,8 +225,13 @@ fn the_example_is_read() {
 fn the_page_about_access_shows_what_is_read() {
     let page = include_str!("../../../docs/access.md");
     let shown: String = page.split("```yaml\n").skip(1).filter_map(|block| block.split("```").next()).collect();
-    let settings = format!("{SETTINGS}{}", shown.replace("9f86d081…", &"0".repeat(64)));
-    let api = load_settings_of(&settings).unwrap().settings.api;
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/billing").canonicalize().unwrap();
+    let settings = format!(
+        "connectors: ['{0}/connectors/*.yaml']\nmodels: ['{0}/models/*.yaml']\n{1}",
+        example.display(),
+        shown.replace("9f86d081…", &"0".repeat(64))
+    );
+    let api = load(&[("headwater.yaml", &settings)]).unwrap().settings.api;
     assert!(api.auth.is_some() && api.access.len() == 3 && api.cors.is_some());
 }
 

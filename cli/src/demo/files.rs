@@ -57,6 +57,8 @@ pub(super) fn write(
 ) -> Result<PathBuf, Failure> {
     let settings = engines
         .choose(SETTINGS.to_string())
+        // Database, load and readers share one machine here: that a processor is late is no reason to turn readers away.
+        .replace("api:\n", "api:\n  limits: { queue_delay_max: 5s }\n")
         .replace("listen: 127.0.0.1:8080", &format!("listen: 127.0.0.1:{}", ports.api_port))
         .replace("http://127.0.0.1:8088", &format!("http://127.0.0.1:{}", ports.web_port))
         .replace("listen: 127.0.0.1:9090", &format!("listen: 127.0.0.1:{}", ports.admin_port));

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, ModelShape, ShapeField};
-use headwater_schemas::nearest;
 
 use super::level::Level;
 use super::options::{ChannelOptions, Format, ModelChannel, PageLimits};
 use super::pattern::Step;
+use crate::projection::suggestion;
 
 pub(crate) use super::pattern::Slice;
 
@@ -154,7 +154,7 @@ pub(super) fn check(path: &[Step], model: &str, fields: &[ShapeField]) -> Result
         }
         let field = known.iter().find(|field| field.name == step.name);
         let field =
-            field.ok_or_else(|| (format!("{before} has no field `{}`", step.name), names(&step.name, known)))?;
+            field.ok_or_else(|| (format!("{before} has no field `{}`", step.name), suggestion(&step.name, known)))?;
         let is_array = matches!(field.kind, FieldType::Nested { cardinality: Cardinality::Many, .. });
         if step.slice.is_some() && !is_array {
             let message = format!("`{}` of {before} is no array of which elements could be chosen", step.name);
@@ -167,14 +167,6 @@ pub(super) fn check(path: &[Step], model: &str, fields: &[ShapeField]) -> Result
         before = format!("{before}.{}", step.name);
     }
     Ok(())
-}
-
-fn names(given: &str, fields: &[ShapeField]) -> String {
-    let names = || fields.iter().map(|field| field.name.as_str());
-    match nearest(given, names()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
-    }
 }
 
 #[cfg(test)]

@@ -53,3 +53,11 @@ pub(super) fn id(shape: &ModelShape) -> String {
     };
     shape.key.iter().map(part).collect::<Vec<_>>().join("~")
 }
+
+/// The same as text, as it is written in an address.
+pub(super) fn text(kind: &ColumnType, name: &str) -> Value {
+    match value(kind, name) {
+        Value::String(text) => text.into(),
+        other => other.to_string().into(),
+    }
+}

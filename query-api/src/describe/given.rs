@@ -1,7 +1,7 @@
 //! Schemas of what callers give in parameters: values to compare with, and names of fields.
 
 use headwater_schemas::ColumnType;
-use headwater_schemas::model::{FieldType, ShapeField};
+use headwater_schemas::model::{FieldType, Operator, ShapeField};
 use serde_json::{Value, json};
 
 use super::example;
@@ -22,12 +22,18 @@ pub(super) fn compared(kind: &ColumnType, name: &str) -> Value {
         ColumnType::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
         _ => json!({ "type": "string" }),
     };
-    schema["examples"] = json!([match (kind, example::value(kind, name)) {
-        (ColumnType::Bool | ColumnType::Float32 | ColumnType::Float64, plain) => plain,
-        (_, Value::String(text)) => text.into(),
-        (_, other) => other.to_string().into(),
+    schema["examples"] = json!([match kind {
+        ColumnType::Bool | ColumnType::Float32 | ColumnType::Float64 => example::value(kind, name),
+        _ => example::text(kind, name),
     }]);
     schema
+}
+
+/// The operators by which an index of this type can be filtered, each with its word.
+pub(super) fn operators(kind: &ColumnType) -> impl Iterator<Item = (&'static str, Operator)> {
+    let textual = matches!(kind, ColumnType::Text | ColumnType::Enum | ColumnType::Other);
+    let applies = move |operator: &Operator| textual || !matches!(operator, Operator::StartsWith | Operator::Contains);
+    Operator::ALL.into_iter().filter(move |(_, operator)| applies(operator))
 }
 
 /// The parameter that selects some of these fields.

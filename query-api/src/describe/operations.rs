@@ -1,6 +1,5 @@
 //! The paths of the OpenAPI document.
 
-use headwater_schemas::ColumnType;
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, Operator, ShapeField};
 use serde_json::{Map, Value, json};
@@ -192,9 +191,7 @@ fn list_page(shape: &ModelShape) -> Value {
 
 /// Every filter of one index.
 fn filters(index: &IndexShape) -> Vec<Value> {
-    let textual = matches!(index.kind, ColumnType::Text | ColumnType::Enum | ColumnType::Other);
     let any = if index.many { " of any element" } else { "" };
-    let applies = |operator: &Operator| textual || !matches!(operator, Operator::StartsWith | Operator::Contains);
     let filter = |(word, operator): (&str, Operator)| {
         let name = &index.name;
         let list = matches!(operator, Operator::In | Operator::Nin);
@@ -232,7 +229,7 @@ fn filters(index: &IndexShape) -> Vec<Value> {
         }
         filter
     };
-    Operator::ALL.into_iter().filter(|(_, operator)| applies(operator)).map(filter).collect()
+    given::operators(&index.kind).map(filter).collect()
 }
 
 fn add_arrays(paths: &mut Map<String, Value>, shape: &ModelShape, fields: &[ShapeField], names: &mut Vec<String>) {
@@ -349,13 +346,6 @@ fn id(shape: &ModelShape) -> Value {
         "schema": { "type": "string" },
         "example": example::id(shape),
     })
-}
-
-pub(super) fn example_text(kind: &ColumnType, name: &str) -> Value {
-    match example::value(kind, name) {
-        Value::String(text) => text.into(),
-        other => other.to_string().into(),
-    }
 }
 
 /// The schema's name of a document of which only some fields were asked for.

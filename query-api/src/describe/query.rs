@@ -1,11 +1,10 @@
 //! The query of a list as a body, described.
 
-use headwater_schemas::ColumnType;
 use headwater_schemas::model::{IndexShape, ModelShape, Operator};
 use serde_json::{Map, Value, json};
 
-use super::given;
-use super::operations::{example_text, reference};
+use super::operations::reference;
+use super::{example, given};
 use crate::channel::PageLimits;
 
 /// The operation that takes a query as its body. `page`: how it is answered; `sizes`: of pages.
@@ -68,10 +67,8 @@ fn body(shape: &ModelShape, sizes: PageLimits) -> Value {
 
 /// The conditions there can be on one index.
 fn filter(index: &IndexShape) -> Value {
-    let textual = matches!(index.kind, ColumnType::Text | ColumnType::Enum | ColumnType::Other);
-    let applies = |operator: &Operator| textual || !matches!(operator, Operator::StartsWith | Operator::Contains);
     let value =
-        || json!({ "type": ["string", "number", "boolean"], "examples": [example_text(&index.kind, &index.name)] });
+        || json!({ "type": ["string", "number", "boolean"], "examples": [example::text(&index.kind, &index.name)] });
     let condition = |(word, operator): (&str, Operator)| {
         let schema = match operator {
             Operator::Exists => json!({ "type": "boolean" }),
@@ -82,7 +79,6 @@ fn filter(index: &IndexShape) -> Value {
         };
         (word.to_string(), schema)
     };
-    let operators = Operator::ALL.into_iter().filter(|(_, operator)| applies(operator));
-    let properties: Map<String, Value> = operators.map(condition).collect();
+    let properties: Map<String, Value> = given::operators(&index.kind).map(condition).collect();
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }

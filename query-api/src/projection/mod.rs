@@ -12,6 +12,6 @@ pub(crate) use array::array_page;
 pub(crate) use cbor::write_cbor;
 pub(crate) use mask::{How, Shown};
 pub(crate) use scan::Torn;
-pub(crate) use select::Selection;
+pub(crate) use select::{Selection, suggestion};
 pub(crate) use text::contains_text;
 pub(crate) use values::{index_keys, walked_key};

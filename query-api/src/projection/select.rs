@@ -153,12 +153,17 @@ impl Ord for Level {
     }
 }
 
-fn unknown(name: &str, path: &str, fields: &[ShapeField]) -> Problem {
+/// What may have been meant by a name that no field has.
+pub(crate) fn suggestion(given: &str, fields: &[ShapeField]) -> String {
     let names = || fields.iter().map(|field| field.name.as_str());
-    let help = match nearest(name, names()) {
+    match nearest(given, names()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are {}", names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
-    };
+    }
+}
+
+fn unknown(name: &str, path: &str, fields: &[ShapeField]) -> Problem {
+    let help = suggestion(name, fields);
     let at = if name == path { String::new() } else { format!(" (in `{path}`)") };
     Problem::parameter("fields", format!("there is no field `{name}`{at}; {help}"))
 }

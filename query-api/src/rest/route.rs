@@ -59,6 +59,8 @@ struct Answered {
     model: Option<Arc<Model>>,
     /// Whether it is counted already.
     counted: bool,
+    /// Value of `Preference-Applied`.
+    applied: Option<HeaderValue>,
 }
 
 /// Answers a request from this address.
@@ -74,7 +76,7 @@ pub(crate) async fn answer(api: &Api, request: Request<Incoming>, peer: IpAddr) 
         return bench(request.uri().query().unwrap_or_default());
     }
     let compression = Compression::of(request.headers(), api.compression);
-    let mut answered = Answered { route: Route::Other, model: None, counted: false };
+    let mut answered = Answered { route: Route::Other, model: None, counted: false, applied: None };
     // Kept only where it may have to be told.
     let asked = api.slow_query.map(|_| (request.method().clone(), request.uri().clone()));
     let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
@@ -138,13 +140,9 @@ async fn admitted_request(
 ) -> Response<Body> {
     let request_id = &context.request_id;
     let dispatched = async {
-        check_method(&request)?;
-        // The rest of the time is for the answer.
-        let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
-        let applied = api.freshness.reach(request.headers(), wait_max).await?;
         let mut response = dispatch(api, request, compression, context, answered, started).await?;
         compression.apply(&mut response).await;
-        response.headers_mut().extend(applied.map(|applied| (PREFERENCE_APPLIED, applied)));
+        response.headers_mut().extend(answered.applied.take().map(|applied| (PREFERENCE_APPLIED, applied)));
         Ok(response)
     };
     match tokio::time::timeout(api.gate.deadline, scope(request_id.clone(), dispatched)).await {
@@ -170,17 +168,16 @@ fn too_slow() -> Problem {
     Problem::unavailable("deadline", "this took too long; try again, or ask for less", 1)
 }
 
-/// Whether what the path names takes the method. Before anything else of the request is looked at.
-fn check_method(request: &Request<Incoming>) -> Result<(), Problem> {
-    let path = request.uri().path();
-    let allowed = match target(path).ok_or_else(|| nothing_at(path))? {
+/// Whether what a path names takes the method.
+fn check_method(target: Target<'_>, method: &Method) -> Result<(), Problem> {
+    let allowed = match target {
         // They say so themselves.
         Target::GraphQl | Target::Bench => return Ok(()),
         Target::ListQuery(_) | Target::OwnQuery(_) => "POST",
         Target::List(_) | Target::Own(_) => "GET, HEAD, QUERY",
         _ => "GET, HEAD",
     };
-    match allowed.split(", ").any(|method| method == request.method().as_str()) {
+    match allowed.split(", ").any(|known| known == method.as_str()) {
         true => Ok(()),
         false => Err(Problem::method_not_allowed(allowed)),
     }
@@ -196,6 +193,11 @@ async fn dispatch(
 ) -> Result<Response<Body>, Problem> {
     let path = request.uri().path();
     let target = target(path).ok_or_else(|| nothing_at(path))?;
+    // Before anything else of the request is looked at.
+    check_method(target, request.method())?;
+    // The rest of the time is for the answer.
+    let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
+    answered.applied = api.freshness.reach(request.headers(), wait_max).await?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
         return graphql_http::answer(api, request, context).await;
