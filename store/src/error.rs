@@ -41,6 +41,12 @@ pub enum Error {
         /// Where the store is.
         place: String,
     },
+    /// Of several processes that share the store, another one looks after its registry by now.
+    #[error("another process looks after the registry of the store at {place} by now; this one may claim it anew")]
+    Superseded {
+        /// Where the store is.
+        place: String,
+    },
     /// What is there cannot be used as a store.
     #[error("the store at {place} cannot be used: {what}; {remedy}")]
     Unusable {
@@ -109,7 +115,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             // Room can come back without us; the batch is made again.
-            Self::Engine { .. } | Self::Full { .. } => ErrorKind::Retryable,
+            Self::Engine { .. } | Self::Full { .. } | Self::Superseded { .. } => ErrorKind::Retryable,
             Self::OneWriter { .. }
             | Self::TooManyRows { .. }
             | Self::InUse { .. }

@@ -153,6 +153,18 @@ pub trait DocumentBatch {
     /// batch was given may be given again.
     fn new_version_id(&mut self) -> Result<VersionId, Error>;
 
+    /// Where several processes write: takes the registry (versions and frontiers) over from whoever had it, at once, and
+    /// answers with the number of this claim. What others gathered under earlier claims cannot be flushed any more. An
+    /// engine that one process writes to has nothing to take over.
+    fn claim_registry(&mut self) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    /// Has what is gathered take effect only while the claim of this number is the last.
+    fn under_claim(&mut self, claim: u64) {
+        let _ = claim;
+    }
+
     /// Adds or replaces a version; readers are told at commit.
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error>;
 

@@ -20,6 +20,7 @@ pub(crate) struct State {
     versions: BTreeMap<VersionId, VersionRecord>,
     pub(crate) frontiers: BTreeMap<String, Frontier>,
     last_version: u32,
+    claims: u64,
     /// Writes that found something newer.
     pub(crate) late: u64,
 }
@@ -54,18 +55,23 @@ impl State {
 
 impl DocumentStore for TestDocuments {
     fn begin(&self) -> Result<Box<dyn DocumentTransaction + '_>, Error> {
-        Ok(Box::new(Gathered { store: self, state: self.state.lock().clone() }))
+        Ok(Box::new(Gathered { store: self, state: self.state.lock().clone(), claim: None }))
     }
 }
 
 struct Gathered<'s> {
     store: &'s TestDocuments,
     state: State,
+    claim: Option<u64>,
 }
 
 impl DocumentTransaction for Gathered<'_> {
     fn flush(self: Box<Self>) -> Result<(), Error> {
-        *self.store.state.lock() = self.state;
+        let mut stored = self.store.state.lock();
+        if self.claim.is_some_and(|claim| claim != stored.claims) {
+            return Err(Error::Superseded { place: "the test".into() });
+        }
+        *stored = self.state;
         Ok(())
     }
 }
@@ -78,6 +84,17 @@ impl DocumentBatch for Gathered<'_> {
     fn new_version_id(&mut self) -> Result<VersionId, Error> {
         self.state.last_version += 1;
         Ok(VersionId(self.state.last_version))
+    }
+
+    fn claim_registry(&mut self) -> Result<u64, Error> {
+        let mut stored = self.store.state.lock();
+        stored.claims += 1;
+        self.state.claims = stored.claims;
+        Ok(stored.claims)
+    }
+
+    fn under_claim(&mut self, claim: u64) {
+        self.claim = Some(claim);
     }
 
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error> {

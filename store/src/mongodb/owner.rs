@@ -16,7 +16,7 @@ const OWNERS: &str = "headwater.owners";
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     /// What is written: `rows/…` or `documents/…`.
-    name: String,
+    pub(super) name: String,
     /// Rises with every owner of any name.
     pub(super) number: u64,
 }

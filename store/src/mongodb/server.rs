@@ -42,6 +42,8 @@ pub(super) enum Fault {
     Damaged(&'static str),
     TooManyRows(usize),
     TakenOver,
+    /// Another of several processes claimed what only one may write.
+    Superseded,
 }
 
 impl From<mongodb::error::Error> for Fault {
@@ -245,6 +247,7 @@ impl Server {
             Fault::Damaged(what) => Error::Damaged { place, what: what.into() },
             Fault::TooManyRows(limit) => Error::TooManyRows { limit },
             Fault::TakenOver => Error::TakenOver { place },
+            Fault::Superseded => Error::Superseded { place },
         }
     }
 }

@@ -259,6 +259,34 @@ fn a_leader_that_is_late_moves_no_frontier_back() {
 }
 
 #[test]
+fn who_claimed_the_registry_last_writes_it() {
+    let options = shared();
+    let (late, leader) = (documents(&options).unwrap(), documents(&options).unwrap());
+    let claim = |store: &dyn DocumentStore| store.begin().unwrap().claim_registry().unwrap();
+    let put = |store: &dyn DocumentStore, claim, state| {
+        let mut batch = store.begin().unwrap();
+        batch.under_claim(claim);
+        batch.put_version(&record(VERSION, state, None)).unwrap();
+        batch.flush()
+    };
+    let first = claim(&*late);
+    put(&*late, first, VersionState::Building).unwrap();
+    // It looks whether it leads, and falls asleep before it writes.
+    let mut asleep = late.begin().unwrap();
+    asleep.under_claim(first);
+    asleep.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
+    let second = claim(&*leader);
+    put(&*leader, second, VersionState::Retired).unwrap();
+    let refused = asleep.flush().unwrap_err();
+    assert!(matches!(refused, Error::Superseded { .. }) && is_retryable(&refused), "{refused}");
+    let stored = |store: &dyn DocumentStore| store.begin().unwrap().versions().unwrap()[0].state;
+    assert_eq!((stored(&*leader), stored(&*late)), (VersionState::Retired, VersionState::Retired));
+    let third = claim(&*late);
+    put(&*late, third, VersionState::Active).unwrap();
+    assert!(put(&*leader, second, VersionState::Building).is_err());
+}
+
+#[test]
 fn of_a_version_that_is_gone_nothing_is_written() {
     let options = shared();
     let (late, leader) = (documents(&options).unwrap(), documents(&options).unwrap());

@@ -13,8 +13,9 @@ use super::MongoDocuments;
 use super::gathered::{Gathered, Item, Items, Now};
 use super::parts::{Part, parts, registry_writes};
 use super::registry::{COUNTS, Known, VERSIONS, collection_name, count_id};
-use super::transaction::MongoDocumentTransaction;
+use super::transaction::{MongoDocumentTransaction, registry_claim};
 use crate::mongodb::context::{Within, block};
+use crate::mongodb::owner::Owner;
 use crate::mongodb::server::Fault;
 use crate::{DocumentChange, Error, VersionId};
 
@@ -56,7 +57,7 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
     last.registry = registry_writes(store, &gathered);
     parts.push(last);
     for part in parts.iter().filter(|part| !part.is_empty()) {
-        block(store.write(part)).map_err(|fault| server.fail("write documents", fault))?;
+        block(store.write(part, gathered.claim)).map_err(|fault| server.fail("write documents", fault))?;
     }
     writing.unsettled = false;
     let dropped = store.publish(&gathered, changes);
@@ -107,9 +108,10 @@ impl MongoDocuments {
         Ok(())
     }
 
-    /// Writes a part in a transaction of its own.
-    async fn write(&self, part: &Part) -> Result<(), Fault> {
+    /// Writes a part in a transaction of its own; `claim` must be the last to the registry, where one is given.
+    async fn write(&self, part: &Part, claim: Option<u64>) -> Result<(), Fault> {
         let server = &self.reader.server;
+        let claim = claim.map(|number| Owner { name: registry_claim(&self.projector), number });
         let (began, mut pause) = (Instant::now(), PAUSE_MIN);
         loop {
             let written = server.bounded(async {
@@ -121,9 +123,13 @@ impl MongoDocuments {
                     let _ = session.abort_transaction().await;
                     return written;
                 }
-                match &self.owner {
-                    Some(owner) => owner.commit(server, &mut session).await,
-                    None => Ok(session.commit_transaction().await?),
+                match (&self.owner, &claim) {
+                    (Some(owner), _) => owner.commit(server, &mut session).await,
+                    (None, Some(claim)) => match claim.commit(server, &mut session).await {
+                        Err(Fault::TakenOver) => Err(Fault::Superseded),
+                        done => done,
+                    },
+                    (None, None) => Ok(session.commit_transaction().await?),
                 }
             });
             match written.await {

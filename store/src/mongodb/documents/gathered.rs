@@ -15,6 +15,8 @@ pub(super) struct Gathered {
     /// Versions that are gone, with their collections.
     pub(super) removed: BTreeSet<VersionId>,
     pub(super) frontiers: BTreeMap<String, Frontier>,
+    /// Number of the claim to the registry under which this is gathered.
+    pub(super) claim: Option<u64>,
 }
 
 /// Documents of one version in the order in which they were first written.

@@ -9,7 +9,8 @@ use super::gathered::{Gathered, Items, Now, Stamped};
 use super::stored::{self, Hash, STORED_BYTES_MAX};
 use super::{MongoDocuments, Writing};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
-use crate::mongodb::{owner, text};
+use crate::mongodb::owner::{self, Owner};
+use crate::mongodb::text;
 use crate::{DocumentBatch, DocumentTransaction, DocumentWrite, Error, Frontier, VersionId, VersionRecord, Written};
 
 /// Bodies up to here, with their entries, cannot be over the limit once stored: no JSON grows tenfold as BSON.
@@ -139,6 +140,11 @@ impl<'s> MongoDocumentTransaction<'s> {
     }
 }
 
+/// Under which name the registry is owned, where several processes write documents.
+pub(super) fn registry_claim(projector: &str) -> String {
+    format!("registry/{projector}")
+}
+
 impl DocumentTransaction for MongoDocumentTransaction<'_> {
     fn flush(self: Box<Self>) -> Result<(), Error> {
         super::flush::flush(*self)
@@ -165,6 +171,18 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
         let server = &self.store.reader.server;
         let next = server.block("number a version", owner::next(server, "version"))?;
         Ok(VersionId(u32::try_from(next).expect("far fewer versions than that")))
+    }
+
+    fn claim_registry(&mut self) -> Result<u64, Error> {
+        let server = &self.store.reader.server;
+        let name = registry_claim(&self.store.projector);
+        // Where somebody else claimed a moment later, the first flush tells.
+        let (claim, _) = server.block("claim its registry", Owner::shut_out(server, name))?;
+        Ok(claim.number)
+    }
+
+    fn under_claim(&mut self, claim: u64) {
+        self.gathered.claim = Some(claim);
     }
 
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error> {
