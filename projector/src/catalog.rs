@@ -111,6 +111,16 @@ impl Catalog {
         tables.iter().map(|table| current(table)).collect()
     }
 
+    /// The schemas that these tables had before, the newest first: per step back one schema less of those ever seen.
+    pub(crate) fn earlier(&self, tables: &[&TableId]) -> impl Iterator<Item = Tables> {
+        let of_them = |schema: &TableSchema| tables.contains(&&schema.table);
+        let seen: Vec<&Arc<TableSchema>> = self.schemas.values().filter(|schema| of_them(schema)).collect();
+        (1..=seen.len()).rev().map_while(move |count| {
+            let known: Tables = seen[..count].iter().map(|schema| (schema.table.clone(), (*schema).clone())).collect();
+            tables.iter().all(|table| known.contains_key(*table)).then_some(known)
+        })
+    }
+
     /// Those of these tables that nothing is known of.
     pub(crate) fn unknown(&self, tables: &[&TableId]) -> Vec<String> {
         tables.iter().filter(|table| !self.tables.contains_key(table)).map(ToString::to_string).collect()

@@ -230,7 +230,7 @@ impl Applying {
                 }
             }
             fail::fail_point!("projector::mid_batch");
-            let seeds = seeds_of(view, &changes);
+            let seeds = seeds_of(view, &changes)?;
             if seeds.len() > SEEDS_MAX && decoded.events > 1 {
                 return Ok(None);
             }
@@ -300,7 +300,8 @@ impl Applying {
         rows.read(|view, batch| {
             let mut out = Vec::new();
             for version in view.versions.iter().filter(|version| version.sharing.follow) {
-                let (Some(plan), Some(seeds)) = (&version.plan, merged.remove(&version.sharing.id)) else { continue };
+                let Some(seeds) = merged.remove(&version.sharing.id) else { continue };
+                let plan = version.followed_plan()?;
                 // The same definition has the same nodes.
                 if seeds.ups.len() != plan.nodes.len() {
                     return Err(Error::Note { note: format!("seeds of version {}", version.sharing.id.0) });
@@ -386,25 +387,23 @@ fn sweep_slice(
     sweep.after = arena.slots().last().map(|last| arena.key(last).to_vec());
     sweep.done = sweep.after.is_none();
     let changes = erase(batch, &table, &view.indexes_of(&table), &arena, sweep.below)?;
-    let seeds = seeds_of(view, &BTreeMap::from([(table.clone(), changes)]));
+    let seeds = seeds_of(view, &BTreeMap::from([(table.clone(), changes)]))?;
     Ok((seeds, (table, sweep)))
 }
 
 /// Where the ascents of all versions begin.
-fn seeds_of(view: &View, changes: &BTreeMap<TableId, TableChanges<'_>>) -> Vec<u8> {
+fn seeds_of(view: &View, changes: &BTreeMap<TableId, TableChanges<'_>>) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     if changes.values().all(|changes| changes.changes.is_empty()) {
-        return out;
+        return Ok(out);
     }
     for version in view.versions.iter().filter(|version| version.sharing.follow) {
-        if let Some(plan) = &version.plan {
-            let seeds = seeds(plan, changes);
-            if !seeds.is_empty() {
-                pending::encode(version.sharing.id, seeds, &mut out);
-            }
+        let seeds = seeds(version.followed_plan()?, changes);
+        if !seeds.is_empty() {
+            pending::encode(version.sharing.id, seeds, &mut out);
         }
     }
-    out
+    Ok(out)
 }
 
 fn put_seeds(batch: &mut dyn RowBatch, home: &TopicPartition, latest_at: i64, seeds: &[u8]) -> Result<(), Error> {

@@ -111,9 +111,8 @@ impl Building {
         let ready = rows.read(|view, batch| {
             // Of a version that is gone, nobody wants documents.
             let version = view.versions.iter().find(|version| version.sharing.topic == work.topic);
-            let Some((version, plan)) = version.and_then(|version| Some((version, version.plan.as_ref()?))) else {
-                return Ok(None);
-            };
+            let Some(version) = version else { return Ok(None) };
+            let plan = version.followed_plan()?;
             let (mut roots, mut stamps) = (ByteList::default(), Vec::new());
             for (root, offset) in work.roots.iter().take(chunk) {
                 roots.push(root);

@@ -44,6 +44,14 @@ pub(crate) struct Followed {
     pub(crate) indexes: Vec<JoinIndex>,
 }
 
+impl Followed {
+    /// The plan of a version whose changes are followed. Once it fitted the tables there is one for good: without it,
+    /// changes would be passed over.
+    pub(crate) fn followed_plan(&self) -> Result<&Plan, Error> {
+        self.plan.as_ref().ok_or_else(|| Error::Note { note: definition_note(self.sharing.id.0) })
+    }
+}
+
 impl SharedRows {
     pub(crate) fn new(rows: Arc<dyn RowStore>) -> Self {
         Self { rows, view: View::default() }
@@ -110,19 +118,16 @@ impl View {
             return Ok(());
         }
         self.settled = false;
-        let mut before = std::mem::take(&mut self.versions);
         self.catalog = Catalog::load(batch)?;
         self.complete = batch.join_indexes()?;
+        self.versions.clear();
         for sharing in &agreement.versions {
             let name = definition_note(sharing.id.0);
             let definition = batch.note(&name)?;
             let model: Option<ReadModel> = definition.and_then(|json| serde_json::from_slice(&json).ok());
             let model = Arc::new(model.ok_or(Error::Note { note: name })?);
-            let known = before.iter().position(|it| it.sharing.id == sharing.id).map(|at| before.swap_remove(at));
-            // A plan that does not fit the newest tables any more is still the best there is.
-            let plan = known.and_then(|it| it.plan);
-            let indexes = plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
-            self.versions.push(Followed { sharing: sharing.clone(), model, plan, problem: None, indexes });
+            let sharing = sharing.clone();
+            self.versions.push(Followed { sharing, model, plan: None, problem: None, indexes: Vec::new() });
         }
         self.agreement = agreement;
         self.replan();
@@ -151,15 +156,21 @@ impl View {
                     "waits for {}: nothing has come of it yet; is it among the tables of its connector?",
                     self.catalog.unknown(&tables).join(", ")
                 )),
-                Some(tables) => match Plan::new(&version.model, &tables) {
+                Some(current) => match Plan::new(&version.model, &current) {
                     Ok(plan) => {
-                        version.indexes = plan.join_indexes();
                         version.plan = Some(plan);
                         None
                     }
-                    Err(error) => Some(error.to_string()),
+                    Err(error) => {
+                        // The newest that fits is still the best there is. Told by what is stored alone: all workers have
+                        // the same plan, however long they have been there.
+                        let mut earlier = self.catalog.earlier(&tables);
+                        version.plan = earlier.find_map(|tables| Plan::new(&version.model, &tables).ok());
+                        Some(error.to_string())
+                    }
                 },
             };
+            version.indexes = version.plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
             if let Some(plan) = &mut version.plan {
                 self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
             }
