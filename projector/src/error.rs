@@ -100,8 +100,8 @@ pub enum Error {
         /// The model.
         model: String,
     },
-    /// Only the leader of several workers can do it.
-    #[error("another worker of this projector leads, and only that one can begin a rebuild; ask the other processes")]
+    /// Several workers took the lead at once.
+    #[error("another worker of this projector took the lead in the same moment, and no rebuild was begun; ask again")]
     NotLeading,
     /// Rows that several projectors share, for one that works alone.
     #[error(

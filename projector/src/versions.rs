@@ -157,11 +157,16 @@ impl State {
     }
 
     pub(crate) fn unknown_model(&self, model: &str) -> Error {
-        let names: Vec<&str> = self.versions.iter().map(|version| version.record.model.as_str()).collect();
-        let hint = match nearest(model, names.iter().copied()) {
-            Some(near) => format!("; did you mean `{near}`?"),
-            None => format!("; there are {}", names.join(", ")),
-        };
-        Error::UnknownModel { model: model.to_string(), hint }
+        unknown_model(model, self.versions.iter().map(|version| version.record.model.as_str()))
     }
+}
+
+/// There is no such model among these.
+pub(crate) fn unknown_model<'n>(model: &str, names: impl Iterator<Item = &'n str>) -> Error {
+    let names: Vec<&str> = names.collect();
+    let hint = match nearest(model, names.iter().copied()) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => format!("; there are {}", names.join(", ")),
+    };
+    Error::UnknownModel { model: model.to_string(), hint }
 }

@@ -18,14 +18,15 @@ use super::applying::Applied;
 use super::assignment::Assignment;
 use super::share::{Share, leader_topic};
 use crate::clock::now_micros;
-use crate::dead_letters::{LetterBox, LetterCount};
+use crate::dead_letters::LetterBox;
 use crate::fold::Folded;
 use crate::handle::{Command, ProjectorOptions, Shared};
+use crate::observer::Observer;
 use crate::projector::explained;
 use crate::records::Input;
 use crate::{Error, ErrorKind, ProjectorMetrics};
 
-/// How often assignments, topics and claims are looked at, and the status is made anew.
+/// How often assignments, topics and claims are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long the store may not know that something was emitted, while there is more to apply.
@@ -48,7 +49,7 @@ pub(crate) struct Worker {
     pub(super) share: Share,
     pub(super) log: Arc<dyn EventLog>,
     pub(super) letters: LetterBox,
-    pub(super) counted: LetterCount,
+    pub(super) observer: Observer,
     pub(super) metrics: ProjectorMetrics,
     pub(super) shared: Arc<Shared>,
     pub(super) cancel: CancellationToken,
@@ -118,9 +119,15 @@ impl Worker {
 
     /// One round: look around if it is time, finish what is begun, wait for records, take them through their stage.
     fn turn(&mut self) -> Result<(), Error> {
+        let anew = self.looked.is_none();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
         if due || self.sources.has_changed() || self.dirty.has_changed() {
             self.look()?;
+        }
+        let places = self.source_next.keys().chain(self.dirty_next.keys());
+        let observed = if anew { Some(self.observer.observe(places)?) } else { self.observer.poll(places)? };
+        if let Some(observed) = observed {
+            self.tell(observed)?;
         }
         self.emit()?;
         let working = self.lead()?;
@@ -324,7 +331,11 @@ impl Worker {
         Ok(false)
     }
 
-    pub(super) fn count(&self, folded: &Folded) {
+    fn count(&mut self, folded: &Folded) {
+        if folded.dead_letters > 0 {
+            // Whoever finds a letter in the list finds it in the status, too.
+            self.looked = None;
+        }
         self.metrics.events.inc_by(folded.events);
         self.metrics.rows.inc_by(folded.rows);
         self.metrics.documents_written.inc_by(folded.documents.written);
@@ -337,7 +348,7 @@ impl Worker {
         status.last_error = None;
     }
 
-    /// Learns what is ours by now, and tells the status.
+    /// Learns what is ours by now.
     fn look(&mut self) -> Result<(), Error> {
         self.share.refresh()?;
         let leader: Arc<str> = leader_topic(&self.options.prefix, &self.options.name).into();
@@ -368,7 +379,6 @@ impl Worker {
         if leads != self.share.leads() {
             self.share.lead(leads)?;
         }
-        self.tell()?;
         self.looked = Some(Instant::now());
         Ok(())
     }
@@ -380,10 +390,17 @@ impl Worker {
         let committed: BTreeMap<TopicPartition, Offset> = committed.into_iter().collect();
         let mut further = Vec::new();
         for at in roots {
-            let low = self.runtime.block_on(self.log.watermarks(at))?.low;
             let known = committed.get(at).copied();
-            // Records below the low watermark are gone only where later ones of the same roots are there.
-            let own = *self.dirty_next.entry(at.clone()).or_insert(known.unwrap_or_default().max(low));
+            let own = match self.dirty_next.get(at) {
+                Some(own) => *own,
+                None => {
+                    // Records below the low watermark are gone only where later ones of the same roots are there.
+                    let low = self.runtime.block_on(self.log.watermarks(at))?.low;
+                    let own = known.unwrap_or_default().max(low);
+                    self.dirty_next.insert(at.clone(), own);
+                    own
+                }
+            };
             // A worker that is late may have committed less, and the leader waits for more.
             if known.is_none_or(|known| known < own) {
                 further.push((at.clone(), own));

@@ -1,5 +1,6 @@
 //! A worker's part in a shared projection.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,10 @@ use super::building::Building;
 use super::leading::{Leading, Surroundings};
 use super::view::SharedRows;
 use crate::Error;
+use crate::dead_letters::resolved;
 use crate::fold::{Folded, Letters};
 use crate::records::Input;
+use crate::versions::unknown_model;
 
 /// Settings of a worker. All but the models must be the same in all workers.
 #[derive(Clone, Debug)]
@@ -72,11 +75,17 @@ impl Share {
         }
     }
 
-    /// Reads what the workers agree on by now, and gives up partitions that others have claimed. Must be called now and
-    /// then: an assignment that went away and came back may never be seen to have changed, while seeds that somebody else
+    /// Reads what the workers agree on by now, and gives up partitions that others have claimed. The lead, too. Must be called
+    /// now and then: an assignment that went away and came back may never be seen to have changed, while seeds that somebody else
     /// left in between wait for the next claim.
     pub fn refresh(&mut self) -> Result<(), Error> {
-        self.applying.verify(&mut self.rows)
+        self.applying.verify(&mut self.rows)?;
+        if let Some(leading) = &self.leading
+            && !leading.stands(&mut self.rows)?
+        {
+            self.leading = None;
+        }
+        Ok(())
     }
 
     /// Topics of the tables that the models read.
@@ -186,14 +195,18 @@ impl Share {
         if !lead {
             return Ok(());
         }
-        let at = TopicPartition { topic: leader_topic(&self.options.prefix, &self.options.name).into(), partition: 0 };
-        let (rows, around) = self.parts();
-        let mut leading = Leading::claim(rows, &around, at)?;
+        let mut leading = self.take_lead()?;
         let models = self.options.models.clone();
         let (rows, around) = self.parts();
         let declared = leading.declare(rows, &around, &models)?;
         self.leading = declared.then_some(leading);
         Ok(())
+    }
+
+    fn take_lead(&mut self) -> Result<Leading, Error> {
+        let at = TopicPartition { topic: leader_topic(&self.options.prefix, &self.options.name).into(), partition: 0 };
+        let (rows, around) = self.parts();
+        Leading::claim(rows, &around, at)
     }
 
     /// Makes these the declared models, at once where this worker leads, else when it comes to lead.
@@ -217,11 +230,24 @@ impl Share {
         Ok(self.as_leader(Leading::work)?.unwrap_or(false))
     }
 
-    /// As the leader: begins a new version of a model, built from the rows, beside the one that serves; answers with its id.
+    /// Begins a new version of a model, built from the rows, beside the one that serves; answers with its id. Who does not
+    /// lead takes the lead for this moment; the one who did takes it back once it sees that.
     pub(crate) fn rebuild(&mut self, model: &str) -> Result<u32, Error> {
-        let known = self.rows.view().versions.iter().rev().find(|version| version.model.name == model);
+        if self.leads() {
+            return self.begin_rebuild(model);
+        }
+        // Without declaring models: those of this process may not be the newest.
+        self.leading = Some(self.take_lead()?);
+        let begun = self.begin_rebuild(model);
+        self.leading = None;
+        begun
+    }
+
+    fn begin_rebuild(&mut self, model: &str) -> Result<u32, Error> {
+        let versions = &self.rows.view().versions;
+        let known = versions.iter().rev().find(|version| version.model.name == model);
         let Some(model) = known.map(|version| version.model.clone()) else {
-            return Err(Error::UnknownModel { model: model.to_string(), hint: String::new() });
+            return Err(unknown_model(model, versions.iter().map(|version| version.model.name.as_str())));
         };
         let building = |leading: &Leading| {
             let states = leading.records().values().filter(|record| record.model == model.name);
@@ -266,10 +292,15 @@ impl Share {
         Ok(versions)
     }
 
-    /// How the versions of a model are shared.
+    /// How the versions of a model are shared whose changes are followed; a scan sees to the others.
     pub(crate) fn sharings(&self, model: &str) -> Vec<Sharing> {
         let versions = self.rows.view().versions.iter().filter(|version| version.model.name == model);
-        versions.map(|version| version.sharing.clone()).collect()
+        versions.map(|version| version.sharing.clone()).filter(|sharing| sharing.follow).collect()
+    }
+
+    /// Offsets of the dead letters that some worker has resolved.
+    pub(crate) fn resolved(&mut self) -> Result<BTreeSet<u64>, Error> {
+        self.rows.read(|_, batch| resolved(batch))
     }
 
     /// Changes notes that are about no partition.

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::assignment::Assignment;
 use super::runtime::Worker;
 use super::share::{Share, ShareOptions};
-use crate::dead_letters::{LetterBox, LetterCount, resolved};
+use crate::dead_letters::{LetterBox, resolved};
 use crate::handle::{ProjectorOptions, QUEUE, Shared};
+use crate::observer::Observer;
 use crate::{Error, ProjectorHandle, ProjectorMetrics};
 
 /// Events of one transaction, at most: the rows of a transaction and what waits to be emitted are bounded by it.
@@ -68,7 +69,7 @@ pub fn start_shared(
     let name = format!("{prefix}.{}", options.name);
     let worker = Worker {
         letters: LetterBox::new(log.clone(), &prefix),
-        counted: LetterCount::new(&prefix),
+        observer: Observer::new(log.clone(), &prefix, runtime.clone()),
         sources: Assignment::new(format!("{name}.apply")),
         dirty: Assignment::new(share.build_group().to_string()),
         options,

@@ -12,16 +12,19 @@ use crate::clock::now_ms;
 use crate::dead_letters::{self, RetryOutcome, mark_resolved};
 use crate::handle::Command;
 use crate::keys::KeySet;
+use crate::observer::Observation;
 use crate::status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress};
 use crate::{Error, ErrorKind, ReplayFrom};
 
 impl Worker {
     /// Makes the status anew.
-    pub(super) fn tell(&mut self) -> Result<(), Error> {
+    pub(super) fn tell(&mut self, observed: Observation) -> Result<(), Error> {
+        let Observation { ends, letters, .. } = observed;
         let mut consumers = Vec::new();
         let mut behind = 0;
         for (place, offset) in self.source_next.iter().chain(&self.dirty_next) {
-            let high = self.runtime.block_on(self.log.watermarks(place))?.high;
+            // More was read since.
+            let high = ends.get(place).copied().unwrap_or_default().max(*offset);
             let lag = high.0.saturating_sub(offset.0);
             behind += lag;
             consumers.push(ConsumerStatus {
@@ -37,12 +40,14 @@ impl Worker {
                 },
             });
         }
-        let topics = self.runtime.block_on(self.log.topics())?;
-        let letters = self.runtime.block_on(self.counted.bring_up_to_date(&*self.log, &topics))?;
         let models = self.models()?;
+        // Another worker may have resolved some.
+        let resolved = self.share.resolved()?;
+        let unresolved = letters.saturating_sub(resolved.len() as u64);
+        *self.shared.resolved.lock() = resolved;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
         let mut status = self.shared.status.lock();
-        status.dead_letters = letters.saturating_sub(self.shared.resolved.lock().len() as u64);
+        status.dead_letters = unresolved;
         status.consumers = consumers;
         status.models = models;
         Ok(())

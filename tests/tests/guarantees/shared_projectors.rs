@@ -96,7 +96,7 @@ fn projectors_that_share_their_rows_lose_nothing() {
 
     consumers_of_both_stages_are_told(&fleet);
     a_changed_definition_is_built_beside_the_old_one(&world, &mut fleet);
-    a_replay_is_the_leaders(&world, &mut fleet);
+    a_replay_may_be_asked_of_any(&world, &mut fleet);
     fleet.verify(&world);
     stop.store(true, Ordering::Relaxed);
     let reads: u64 = watchers.into_iter().map(|it| it.join().expect("a reader saw something go backwards")).sum();
@@ -140,10 +140,9 @@ fn a_changed_definition_is_built_beside_the_old_one(world: &World, fleet: &mut F
     });
 }
 
-/// One of the processes leads and rebuilds; the others say so.
-fn a_replay_is_the_leaders(world: &World, fleet: &mut Fleet) {
-    let mut done = 0;
-    for name in NAMES {
+/// Any of the processes begins a rebuild, also one that does not lead, or while nobody does.
+fn a_replay_may_be_asked_of_any(world: &World, fleet: &mut Fleet) {
+    for name in &NAMES[..2] {
         let admin = fleet.named(name).admin_url("");
         let replay = |from: &str| {
             let output = world.cli(&["replay", "--model", "invoice", "--from", from, "--json", "--admin", &admin]);
@@ -153,8 +152,6 @@ fn a_replay_is_the_leaders(world: &World, fleet: &mut Fleet) {
         let (succeeded, text) = replay("3");
         assert!(!succeeded && text.contains("`earliest`"), "{text}");
         let (succeeded, text) = replay("earliest");
-        assert!(succeeded && text.contains("\"done\":true") || text.contains("leads"), "{text}");
-        done += u32::from(succeeded);
+        assert!(succeeded && text.contains("\"done\":true"), "{text}");
     }
-    assert_eq!(done, 1, "one of them leads");
 }
