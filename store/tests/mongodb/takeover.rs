@@ -51,7 +51,7 @@ async fn a_zombie_writes_no_documents() {
     let options = fresh();
     let zombie = documents(&options).unwrap();
     let (one, two, three, four) = (int(1), int(2), int(3), int(4));
-    let write = |id, body| DocumentWrite { id, body, entries: &[] };
+    let write = |id, body| DocumentWrite { id, body, entries: &[], stamp: None };
     let mut batch = zombie.begin().unwrap();
     batch.put_documents(VERSION, 0, &[write(&one, Some(b"old")), write(&two, Some(b"old"))]).unwrap();
     batch.flush().unwrap();

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use headwater_schemas::model::ModelShape;
 use parking_lot::MutexGuard;
 
-use super::gathered::{Gathered, Items, Now};
+use super::gathered::{Gathered, Items, Now, Stamped};
 use super::stored::{self, Hash, STORED_BYTES_MAX};
 use super::{MongoDocuments, Writing};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
-use crate::mongodb::{owner, text};
+use crate::mongodb::owner::{self, Owner};
+use crate::mongodb::text;
 use crate::{DocumentBatch, DocumentTransaction, DocumentWrite, Error, Frontier, VersionId, VersionRecord, Written};
 
 /// Bodies up to here, with their entries, cannot be over the limit once stored: no JSON grows tenfold as BSON.
@@ -85,6 +86,38 @@ impl<'s> MongoDocumentTransaction<'s> {
         }
     }
 
+    /// What becomes of them shows when they are flushed: until then each counts as what it is to be.
+    fn put_stamped(
+        &mut self,
+        version: VersionId,
+        as_of_micros: i64,
+        writes: &[DocumentWrite<'_>],
+    ) -> Result<Written, Error> {
+        if self.shape(version).is_none() {
+            // The process that leads may have told the others a moment ago.
+            let server = &self.store.reader.server;
+            server.block("read its registry", self.store.reader.registry.read(server))?;
+        }
+        let shape = self.shape(version);
+        self.check_sizes(writes, shape.as_ref())?;
+        let mut written = Written::default();
+        let stamped = self.gathered.stamped.entry(version).or_default();
+        for write in writes {
+            let stamp = write.stamp.unwrap_or_default();
+            let put = write.body.map(|body| {
+                let hash = stored::hash(body, write.entries);
+                let mut writer = Writer::default();
+                writer.bytes.reserve(2 * body.len() + 256);
+                stored::write(&mut writer, write, body, shape.as_ref(), stamp, as_of_micros, &hash);
+                self.bytes_written += writer.bytes.len() as u64;
+                (hash, writer.bytes)
+            });
+            *(if put.is_some() { &mut written.written } else { &mut written.deleted }) += 1;
+            stamped.push(Stamped { id: write.id.to_vec(), stamp, put });
+        }
+        Ok(written)
+    }
+
     /// All or none of them can be stored.
     fn check_sizes(&self, writes: &[DocumentWrite<'_>], shape: Option<&ModelShape>) -> Result<(), Error> {
         for write in writes {
@@ -107,6 +140,11 @@ impl<'s> MongoDocumentTransaction<'s> {
     }
 }
 
+/// Under which name the registry is owned, where several processes write documents.
+pub(super) fn registry_claim(projector: &str) -> String {
+    format!("registry/{projector}")
+}
+
 impl DocumentTransaction for MongoDocumentTransaction<'_> {
     fn flush(self: Box<Self>) -> Result<(), Error> {
         super::flush::flush(*self)
@@ -115,6 +153,11 @@ impl DocumentTransaction for MongoDocumentTransaction<'_> {
 
 impl DocumentBatch for MongoDocumentTransaction<'_> {
     fn versions(&self) -> Result<Vec<VersionRecord>, Error> {
+        if self.store.owner.is_none() {
+            // Others write too, and what this process follows may be a moment old.
+            let server = &self.store.reader.server;
+            server.block("read its registry", self.store.reader.registry.read(server))?;
+        }
         let mut versions: BTreeMap<VersionId, VersionRecord> = self.store.reader.registry.with(|state| {
             let own = state.versions.iter().filter(|(_, known)| known.projector == self.store.projector);
             own.filter_map(|(id, known)| Some((*id, known.record.clone()?))).collect()
@@ -128,6 +171,18 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
         let server = &self.store.reader.server;
         let next = server.block("number a version", owner::next(server, "version"))?;
         Ok(VersionId(u32::try_from(next).expect("far fewer versions than that")))
+    }
+
+    fn claim_registry(&mut self) -> Result<u64, Error> {
+        let server = &self.store.reader.server;
+        let name = registry_claim(&self.store.projector);
+        // Where somebody else claimed a moment later, the first flush tells.
+        let (claim, _) = server.block("claim its registry", Owner::shut_out(server, name))?;
+        Ok(claim.number)
+    }
+
+    fn under_claim(&mut self, claim: u64) {
+        self.gathered.claim = Some(claim);
     }
 
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error> {
@@ -182,6 +237,13 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
         as_of_micros: i64,
         writes: &[DocumentWrite<'_>],
     ) -> Result<Written, Error> {
+        let stamped = writes.iter().any(|write| write.stamp.is_some());
+        if stamped && self.store.owner.is_some() {
+            return Err(Error::OneWriter { place: self.store.reader.server.place.clone() });
+        }
+        if stamped {
+            return self.put_stamped(version, as_of_micros, writes);
+        }
         let shape = self.shape(version);
         self.check_sizes(writes, shape.as_ref())?;
         let mut hashes = self.stored_hashes(version, writes)?;
