@@ -60,6 +60,9 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
         block(store.write(part, gathered.claim)).map_err(|fault| server.fail("write documents", fault))?;
     }
     writing.unsettled = false;
+    if store.owner.is_some() {
+        writing.remembered.flushed(&gathered);
+    }
     let dropped = store.publish(&gathered, changes);
     for collection in dropped {
         // It is empty, and nobody looks for it any more.

@@ -20,6 +20,7 @@ mod natural;
 mod parts;
 mod reader;
 mod registry;
+mod remembered;
 mod stamped;
 mod stored;
 mod transaction;
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 
 pub use self::reader::MongoReader;
 use self::registry::{COUNTS, FRONTIERS, VERSIONS};
+use self::remembered::Remembered;
 use self::transaction::MongoDocumentTransaction;
 use super::MongoOptions;
 use super::owner::Owner;
@@ -62,6 +64,8 @@ struct Writing {
     stamp: u64,
     /// Whether what is known of the registry may be behind what is stored.
     unsettled: bool,
+    /// Stays empty where several processes write.
+    remembered: Remembered,
 }
 
 impl MongoDocuments {
@@ -83,7 +87,11 @@ impl MongoDocuments {
         }
         // After that, so that it sees all that was written by the owner before.
         let reader = MongoReader::follow(server).await?;
-        let writing = Mutex::new(Writing { stamp: owner.number << STAMPS_BITS, unsettled: false });
+        let writing = Mutex::new(Writing {
+            stamp: owner.number << STAMPS_BITS,
+            unsettled: false,
+            remembered: Remembered::default(),
+        });
         let counter = if options.shared { 1 + (owner.number % COUNTERS as u64) as i64 } else { 0 };
         let owner = Some(owner).filter(|_| !options.shared);
         Ok(Arc::new(Self { reader, owner, counter, projector, writing, metrics }))

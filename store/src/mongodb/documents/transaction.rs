@@ -32,6 +32,7 @@ impl<'s> MongoDocumentTransaction<'s> {
     pub(super) fn begin(store: &'s MongoDocuments) -> Result<Self, Error> {
         let mut writing = store.writing.lock();
         if writing.unsettled {
+            writing.remembered.forget();
             let read = store.reader.registry.read(&store.reader.server);
             store.reader.server.block("read its registry", read)?;
             writing.unsettled = false;
@@ -40,13 +41,21 @@ impl<'s> MongoDocumentTransaction<'s> {
         Ok(Self { store, writing, gathered, written, bytes_written: 0 })
     }
 
-    /// Hashes of those documents that are stored and not gathered.
+    /// Hashes of those documents that are stored and not gathered. The server is asked for what is not remembered.
     fn stored_hashes(&self, version: VersionId, writes: &[DocumentWrite<'_>]) -> Result<HashMap<Vec<u8>, Hash>, Error> {
         let mut hashes = HashMap::new();
         let Some(collection) = self.store.reader.registry.collection(version) else { return Ok(hashes) };
         let gathered = self.gathered.documents.get(&version);
         let wanted = |id: &[u8]| gathered.is_none_or(|items| items.get(id).is_none());
-        let mut ids = writes.iter().map(|write| write.id).filter(|id| wanted(id)).peekable();
+        let mut unknown: Vec<&[u8]> = Vec::new();
+        for id in writes.iter().map(|write| write.id).filter(|id| wanted(id)) {
+            match self.writing.remembered.hash(version, id) {
+                Some(Some(hash)) => drop(hashes.insert(id.to_vec(), hash)),
+                Some(None) => {}
+                None => unknown.push(id),
+            }
+        }
+        let mut ids = unknown.into_iter().peekable();
         let server = &self.store.reader.server;
         while ids.peek().is_some() {
             let query = server.bounded_command("find", &collection, |find| {
@@ -279,7 +288,11 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
 
     fn document_count(&self, version: VersionId) -> Result<u64, Error> {
         let reader = &self.store.reader;
-        let stored = reader.server.block("read the number of documents", reader.read_count(version))?;
+        let ask = || reader.server.block("read the number of documents", reader.read_count(version));
+        let stored = match self.store.owner {
+            Some(_) => self.writing.remembered.count(version, ask)?,
+            None => ask()?,
+        };
         let difference = self.gathered.documents.get(&version).map_or(0, Items::difference);
         Ok(stored.saturating_add_signed(difference))
     }
