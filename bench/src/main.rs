@@ -5,6 +5,7 @@ mod distributed;
 mod freshness;
 mod growth;
 mod kafka;
+mod legacy;
 mod load;
 mod mongodb;
 mod pipeline;
@@ -19,7 +20,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 15] = [
+const FIGURES: [&str; 17] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
@@ -29,6 +30,8 @@ const FIGURES: [&str; 15] = [
     "rest_point_read",
     "rest_point_read_uncached",
     "rest_point_read_authenticated",
+    "rest_list_20",
+    "versus_legacy",
     "overload",
     "graphql_point_read",
     "kafka_append",
@@ -93,6 +96,14 @@ fn main() -> std::io::Result<()> {
     if wanted("rest_point_read_authenticated") {
         println!("reads with authentication: starting the server");
         report.figures.extend(reads::measure_authenticated());
+    }
+    if wanted("rest_list_20") {
+        println!("lists: starting the server");
+        report.figures.extend(reads::measure_lists());
+    }
+    if wanted("versus_legacy") {
+        println!("reads beside the source's database: starting the server");
+        report.figures.extend(reads::measure_versus_legacy(&runtime));
     }
     if wanted("overload") {
         println!("overload: starting the server");
