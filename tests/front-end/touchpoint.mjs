@@ -18,8 +18,9 @@ await withBrowser(async (browser) => {
   await page.waitForFunction((before) => document.querySelector("#owed").innerText !== before, before);
 
   // The detail of an invoice, by keyboard, with an address of its own.
-  const link = page.locator("#invoices a").last();
-  const number = await link.locator(".number").innerText();
+  const number = await page.locator("#invoices a .number").last().innerText();
+  // By its number: the list may grow meanwhile, and then another is the last.
+  const link = page.locator("#invoices a", { has: page.getByText(number, { exact: true }) });
   await link.focus();
   await page.keyboard.press("Enter");
   await page.locator("#detail table").first().waitFor();
