@@ -16,6 +16,8 @@ mod cache;
 mod context;
 mod describe;
 mod error;
+#[cfg(feature = "test-util")]
+mod executor;
 mod freshness;
 mod graphql;
 mod graphql_http;
@@ -38,5 +40,7 @@ pub use access::{ROLES_MAX, mixed_algorithms};
 pub use admin::{Admin, AdminError};
 pub use describe::{json_schema, openapi};
 pub use error::{Error, ErrorKind};
+#[cfg(feature = "test-util")]
+pub use executor::Executor;
 pub use graphql::sdl_for;
 pub use server::{ApiHandle, ApiOptions, GraphQlOptions, TrustedDocuments, start, start_admin};
