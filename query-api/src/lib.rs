@@ -19,6 +19,8 @@ mod error;
 #[cfg(feature = "test-util")]
 mod executor;
 mod freshness;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fuzz;
 mod graphql;
 mod graphql_http;
 mod graphql_ws;
