@@ -3,8 +3,10 @@
 mod capture;
 mod distributed;
 mod freshness;
+mod graphql;
 mod growth;
 mod kafka;
+mod listeners;
 mod load;
 mod mongodb;
 mod pipeline;
@@ -19,7 +21,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 15] = [
+const FIGURES: [&str; 17] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
@@ -31,6 +33,8 @@ const FIGURES: [&str; 15] = [
     "rest_point_read_authenticated",
     "overload",
     "graphql_point_read",
+    "graphql_vs_dynamic",
+    "live_listeners",
     "kafka_append",
     "mongodb_documents",
     "distributed_projection",
@@ -97,6 +101,14 @@ fn main() -> std::io::Result<()> {
     if wanted("overload") {
         println!("overload: starting the server");
         report.figures.extend(reads::measure_overload());
+    }
+    if wanted("graphql_vs_dynamic") {
+        println!("graphql beside async-graphql's dynamic executor");
+        report.figures.extend(runtime.block_on(graphql::measure()));
+    }
+    if wanted("live_listeners") {
+        println!("live listeners: starting the server");
+        report.figures.extend(runtime.block_on(listeners::measure(scale)));
     }
     if wanted("kafka_append") {
         println!("events into Kafka");
