@@ -102,7 +102,7 @@ fn filled(folder: &std::path::Path) -> Arc<EmbeddedStore> {
     batch.put_version(&record).expect("a version");
     for id in 1..=DOCUMENTS {
         let (key, body) = (key::of(ValueRef::Int(id)), document(id).to_string());
-        let write = DocumentWrite { id: &key, body: Some(body.as_bytes()), entries: &[] };
+        let write = DocumentWrite { id: &key, body: Some(body.as_bytes()), entries: &[], stamp: None };
         batch.put_documents(VERSION, 0, &[write]).expect("a document");
     }
     batch.commit().expect("committed");
@@ -118,7 +118,7 @@ fn member(name: &str, of: TypeRef) -> Field {
             let parent = context.parent_value.try_downcast_ref::<Value>()?;
             Ok(match &parent[&*wanted] {
                 Value::Null => None,
-                Value::Array(items) => Some(FieldValue::list(items.iter().map(FieldValue::borrowed_any))),
+                Value::Array(items) => Some(FieldValue::list(items.iter().map(|item| FieldValue::borrowed_any(item)))),
                 Value::Number(number) => Some(FieldValue::value(number.as_i64().unwrap_or_default())),
                 Value::String(text) => Some(FieldValue::value(text.clone())),
                 _ => None,

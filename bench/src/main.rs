@@ -6,6 +6,7 @@ mod freshness;
 mod graphql;
 mod growth;
 mod kafka;
+mod legacy;
 mod listeners;
 mod load;
 mod mongodb;
@@ -21,7 +22,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 17] = [
+const FIGURES: [&str; 19] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
@@ -31,6 +32,8 @@ const FIGURES: [&str; 17] = [
     "rest_point_read",
     "rest_point_read_uncached",
     "rest_point_read_authenticated",
+    "rest_list_20",
+    "versus_legacy",
     "overload",
     "graphql_point_read",
     "graphql_vs_dynamic",
@@ -97,6 +100,14 @@ fn main() -> std::io::Result<()> {
     if wanted("rest_point_read_authenticated") {
         println!("reads with authentication: starting the server");
         report.figures.extend(reads::measure_authenticated());
+    }
+    if wanted("rest_list_20") {
+        println!("lists: starting the server");
+        report.figures.extend(reads::measure_lists());
+    }
+    if wanted("versus_legacy") {
+        println!("reads beside the source's database: starting the server");
+        report.figures.extend(reads::measure_versus_legacy(&runtime));
     }
     if wanted("overload") {
         println!("overload: starting the server");

@@ -159,7 +159,7 @@ fn write(store: &MongoDocuments, contents: &[Content]) {
     let writes: Vec<DocumentWrite<'_>> = contents
         .iter()
         .zip(&entries)
-        .map(|(content, entries)| DocumentWrite { id: &content.id, body: Some(&content.body), entries })
+        .map(|(content, entries)| DocumentWrite { id: &content.id, body: Some(&content.body), entries, stamp: None })
         .collect();
     let mut batch = store.begin().expect("nobody else writes");
     let written = batch.put_documents(VERSION, 0, &writes).expect("small documents");

@@ -3,6 +3,9 @@
 //! size. wrk asks for random documents; the static route gets the same random numbers, and headers, so that asking costs
 //! the same. With authentication every customer has a token of their own, sees only what is theirs, and is limited.
 //!
+//! `rest_list_20`: lists of twenty documents by an index, beside a static body of that size. `versus_legacy`: point reads
+//! beside the same JSON built in the source's database (see `legacy.rs`).
+//!
 //! `overload`: the slowest of a hundred answers at twice the load that saturates the server, beside that at half of it.
 
 use std::fmt::Write;
@@ -15,6 +18,7 @@ use std::time::{Duration, Instant};
 use headwater_test_servers::Postgres;
 use tempfile::TempDir;
 
+use crate::legacy;
 use crate::load::{self, Scale};
 use crate::report::{Demand, Figure, median};
 
@@ -142,7 +146,12 @@ impl Server {
     }
 
     fn document(&self, n: u64) -> Option<String> {
-        let request = ureq::get(format!("{}/v1/customer_account/{n}", self.address));
+        self.get(n, &format!("/v1/customer_account/{n}"))
+    }
+
+    /// What the customer reads there.
+    fn get(&self, n: u64, path: &str) -> Option<String> {
+        let request = ureq::get(format!("{}{path}", self.address));
         let request = match self.tokens.get(n as usize - 1) {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,
@@ -281,6 +290,39 @@ pub(crate) fn measure_authenticated() -> Vec<Figure> {
     let fixed = format!("wrk.format('GET', '/bench/static?bytes={bytes}&n=' .. n, heads[n])");
     let point = "wrk.format('GET', '/v1/customer_account/' .. n, heads[n])";
     vec![beside(&server, "rest_point_read_authenticated", point, &fixed, (0.7, "ratio ≥ 0.7"))]
+}
+
+/// Lists of twenty documents by an index: the customers that owe so much or more.
+pub(crate) fn measure_lists() -> Vec<Figure> {
+    let server = Server::start(false);
+    let path = "/v1/customer_account?limit=20&filter%5Bunpaid_total%5D%5Bgte%5D=";
+    let lengths: Vec<usize> =
+        (0..100).filter_map(|n| Some(server.get(1, &format!("{path}{}", n * 5))?.len())).collect();
+    assert_eq!(lengths.len(), 100, "a list was not answered");
+    let bytes = lengths.iter().sum::<usize>() / lengths.len();
+    println!("  lists of {bytes} bytes on average");
+    let fixed = format!("wrk.format('GET', '/bench/static?bytes={bytes}&n=' .. n)");
+    let list = format!("wrk.format('GET', '{path}' .. n % 500)");
+    vec![beside(&server, "rest_list_20", &list, &fixed, (0.4, "ratio ≥ 0.4"))]
+}
+
+/// Point reads beside what the source's database makes of the same question.
+pub(crate) fn measure_versus_legacy(runtime: &tokio::runtime::Runtime) -> Vec<Figure> {
+    let server = Server::start(false);
+    server.postgres.psql(legacy::INDEXES);
+    let url = server.postgres.url();
+    let document = |n: u64| server.document(n).expect("every customer has a document");
+    runtime.block_on(legacy::assert_same(&url, (1..=50).map(|n| (n, document(n)))));
+    let point = "wrk.format('GET', '/v1/customer_account/' .. n)";
+    server.wrk("warm", point, 1);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let time = Duration::from_secs(SECONDS.into());
+        theirs.push(runtime.block_on(legacy::requests_per_second(&url, server.customers, time)));
+        ours.push(server.wrk("point", point, SECONDS));
+    }
+    let demand = Demand::RatioAtLeast(20.0, "ratio ≥ 20");
+    vec![Figure::new("versus_legacy", median(&mut ours), "requests/s", Some(median(&mut theirs)), demand)]
 }
 
 /// Load at which the server is saturated: connections that double until throughput grows by less than a tenth.

@@ -101,6 +101,10 @@ pub trait EventLog: Send + Sync {
     /// [`Error::Fenced`] from here on.
     async fn producer(&self, name: &str) -> Result<Arc<dyn Producer>, Error>;
 
+    /// Appends under no name, for records that are harmless twice, and of which nobody else must be shut out. Durable when
+    /// answered. After an error any part of the batches may be in the log, or come there yet.
+    async fn append(&self, batches: Vec<AppendBatch>) -> Result<(), Error>;
+
     /// Reads on in several partitions. Brings whole batches (the first may start before the wanted offset only by
     /// records that are cut off) fairly among partitions; answers with nothing after `wait_max`. Fails with
     /// [`Error::OffsetOutOfRange`] when a wanted offset is below the low or above the high watermark.

@@ -1,12 +1,15 @@
 //! Talking to a running Headwater over HTTP.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::config::Configuration;
 use crate::failure::Failure;
+
+/// How long to come back to a listener that turns requests away for now.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A listener of a running Headwater.
 #[derive(Clone, Debug)]
@@ -44,13 +47,18 @@ impl Client {
         Self { base: base.trim_end_matches('/').to_string(), agent, what }
     }
 
-    /// GET; the body as text of a successful answer, `None` for 404.
+    /// GET; the body as text of a successful answer, `None` for 404. Whoever is busy is asked again when it says.
     pub(crate) fn find(&self, path: &str) -> Result<Option<String>, Failure> {
-        let answer = self.agent.get(format!("{}{path}", self.base)).header("accept", "application/json").call();
-        match self.body(answer)? {
-            (200..=299, body) => Ok(Some(body)),
-            (404, _) => Ok(None),
-            (status, body) => Err(self.refused(path, status, &body)),
+        let begin = Instant::now();
+        loop {
+            let answer = self.agent.get(format!("{}{path}", self.base)).header("accept", "application/json").call();
+            let pause = answer.as_ref().ok().and_then(asks_to_wait);
+            match (self.body(answer)?, pause) {
+                ((200..=299, body), _) => return Ok(Some(body)),
+                ((404, _), _) => return Ok(None),
+                ((429 | 503, _), Some(pause)) if begin.elapsed() + pause < PATIENCE => std::thread::sleep(pause),
+                ((status, body), _) => return Err(self.refused(path, status, &body)),
+            }
         }
     }
 
@@ -98,11 +106,20 @@ impl Client {
     /// What a problem document says, or the status alone.
     fn refused(&self, path: &str, status: u16, body: &str) -> Failure {
         let problem: Value = serde_json::from_str(body).unwrap_or_default();
-        match problem["detail"].as_str().or(problem["title"].as_str()) {
+        let failure = match problem["detail"].as_str().or(problem["title"].as_str()) {
             Some(detail) => Failure::new(detail),
             None => Failure::new(format_args!("{}{path} answered with status {status}", self.base)),
+        };
+        match problem["code"].as_str() {
+            Some(code) => failure.with_code(code),
+            None => failure,
         }
     }
+}
+
+/// How long the listener wants to be left alone.
+fn asks_to_wait(answer: &ureq::http::Response<ureq::Body>) -> Option<Duration> {
+    answer.headers().get("retry-after")?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 fn load(config: &Path, option: &str) -> Result<Configuration, Failure> {
@@ -125,4 +142,48 @@ fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
         ip => ip,
     };
     (ip, listen.port()).into()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A listener that gives these answers, one to each request, and a client of it.
+    pub(crate) fn answering(answers: &'static [&'static str]) -> (Client, std::thread::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let thread = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let head = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+                assert!(head.count() > 0, "no request");
+                write!(stream, "HTTP/1.1 {answer}").unwrap();
+            }
+        });
+        (Client::new(base, "api.listen"), thread)
+    }
+
+    const BUSY: &str = "503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    const DONE: &str = "200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    const BROKEN: &str = "503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+    #[test]
+    fn who_is_busy_is_asked_again() {
+        let (client, thread) = answering(&[BUSY, DONE]);
+        let begin = Instant::now();
+        assert_eq!(client.find("/v1/customer/1").unwrap().as_deref(), Some("{}"));
+        assert!(begin.elapsed() >= Duration::from_secs(1), "it was asked again too soon");
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_does_not_say_when_is_not_asked_again() {
+        let (client, thread) = answering(&[BROKEN]);
+        let failure = client.find("/v1/customer/1").unwrap_err().to_string();
+        assert!(failure.contains("status 503"), "{failure}");
+        thread.join().unwrap();
+    }
 }

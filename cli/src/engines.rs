@@ -24,14 +24,22 @@ use crate::roles::Roles;
 /// Pause before an engine that is away is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// Rows and documents, for projection.
+#[derive(Clone)]
+pub(crate) enum Projection {
+    /// For one process.
+    Alone(Arc<dyn ProjectionStore>),
+    /// For any number of processes that share the work.
+    Shared { rows: Arc<dyn RowStore>, documents: Arc<dyn DocumentStore> },
+}
+
 /// The open engines.
 pub(crate) struct Engines {
     /// The log, for capture and projection.
     pub(crate) log: Option<Arc<dyn EventLog>>,
     /// Documents, for readers.
     pub(crate) reader: Option<Arc<dyn DocumentReader>>,
-    /// Rows and documents, for projection.
-    projection: Option<Arc<dyn ProjectionStore>>,
+    projection: Option<Projection>,
     /// The log once more where it is inside this process, and is to be closed.
     embedded_log: Option<Arc<EmbeddedLog>>,
 }
@@ -100,11 +108,12 @@ impl Engines {
             let store = embedded()?;
             store.metrics().register(registry);
             self.reader = Some(store.clone());
-            self.projection = Some(store);
+            self.projection = Some(Projection::Alone(store));
             return Ok(());
         };
         let options = MongoOptions {
             projector: projector.to_string(),
+            shared: configuration.settings.shares_rows(),
             ..MongoOptions::new(mongodb.uri.reveal(), mongodb.database.value.clone())
         };
         options.metrics.register(registry);
@@ -119,12 +128,16 @@ impl Engines {
             StoreEngine::Mongodb => patiently("MongoDB", retry, || MongoRows::open(options.clone())).await?,
         };
         self.reader = Some(documents.reader());
-        self.projection = Some(Paired::new(rows, documents as Arc<dyn DocumentStore>));
+        let documents: Arc<dyn DocumentStore> = documents;
+        self.projection = Some(match configuration.settings.shares_rows() {
+            true => Projection::Shared { rows, documents },
+            false => Projection::Alone(Paired::new(rows, documents)),
+        });
         Ok(())
     }
 
     /// What a projector works with.
-    pub(crate) fn for_projection(&self) -> (Arc<dyn EventLog>, Arc<dyn ProjectionStore>) {
+    pub(crate) fn for_projection(&self) -> (Arc<dyn EventLog>, Projection) {
         let both = self.log.clone().zip(self.projection.clone());
         both.expect("a process with the role `project` opened both")
     }

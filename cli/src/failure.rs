@@ -10,6 +10,7 @@ use headwater_schemas::Diagnostic;
 pub(crate) struct Failure {
     message: String,
     status: u8,
+    code: Option<String>,
 }
 
 /// The answer of a command.
@@ -18,7 +19,7 @@ pub(crate) type Outcome = Result<ExitCode, Failure>;
 impl Failure {
     /// Something is wrong: status 1.
     pub(crate) fn new(message: impl Display) -> Self {
-        Self { message: message.to_string(), status: 1 }
+        Self { message: message.to_string(), status: 1, code: None }
     }
 
     /// A failure from an error with all its causes, behind `what` was being done.
@@ -31,6 +32,18 @@ impl Failure {
     pub(crate) fn with_status(mut self, status: u8) -> Self {
         self.status = status;
         self
+    }
+
+    /// The same, refused by a running Headwater with this `code` of its problem document.
+    #[must_use]
+    pub(crate) fn with_code(mut self, code: &str) -> Self {
+        self.code = Some(code.to_string());
+        self
+    }
+
+    /// Whether a running Headwater refused with this code.
+    pub(crate) fn has_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
     }
 
     /// The exit status.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use headwater_broker::{EventLog, Retention};
 use headwater_connectors::{CaptureMetrics, CaptureOptions};
-use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions};
+use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions, WorkerOptions};
 use headwater_query_api::ApiOptions;
 use headwater_store::DocumentReader;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Configuration;
 use crate::control::{AskSource, Control};
-use crate::engines::Engines;
+use crate::engines::{Engines, Projection};
 use crate::failure::{Failure, chain};
 use crate::roles::Roles;
 
@@ -194,19 +194,21 @@ fn project(
     let settings = &configuration.settings;
     let metrics = ProjectorMetrics::default();
     metrics.register(registry);
-    let (log, store) = engines.for_projection();
-    headwater_projector::start(
-        ProjectorOptions {
-            name: options.projector.clone(),
-            batch_bytes_max: usize::try_from(settings.projector.batch_bytes_max.value.0).unwrap_or(usize::MAX),
-            ..ProjectorOptions::new(settings.prefix.value.clone(), configuration.definitions())
-        },
-        log,
-        store,
-        metrics,
-        stop.projector.clone(),
-    )
-    .map_err(|error| Failure::caused("cannot start the projector", &error))
+    let projector = ProjectorOptions {
+        name: options.projector.clone(),
+        batch_bytes_max: usize::try_from(settings.projector.batch_bytes_max.value.0).unwrap_or(usize::MAX),
+        ..ProjectorOptions::new(settings.prefix.value.clone(), configuration.definitions())
+    };
+    let cancel = stop.projector.clone();
+    let (log, projection) = engines.for_projection();
+    let started = match projection {
+        Projection::Alone(store) => headwater_projector::start(projector, log, store, metrics, cancel),
+        Projection::Shared { rows, documents } => {
+            let worker = WorkerOptions { dirty_partitions: settings.broker.partitions() };
+            headwater_projector::start_shared(projector, worker, log, rows, documents, metrics, cancel)
+        }
+    };
+    started.map_err(|error| Failure::caused("cannot start the projector", &error))
 }
 
 fn connect(

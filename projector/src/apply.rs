@@ -1,7 +1,7 @@
 //! Events into rows: per key the greatest source position wins, whatever the order of arrival.
 
 use headwater_schemas::{RowRef, SourcePosition, TableId, key};
-use headwater_store::{Batch, ByteList, JoinIndex, RowArena, RowWrite, SchemaId};
+use headwater_store::{ByteList, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId};
 
 use crate::Error;
 use crate::catalog::Catalog;
@@ -68,7 +68,7 @@ pub(crate) type Span = (usize, usize, usize);
 
 /// Applies the events of one table to its rows and tells what changed.
 pub(crate) fn apply<'b>(
-    batch: &mut dyn Batch,
+    batch: &mut dyn RowBatch,
     catalog: &Catalog,
     table: &TableId,
     indexes: &TableIndexes,
@@ -144,7 +144,7 @@ pub(crate) fn apply<'b>(
 
 /// Rows of an arena that are older than `below` become tombstones.
 pub(crate) fn erase<'b>(
-    batch: &mut dyn Batch,
+    batch: &mut dyn RowBatch,
     table: &TableId,
     indexes: &TableIndexes,
     rows: &'b RowArena,
@@ -169,7 +169,7 @@ impl NewImage<'_> {
 
 /// Writes the changed rows with the join keys they lose and get.
 fn put(
-    batch: &mut dyn Batch,
+    batch: &mut dyn RowBatch,
     indexes: &TableIndexes,
     changes: &TableChanges<'_>,
     positions: &[SourcePosition],
@@ -212,7 +212,7 @@ fn put(
 
 /// Fills in the cells that the source did not send.
 struct Merger<'m> {
-    batch: &'m dyn Batch,
+    batch: &'m dyn RowBatch,
     catalog: &'m Catalog,
     table: &'m TableId,
 }

@@ -16,30 +16,75 @@ use crate::plan::{Access, Hop, Plan};
 /// Keys looked up with one call; bounds the rows held at once.
 const CHUNK: usize = 4_096;
 
+/// Where the ascent from some changed rows begins: what can be told from their images alone, without reading. It stays
+/// true however much later the reading comes.
+#[derive(Clone, Debug)]
+pub(crate) struct Seeds {
+    /// Per node: keys by which the rows above its changed rows are found.
+    pub(crate) ups: Vec<KeySet>,
+    /// Per node: keys by which the parents of changed rows of its join table are found.
+    pub(crate) overs: Vec<KeySet>,
+    /// Changed roots.
+    pub(crate) roots: KeySet,
+}
+
+impl Seeds {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.roots.is_empty() && self.ups.iter().chain(&self.overs).all(KeySet::is_empty)
+    }
+}
+
 /// Adds to `dirty` the keys of all roots that a changed row can reach, from its image before and from that after.
-///
-/// Level by level from the deepest, each key once. What stands above the topmost changed row of a way is unchanged, so
-/// that reading the rows as they are now finds the way as it was; and what is not topmost need not be found from below.
 pub(crate) fn ascend(
     plan: &Plan,
     batch: &dyn RowBatch,
     changes: &BTreeMap<TableId, TableChanges<'_>>,
     dirty: &mut KeySet,
 ) -> Result<(), Error> {
+    climb(plan, batch, seeds(plan, changes), dirty)
+}
+
+/// Begins an ascent from the images before and after of changed rows.
+pub(crate) fn seeds(plan: &Plan, changes: &BTreeMap<TableId, TableChanges<'_>>) -> Seeds {
+    let empty = || vec![KeySet::default(); plan.nodes.len()];
+    let mut seeds = Seeds { ups: empty(), overs: empty(), roots: KeySet::default() };
+    for (number, node) in plan.nodes.iter().enumerate().skip(1) {
+        let edge = node.edge.as_ref().expect("only the root has no edge");
+        if let Some(changes) = changes.get(&node.columns.table) {
+            changed(changes, &node.columns, node.filter.as_ref(), &edge.hop, &mut seeds.ups[number]);
+        }
+        if let Some(bridge) = &edge.through
+            && let Some(changes) = changes.get(&bridge.columns.table)
+        {
+            changed(changes, &bridge.columns, bridge.filter.as_ref(), &bridge.hop, &mut seeds.overs[number]);
+        }
+    }
+    let root = &plan.nodes[0];
+    if let Some(changes) = changes.get(&root.columns.table) {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for change in &changes.changes {
+            images(changes, change, &root.columns, &mut before, &mut after);
+            if before != after {
+                seeds.roots.push(change.key);
+            }
+        }
+    }
+    seeds
+}
+
+/// Goes on from the seeds, reading the rows as they are now, and adds the roots that are reached to `dirty`.
+///
+/// Level by level from the deepest, each key once. What stands above the topmost changed row of a way is unchanged, so
+/// that reading the rows as they are now finds the way as it was; and what is not topmost need not be found from below.
+pub(crate) fn climb(plan: &Plan, batch: &dyn RowBatch, seeds: Seeds, dirty: &mut KeySet) -> Result<(), Error> {
     // Per node: keys by which its parent's rows are found.
-    let mut ups: Vec<KeySet> = vec![KeySet::default(); plan.nodes.len()];
+    let Seeds { mut ups, mut overs, mut roots } = seeds;
     for number in (1..plan.nodes.len()).rev() {
         let node = &plan.nodes[number];
         let edge = node.edge.as_ref().expect("only the root has no edge");
         let mut up = std::mem::take(&mut ups[number]);
-        if let Some(changes) = changes.get(&node.columns.table) {
-            changed(changes, &node.columns, node.filter.as_ref(), &edge.hop, &mut up);
-        }
         if let Some(bridge) = &edge.through {
-            let mut over = KeySet::default();
-            if let Some(changes) = changes.get(&bridge.columns.table) {
-                changed(changes, &bridge.columns, bridge.filter.as_ref(), &bridge.hop, &mut over);
-            }
+            let mut over = std::mem::take(&mut overs[number]);
             each_row(batch, &edge.hop.up, up, &bridge.columns, bridge.filter.as_ref(), &mut |_, cells| {
                 over.push_with(|bytes| write_join_key(bytes, cells, &bridge.hop.up_slots));
             })?;
@@ -64,16 +109,8 @@ pub(crate) fn ascend(
             }
         }
     }
-    let root = &plan.nodes[0];
-    if let Some(changes) = changes.get(&root.columns.table) {
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for change in &changes.changes {
-            images(changes, change, &root.columns, &mut before, &mut after);
-            if before != after {
-                dirty.push(change.key);
-            }
-        }
-    }
+    let count = roots.settle();
+    roots.list(0..count).iter().for_each(|key| dirty.push(key));
     Ok(())
 }
 

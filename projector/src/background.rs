@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_store::{Batch, ByteList, JoinIndex, RowArena, RowWrite, VersionId, VersionState, Written};
+use headwater_store::{Batch, ByteList, JoinIndex, RowArena, RowBatch, RowWrite, VersionId, VersionState, Written};
 
 use crate::Error;
+use crate::apply::TableIndexes;
 use crate::build::sum;
 use crate::clock::now_ms;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
@@ -68,7 +69,10 @@ impl State {
             return Ok(true);
         }
         if let Some(index) = self.next_index() {
-            self.fill_index(batch, options, &index)?;
+            let indexes = self.indexes_of(&index.table);
+            if fill_index(batch, &indexes, &index, &index_note(&index), options.slice_rows)? {
+                self.complete.push(index);
+            }
             return Ok(true);
         }
         let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it));
@@ -90,43 +94,6 @@ impl State {
     fn next_index(&self) -> Option<JoinIndex> {
         let mut wanted = self.versions.iter().flat_map(|version| &version.indexes);
         wanted.find(|index| !self.complete.contains(index)).cloned()
-    }
-
-    /// Writes some rows of a table again, so that they get into a new join index.
-    fn fill_index(&mut self, batch: &mut dyn Batch, options: &FoldOptions, index: &JoinIndex) -> Result<(), Error> {
-        let note = format!("index/{}/{}", index.table, index.columns.join(","));
-        let after = batch.note(&note)?;
-        let mut rows = RowArena::default();
-        batch.scan_rows(&index.table, after.as_deref(), options.slice_rows, &mut rows)?;
-        let Some(last) = rows.slots().last() else {
-            batch.add_join_index(index)?;
-            batch.set_note(&note, None)?;
-            self.complete.push(index.clone());
-            return Ok(());
-        };
-        let last = rows.key(last).to_vec();
-        let indexes = self.indexes_of(&index.table);
-        let all: Vec<&JoinIndex> = indexes.indexes.iter().collect();
-        let (mut bytes, mut spans) = (Vec::new(), Vec::new());
-        for slot in rows.slots() {
-            let Some(row) = rows.row(slot) else { continue };
-            bytes.clear();
-            spans.clear();
-            indexes.keys(slot.schema, row, &mut bytes, &mut spans);
-            let added: Vec<(usize, &[u8])> =
-                spans.iter().map(|(number, start, end)| (*number, &bytes[*start..*end])).collect();
-            let write = RowWrite {
-                key: rows.key(slot),
-                row: Some(row),
-                schema: slot.schema,
-                position: slot.position,
-                removed: &[],
-                added: &added,
-            };
-            batch.put_row(&index.table, &all, write)?;
-        }
-        batch.set_note(&note, Some(&last))?;
-        Ok(())
     }
 
     /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
@@ -220,4 +187,50 @@ impl State {
         self.replan(batch)?;
         Ok(true)
     }
+}
+
+/// Name of the note that holds how far a join index is filled.
+pub(crate) fn index_note(index: &JoinIndex) -> String {
+    format!("index/{}/{}", index.table, index.columns.join(","))
+}
+
+/// Writes some rows of a table again, so that they get into a new join index; answers whether it is complete. `note` is
+/// the name of the note that keeps how far this is.
+pub(crate) fn fill_index(
+    batch: &mut dyn RowBatch,
+    indexes: &TableIndexes,
+    index: &JoinIndex,
+    note: &str,
+    slice_rows: usize,
+) -> Result<bool, Error> {
+    let after = batch.note(note)?.filter(|after| !after.is_empty());
+    let mut rows = RowArena::default();
+    batch.scan_rows(&index.table, after.as_deref(), slice_rows, &mut rows)?;
+    let Some(last) = rows.slots().last() else {
+        batch.add_join_index(index)?;
+        batch.set_note(note, None)?;
+        return Ok(true);
+    };
+    let last = rows.key(last).to_vec();
+    let all: Vec<&JoinIndex> = indexes.indexes.iter().collect();
+    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+    for slot in rows.slots() {
+        let Some(row) = rows.row(slot) else { continue };
+        bytes.clear();
+        spans.clear();
+        indexes.keys(slot.schema, row, &mut bytes, &mut spans);
+        let added: Vec<(usize, &[u8])> =
+            spans.iter().map(|(number, start, end)| (*number, &bytes[*start..*end])).collect();
+        let write = RowWrite {
+            key: rows.key(slot),
+            row: Some(row),
+            schema: slot.schema,
+            position: slot.position,
+            removed: &[],
+            added: &added,
+        };
+        batch.put_row(&index.table, &all, write)?;
+    }
+    batch.set_note(note, Some(&last))?;
+    Ok(false)
 }

@@ -4,9 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use headwater_schemas::model::ModelShape;
 use headwater_schemas::{DeadLetter, Payload, Stage, TableId};
-use headwater_store::{Batch, ByteList, DocumentWrite, RowArena, VersionId, Written};
+use headwater_store::{Batch, ByteList, DocumentBatch, DocumentWrite, RowArena, RowBatch, VersionId, Written};
 
 use crate::Error;
+use crate::catalog::Catalog;
 use crate::clock::now_ms;
 use crate::fold::State;
 use crate::keys::KeySet;
@@ -65,46 +66,19 @@ impl State {
         }
         let mut faults: Vec<(usize, String)> =
             self.documents.poisoned().map(|(at, cause)| (at, cause.to_string())).collect();
-        let written = self.documents.writes(roots, |writes| put_documents(batch, id, as_of, writes, &mut faults))?;
+        let written =
+            self.documents.writes(roots, None, |writes| put_documents(batch, id, as_of, writes, &mut faults))?;
         let (model, table) = (plan.model.clone(), plan.root_table().clone());
         for (at, cause) in faults {
-            letters.push(self.project_letter(&*batch, &model, &table, roots.get(at), cause)?);
+            letters.push(project_letter(&*batch, &self.catalog, &model, &table, roots.get(at), cause)?);
         }
         Ok(written)
-    }
-
-    fn project_letter(
-        &self,
-        batch: &dyn Batch,
-        model: &str,
-        table: &TableId,
-        root: &[u8],
-        cause: String,
-    ) -> Result<DeadLetter, Error> {
-        let mut keys = ByteList::default();
-        keys.push(root);
-        let mut arena = RowArena::default();
-        batch.rows_by_key(table, &keys, &mut arena)?;
-        let id = arena.slots().first().and_then(|slot| {
-            let (schema, row) = (self.catalog.schema(slot.schema), arena.row(slot)?);
-            Some(ModelShape::format_id(schema.key_columns().into_iter().map(|at| row.cell(at))))
-        });
-        Ok(DeadLetter {
-            stage: Stage::Project,
-            cause,
-            at_millis: now_ms(),
-            table: Some(table.to_string()),
-            position: None,
-            model: Some(model.to_string()),
-            root: id,
-            payload: Payload::Root(STANDARD.encode(root)),
-        })
     }
 }
 
 /// Writes documents; one that the store refuses is a fault, and is gone.
-fn put_documents(
-    batch: &mut dyn Batch,
+pub(crate) fn put_documents(
+    batch: &mut dyn DocumentBatch,
     version: VersionId,
     as_of: i64,
     writes: &[DocumentWrite<'_>],
@@ -129,6 +103,35 @@ fn put_documents(
         written = sum(written, one);
     }
     Ok(written)
+}
+
+/// The letter about a document that cannot be built or stored.
+pub(crate) fn project_letter(
+    batch: &dyn RowBatch,
+    catalog: &Catalog,
+    model: &str,
+    table: &TableId,
+    root: &[u8],
+    cause: String,
+) -> Result<DeadLetter, Error> {
+    let mut keys = ByteList::default();
+    keys.push(root);
+    let mut arena = RowArena::default();
+    batch.rows_by_key(table, &keys, &mut arena)?;
+    let id = arena.slots().first().and_then(|slot| {
+        let (schema, row) = (catalog.schema(slot.schema), arena.row(slot)?);
+        Some(ModelShape::format_id(schema.key_columns().into_iter().map(|at| row.cell(at))))
+    });
+    Ok(DeadLetter {
+        stage: Stage::Project,
+        cause,
+        at_millis: now_ms(),
+        table: Some(table.to_string()),
+        position: None,
+        model: Some(model.to_string()),
+        root: id,
+        payload: Payload::Root(STANDARD.encode(root)),
+    })
 }
 
 pub(crate) fn sum(a: Written, b: Written) -> Written {

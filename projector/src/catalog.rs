@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_schemas::{SourcePosition, TableId, TableSchema};
-use headwater_store::{Batch, RowBatch, SchemaId};
+use headwater_store::{RowBatch, SchemaId};
 
 use crate::Error;
 use crate::plan::Tables;
@@ -50,7 +50,7 @@ impl Catalog {
     }
 
     /// The schema of a batch's prelude, stored when it is new; `None` when the bytes are no schema.
-    pub(crate) fn schema_of(&mut self, batch: &mut dyn Batch, prelude: &Bytes) -> Result<Option<SchemaId>, Error> {
+    pub(crate) fn schema_of(&mut self, batch: &mut dyn RowBatch, prelude: &Bytes) -> Result<Option<SchemaId>, Error> {
         if let Some(id) = self.preludes.get(prelude) {
             return Ok(Some(*id));
         }
@@ -62,7 +62,7 @@ impl Catalog {
     }
 
     /// Rows of a schema were seen at a position: the schema of the greatest position is the current one.
-    pub(crate) fn seen(&mut self, batch: &mut dyn Batch, id: SchemaId, at: SourcePosition) -> Result<(), Error> {
+    pub(crate) fn seen(&mut self, batch: &mut dyn RowBatch, id: SchemaId, at: SourcePosition) -> Result<(), Error> {
         let table = self.schemas[&id].table.clone();
         let known = self.tables.get(&table).copied();
         let newer = known.is_none_or(|known| at > known.current_at && known.current != id);
@@ -77,7 +77,7 @@ impl Catalog {
     /// A table was truncated at a position: rows below it are gone, whenever they arrive.
     pub(crate) fn truncated(
         &mut self,
-        batch: &mut dyn Batch,
+        batch: &mut dyn RowBatch,
         table: &TableId,
         at: SourcePosition,
     ) -> Result<(), Error> {
@@ -111,12 +111,22 @@ impl Catalog {
         tables.iter().map(|table| current(table)).collect()
     }
 
+    /// The schemas that these tables had before, the newest first: per step back one schema less of those ever seen.
+    pub(crate) fn earlier(&self, tables: &[&TableId]) -> impl Iterator<Item = Tables> {
+        let of_them = |schema: &TableSchema| tables.contains(&&schema.table);
+        let seen: Vec<&Arc<TableSchema>> = self.schemas.values().filter(|schema| of_them(schema)).collect();
+        (1..=seen.len()).rev().map_while(move |count| {
+            let known: Tables = seen[..count].iter().map(|schema| (schema.table.clone(), (*schema).clone())).collect();
+            tables.iter().all(|table| known.contains_key(*table)).then_some(known)
+        })
+    }
+
     /// Those of these tables that nothing is known of.
     pub(crate) fn unknown(&self, tables: &[&TableId]) -> Vec<String> {
         tables.iter().filter(|table| !self.tables.contains_key(table)).map(ToString::to_string).collect()
     }
 
-    fn write(&mut self, batch: &mut dyn Batch, id: TableId, table: Table) -> Result<(), Error> {
+    fn write(&mut self, batch: &mut dyn RowBatch, id: TableId, table: Table) -> Result<(), Error> {
         let mut note = table.current.0.to_be_bytes().to_vec();
         note.extend_from_slice(&table.current_at.to_bytes());
         if let Some(truncated) = table.truncated {

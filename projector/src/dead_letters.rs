@@ -8,10 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use headwater_broker::{
-    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, Producer, RecordBuffer, Retention,
-    TopicPartition, TopicSpec,
+    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, Retention, TopicPartition,
+    TopicSpec,
 };
 use headwater_schemas::{DeadLetter, Payload, dead_letter_topic};
+use headwater_store::RowBatch;
 use serde::Serialize;
 
 use crate::Error;
@@ -46,45 +47,37 @@ pub struct RetryOutcome {
     pub skipped: u64,
 }
 
-/// Writes dead letters; opens what it needs with the first one.
+/// Writes dead letters; makes their topic with the first one.
 pub(crate) struct LetterBox {
     log: Arc<dyn EventLog>,
     place: TopicPartition,
-    /// Name under which letters are written.
-    name: String,
-    producer: Option<Arc<dyn Producer>>,
+    /// Whether the topic is known to be there.
+    made: bool,
 }
 
 impl LetterBox {
-    /// `projector` is the projector's name.
-    pub(crate) fn new(log: Arc<dyn EventLog>, prefix: &str, projector: &str) -> Self {
-        Self { log, place: place(prefix), name: format!("{prefix}.{projector}"), producer: None }
+    pub(crate) fn new(log: Arc<dyn EventLog>, prefix: &str) -> Self {
+        Self { log, place: place(prefix), made: false }
     }
 
     /// Appends; durable when answered.
     pub(crate) async fn append(&mut self, letters: &[DeadLetter]) -> Result<(), Error> {
-        let producer = match &self.producer {
-            Some(producer) => producer.clone(),
-            None => {
-                let topic = self.place.topic.clone();
-                let spec = TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::default() };
-                if !self.log.topics().await?.iter().any(|(name, _)| *name == topic) {
-                    self.log.create_topics(&[spec]).await?;
-                }
-                self.log.producer(&self.name).await?
+        if !self.made {
+            let topic = self.place.topic.clone();
+            let spec = TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::default() };
+            if !self.log.topics().await?.iter().any(|(name, _)| *name == topic) {
+                self.log.create_topics(&[spec]).await?;
             }
-        };
+            self.made = true;
+        }
         let mut records = RecordBuffer::default();
         for letter in letters {
             let json = serde_json::to_vec(letter).expect("a letter has only string keys");
             records.push(now_ms(), &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
         }
         let batch = AppendBatch { to: self.place.clone(), prelude: Bytes::new(), records };
-        let appended = producer.append(vec![batch], None).await;
-        // After a failed append a producer takes no other: the next try opens a new one.
-        self.producer = appended.is_ok().then_some(producer);
-        appended?;
-        Ok(())
+        // A letter may be there twice; that a projector writes it which was taken over meanwhile does no harm either.
+        Ok(self.log.append(vec![batch]).await?)
     }
 }
 
@@ -165,12 +158,25 @@ pub(crate) async fn list(
     Ok(letters.split_off(surplus))
 }
 
+/// Offsets of the letters that were resolved.
+pub(crate) fn resolved(batch: &dyn RowBatch) -> Result<BTreeSet<u64>, Error> {
+    let damaged = |_| Error::Note { note: RESOLVED.into() };
+    batch.note(RESOLVED)?.map_or(Ok(BTreeSet::new()), |note| serde_json::from_slice(&note).map_err(damaged))
+}
+
+/// Adds to the offsets of the letters that were resolved, and answers with all of them.
+pub(crate) fn mark_resolved(batch: &mut dyn RowBatch, offsets: &[u64]) -> Result<BTreeSet<u64>, Error> {
+    let mut all = resolved(batch)?;
+    all.extend(offsets);
+    let json = serde_json::to_vec(&all).expect("a list of numbers");
+    batch.set_note(RESOLVED, Some(&json))?;
+    Ok(all)
+}
+
 impl Fold {
     /// Offsets of the letters that were resolved.
     pub(crate) fn resolved_letters(&self) -> Result<BTreeSet<u64>, Error> {
-        let note = self.store.begin()?.note(RESOLVED)?;
-        let damaged = |_| Error::Note { note: RESOLVED.into() };
-        note.map_or(Ok(BTreeSet::new()), |note| serde_json::from_slice(&note).map_err(damaged))
+        resolved(&*self.store.begin()?)
     }
 
     /// Tries a letter again, in a commit of its own; `None` when the projector has no way to.
@@ -215,15 +221,7 @@ impl Fold {
             }
         }
         if failed == 0 {
-            self.step(|_, batch, _| {
-                let note = batch.note(RESOLVED)?;
-                let mut resolved: BTreeSet<u64> =
-                    note.and_then(|note| serde_json::from_slice(&note).ok()).unwrap_or_default();
-                resolved.insert(listed.offset);
-                let json = serde_json::to_vec(&resolved).expect("a list of numbers");
-                batch.set_note(RESOLVED, Some(&json))?;
-                Ok(())
-            })?;
+            self.step(|_, batch, _| mark_resolved(batch, &[listed.offset]))?;
         }
         Ok(Some(failed == 0))
     }

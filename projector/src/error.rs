@@ -100,6 +100,18 @@ pub enum Error {
         /// The model.
         model: String,
     },
+    /// Several workers took the lead at once.
+    #[error("another worker of this projector took the lead in the same moment, and no rebuild was begun; ask again")]
+    NotLeading,
+    /// Rows that several projectors share, for one that works alone.
+    #[error(
+        "the rows of projector `{name}` are shared by several processes, and its offsets are those from before; share them \
+         again (`store.rows: mongodb` with `broker.kafka`), or give this projector another name"
+    )]
+    SharedRows {
+        /// The projector's name.
+        name: String,
+    },
     /// A place of a replay that is not in the log.
     #[error("cannot replay from there: {why}")]
     ReplayFrom {
@@ -150,7 +162,9 @@ impl Error {
                 headwater_broker::ErrorKind::Retryable => ErrorKind::Retryable,
                 headwater_broker::ErrorKind::Fatal => ErrorKind::Fatal,
             },
-            Self::Note { .. } | Self::Thread(_) | Self::Panicked | Self::Stopped => ErrorKind::Fatal,
+            Self::Note { .. } | Self::SharedRows { .. } | Self::Thread(_) | Self::Panicked | Self::Stopped => {
+                ErrorKind::Fatal
+            }
             _ => ErrorKind::Poison,
         }
     }

@@ -70,8 +70,13 @@ impl Documents {
     }
 
     /// Calls `put` with the writes of all documents. Poisoned documents are deletes: a stale document would be wrong,
-    /// and would depend on what the rows were before.
-    pub(crate) fn writes<T>(&self, roots: &ByteList, put: impl FnOnce(&[DocumentWrite<'_>]) -> T) -> T {
+    /// and would depend on what the rows were before. `stamps` are one for each root, where they are the caller's.
+    pub(crate) fn writes<T>(
+        &self,
+        roots: &ByteList,
+        stamps: Option<&[u64]>,
+        put: impl FnOnce(&[DocumentWrite<'_>]) -> T,
+    ) -> T {
         let entries: Vec<(u16, &[u8])> =
             self.entries.iter().map(|(index, range)| (*index, &self.bytes[range.clone()])).collect();
         let writes: Vec<DocumentWrite<'_>> = self
@@ -82,6 +87,7 @@ impl Documents {
                 id: roots.get(at),
                 body: built.body.clone().map(|range| &self.bytes[range]),
                 entries: &entries[built.entries.clone()],
+                stamp: stamps.map(|stamps| stamps[at]),
             })
             .collect();
         put(&writes)

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use crate::dead_letters::{self, ListedLetter, RetryOutcome};
 use crate::fold::{Fold, FoldOptions};
 use crate::projector::Projector;
+use crate::shared::Agreement;
 use crate::{Error, ProjectorMetrics, ProjectorStatus, ReplayFrom};
 
 /// Commands that may wait before a further one waits for room.
-const QUEUE: usize = 16;
+pub(crate) const QUEUE: usize = 16;
 
 /// Settings of a projector.
 #[derive(Clone, Debug)]
@@ -90,6 +91,9 @@ pub fn start(
     metrics: ProjectorMetrics,
     cancel: CancellationToken,
 ) -> Result<ProjectorHandle, Error> {
+    if Agreement::exists(&*store.begin()?)? {
+        return Err(Error::SharedRows { name: options.name });
+    }
     let fold_options =
         FoldOptions { prefix: options.prefix.clone(), retired_grace: options.retired_grace, ..FoldOptions::default() };
     let fold = Fold::open(store, &options.models, fold_options)?;
@@ -97,18 +101,29 @@ pub fn start(
     *shared.resolved.lock() = fold.resolved_letters()?;
     shared.status.lock().models = fold.model_status()?;
     let (commands, queue) = mpsc::channel(QUEUE);
-    let (done, ended) = oneshot::channel();
-    let prefix: Arc<str> = options.prefix.as_str().into();
+    let prefix = options.prefix.clone();
     let runtime = tokio::runtime::Handle::current();
     let projector = Projector::new(options, fold, log.clone(), metrics, shared.clone(), cancel, queue, runtime);
-    let thread = std::thread::Builder::new().name("projector".into());
-    // Whether the caller still wants to know how it ended is its business.
-    thread.spawn(move || drop(done.send(projector.run()))).map_err(Error::Thread)?;
-    let ended = Arc::new(tokio::sync::Mutex::new(Some(ended)));
-    Ok(ProjectorHandle { shared, commands, log, prefix, ended })
+    ProjectorHandle::spawn(log, &prefix, shared, commands, move || projector.run())
 }
 
 impl ProjectorHandle {
+    /// Starts a thread that runs a projector, and answers with the way to it.
+    pub(crate) fn spawn(
+        log: Arc<dyn EventLog>,
+        prefix: &str,
+        shared: Arc<Shared>,
+        commands: mpsc::Sender<Command>,
+        run: impl FnOnce() -> Result<(), Error> + Send + 'static,
+    ) -> Result<Self, Error> {
+        let (done, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("projector".into());
+        // Whether the caller still wants to know how it ended is its business.
+        thread.spawn(move || drop(done.send(run()))).map_err(Error::Thread)?;
+        let ended = Arc::new(tokio::sync::Mutex::new(Some(ended)));
+        Ok(Self { shared, commands, log, prefix: prefix.into(), ended })
+    }
+
     /// What it tells about itself; at most about a second old.
     pub fn status(&self) -> ProjectorStatus {
         self.shared.status.lock().clone()

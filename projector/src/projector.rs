@@ -75,7 +75,7 @@ impl Projector {
         commands: mpsc::Receiver<Command>,
         runtime: Handle,
     ) -> Self {
-        let letters = LetterBox::new(log.clone(), &options.prefix, &options.name);
+        let letters = LetterBox::new(log.clone(), &options.prefix);
         let observer = Observer::new(log.clone(), &options.prefix, runtime.clone());
         Self {
             options,
@@ -426,7 +426,7 @@ impl Projector {
 }
 
 /// An error with its causes.
-fn explained(error: &Error) -> String {
+pub(crate) fn explained(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(source) = cause {

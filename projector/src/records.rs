@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use headwater_broker::{FetchedBatch, RecordRef};
 use headwater_schemas::{DeadLetter, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId};
-use headwater_store::{Batch, SchemaId};
+use headwater_store::{RowBatch, SchemaId};
 
 use crate::Error;
 use crate::apply::RowEvent;
@@ -55,7 +55,7 @@ pub(crate) fn progress_source<'t>(prefix: &str, topic: &'t str) -> Option<&'t st
 
 /// Decodes all inputs; schemas that are new are stored.
 pub(crate) fn decode<'b>(
-    batch: &mut dyn Batch,
+    batch: &mut dyn RowBatch,
     catalog: &mut Catalog,
     prefix: &str,
     inputs: &[Input<'b>],
@@ -101,7 +101,7 @@ pub(crate) fn decode<'b>(
 }
 
 fn events<'b>(
-    batch: &mut dyn Batch,
+    batch: &mut dyn RowBatch,
     catalog: &mut Catalog,
     input: &Input<'b>,
     schema: SchemaId,

@@ -7,6 +7,7 @@ use headwater_schemas::nearest;
 use headwater_store::{Batch, VersionId, VersionRecord, VersionState};
 
 use crate::Error;
+use crate::background::index_note;
 use crate::clock::now_ms;
 use crate::fold::{Fold, State};
 use crate::version::{Replay, ReplayPart, Version, definition_note, retired_note};
@@ -138,6 +139,14 @@ impl State {
     fn retire(&mut self, batch: &mut dyn Batch, id: VersionId) -> Result<(), Error> {
         let Some(at) = self.versions.iter().position(|version| version.record.id == id) else { return Ok(()) };
         let mut version = self.versions.remove(at);
+        for index in &version.indexes {
+            // Nobody keeps an index that is filled halfway: whoever wants it later begins anew.
+            let wanted = self.versions.iter().any(|other| other.indexes.contains(index));
+            if !wanted && !self.complete.contains(index) {
+                batch.drop_join_index(index)?;
+                batch.set_note(&index_note(index), None)?;
+            }
+        }
         version.record.state = VersionState::Retired;
         batch.put_version(&version.record)?;
         version.forget_building(batch)?;
@@ -148,11 +157,16 @@ impl State {
     }
 
     pub(crate) fn unknown_model(&self, model: &str) -> Error {
-        let names: Vec<&str> = self.versions.iter().map(|version| version.record.model.as_str()).collect();
-        let hint = match nearest(model, names.iter().copied()) {
-            Some(near) => format!("; did you mean `{near}`?"),
-            None => format!("; there are {}", names.join(", ")),
-        };
-        Error::UnknownModel { model: model.to_string(), hint }
+        unknown_model(model, self.versions.iter().map(|version| version.record.model.as_str()))
     }
+}
+
+/// There is no such model among these.
+pub(crate) fn unknown_model<'n>(model: &str, names: impl Iterator<Item = &'n str>) -> Error {
+    let names: Vec<&str> = names.collect();
+    let hint = match nearest(model, names.iter().copied()) {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => format!("; there are {}", names.join(", ")),
+    };
+    Error::UnknownModel { model: model.to_string(), hint }
 }

@@ -41,6 +41,12 @@ pub enum Error {
         /// Where the store is.
         place: String,
     },
+    /// Of several processes that share the store, another one looks after its registry by now.
+    #[error("another process looks after the registry of the store at {place} by now; this one may claim it anew")]
+    Superseded {
+        /// Where the store is.
+        place: String,
+    },
     /// What is there cannot be used as a store.
     #[error("the store at {place} cannot be used: {what}; {remedy}")]
     Unusable {
@@ -72,6 +78,15 @@ pub enum Error {
         /// How much is read at once at most, in bytes.
         limit: usize,
     },
+    /// An engine that one projector at a time writes to, where several are to.
+    #[error(
+        "the store at {place} keeps no stamps of its callers and no trace of deleted documents, and so cannot be written \
+         by several projectors; run one projector"
+    )]
+    OneWriter {
+        /// Where the store is.
+        place: String,
+    },
     /// A document larger than the engine takes.
     #[error(
         "a document of {bytes} bytes is over the store's limit of {limit}; give the relation that makes it large a `limit`"
@@ -100,8 +115,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             // Room can come back without us; the batch is made again.
-            Self::Engine { .. } | Self::Full { .. } => ErrorKind::Retryable,
-            Self::TooManyRows { .. }
+            Self::Engine { .. } | Self::Full { .. } | Self::Superseded { .. } => ErrorKind::Retryable,
+            Self::OneWriter { .. }
+            | Self::TooManyRows { .. }
             | Self::InUse { .. }
             | Self::TakenOver { .. }
             | Self::Unusable { .. }

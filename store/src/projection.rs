@@ -53,6 +53,10 @@ pub struct DocumentWrite<'a> {
     /// Index entries: (number of the index within the model, value in the form of [`headwater_schemas::key`]). Sorted,
     /// without duplicates.
     pub entries: &'a [(u16, &'a [u8])],
+    /// The stamp the write is to have. A document, or the trace of a deleted one, that has this stamp or a greater one
+    /// stays as it is; one whose bytes and entries are the same gets the stamp all the same, since a writer that is late
+    /// with other bytes must find it. `None`: the engine gives stamps itself, and writes whatever is there.
+    pub stamp: Option<u64>,
 }
 
 /// What [`DocumentBatch::put_documents`] did.
@@ -131,6 +135,11 @@ pub trait RowBatch {
     /// A small value the projector keeps for itself.
     fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error>;
 
+    /// Several such values, in the order of their names; an engine that is far away asks for all at once.
+    fn notes(&self, names: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        names.iter().map(|name| self.note(name)).collect()
+    }
+
     /// Stores or, with `None`, removes such a value.
     fn set_note(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Error>;
 }
@@ -143,6 +152,18 @@ pub trait DocumentBatch {
     /// A number that no version has had, also not in another process that writes to the same documents. What a dropped
     /// batch was given may be given again.
     fn new_version_id(&mut self) -> Result<VersionId, Error>;
+
+    /// Where several processes write: takes the registry (versions and frontiers) over from whoever had it, at once, and
+    /// answers with the number of this claim. What others gathered under earlier claims cannot be flushed any more. An
+    /// engine that one process writes to has nothing to take over.
+    fn claim_registry(&mut self) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    /// Has what is gathered take effect only while the claim of this number is the last.
+    fn under_claim(&mut self, claim: u64) {
+        let _ = claim;
+    }
 
     /// Adds or replaces a version; readers are told at commit.
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error>;

@@ -44,7 +44,7 @@ fn write_everywhere(batch: &mut dyn Batch, n: u64) {
             added: &[(0, &join_key)],
         };
         batch.put_row(&join.table, &[&join], write).unwrap();
-        let write = DocumentWrite { id: &key, body: Some(body.as_bytes()), entries: &[(0, &value)] };
+        let write = DocumentWrite { id: &key, body: Some(body.as_bytes()), entries: &[(0, &value)], stamp: None };
         batch.put_documents(VERSION, n as i64, &[write]).unwrap();
     }
     batch.set_offset("events", 0, n).unwrap();
@@ -145,7 +145,7 @@ async fn a_full_store_keeps_what_it_has_and_goes_on_with_more_room() {
         let mut batch = store.begin()?;
         let body = vec![b'x'; 50_000];
         let id = key::of(ValueRef::UInt(1000 + n));
-        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(&body), entries: &[] }])?;
+        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(&body), entries: &[], stamp: None }])?;
         batch.set_offset("events", 0, n)?;
         batch.commit()
     };

@@ -85,7 +85,7 @@ async fn load_project_and_read() {
             for root in &roots {
                 body[..8].copy_from_slice(&random.number().to_le_bytes());
                 let (id, value) = (int(*root), int(root % 1000));
-                let write = DocumentWrite { id: &id, body: Some(&body), entries: &[(0, &value)] };
+                let write = DocumentWrite { id: &id, body: Some(&body), entries: &[(0, &value)], stamp: None };
                 batch.put_documents(VERSION, 0, &[write]).unwrap();
             }
             let start = Instant::now();

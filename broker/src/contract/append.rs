@@ -103,6 +103,24 @@ pub(super) async fn a_later_producer_shuts_out_the_earlier(log: Arc<dyn EventLog
     assert_eq!(second.checkpoint().await.unwrap().as_deref(), Some(&b"of the first"[..]));
 }
 
+pub(super) async fn nameless_appends_shut_nobody_out(log: Arc<dyn EventLog>) {
+    create_plain(&*log, "t", 2).await;
+    let named = log.producer("p").await.unwrap();
+    append(&named, values("t", 0, &["a"])).await;
+    let several = |n: &str| vec![values("t", 0, &[n]), values("t", 1, &[n, n])];
+    let (one, other) = tokio::join!(log.append(several("b")), log.append(several("b")));
+    one.unwrap();
+    other.unwrap();
+    append(&named, values("t", 0, &["c"])).await;
+    // What was answered is seen, also in what is told of the end.
+    assert_eq!(texts(&read_all(&*log, "t", 0).await), ["a", "b", "b", "c"]);
+    assert_eq!(texts(&read_all(&*log, "t", 1).await), ["b"; 4]);
+    let unknown = log.append(vec![values("nowhere", 0, &["x"])]).await;
+    assert!(matches!(unknown, Err(Error::UnknownTopic { .. })), "{unknown:?}");
+    log.append(several("d")).await.unwrap();
+    assert_eq!(read_all(&*log, "t", 1).await.len(), 6);
+}
+
 pub(super) async fn a_checkpoint_stays_until_replaced(log: Arc<dyn EventLog>) {
     create_plain(&*log, "t", 1).await;
     let producer = log.producer("p").await.unwrap();

@@ -44,6 +44,7 @@ pub async fn run_without_removal<F: AsyncFn(&str) -> Arc<dyn EventLog>>(open: &F
     append::an_append_is_all_or_none(open("all_or_none").await).await;
     append::a_failed_append_leaves_no_gap(open("no_gap").await).await;
     append::a_later_producer_shuts_out_the_earlier(open("fencing").await).await;
+    append::nameless_appends_shut_nobody_out(open("nameless").await).await;
     append::a_checkpoint_stays_until_replaced(open("checkpoint").await).await;
     append::what_is_answered_is_durable(open).await;
     append::producers_at_once_each_keep_their_order(open("producers").await).await;

@@ -34,8 +34,8 @@ use self::producer::EmbeddedProducer;
 use self::tables::{group_partition, group_prefix};
 use self::writer::{Command, Writer};
 use crate::{
-    Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer, TopicPartition,
-    TopicSpec, Watermarks,
+    AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer,
+    TopicPartition, TopicSpec, Watermarks,
 };
 
 /// Where and how an embedded log is kept.
@@ -57,9 +57,14 @@ impl EmbeddedOptions {
     }
 }
 
+/// The producer of what is appended under no name. There is one process, and so one of it.
+const NAMELESS: &str = "headwater/nameless";
+
 /// An open embedded log. Dropping it and its producers closes it.
 pub struct EmbeddedLog {
     writer: Arc<WriterHandle>,
+    /// For what is appended under no name.
+    nameless: tokio::sync::Mutex<Option<Arc<dyn Producer>>>,
 }
 
 /// The way to the writer thread, and to the environment.
@@ -83,7 +88,7 @@ impl EmbeddedLog {
         let (wake, appended) = watch::channel(0);
         let thread = Writer::start(core.clone(), commands, wake, &options)?;
         let writer = WriterHandle { core, queue: Some(queue), appended, thread: Mutex::new(Some(thread)) };
-        Ok(Arc::new(Self { writer: Arc::new(writer) }))
+        Ok(Arc::new(Self { writer: Arc::new(writer), nameless: tokio::sync::Mutex::default() }))
     }
 
     /// What it counts.
@@ -138,6 +143,23 @@ impl EventLog for EmbeddedLog {
         Ok(Arc::new(EmbeddedProducer::new(self.writer.clone(), name, epoch)))
     }
 
+    async fn append(&self, batches: Vec<AppendBatch>) -> Result<(), Error> {
+        let producer = {
+            let mut nameless = self.nameless.lock().await;
+            match &*nameless {
+                Some(producer) => producer.clone(),
+                None => nameless.insert(self.producer(NAMELESS).await?).clone(),
+            }
+        };
+        let appended = producer.append(batches, None).await;
+        if appended.is_err() {
+            // After a failed append a producer takes no other.
+            let mut nameless = self.nameless.lock().await;
+            nameless.take_if(|it| Arc::ptr_eq(it, &producer));
+        }
+        appended.map(|_| ())
+    }
+
     async fn fetch(&self, from: &[FetchFrom], limits: FetchLimits) -> Result<Vec<FetchedBatch>, Error> {
         fetch::fetch(&self.writer.core, self.writer.appended.clone(), from, limits).await
     }
@@ -172,6 +194,7 @@ impl EventLog for EmbeddedLog {
         };
         read().map_err(|e| core.engine("read committed offsets", e))
     }
+
     async fn join(&self, _group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Membership>, Error> {
         Ok(Box::new(EmbeddedMembership::new(&self.writer.core, topics.to_vec())))
     }

@@ -18,6 +18,7 @@ mod fetch;
 mod groups;
 mod lane;
 mod membership;
+mod nameless;
 mod options;
 mod producer;
 mod readers;
@@ -43,6 +44,7 @@ use self::client::{Cluster, Context};
 use self::ends::Ends;
 use self::groups::Groups;
 use self::membership::KafkaMembership;
+use self::nameless::Nameless;
 use self::producer::KafkaProducer;
 use self::readers::Readers;
 use self::scan::Scanner;
@@ -50,8 +52,8 @@ use self::schemas::Schemas;
 use self::topics::{Topics, blocking, own_topics};
 use crate::metrics::PartitionLabels;
 use crate::{
-    Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer, Retention,
-    TopicPartition, TopicSpec, Watermarks,
+    AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer,
+    Retention, TopicPartition, TopicSpec, Watermarks,
 };
 
 /// How long to wait until a reader can see what this process itself has appended.
@@ -70,6 +72,7 @@ struct Inner {
     scanner: Scanner,
     readers: Readers,
     groups: Groups,
+    nameless: Nameless,
     ends: Ends,
     metrics: LogMetrics,
     fetches: AtomicU64,
@@ -98,6 +101,7 @@ impl KafkaLog {
             scanner,
             readers: Readers::default(),
             groups: Groups::default(),
+            nameless: Nameless::default(),
             ends: Ends::default(),
             metrics: LogMetrics::default(),
             fetches: AtomicU64::new(0),
@@ -201,6 +205,11 @@ impl EventLog for KafkaLog {
         let (inner, name) = (Arc::clone(&self.inner), name.to_owned());
         let producer = blocking(move || KafkaProducer::open(inner, &name)).await?;
         Ok(Arc::new(producer))
+    }
+
+    async fn append(&self, batches: Vec<AppendBatch>) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.nameless.append(&inner, &batches)).await
     }
 
     async fn fetch(&self, from: &[FetchFrom], limits: FetchLimits) -> Result<Vec<FetchedBatch>, Error> {

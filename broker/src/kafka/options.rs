@@ -213,16 +213,28 @@ impl KafkaOptions {
         self.finish(config)
     }
 
+    /// For a producer without a name or transactions.
+    pub(super) fn nameless(&self) -> ClientConfig {
+        let mut config = self.client();
+        config.set("enable.idempotence", "true").set("acks", "all").set("message.timeout.ms", "25000");
+        Self::sending(&mut config);
+        self.finish(config)
+    }
+
     /// For the one producer of this name.
     pub(super) fn producer(&self, name: &str) -> ClientConfig {
         let mut config = self.client();
         config.set("transactional.id", name).set("enable.idempotence", "true").set("acks", "all");
         config.set("transaction.timeout.ms", "30000").set("message.timeout.ms", "25000");
+        Self::sending(&mut config);
+        self.finish(config)
+    }
+
+    fn sending(config: &mut ClientConfig) {
         config.set("linger.ms", "1").set("batch.size", "1000000").set("batch.num.messages", "10000");
         config.set("compression.type", "lz4").set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
         config.set("queue.buffering.max.kbytes", "65536").set("queue.buffering.max.messages", "200000");
         config.set("retry.backoff.ms", "20");
-        self.finish(config)
     }
 }
 

@@ -1,8 +1,15 @@
-//! The right to append under a name: one transactional producer of Kafka, driven by a thread of its own.
+//! The right to append under a name: transactional producers of Kafka, driven by a thread of its own.
 //!
 //! An append is a transaction. It holds the records, the schemas that no record used before, and the checkpoint. Kafka
-//! shuts out earlier producers of the name when a new one opens; the record of who opened last (the *claim*) tells a
-//! producer that was shut out from one whose transaction only took too long.
+//! answers the end of a transaction before it has told every partition, and until then refuses the next one of the same
+//! producer, whose client asks again only after 20 ms. So there are two producers, the *lanes* of a name, which take
+//! turns: one after another, never at once.
+//!
+//! Kafka shuts out earlier lanes when ours open. An earlier holder of the name whose second lane is still open may end
+//! one more append with it, in order, before it meets a closed one; where it left off is read after both are ours. The
+//! record of who opened last (the *claim*) tells a producer that was shut out from one whose transaction only took too
+//! long. Two that open a name in the same moment may shut out a lane of each other: then both fail, and whoever opens
+//! the name next has it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,8 +38,6 @@ use crate::{AppendBatch, Error, Offset, Producer, TopicPartition};
 
 /// How long the end of a transaction may take. Longer than the transaction itself may.
 const COMMIT_MAX: Duration = Duration::from_secs(35);
-/// How long the next transaction waits for the last to be told everywhere, before it asks all the same.
-const SETTLE_MAX: Duration = Duration::from_millis(20);
 const OPEN_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct KafkaProducer {
@@ -158,49 +163,45 @@ struct Writer {
     name: Arc<str>,
     claim: Claim,
     inner: Arc<Inner>,
-    producer: BaseProducer<Deliver>,
+    lanes: [BaseProducer<Deliver>; 2],
+    /// The lane of the current transaction, or of the last.
+    turn: usize,
     forms: HashMap<Bytes, Form>,
     /// Schemas that are in the log, or in an append of ours after whose failure there is no other.
     published: HashSet<SchemaFingerprint>,
-    /// A partition of the last transaction, and when it was committed.
-    last: Option<(TopicPartition, Instant)>,
     /// Whether an append failed.
     broken: bool,
     fenced: bool,
 }
 
+/// A producer of Kafka with a transactional id. Waits until what an earlier one of the id left is committed or aborted in
+/// every partition.
+fn open_lane(inner: &Inner, id: &str) -> Result<BaseProducer<Deliver>, Error> {
+    const ACTION: &str = "open a producer";
+    let deliver = Deliver { cluster: Arc::clone(&inner.cluster), deliveries: Mutex::default() };
+    let config = inner.options.producer(id);
+    let lane = rdkafka::config::FromClientConfigAndContext::from_config_and_context(&config, deliver);
+    let lane: BaseProducer<Deliver> = lane.map_err(|e| inner.cluster.error(ACTION, e))?;
+    let deadline = Instant::now() + OPEN_MAX;
+    while let Err(error) = lane.init_transactions(inner.options.request_timeout) {
+        lane.poll(Duration::ZERO);
+        let again = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+        let explained = inner.cluster.error(ACTION, error);
+        if !again || Instant::now() > deadline || !matches!(explained, Error::Engine { .. }) {
+            return Err(explained);
+        }
+    }
+    Ok(lane)
+}
+
 impl Writer {
     fn open(inner: Arc<Inner>, name: Arc<str>) -> Result<Self, Error> {
-        const ACTION: &str = "open a producer";
-        let deliver = Deliver { cluster: Arc::clone(&inner.cluster), deliveries: Mutex::default() };
-        let config = inner.options.producer(&name);
-        let producer = rdkafka::config::FromClientConfigAndContext::from_config_and_context(&config, deliver);
-        let producer: BaseProducer<Deliver> = producer.map_err(|e| inner.cluster.error(ACTION, e))?;
-        let deadline = Instant::now() + OPEN_MAX;
-        // Waits until what an earlier producer left is committed or aborted in every partition.
-        while let Err(error) = producer.init_transactions(inner.options.request_timeout) {
-            producer.poll(Duration::ZERO);
-            let again = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
-            let explained = inner.cluster.error(ACTION, error);
-            if !again || Instant::now() > deadline || !matches!(explained, Error::Engine { .. }) {
-                return Err(explained);
-            }
-        }
+        let lanes = [open_lane(&inner, &name)?, open_lane(&inner, &format!("{name}.2"))?];
         inner.cluster.answered();
         inner.schemas.read_on()?;
         let published = inner.schemas.fingerprints();
         let claim = Claim::new();
-        Ok(Self {
-            name,
-            claim,
-            inner,
-            producer,
-            forms: HashMap::new(),
-            published,
-            last: None,
-            broken: false,
-            fenced: false,
-        })
+        Ok(Self { name, claim, inner, lanes, turn: 0, forms: HashMap::new(), published, broken: false, fenced: false })
     }
 
     /// Writes down that the name is ours, and waits until every reader sees it: what earlier producers of the name
@@ -272,40 +273,27 @@ impl Writer {
         batches.iter().enumerate().map(offset_of).collect()
     }
 
+    fn lane(&self) -> &BaseProducer<Deliver> {
+        &self.lanes[self.turn]
+    }
+
     /// Does the work in a transaction and gives the offsets of marked records. Aborts what fails.
     fn transaction(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<HashMap<usize, i64>, Error> {
-        self.wait_for_last();
-        *self.producer.context().deliveries.lock() = Deliveries::default();
-        self.producer.begin_transaction().map_err(|e| self.explain("begin a transaction", e))?;
+        self.turn = 1 - self.turn;
+        *self.lane().context().deliveries.lock() = Deliveries::default();
+        self.lane().begin_transaction().map_err(|e| self.explain("begin a transaction", e))?;
         let done = work(self).and_then(|()| self.commit());
         if let Err(error) = done {
             // If it cannot be told, the cluster aborts it when its time is over or the name is opened again.
             if !self.fenced {
-                self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+                self.lane().purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
                 self.drain(Duration::from_secs(1)).ok();
-                self.producer.abort_transaction(Duration::from_secs(2)).ok();
+                self.lane().abort_transaction(Duration::from_secs(2)).ok();
             }
             return Err(error);
         }
         self.inner.cluster.answered();
-        Ok(std::mem::take(&mut self.producer.context().deliveries.lock().marked))
-    }
-
-    /// Kafka answers a commit before it has told every partition, and refuses the next transaction until then; the client
-    /// asks again only after 20 ms. It takes a few as a rule, so we look when it is done.
-    fn wait_for_last(&mut self) {
-        let Some((place, at)) = self.last.take() else { return };
-        while at.elapsed() < SETTLE_MAX {
-            match self.inner.scanner.watermarks(&place) {
-                Ok(Some(marks)) if self.inner.ends.is_reached(&place, marks.high.0) => {
-                    // What is left is a note of the coordinator to itself.
-                    return std::thread::sleep(Duration::from_millis(1));
-                }
-                Ok(Some(_)) => std::thread::sleep(Duration::from_millis(1)),
-                // Whatever it is, the transaction will tell.
-                Ok(None) | Err(_) => return,
-            }
-        }
+        Ok(std::mem::take(&mut self.lane().context().deliveries.lock().marked))
     }
 
     fn commit(&mut self) -> Result<(), Error> {
@@ -313,7 +301,7 @@ impl Writer {
         self.drain(COMMIT_MAX)?;
         let deadline = Instant::now() + COMMIT_MAX;
         loop {
-            match self.producer.commit_transaction(self.inner.options.request_timeout) {
+            match self.lane().commit_transaction(self.inner.options.request_timeout) {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {}
                 Err(error) => return Err(self.explain(ACTION, error)),
@@ -326,20 +314,20 @@ impl Writer {
         const ACTION: &str = "write records";
         let deadline = Instant::now() + wait_max;
         loop {
-            let failed = self.producer.context().deliveries.lock().error.take();
+            let failed = self.lane().context().deliveries.lock().error.take();
             if let Some((error, topic)) = failed {
                 if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
                     return Err(Error::TooLarge { topic, bytes: 0 });
                 }
                 return Err(self.explain(ACTION, error));
             }
-            if self.producer.in_flight_count() == 0 {
+            if self.lane().in_flight_count() == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 return Err(self.explain(ACTION, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
             }
-            self.producer.poll(Duration::from_millis(1));
+            self.lane().poll(Duration::from_millis(1));
         }
     }
 
@@ -417,14 +405,14 @@ impl Writer {
         record.headers = outgoing.headers;
         let deadline = Instant::now() + COMMIT_MAX;
         loop {
-            match self.producer.send(record) {
+            match self.lane().send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
                     if Instant::now() > deadline {
                         let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
                         return Err(self.inner.cluster.error("write records", error));
                     }
-                    self.producer.poll(Duration::from_millis(1));
+                    self.lane().poll(Duration::from_millis(1));
                     record = again;
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
@@ -436,15 +424,14 @@ impl Writer {
     }
 
     /// Notes where the partitions end for readers once the transaction is visible.
-    fn settle(&mut self, places: &[TopicPartition], marked: &HashMap<usize, i64>) {
+    fn settle(&self, places: &[TopicPartition], marked: &HashMap<usize, i64>) {
         for (at, place) in places.iter().enumerate() {
             self.settle_at(place, marked.get(&mark(at)));
         }
     }
 
-    fn settle_at(&mut self, place: &TopicPartition, offset: Option<&i64>) {
+    fn settle_at(&self, place: &TopicPartition, offset: Option<&i64>) {
         if let Some(offset) = offset {
-            self.last = Some((place.clone(), Instant::now()));
             // Readers see a transaction as a whole: who sees beyond its first record sees the marker behind its last.
             self.inner.ends.note(place, *offset as u64 + 2);
         }
@@ -460,7 +447,7 @@ impl Writer {
         let shut_out = |code| {
             matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::InvalidTransactionalState)
         };
-        let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
+        let fatal = self.lane().client().fatal_error().map(|(code, _)| code);
         if error.rdkafka_error_code().is_some_and(shut_out) || fatal.is_some_and(shut_out) {
             self.fenced = checkpoints::is_taken(&self.inner, &self.name, &self.claim);
             if self.fenced {

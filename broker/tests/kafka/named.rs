@@ -49,6 +49,13 @@ impl EventLog for Named {
         Ok(Arc::new(NamedProducer { producer, name: self.name.clone() }))
     }
 
+    async fn append(&self, mut batches: Vec<AppendBatch>) -> Result<(), Error> {
+        for batch in &mut batches {
+            batch.to = partition_to(&self.name, &batch.to);
+        }
+        self.log.append(batches).await
+    }
+
     async fn fetch(&self, wanted: &[FetchFrom], limits: FetchLimits) -> Result<Vec<FetchedBatch>, Error> {
         let named =
             |wanted: &FetchFrom| FetchFrom { partition: partition_to(&self.name, &wanted.partition), ..wanted.clone() };

@@ -109,7 +109,8 @@ pub(crate) enum SaslMechanism {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Store {
-    /// Where the latest image of every row is kept; inside this process unless set.
+    /// Where the latest image of every row is kept; inside this process unless set. In MongoDB, with Kafka as broker, any
+    /// number of projectors share them.
     pub(crate) rows: Option<Spanned<StoreEngine>>,
     /// Where documents are kept; in MongoDB where `mongodb` stands, unless set.
     pub(crate) documents: Option<Spanned<StoreEngine>>,

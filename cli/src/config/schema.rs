@@ -163,7 +163,7 @@ fn store() -> Value {
     object(
         "Rows and documents.",
         json!({
-            "rows": engine("Where the latest image of every row is kept; embedded unless set."),
+            "rows": engine("Where the latest image of every row is kept; embedded unless set. In MongoDB, with Kafka as broker, any number of projectors share them."),
             "documents": engine("Where documents are kept; in MongoDB where `mongodb` stands, unless set."),
             "embedded": object("A store inside this process.", embedded),
             "mongodb": mongodb

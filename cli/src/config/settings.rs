@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::api::Api;
-use super::engines::{Broker, Store};
+use super::engines::{Broker, Store, StoreEngine};
 use super::quantity::ByteSize;
 
 /// The whole of `headwater.yaml`. Every key has a default but `connectors` and `models`.
@@ -82,6 +82,12 @@ impl Default for Admin {
 }
 
 impl Settings {
+    /// Whether any number of processes share the work of one projector: all of them reach the rows, and the broker says who
+    /// does what.
+    pub(crate) fn shares_rows(&self) -> bool {
+        self.broker.kafka.is_some() && self.store.rows() == StoreEngine::Mongodb
+    }
+
     /// What is wrong although every value by itself is right: the place, the message, the remedy.
     pub(super) fn validate(&self) -> Option<(serde_saphyr::Location, String, String)> {
         let wrong =

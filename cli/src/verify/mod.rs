@@ -85,11 +85,8 @@ pub(crate) async fn verify(
         };
         let (client, name, looked_at) = (api.clone(), model.name.clone(), ids.clone());
         let (looked, listed) = blocking(move || {
-            let mut listed: Vec<Vec<u8>> = Vec::new();
             served::look(&client, &name, &looked_at, &mut seen)?;
-            if whole {
-                served::list_all(&client, &name, |body| listed.push(body.to_vec()))?;
-            }
+            let listed = if whole { served::list_all(&client, &name)? } else { Vec::new() };
             Ok((seen, listed))
         })
         .await?;

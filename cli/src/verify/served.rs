@@ -13,6 +13,8 @@ use crate::failure::Failure;
 const IDS_PER_REQUEST: usize = 100;
 /// Documents of one page of a list.
 const PAGE: usize = 100;
+/// How often a walk through a list is begun anew because the model's version was switched.
+const WALKS_MAX: u32 = 5;
 
 #[derive(Deserialize)]
 struct List<'a> {
@@ -52,19 +54,29 @@ pub(crate) fn look(api: &Client, model: &str, ids: &BTreeSet<String>, seen: &mut
     Ok(())
 }
 
-/// Every document of a model, page by page.
-pub(crate) fn list_all(api: &Client, model: &str, mut each: impl FnMut(&[u8])) -> Result<(), Failure> {
+/// Every document of a model. A new version that begins to serve meanwhile ends the walk from page to page: then it is
+/// begun anew.
+pub(crate) fn list_all(api: &Client, model: &str) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut walks = 1;
+    loop {
+        match walk(api, model) {
+            Err(failure) if failure.has_code("invalid_cursor") && walks < WALKS_MAX => walks += 1,
+            walked => return walked,
+        }
+    }
+}
+
+fn walk(api: &Client, model: &str) -> Result<Vec<Vec<u8>>, Failure> {
     let mut after = String::new();
+    let mut bodies = Vec::new();
     loop {
         let path = format!("/v1/{model}?limit={PAGE}{after}");
         let text = api.text(&path)?;
         let list = parse(&path, &text)?;
-        for body in list.data.iter().flatten() {
-            each(body.get().as_bytes());
-        }
+        bodies.extend(list.data.iter().flatten().map(|body| body.get().as_bytes().to_vec()));
         match list.page.next {
             Some(cursor) => after = format!("&after={}", encode(&cursor)),
-            None => return Ok(()),
+            None => return Ok(bodies),
         }
     }
 }
@@ -83,4 +95,24 @@ fn encode(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::tests::answering;
+
+    const FIRST: &str =
+        "200 OK\r\ncontent-length: 39\r\nconnection: close\r\n\r\n{\"data\":[{\"id\":1}],\"page\":{\"next\":\"a\"}}";
+    const SWITCHED: &str =
+        "400 Bad Request\r\ncontent-length: 25\r\nconnection: close\r\n\r\n{\"code\":\"invalid_cursor\"}";
+    const ALL: &str = "200 OK\r\ncontent-length: 28\r\nconnection: close\r\n\r\n{\"data\":[{\"id\":1},{\"id\":2}]}";
+
+    #[test]
+    fn a_list_is_walked_anew_when_the_version_is_switched() {
+        let (client, thread) = answering(&[FIRST, SWITCHED, ALL]);
+        let bodies = list_all(&client, "customer").unwrap();
+        assert_eq!(bodies, [b"{\"id\":1}", b"{\"id\":2}"]);
+        thread.join().unwrap();
+    }
 }

@@ -108,7 +108,7 @@ impl<'r> Case<'r> {
             for (key, body) in &made.bodies {
                 let entries: Vec<(u16, &[u8])> =
                     made.entries[key].iter().map(|(index, value)| (*index, value.as_slice())).collect();
-                let write = DocumentWrite { id: key, body: Some(body), entries: &entries };
+                let write = DocumentWrite { id: key, body: Some(body), entries: &entries, stamp: None };
                 batch.put_documents(VersionId(number), AS_OF_MICROS, &[write]).unwrap();
                 let row = &table.rows[key];
                 let parts = table.schema.key_columns().into_iter().map(|at| row[at].scalar().unwrap());

@@ -226,7 +226,7 @@ fn check(case: &Case) {
         let entries: Vec<(u16, &[u8])> = indexed.iter().map(|key| (0, key.as_slice())).collect();
         let id = key::of(Scalar::Int(id as i64).scalar().unwrap());
         let body = document.to_string();
-        let write = DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &entries };
+        let write = DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &entries, stamp: None };
         batch.put_documents(VersionId(1), 1, &[write]).unwrap();
     }
     batch.commit().unwrap();

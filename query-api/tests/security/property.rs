@@ -237,7 +237,7 @@ fn check(case: &Case) {
         let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, key)| (*index, key.as_slice())).collect();
         let key = key::of(Scalar::Int(id as i64).scalar().unwrap());
         let body = document.to_string();
-        let write = DocumentWrite { id: &key, body: Some(body.as_bytes()), entries: &entries };
+        let write = DocumentWrite { id: &key, body: Some(body.as_bytes()), entries: &entries, stamp: None };
         batch.put_documents(VersionId(1), 1, &[write]).unwrap();
         stored.push((id as i64, *owner, document));
     }

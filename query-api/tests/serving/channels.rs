@@ -328,7 +328,7 @@ fn what_no_longer_fits_is_told_and_the_rest_is_served() {
     let mut batch = headwater_store::ProjectionStore::begin(&*world.store).unwrap();
     let body = document.to_string();
     let id = int_key(11);
-    let write = headwater_store::DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &[] };
+    let write = headwater_store::DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &[], stamp: None };
     batch.put_documents(headwater_store::VersionId(7), 1, &[write]).unwrap();
     batch.commit().unwrap();
     let old = record(1, customers(), VersionState::Retired);

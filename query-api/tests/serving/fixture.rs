@@ -149,7 +149,7 @@ fn put_in(batch: &mut dyn Batch, version: u32, id: &[u8], document: Option<&Valu
     let entries = document.filter(|document| document.get("invoices").is_some()).map(entries).unwrap_or_default();
     let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
     let body = document.map(Value::to_string);
-    let write = DocumentWrite { id, body: body.as_deref().map(str::as_bytes), entries: &entries };
+    let write = DocumentWrite { id, body: body.as_deref().map(str::as_bytes), entries: &entries, stamp: None };
     batch.put_documents(VersionId(version), AS_OF_MICROS, &[write]).unwrap();
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn put_at(store: &Arc<dyn ProjectionStore>, commit: u64, id: &[u8], d
     let (entries, body) = (entries(document), document.to_string());
     let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();
     let mut batch = store.begin().unwrap();
-    let write = DocumentWrite { id, body: Some(body.as_bytes()), entries: &entries };
+    let write = DocumentWrite { id, body: Some(body.as_bytes()), entries: &entries, stamp: None };
     batch.put_documents(VersionId(1), AS_OF_MICROS, &[write]).unwrap();
     batch.set_frontier("billing", frontier_at(commit)).unwrap();
     batch.commit().unwrap();

@@ -25,7 +25,7 @@ fn record(id: VersionId, state: VersionState) -> VersionRecord {
 }
 
 fn put<'a>(id: &'a [u8], entries: &'a [(u16, &'a [u8])]) -> DocumentWrite<'a> {
-    DocumentWrite { id, body: Some(b"{}"), entries }
+    DocumentWrite { id, body: Some(b"{}"), entries, stamp: None }
 }
 
 async fn stamp(reader: &dyn DocumentReader, id: &[u8]) -> Option<u64> {
@@ -36,7 +36,7 @@ pub async fn documents_are_invisible_before_commit(place: &impl Place) {
     let opened = place.open();
     let (id, other) = (int(1), int(2));
     let mut batch = opened.writer.begin().unwrap();
-    let write = DocumentWrite { id: &id, body: Some(b"{\"a\":1}"), entries: &[] };
+    let write = DocumentWrite { id: &id, body: Some(b"{\"a\":1}"), entries: &[], stamp: None };
     batch.put_documents(VERSION, 42, &[write]).unwrap();
     batch.put_version(&record(VERSION, VersionState::Building)).unwrap();
     assert_eq!(batch.document_count(VERSION).unwrap(), 1);
@@ -52,7 +52,7 @@ pub async fn documents_are_invisible_before_commit(place: &impl Place) {
     assert_eq!(opened.reader.versions().borrow().len(), 1);
 
     let mut batch = opened.writer.begin().unwrap();
-    batch.put_documents(VERSION, 43, &[DocumentWrite { id: &id, body: None, entries: &[] }]).unwrap();
+    batch.put_documents(VERSION, 43, &[DocumentWrite { id: &id, body: None, entries: &[], stamp: None }]).unwrap();
     drop(batch);
     assert!(opened.reader.get(VERSION, &id).await.unwrap().is_some());
     assert_eq!(opened.reader.document_count(VERSION).await.unwrap(), 1);
@@ -63,7 +63,7 @@ pub async fn unchanged_documents_keep_their_stamp(place: &impl Place) {
     let (id, a, b) = (int(1), text("a"), text("b"));
     let written = |written, deleted, unchanged| Written { written, deleted, unchanged };
     let (with_a, with_b) = ([(0, &a[..])], [(0, &b[..])]);
-    let write = |body, entries| DocumentWrite { id: &id, body: Some(body), entries };
+    let write = |body, entries| DocumentWrite { id: &id, body: Some(body), entries, stamp: None };
     assert_eq!(commit(&opened, &[write(b"1", &with_a)]), written(1, 0, 0));
     let first = stamp(&*opened.reader, &id).await;
     assert_eq!(commit(&opened, &[write(b"1", &with_a)]), written(0, 0, 1));
@@ -73,7 +73,7 @@ pub async fn unchanged_documents_keep_their_stamp(place: &impl Place) {
     assert!(second > first);
     assert_eq!(commit(&opened, &[write(b"2", &with_b)]), written(1, 0, 0), "another body");
     assert!(stamp(&*opened.reader, &id).await > second);
-    let gone = DocumentWrite { id: &id, body: None, entries: &[] };
+    let gone = DocumentWrite { id: &id, body: None, entries: &[], stamp: None };
     assert_eq!(commit(&opened, &[gone]), written(0, 1, 0));
     assert_eq!(commit(&opened, &[gone]), written(0, 0, 1), "already gone");
 }
@@ -85,11 +85,11 @@ pub async fn stamps_rise(place: &impl Place) {
         // One batch that is dropped must not lead to a stamp being given twice.
         let body = n.to_string();
         let mut batch = opened.writer.begin().unwrap();
-        let write = DocumentWrite { id: &int(1), body: Some(b"dropped"), entries: &[] };
+        let write = DocumentWrite { id: &int(1), body: Some(b"dropped"), entries: &[], stamp: None };
         batch.put_documents(VERSION, 0, &[write]).unwrap();
         drop(batch);
         for id in [int(1), int(2)] {
-            commit(&opened, &[DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &[] }]);
+            commit(&opened, &[DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &[], stamp: None }]);
             let now = stamp(&*opened.reader, &id).await;
             assert!(now > last, "{now:?} after {last:?}");
             last = now;
@@ -104,12 +104,12 @@ pub async fn deleted_documents_leave_no_entries(place: &impl Place) {
     commit(&opened, &[put(&short, &[(0, &a), (0, &b), (1, &a)]), put(&long, &[(0, &b)])]);
     let page = opened.reader.query(VERSION, &everything(Some(0))).await.unwrap();
     assert_eq!(ids(&page), [short.clone(), long.clone()]);
-    commit(&opened, &[put(&short, &[(1, &b)]), DocumentWrite { id: &long, body: None, entries: &[] }]);
+    commit(&opened, &[put(&short, &[(1, &b)]), DocumentWrite { id: &long, body: None, entries: &[], stamp: None }]);
     assert!(opened.reader.query(VERSION, &everything(Some(0))).await.unwrap().documents.is_empty());
     let page = opened.reader.query(VERSION, &everything(Some(1))).await.unwrap();
     assert_eq!(ids(&page), std::slice::from_ref(&short));
     assert_eq!(opened.reader.count(VERSION, &everything(Some(1)), 10).await.unwrap(), 1);
-    commit(&opened, &[DocumentWrite { id: &short, body: None, entries: &[] }]);
+    commit(&opened, &[DocumentWrite { id: &short, body: None, entries: &[], stamp: None }]);
     assert!(opened.reader.query(VERSION, &everything(Some(1))).await.unwrap().documents.is_empty());
     assert_eq!(opened.reader.document_count(VERSION).await.unwrap(), 0);
 }
@@ -122,7 +122,7 @@ pub async fn a_version_is_purged_in_slices(place: &impl Place) {
         batch.put_version(&record(version, VersionState::Retired)).unwrap();
         for n in 0..25 {
             let (id, value) = (int(n), text("v"));
-            let write = DocumentWrite { id: &id, body: Some(b"{}"), entries: &[(3, &value)] };
+            let write = DocumentWrite { id: &id, body: Some(b"{}"), entries: &[(3, &value)], stamp: None };
             batch.put_documents(version, 0, &[write]).unwrap();
         }
     }
@@ -148,7 +148,7 @@ pub async fn listeners_hear_of_commits(place: &impl Place) {
     frontiers.mark_unchanged();
     versions.mark_unchanged();
     let (one, two) = (int(1), int(2));
-    let body = DocumentWrite { id: &one, body: Some(b"1"), entries: &[] };
+    let body = DocumentWrite { id: &one, body: Some(b"1"), entries: &[], stamp: None };
     commit(&opened, &[body, DocumentWrite { id: &two, ..body }]);
     let heard = changes.try_recv().unwrap();
     assert_eq!(heard.iter().map(|c| c.id.clone()).collect::<Vec<_>>(), [Bytes::from(one.clone()), two.clone().into()]);
@@ -159,7 +159,7 @@ pub async fn listeners_hear_of_commits(place: &impl Place) {
     assert!(changes.try_recv().is_err(), "nothing changed");
     drop({
         let mut batch = opened.writer.begin().unwrap();
-        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &one, body: None, entries: &[] }]).unwrap();
+        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &one, body: None, entries: &[], stamp: None }]).unwrap();
         batch.set_frontier("billing", Frontier::default()).unwrap();
         batch.put_version(&record(VERSION, VersionState::Active)).unwrap();
         batch
@@ -167,7 +167,7 @@ pub async fn listeners_hear_of_commits(place: &impl Place) {
     assert!(changes.try_recv().is_err() && !frontiers.has_changed().unwrap(), "the batch was dropped");
 
     let mut batch = opened.writer.begin().unwrap();
-    batch.put_documents(VERSION, 0, &[DocumentWrite { id: &two, body: None, entries: &[] }]).unwrap();
+    batch.put_documents(VERSION, 0, &[DocumentWrite { id: &two, body: None, entries: &[], stamp: None }]).unwrap();
     batch.set_frontier("billing", Frontier { position: at(5), ..Frontier::default() }).unwrap();
     batch.put_version(&record(VERSION, VersionState::Active)).unwrap();
     batch.commit().unwrap();
@@ -184,7 +184,7 @@ pub async fn too_large_documents_are_refused(place: &impl Place) {
     let mut batch = opened.writer.begin().unwrap();
     let (small, large) = (int(1), int(2));
     let writes = [(&small, &b"{}"[..]), (&large, &body)];
-    let writes = writes.map(|(id, body)| DocumentWrite { id, body: Some(body), entries: &[] });
+    let writes = writes.map(|(id, body)| DocumentWrite { id, body: Some(body), entries: &[], stamp: None });
     let refused = batch.put_documents(VERSION, 0, &writes).unwrap_err();
     assert!(matches!(refused, Error::DocumentTooLarge { bytes, .. } if bytes == body.len()));
     assert_eq!(refused.kind(), ErrorKind::Poison);
@@ -203,7 +203,8 @@ pub async fn readers_see_whole_batches(place: &impl Place) {
     let write = |n: u64| {
         let (body, value) = (n.to_string(), key::of(ValueRef::UInt(n)));
         let entries: &[(u16, &[u8])] = &[(0, &value)];
-        let writes: Vec<_> = all.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries }).collect();
+        let writes: Vec<_> =
+            all.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries, stamp: None }).collect();
         commit(&opened, &writes);
     };
     write(0);

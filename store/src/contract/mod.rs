@@ -31,6 +31,11 @@ pub trait Place {
     /// Opens the engine; again after what was opened before has been dropped.
     fn open(&self) -> Opened;
 
+    /// Whether rows are counted that were not committed yet.
+    fn counts_uncommitted_rows(&self) -> bool {
+        true
+    }
+
     /// How many random sets of documents are queried.
     fn random_cases(&self) -> u32 {
         600

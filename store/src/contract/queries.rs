@@ -142,7 +142,9 @@ fn change(opened: &Opened, random: &mut Random, version: VersionId, documents: &
         let id = id(random);
         if random.one_in(6) {
             documents.remove(&id);
-            batch.put_documents(version, 0, &[DocumentWrite { id: &id, body: None, entries: &[] }]).unwrap();
+            batch
+                .put_documents(version, 0, &[DocumentWrite { id: &id, body: None, entries: &[], stamp: None }])
+                .unwrap();
             continue;
         }
         let mut entries = BTreeSet::new();
@@ -152,7 +154,9 @@ fn change(opened: &Opened, random: &mut Random, version: VersionId, documents: &
             }
         }
         let borrowed: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, &value[..])).collect();
-        batch.put_documents(version, 0, &[DocumentWrite { id: &id, body: Some(&id), entries: &borrowed }]).unwrap();
+        batch
+            .put_documents(version, 0, &[DocumentWrite { id: &id, body: Some(&id), entries: &borrowed, stamp: None }])
+            .unwrap();
         documents.insert(id, entries);
     }
     batch.commit().unwrap();
@@ -206,7 +210,7 @@ pub async fn long_values_and_ids_are_found(place: &impl Place) {
     for (n, id) in ids.iter().enumerate() {
         // Each at three neighbouring values.
         let entries: Vec<(u16, &[u8])> = values.iter().skip(n).take(3).map(|value| (0, &value[..])).collect();
-        commit(&opened, &[DocumentWrite { id, body: Some(id), entries: &entries }]);
+        commit(&opened, &[DocumentWrite { id, body: Some(id), entries: &entries, stamp: None }]);
     }
     for (n, value) in values.iter().enumerate() {
         let from = KeyRange { low: value.clone(), high: None };

@@ -15,7 +15,9 @@ pub async fn a_batch_reads_its_own_writes(place: &impl Place) {
     let mut out = RowArena::default();
     batch.rows_by_key(&join.table, &keys([&int(1)[..]]), &mut out).unwrap();
     assert_eq!(listed(&out), [(0, int(1), 11)]);
-    assert_eq!(batch.row_count(&join.table).unwrap(), 1);
+    if place.counts_uncommitted_rows() {
+        assert_eq!(batch.row_count(&join.table).unwrap(), 1);
+    }
 }
 
 pub async fn a_dropped_batch_changed_nothing(place: &impl Place) {
@@ -165,7 +167,9 @@ pub async fn moved_rows_leave_their_old_entries(place: &impl Place) {
             assert!(joined(&*batch, &join, &[&step[1]]).contains(&(0, key.clone(), n)));
         }
     }
-    assert_eq!(batch.row_count(&join.table).unwrap(), 2);
+    if place.counts_uncommitted_rows() {
+        assert_eq!(batch.row_count(&join.table).unwrap(), 2);
+    }
 }
 
 pub async fn rows_are_scanned_in_key_order(place: &impl Place) {

@@ -130,6 +130,9 @@ impl DocumentBatch for EmbeddedBatch<'_> {
         as_of_micros: i64,
         writes: &[DocumentWrite<'_>],
     ) -> Result<Written, Error> {
+        if writes.iter().any(|write| write.stamp.is_some()) {
+            return Err(Error::OneWriter { place: self.environment().place.clone() });
+        }
         // All or none of them.
         if let Some(bytes) = writes.iter().filter_map(|w| Some(w.body?.len())).find(|n| *n > DOCUMENT_BYTES_MAX) {
             return Err(Error::DocumentTooLarge { bytes, limit: DOCUMENT_BYTES_MAX });

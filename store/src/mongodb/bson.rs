@@ -78,6 +78,12 @@ impl Writer {
         self.bytes.extend_from_slice(&n.to_le_bytes());
     }
 
+    /// Appends a time, in milliseconds since 1970.
+    pub(super) fn date(&mut self, name: &str, milliseconds: i64) {
+        self.element(DATE, name);
+        self.bytes.extend_from_slice(&milliseconds.to_le_bytes());
+    }
+
     pub(super) fn bool(&mut self, name: &str, yes: bool) {
         self.element(BOOLEAN, name);
         self.bytes.push(u8::from(yes));

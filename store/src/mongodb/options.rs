@@ -16,8 +16,13 @@ pub struct MongoOptions {
     /// The database; made if it is not there.
     pub database: String,
     /// Name of the projector that writes: 1 to 60 letters, digits, `-` and `_`. One process at a time writes under a
-    /// name; one that opens takes over from the one before, which is told so at its next write.
+    /// name, unless it is [`Self::shared`]; one that opens takes over from the one before, which is told so at its next
+    /// write.
     pub projector: String,
+    /// Whether several processes write under that name at once, each of which says itself what it must not overwrite: rows
+    /// under the condition of what was read before, documents with stamps of their own. Opening still shuts out one that
+    /// writes alone. Default: no.
+    pub shared: bool,
     /// How long the server may work on one operation. Default 30 s.
     pub operation_max: Duration,
     /// How long a server that can take the operation is looked for. Default 5 s.
@@ -35,6 +40,7 @@ impl MongoOptions {
             uri: uri.into(),
             database: database.into(),
             projector: "default".into(),
+            shared: false,
             operation_max: Duration::from_secs(30),
             selection_max: Duration::from_secs(5),
             connections_min: 4,
@@ -57,6 +63,7 @@ impl fmt::Debug for MongoOptions {
         f.debug_struct("MongoOptions")
             .field("place", &self.place())
             .field("projector", &self.projector)
+            .field("shared", &self.shared)
             .field("operation_max", &self.operation_max)
             .field("selection_max", &self.selection_max)
             .field("connections_min", &self.connections_min)

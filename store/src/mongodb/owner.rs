@@ -16,7 +16,7 @@ const OWNERS: &str = "headwater.owners";
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     /// What is written: `rows/…` or `documents/…`.
-    name: String,
+    pub(super) name: String,
     /// Rises with every owner of any name.
     pub(super) number: u64,
 }
@@ -24,9 +24,16 @@ pub(super) struct Owner {
 impl Owner {
     /// Takes over; from here on nobody else writes under this name.
     pub(super) async fn take(server: &Server, name: String) -> Result<Self, Fault> {
+        let (owner, stands) = Self::shut_out(server, name).await?;
+        // A greater number that came between stays: then we are the ones who were taken over.
+        if stands { Ok(owner) } else { Err(Fault::TakenOver) }
+    }
+
+    /// Shuts out whoever owned the name before; tells whether we own it now, or somebody who came a moment later. To those
+    /// who share what is written, both are right.
+    pub(super) async fn shut_out(server: &Server, name: String) -> Result<(Self, bool), Fault> {
         let number = next(server, "owner").await?;
         let owners = server.database.collection::<Document>(OWNERS);
-        // A greater number that came between stays: then we are the ones who were taken over.
         let taken = owners
             .find_one_and_update(doc! { "_id": &name }, doc! { "$max": { "number": number as i64 } })
             .upsert(true)
@@ -34,7 +41,7 @@ impl Owner {
             .max_time(server.operation_max())
             .await?;
         let stands = taken.and_then(|owner| owner.get_i64("number").ok());
-        if stands == Some(number as i64) { Ok(Self { name, number }) } else { Err(Fault::TakenOver) }
+        Ok((Self { name, number }, stands == Some(number as i64)))
     }
 
     /// Makes the transaction fail unless we are still the owner.

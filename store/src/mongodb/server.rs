@@ -27,7 +27,7 @@ pub(super) struct Server {
     handle: Handle,
     client: Client,
     pub(super) database: Database,
-    place: String,
+    pub(super) place: String,
     operation_max: Duration,
     answer_max: Duration,
 }
@@ -42,6 +42,8 @@ pub(super) enum Fault {
     Damaged(&'static str),
     TooManyRows(usize),
     TakenOver,
+    /// Another of several processes claimed what only one may write.
+    Superseded,
 }
 
 impl From<mongodb::error::Error> for Fault {
@@ -245,6 +247,7 @@ impl Server {
             Fault::Damaged(what) => Error::Damaged { place, what: what.into() },
             Fault::TooManyRows(limit) => Error::TooManyRows { limit },
             Fault::TakenOver => Error::TakenOver { place },
+            Fault::Superseded => Error::Superseded { place },
         }
     }
 }

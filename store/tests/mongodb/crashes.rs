@@ -26,7 +26,8 @@ fn write_everywhere(store: &dyn ProjectionStore, n: u64) -> Result<(), Error> {
     let ids: Vec<Vec<u8>> = (0..ROWS).map(int).collect();
     let value = int(n as i64);
     let entries: &[(u16, &[u8])] = &[(0, &value)];
-    let writes: Vec<_> = ids.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries }).collect();
+    let writes: Vec<_> =
+        ids.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries, stamp: None }).collect();
     batch.put_documents(VERSION, n as i64, &writes)?;
     batch.set_offset("events", 0, n)?;
     batch.commit()

@@ -22,7 +22,7 @@ async fn hear(changes: &mut Receiver<Arc<Vec<DocumentChange>>>) -> Arc<Vec<Docum
 fn put(store: &MongoDocuments, ids: &[i64], body: Option<&str>) {
     let ids: Vec<Vec<u8>> = ids.iter().map(|n| int(*n)).collect();
     let mut batch = store.begin().unwrap();
-    let writes = ids.iter().map(|id| DocumentWrite { id, body: body.map(str::as_bytes), entries: &[] });
+    let writes = ids.iter().map(|id| DocumentWrite { id, body: body.map(str::as_bytes), entries: &[], stamp: None });
     batch.put_documents(VERSION, 0, &writes.collect::<Vec<_>>()).unwrap();
     batch.flush().unwrap();
 }

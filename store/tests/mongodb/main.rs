@@ -8,5 +8,6 @@ mod following;
 mod natural;
 mod plans;
 mod refusals;
+mod shared;
 mod snapshots;
 mod takeover;

@@ -52,12 +52,16 @@ async fn a_typed_document_reads_as_what_it_means() {
     let mut batch = store.begin().unwrap();
     batch.put_version(&record(VERSION, VersionState::Active, Some(shape()))).unwrap();
     let (one, two, three) = (int(1), int(2), int(3));
-    let write = |id, body: &'static str| DocumentWrite { id, body: Some(body.as_bytes()), entries: &[] };
+    let write = |id, body: &'static str| DocumentWrite { id, body: Some(body.as_bytes()), entries: &[], stamp: None };
     let deep = "[".repeat(120) + &"]".repeat(120);
     let deep = format!("{{\"extra\":{deep}}}");
     batch.put_documents(VERSION, 5, &[write(&one, BODY), write(&two, "[1]")]).unwrap();
     batch
-        .put_documents(VERSION, 5, &[DocumentWrite { id: &three, body: Some(deep.as_bytes()), entries: &[] }])
+        .put_documents(
+            VERSION,
+            5,
+            &[DocumentWrite { id: &three, body: Some(deep.as_bytes()), entries: &[], stamp: None }],
+        )
         .unwrap();
     batch.flush().unwrap();
 
@@ -118,8 +122,11 @@ async fn a_document_that_fits_only_without_its_bson_is_refused() {
     batch.put_version(&record(VERSION, VersionState::Active, Some(shape()))).unwrap();
     let body = format!("{{\"gone\":\"{}\"}}", "x".repeat(9 << 20));
     let id = int(1);
-    let refused =
-        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &[] }]);
+    let refused = batch.put_documents(
+        VERSION,
+        0,
+        &[DocumentWrite { id: &id, body: Some(body.as_bytes()), entries: &[], stamp: None }],
+    );
     let refused = refused.unwrap_err();
     assert!(matches!(refused, Error::DocumentTooLarge { bytes, .. } if bytes > 18 << 20), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Poison);
@@ -128,7 +135,7 @@ async fn a_document_that_fits_only_without_its_bson_is_refused() {
         let body = format!("{{\"gone\":\"{}\"}}", letter.repeat((8 << 20) - (20 << 10)));
         let ids: Vec<_> = (0..5).map(int).collect();
         let writes: Vec<_> =
-            ids.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries: &[] }).collect();
+            ids.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries: &[], stamp: None }).collect();
         batch.put_documents(VERSION, 0, &writes).unwrap();
         batch.flush().unwrap();
         let read = store.reader().get(VERSION, &int(4)).await.unwrap().unwrap();

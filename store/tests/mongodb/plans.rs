@@ -42,7 +42,7 @@ async fn nothing_scans_a_collection() {
             let entries: &[(u16, &[u8])] = &[(0, &a), (1, &b)];
             let body = (n % 7 != round as usize).then_some(&b"{}"[..]);
             let entries = if body.is_some() { entries } else { &[] };
-            batch.put_documents(VERSION, 0, &[DocumentWrite { id, body, entries }]).unwrap();
+            batch.put_documents(VERSION, 0, &[DocumentWrite { id, body, entries, stamp: None }]).unwrap();
         }
         batch.document_count(VERSION).unwrap();
         batch.commit().unwrap();

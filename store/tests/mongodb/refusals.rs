@@ -26,7 +26,7 @@ async fn tls_and_a_login_work_and_wrong_ones_are_explained() {
     let store = documents(&options).unwrap();
     let mut batch = store.begin().unwrap();
     let id = int(1);
-    batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(b"1"), entries: &[] }]).unwrap();
+    batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(b"1"), entries: &[], stamp: None }]).unwrap();
     batch.flush().unwrap();
     assert_eq!(reader(&options).unwrap().get(VERSION, &id).await.unwrap().unwrap().body, "1");
 
@@ -99,7 +99,7 @@ fn a_server_that_hangs_is_given_up() {
     let began = Instant::now();
     let mut batch = store.begin().unwrap();
     let id = int(1);
-    let writes = [DocumentWrite { id: &id, body: Some(b"1"), entries: &[] }];
+    let writes = [DocumentWrite { id: &id, body: Some(b"1"), entries: &[], stamp: None }];
     let failed = match batch.put_documents(VERSION, 0, &writes) {
         Ok(_) => batch.flush().unwrap_err(),
         Err(error) => error,

@@ -17,7 +17,8 @@ async fn all_steps_of_a_query_see_one_moment() {
     let write = |n: i64| {
         let (body, value) = (n.to_string(), int(n));
         let entries: &[(u16, &[u8])] = &[(0, &value)];
-        let writes: Vec<_> = ids.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries }).collect();
+        let writes: Vec<_> =
+            ids.iter().map(|id| DocumentWrite { id, body: Some(body.as_bytes()), entries, stamp: None }).collect();
         let mut batch = store.begin().unwrap();
         batch.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
         batch.put_documents(VERSION, 0, &writes).unwrap();

@@ -4,7 +4,7 @@ use headwater_store::{
     DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, Frontier, RowStore, VersionState,
 };
 
-use crate::common::{VERSION, documents, fresh, int, joined, put_row, record, rows};
+use crate::common::{VERSION, documents, fresh, int, joined, put_row, raw, record, rows};
 
 fn is_taken_over(error: &Error) -> bool {
     assert_eq!(error.kind(), ErrorKind::Fatal);
@@ -51,7 +51,7 @@ async fn a_zombie_writes_no_documents() {
     let options = fresh();
     let zombie = documents(&options).unwrap();
     let (one, two, three, four) = (int(1), int(2), int(3), int(4));
-    let write = |id, body| DocumentWrite { id, body, entries: &[] };
+    let write = |id, body| DocumentWrite { id, body, entries: &[], stamp: None };
     let mut batch = zombie.begin().unwrap();
     batch.put_documents(VERSION, 0, &[write(&one, Some(b"old")), write(&two, Some(b"old"))]).unwrap();
     batch.flush().unwrap();
@@ -88,4 +88,31 @@ async fn a_zombie_writes_no_documents() {
     assert_eq!(reader.document_count(VERSION).await.unwrap(), 2);
     assert!(reader.versions().borrow().is_empty());
     assert!(reader.frontiers().borrow().is_empty());
+}
+
+/// The writer remembers what it wrote. Where that turns out wrong, the flush fails, and nothing is remembered any more.
+#[tokio::test]
+async fn a_writer_who_is_wrong_about_a_document_asks_again() {
+    let options = fresh();
+    let store = documents(&options).unwrap();
+    let (one, two) = (int(1), int(2));
+    let write = |id, body| DocumentWrite { id, body, entries: &[], stamp: None };
+    let put = |writes: &[DocumentWrite<'_>]| {
+        let mut batch = store.begin().unwrap();
+        let written = batch.put_documents(VERSION, 0, writes).unwrap();
+        batch.flush().map(|()| written)
+    };
+    put(&[write(&one, Some(b"a")), write(&two, Some(b"a"))]).unwrap();
+    let again = put(&[write(&one, Some(b"a")), write(&two, Some(b"b"))]).unwrap();
+    assert_eq!((again.written, again.unchanged), (1, 1));
+    assert_eq!(store.begin().unwrap().document_count(VERSION).unwrap(), 2);
+
+    // Somebody removes a document behind our back.
+    let collection = raw(&options).collection::<mongodb::bson::Document>(&format!("_v{}", VERSION.0));
+    assert_eq!(collection.delete_one(mongodb::bson::doc! { "_id": { "$gt": "" } }).await.unwrap().deleted_count, 1);
+    put(&[write(&one, Some(b"c")), write(&two, Some(b"c"))]).unwrap_err();
+    put(&[write(&one, Some(b"c")), write(&two, Some(b"c"))]).unwrap();
+    for id in [&one, &two] {
+        assert_eq!(store.reader().get(VERSION, id).await.unwrap().unwrap().body, "c");
+    }
 }

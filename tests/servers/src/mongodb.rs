@@ -191,6 +191,8 @@ impl Mongo {
         server.args(["--wiredTigerCacheSizeGB", "0.5", "--oplogSize", "256"]);
         server.args(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
         server.args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]);
+        // What a killed process leaves open is in the way of others for so long; as advised for shared rows.
+        server.args(["--setParameter", "transactionLifetimeLimitSeconds=10"]);
         server.arg("--logappend").arg("--logpath").arg(self.log_path()).arg("--pidfilepath").arg(file("pid"));
         if self.options.replica_set {
             server.args(["--replSet", "rs0"]);

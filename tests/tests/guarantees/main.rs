@@ -11,6 +11,7 @@ mod distributed;
 mod documents_follow_rows;
 mod pages;
 mod query_api;
+mod shared_projectors;
 mod shop;
 mod source_troubles;
 mod verify_tells;

@@ -211,7 +211,7 @@ impl Fixture {
             let body = serde_json::to_vec(&document).expect("JSON");
             let entries = entries(shape, &document);
             let entries: Vec<(u16, &[u8])> = entries.iter().map(|(n, key)| (*n, key.as_slice())).collect();
-            let write = DocumentWrite { id: &key, body: Some(&body), entries: &entries };
+            let write = DocumentWrite { id: &key, body: Some(&body), entries: &entries, stamp: None };
             batch.put_documents(version, 1_000, &[write]).expect("documents");
         }
         batch.commit().expect("committed");

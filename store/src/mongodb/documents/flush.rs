@@ -10,11 +10,12 @@ use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 
 use super::MongoDocuments;
-use super::gathered::{Gathered, Item, Now};
+use super::gathered::{Gathered, Item, Items, Now};
 use super::parts::{Part, parts, registry_writes};
-use super::registry::{COUNTS, Known, VERSIONS, collection_name};
-use super::transaction::MongoDocumentTransaction;
+use super::registry::{COUNTS, Known, VERSIONS, collection_name, count_id};
+use super::transaction::{MongoDocumentTransaction, registry_claim};
 use crate::mongodb::context::{Within, block};
+use crate::mongodb::owner::Owner;
 use crate::mongodb::server::Fault;
 use crate::{DocumentChange, Error, VersionId};
 
@@ -22,30 +23,47 @@ use crate::{DocumentChange, Error, VersionId};
 pub(super) const ENTRIES_UP: &str = "entries_up";
 pub(super) const ENTRIES_DOWN: &str = "entries_down";
 
-/// Longest pause before a transaction is made again.
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Shortest and longest pause before a transaction is made again.
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(10);
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Error> {
     let started = Instant::now();
-    let MongoDocumentTransaction { store, mut writing, gathered, written, bytes_written } = transaction;
+    let MongoDocumentTransaction { store, mut writing, gathered, mut written, bytes_written } = transaction;
     let nothing =
         gathered.documents.values().all(|items| items.items.iter().all(|item| matches!(item.now, Now::AsStored)));
-    if nothing && gathered.versions.is_empty() && gathered.removed.is_empty() && gathered.frontiers.is_empty() {
+    if nothing
+        && gathered.stamped.is_empty()
+        && gathered.versions.is_empty()
+        && gathered.removed.is_empty()
+        && gathered.frontiers.is_empty()
+    {
         store.metrics.committed(started.elapsed(), 0, 0, written);
         return Ok(());
     }
     let server = &store.reader.server;
     writing.unsettled = true;
     server.block("make collections", store.make_collections(&gathered))?;
+    let mut changes = Vec::new();
+    for (version, documents) in &gathered.stamped {
+        let done = block(store.write_stamped(*version, documents, &mut changes));
+        let done = done.map_err(|fault| server.fail("write documents", fault))?;
+        written.written += done.written;
+        written.deleted += done.deleted;
+        written.unchanged += done.unchanged;
+    }
     let mut parts = parts(store, &gathered);
     let mut last = parts.pop().unwrap_or_default();
     last.registry = registry_writes(store, &gathered);
     parts.push(last);
-    for part in &parts {
-        block(store.write(part)).map_err(|fault| server.fail("write documents", fault))?;
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        block(store.write(part, gathered.claim)).map_err(|fault| server.fail("write documents", fault))?;
     }
     writing.unsettled = false;
-    let dropped = store.publish(&gathered);
+    if store.owner.is_some() {
+        writing.remembered.flushed(&gathered);
+    }
+    let dropped = store.publish(&gathered, changes);
     for collection in dropped {
         // It is empty, and nobody looks for it any more.
         let drop = server.database.collection::<Document>(&collection);
@@ -93,10 +111,11 @@ impl MongoDocuments {
         Ok(())
     }
 
-    /// Writes a part in a transaction of its own.
-    async fn write(&self, part: &Part) -> Result<(), Fault> {
+    /// Writes a part in a transaction of its own; `claim` must be the last to the registry, where one is given.
+    async fn write(&self, part: &Part, claim: Option<u64>) -> Result<(), Fault> {
         let server = &self.reader.server;
-        let (began, mut pause) = (Instant::now(), Duration::from_millis(10));
+        let claim = claim.map(|number| Owner { name: registry_claim(&self.projector), number });
+        let (began, mut pause) = (Instant::now(), PAUSE_MIN);
         loop {
             let written = server.bounded(async {
                 let mut session = server.begin().await?;
@@ -107,20 +126,30 @@ impl MongoDocuments {
                     let _ = session.abort_transaction().await;
                     return written;
                 }
-                self.owner.commit(server, &mut session).await
+                match (&self.owner, &claim) {
+                    (Some(owner), _) => owner.commit(server, &mut session).await,
+                    (None, Some(claim)) => match claim.commit(server, &mut session).await {
+                        Err(Fault::TakenOver) => Err(Fault::Superseded),
+                        done => done,
+                    },
+                    (None, None) => Ok(session.commit_transaction().await?),
+                }
             });
             match written.await {
                 Err(fault) if fault.is_transient() && began.elapsed() < server.operation_max() => {
                     Within::new(server.handle(), async { tokio::time::sleep(pause).await }).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
-                Err(fault) => return server.bounded(async { Err(self.owner.explain(server, fault).await) }).await,
+                Err(fault) => {
+                    let Some(owner) = &self.owner else { return Err(fault) };
+                    return server.bounded(async { Err(owner.explain(server, fault).await) }).await;
+                }
                 Ok(()) => return Ok(()),
             }
         }
     }
 
-    async fn write_all(&self, part: &Part, session: &mut ClientSession) -> Result<(), Fault> {
+    pub(super) async fn write_all(&self, part: &Part, session: &mut ClientSession) -> Result<(), Fault> {
         let server = &self.reader.server;
         for write in &part.writes {
             let answer = server.write(write.command.clone(), session).await?;
@@ -128,10 +157,13 @@ impl MongoDocuments {
                 return Err(Fault::Refused("documents were changed by somebody else meanwhile".into()));
             }
         }
-        for (VersionId(version), difference) in &part.counts {
+        for (version, difference) in part.counts.iter().filter(|(_, difference)| **difference != 0) {
             let counts = server.database.collection::<Document>(COUNTS);
             counts
-                .update_one(doc! { "_id": i64::from(*version) }, doc! { "$inc": { "documents": *difference } })
+                .update_one(
+                    doc! { "_id": count_id(*version, self.counter) },
+                    doc! { "$inc": { "documents": *difference } },
+                )
                 .upsert(true)
                 .session(&mut *session)
                 .await?;
@@ -143,16 +175,15 @@ impl MongoDocuments {
     }
 
     /// Makes this process's readers see what was flushed; answers the collections that nobody needs any more.
-    fn publish(&self, gathered: &Gathered) -> Vec<String> {
+    fn publish(&self, gathered: &Gathered, mut changes: Vec<DocumentChange>) -> Vec<String> {
         let registry = &self.reader.registry;
         let mut dropped = Vec::new();
         // Before the frontiers that promise them.
         if registry.changes.receiver_count() > 0 {
-            let changes: Vec<DocumentChange> = gathered
-                .documents
-                .iter()
-                .flat_map(|(version, items)| items.items.iter().filter_map(|item| change(*version, item)))
-                .collect();
+            let items = |(version, items): (&VersionId, &Items)| -> Vec<DocumentChange> {
+                items.items.iter().filter_map(|item| change(*version, item)).collect()
+            };
+            changes.extend(gathered.documents.iter().flat_map(items));
             if !changes.is_empty() {
                 registry.tell(changes);
             }

@@ -9,10 +9,14 @@ use crate::{Frontier, VersionId, VersionRecord};
 #[derive(Default)]
 pub(super) struct Gathered {
     pub(super) documents: BTreeMap<VersionId, Items>,
+    /// Documents with stamps of the caller's, each once.
+    pub(super) stamped: BTreeMap<VersionId, Vec<Stamped>>,
     pub(super) versions: BTreeMap<VersionId, VersionRecord>,
     /// Versions that are gone, with their collections.
     pub(super) removed: BTreeSet<VersionId>,
     pub(super) frontiers: BTreeMap<String, Frontier>,
+    /// Number of the claim to the registry under which this is gathered.
+    pub(super) claim: Option<u64>,
 }
 
 /// Documents of one version in the order in which they were first written.
@@ -30,6 +34,14 @@ pub(super) struct Item {
     pub(super) now: Now,
     /// Whether listeners are not told.
     pub(super) quiet: bool,
+}
+
+/// A document as a caller wants it, unless there is one with its stamp or a greater one.
+pub(super) struct Stamped {
+    pub(super) id: Vec<u8>,
+    pub(super) stamp: u64,
+    /// Hash and document; `None` deletes.
+    pub(super) put: Option<(Hash, Vec<u8>)>,
 }
 
 /// What is to become of a document.

@@ -3,7 +3,8 @@
 //! ```text
 //! {model}_v{version}   { _id: id, …the model's fields…, _hw: { stamp, as_of, json, hash, e: [index entries] } }
 //! headwater.versions   the registry: { _id: version, collection, projector, model, state, record }
-//! headwater.counts     { _id: version, documents }
+//! headwater.counts     { _id: version (in processes that share: + counter * 2^32), documents }
+//! headwater.traces     { _id: version/id, stamp, at }: of documents that were deleted, in processes that share
 //! headwater.frontiers  { _id: projector/source, position, at_micros, snapshot_done }
 //! ```
 //!
@@ -19,6 +20,8 @@ mod natural;
 mod parts;
 mod reader;
 mod registry;
+mod remembered;
+mod stamped;
 mod stored;
 mod transaction;
 mod walk;
@@ -30,10 +33,15 @@ use parking_lot::Mutex;
 
 pub use self::reader::MongoReader;
 use self::registry::{COUNTS, FRONTIERS, VERSIONS};
+use self::remembered::Remembered;
 use self::transaction::MongoDocumentTransaction;
 use super::MongoOptions;
 use super::owner::Owner;
 use crate::{DocumentStore, DocumentTransaction, Error, StoreMetrics};
+
+/// Processes that share documents have as many counters at most: each but the last few has one of its own, and none is in
+/// another's way.
+pub(super) const COUNTERS: i64 = 32;
 
 /// Stamps of one owner; those of a later owner are greater.
 const STAMPS_BITS: u32 = 40;
@@ -41,7 +49,10 @@ const STAMPS_BITS: u32 = 40;
 /// Documents of one projector's versions. Other projectors may keep other versions beside them.
 pub struct MongoDocuments {
     reader: Arc<MongoReader>,
-    owner: Owner,
+    /// `None` where several processes write.
+    owner: Option<Owner>,
+    /// Number under which this process counts documents.
+    counter: i64,
     projector: String,
     writing: Mutex<Writing>,
     metrics: StoreMetrics,
@@ -53,6 +64,8 @@ struct Writing {
     stamp: u64,
     /// Whether what is known of the registry may be behind what is stored.
     unsettled: bool,
+    /// Stays empty where several processes write.
+    remembered: Remembered,
 }
 
 impl MongoDocuments {
@@ -61,15 +74,27 @@ impl MongoDocuments {
     pub async fn open(options: MongoOptions) -> Result<Arc<Self>, Error> {
         let (projector, metrics) = (options.projector.clone(), options.metrics.clone());
         let server = super::server::Server::connect(&options).await?;
-        let owner = Owner::take(&server, format!("documents/{projector}"));
-        let owner = server.within("take over its documents", owner).await?;
+        let name = format!("documents/{projector}");
+        let owner = match options.shared {
+            true => server.within("shut out who writes alone", Owner::shut_out(&server, name)).await?.0,
+            false => server.within("take over its documents", Owner::take(&server, name)).await?,
+        };
         for collection in [VERSIONS, FRONTIERS, COUNTS] {
             server.within("make its collections", server.make_collection(collection)).await?;
         }
+        if options.shared {
+            server.within("make its collections", stamped::make_traces(&server)).await?;
+        }
         // After that, so that it sees all that was written by the owner before.
         let reader = MongoReader::follow(server).await?;
-        let writing = Mutex::new(Writing { stamp: owner.number << STAMPS_BITS, unsettled: false });
-        Ok(Arc::new(Self { reader, owner, projector, writing, metrics }))
+        let writing = Mutex::new(Writing {
+            stamp: owner.number << STAMPS_BITS,
+            unsettled: false,
+            remembered: Remembered::default(),
+        });
+        let counter = if options.shared { 1 + (owner.number % COUNTERS as u64) as i64 } else { 0 };
+        let owner = Some(owner).filter(|_| !options.shared);
+        Ok(Arc::new(Self { reader, owner, counter, projector, writing, metrics }))
     }
 
     /// The readers' side.

@@ -6,15 +6,15 @@ use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::MongoDocuments;
 use super::gathered::{Gathered, Now};
-use super::registry::{COUNTS, FRONTIERS, VERSIONS, frontier_document, state_word};
+use super::registry::{COUNTS, FRONTIERS, VERSIONS, count_ids, frontier_document, state_word};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
 use crate::mongodb::server::Server;
 use crate::mongodb::text;
 use crate::{VersionId, VersionState};
 
 /// Bytes and documents of one transaction. The server keeps all of it in its cache until the commit.
-const TRANSACTION_BYTES: usize = 32 << 20;
-const TRANSACTION_DOCUMENTS: usize = 20_000;
+pub(super) const TRANSACTION_BYTES: usize = 32 << 20;
+pub(super) const TRANSACTION_DOCUMENTS: usize = 20_000;
 
 /// Bytes and documents of one command.
 const COMMAND_BYTES: usize = 4 << 20;
@@ -33,8 +33,15 @@ pub(super) struct Part {
     pub(super) counts: BTreeMap<VersionId, i64>,
     /// Versions and frontiers: behind the documents and their counts.
     pub(super) registry: Vec<RawDocumentBuf>,
-    bytes: usize,
+    pub(super) bytes: usize,
     pub(super) documents: usize,
+}
+
+impl Part {
+    /// Whether it does nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.counts.is_empty() && self.registry.is_empty()
+    }
 }
 
 /// The documents, in as few transactions as they fit.
@@ -102,16 +109,17 @@ pub(super) fn parts(store: &MongoDocuments, gathered: &Gathered) -> Vec<Part> {
     parts
 }
 
-struct Builder<'b> {
-    server: &'b Server,
-    collection: &'b str,
-    version: VersionId,
-    parts: &'b mut Vec<Part>,
+/// Adds commands to the last part, and parts where that is full.
+pub(super) struct Builder<'b> {
+    pub(super) server: &'b Server,
+    pub(super) collection: &'b str,
+    pub(super) version: VersionId,
+    pub(super) parts: &'b mut Vec<Part>,
 }
 
 impl Builder<'_> {
     /// Commands of one kind for documents of which each makes one element, and each changes the count by `difference`.
-    fn commands<T>(
+    pub(super) fn commands<T>(
         &mut self,
         name: &str,
         list: &str,
@@ -184,8 +192,9 @@ pub(super) fn registry_writes(store: &MongoDocuments, gathered: &Gathered) -> Ve
     }
     if !gathered.removed.is_empty() {
         let ids: Vec<i64> = gathered.removed.iter().map(|VersionId(id)| i64::from(*id)).collect();
-        for collection in [VERSIONS, COUNTS] {
-            let delete = doc! { "q": { "_id": { "$in": ids.clone() } }, "limit": 0 };
+        let counts: Vec<i64> = gathered.removed.iter().flat_map(|version| count_ids(*version)).collect();
+        for (collection, ids) in [(VERSIONS, ids), (COUNTS, counts)] {
+            let delete = doc! { "q": { "_id": { "$in": ids } }, "limit": 0 };
             let command = doc! { "delete": collection, "deletes": [delete] };
             writes.push(RawDocumentBuf::try_from(&command).expect("names without zero bytes"));
         }
@@ -196,7 +205,14 @@ pub(super) fn registry_writes(store: &MongoDocuments, gathered: &Gathered) -> Ve
             command.within(ARRAY, "updates", |updates| {
                 updates.item(DOCUMENT, 0);
                 let update = updates.begin();
-                updates.within(DOCUMENT, "q", |query| query.text("_id", &format!("{}/{source}", store.projector)));
+                updates.within(DOCUMENT, "q", |query| {
+                    query.text("_id", &format!("{}/{source}", store.projector));
+                    // A leader that is late finds a newer one, and is refused, since there can be no second of this id.
+                    if store.owner.is_none() {
+                        let position = frontier.position.to_bytes();
+                        query.within(DOCUMENT, "position", |bound| bound.binary("$lte", &position));
+                    }
+                });
                 updates.element(DOCUMENT, "u");
                 updates.bytes.extend_from_slice(document.as_bytes());
                 updates.bool("upsert", true);

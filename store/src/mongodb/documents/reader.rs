@@ -9,7 +9,7 @@ use mongodb::error::ErrorKind;
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 
-use super::registry::{COUNTS, Registry};
+use super::registry::{COUNTS, Registry, count_ids};
 use super::{follow, stored, walk};
 use crate::mongodb::MongoOptions;
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
@@ -43,12 +43,17 @@ impl MongoReader {
     }
 
     /// Number of documents of a version.
-    pub(super) async fn read_count(&self, VersionId(version): VersionId) -> Result<u64, Fault> {
+    pub(super) async fn read_count(&self, version: VersionId) -> Result<u64, Fault> {
+        const BROKEN: Fault = Fault::Damaged("the number of documents cannot be read");
         let counts = self.server.database.collection::<Bson>(COUNTS);
-        let count = counts.find_one(doc! { "_id": i64::from(version) }).max_time(self.server.operation_max()).await?;
-        let Some(count) = count else { return Ok(0) };
-        let number = count.get_i64("documents").ok().and_then(|n| u64::try_from(n).ok());
-        number.ok_or(Fault::Damaged("the number of documents cannot be read"))
+        let of_version = doc! { "_id": { "$in": count_ids(version) } };
+        let mut found = counts.find(of_version).max_time(self.server.operation_max()).await?;
+        let mut sum = 0;
+        while found.advance().await? {
+            sum += found.current().get_i64("documents").map_err(|_| BROKEN)?;
+        }
+        // One process may have removed what another one counted, and is counted later than it is.
+        Ok(sum.max(0) as u64)
     }
 
     async fn find_many(&self, collection: &str, ids: &[&[u8]]) -> Result<HashMap<Vec<u8>, Document>, Fault> {

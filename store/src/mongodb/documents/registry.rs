@@ -9,6 +9,7 @@ use mongodb::bson::{Bson, RawDocument, RawDocumentBuf};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
+use super::COUNTERS;
 use crate::mongodb::bson::{DOCUMENT, Writer};
 use crate::mongodb::server::{Fault, Server};
 use crate::{DocumentChange, Frontier, VersionId, VersionRecord, VersionState};
@@ -16,6 +17,16 @@ use crate::{DocumentChange, Frontier, VersionId, VersionRecord, VersionState};
 pub(super) const VERSIONS: &str = "headwater.versions";
 pub(super) const FRONTIERS: &str = "headwater.frontiers";
 pub(super) const COUNTS: &str = "headwater.counts";
+
+/// Ids of the counts of a version, the first of a process that writes alone.
+pub(super) fn count_ids(VersionId(version): VersionId) -> Vec<i64> {
+    (0..=COUNTERS).map(|counter| count_id(VersionId(version), counter)).collect()
+}
+
+/// Id of one of them.
+pub(super) fn count_id(VersionId(version): VersionId, counter: i64) -> i64 {
+    (counter << 32) + i64::from(version)
+}
 
 /// Messages about changed documents that a slow listener may be behind before it misses some.
 const CHANGES_KEPT: usize = 256;

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use headwater_schemas::model::ModelShape;
 use parking_lot::MutexGuard;
 
-use super::gathered::{Gathered, Items, Now};
+use super::gathered::{Gathered, Items, Now, Stamped};
 use super::stored::{self, Hash, STORED_BYTES_MAX};
 use super::{MongoDocuments, Writing};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
-use crate::mongodb::{owner, text};
+use crate::mongodb::owner::{self, Owner};
+use crate::mongodb::text;
 use crate::{DocumentBatch, DocumentTransaction, DocumentWrite, Error, Frontier, VersionId, VersionRecord, Written};
 
 /// Bodies up to here, with their entries, cannot be over the limit once stored: no JSON grows tenfold as BSON.
@@ -31,6 +32,7 @@ impl<'s> MongoDocumentTransaction<'s> {
     pub(super) fn begin(store: &'s MongoDocuments) -> Result<Self, Error> {
         let mut writing = store.writing.lock();
         if writing.unsettled {
+            writing.remembered.forget();
             let read = store.reader.registry.read(&store.reader.server);
             store.reader.server.block("read its registry", read)?;
             writing.unsettled = false;
@@ -39,13 +41,21 @@ impl<'s> MongoDocumentTransaction<'s> {
         Ok(Self { store, writing, gathered, written, bytes_written: 0 })
     }
 
-    /// Hashes of those documents that are stored and not gathered.
+    /// Hashes of those documents that are stored and not gathered. The server is asked for what is not remembered.
     fn stored_hashes(&self, version: VersionId, writes: &[DocumentWrite<'_>]) -> Result<HashMap<Vec<u8>, Hash>, Error> {
         let mut hashes = HashMap::new();
         let Some(collection) = self.store.reader.registry.collection(version) else { return Ok(hashes) };
         let gathered = self.gathered.documents.get(&version);
         let wanted = |id: &[u8]| gathered.is_none_or(|items| items.get(id).is_none());
-        let mut ids = writes.iter().map(|write| write.id).filter(|id| wanted(id)).peekable();
+        let mut unknown: Vec<&[u8]> = Vec::new();
+        for id in writes.iter().map(|write| write.id).filter(|id| wanted(id)) {
+            match self.writing.remembered.hash(version, id) {
+                Some(Some(hash)) => drop(hashes.insert(id.to_vec(), hash)),
+                Some(None) => {}
+                None => unknown.push(id),
+            }
+        }
+        let mut ids = unknown.into_iter().peekable();
         let server = &self.store.reader.server;
         while ids.peek().is_some() {
             let query = server.bounded_command("find", &collection, |find| {
@@ -85,6 +95,38 @@ impl<'s> MongoDocumentTransaction<'s> {
         }
     }
 
+    /// What becomes of them shows when they are flushed: until then each counts as what it is to be.
+    fn put_stamped(
+        &mut self,
+        version: VersionId,
+        as_of_micros: i64,
+        writes: &[DocumentWrite<'_>],
+    ) -> Result<Written, Error> {
+        if self.shape(version).is_none() {
+            // The process that leads may have told the others a moment ago.
+            let server = &self.store.reader.server;
+            server.block("read its registry", self.store.reader.registry.read(server))?;
+        }
+        let shape = self.shape(version);
+        self.check_sizes(writes, shape.as_ref())?;
+        let mut written = Written::default();
+        let stamped = self.gathered.stamped.entry(version).or_default();
+        for write in writes {
+            let stamp = write.stamp.unwrap_or_default();
+            let put = write.body.map(|body| {
+                let hash = stored::hash(body, write.entries);
+                let mut writer = Writer::default();
+                writer.bytes.reserve(2 * body.len() + 256);
+                stored::write(&mut writer, write, body, shape.as_ref(), stamp, as_of_micros, &hash);
+                self.bytes_written += writer.bytes.len() as u64;
+                (hash, writer.bytes)
+            });
+            *(if put.is_some() { &mut written.written } else { &mut written.deleted }) += 1;
+            stamped.push(Stamped { id: write.id.to_vec(), stamp, put });
+        }
+        Ok(written)
+    }
+
     /// All or none of them can be stored.
     fn check_sizes(&self, writes: &[DocumentWrite<'_>], shape: Option<&ModelShape>) -> Result<(), Error> {
         for write in writes {
@@ -107,6 +149,11 @@ impl<'s> MongoDocumentTransaction<'s> {
     }
 }
 
+/// Under which name the registry is owned, where several processes write documents.
+pub(super) fn registry_claim(projector: &str) -> String {
+    format!("registry/{projector}")
+}
+
 impl DocumentTransaction for MongoDocumentTransaction<'_> {
     fn flush(self: Box<Self>) -> Result<(), Error> {
         super::flush::flush(*self)
@@ -115,6 +162,11 @@ impl DocumentTransaction for MongoDocumentTransaction<'_> {
 
 impl DocumentBatch for MongoDocumentTransaction<'_> {
     fn versions(&self) -> Result<Vec<VersionRecord>, Error> {
+        if self.store.owner.is_none() {
+            // Others write too, and what this process follows may be a moment old.
+            let server = &self.store.reader.server;
+            server.block("read its registry", self.store.reader.registry.read(server))?;
+        }
         let mut versions: BTreeMap<VersionId, VersionRecord> = self.store.reader.registry.with(|state| {
             let own = state.versions.iter().filter(|(_, known)| known.projector == self.store.projector);
             own.filter_map(|(id, known)| Some((*id, known.record.clone()?))).collect()
@@ -128,6 +180,18 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
         let server = &self.store.reader.server;
         let next = server.block("number a version", owner::next(server, "version"))?;
         Ok(VersionId(u32::try_from(next).expect("far fewer versions than that")))
+    }
+
+    fn claim_registry(&mut self) -> Result<u64, Error> {
+        let server = &self.store.reader.server;
+        let name = registry_claim(&self.store.projector);
+        // Where somebody else claimed a moment later, the first flush tells.
+        let (claim, _) = server.block("claim its registry", Owner::shut_out(server, name))?;
+        Ok(claim.number)
+    }
+
+    fn under_claim(&mut self, claim: u64) {
+        self.gathered.claim = Some(claim);
     }
 
     fn put_version(&mut self, version: &VersionRecord) -> Result<(), Error> {
@@ -182,6 +246,13 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
         as_of_micros: i64,
         writes: &[DocumentWrite<'_>],
     ) -> Result<Written, Error> {
+        let stamped = writes.iter().any(|write| write.stamp.is_some());
+        if stamped && self.store.owner.is_some() {
+            return Err(Error::OneWriter { place: self.store.reader.server.place.clone() });
+        }
+        if stamped {
+            return self.put_stamped(version, as_of_micros, writes);
+        }
         let shape = self.shape(version);
         self.check_sizes(writes, shape.as_ref())?;
         let mut hashes = self.stored_hashes(version, writes)?;
@@ -217,7 +288,11 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
 
     fn document_count(&self, version: VersionId) -> Result<u64, Error> {
         let reader = &self.store.reader;
-        let stored = reader.server.block("read the number of documents", reader.read_count(version))?;
+        let ask = || reader.server.block("read the number of documents", reader.read_count(version));
+        let stored = match self.store.owner {
+            Some(_) => self.writing.remembered.count(version, ask)?,
+            None => ask()?,
+        };
         let difference = self.gathered.documents.get(&version).map_or(0, Items::difference);
         Ok(stored.saturating_add_signed(difference))
     }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashSet};
 
 use headwater_schemas::{TableId, TableSchema};
+use mongodb::ClientSession;
 use mongodb::bson::{RawDocument, RawDocumentBuf};
 
 use crate::JoinIndex;
-use crate::mongodb::bson::{STRING, Writer};
+use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
 use crate::mongodb::server::{Fault, Server};
 
 /// A join index: its number, never given twice, and whether it is complete.
@@ -28,6 +29,10 @@ pub(super) struct Catalog {
     pub(super) notes: BTreeMap<String, Vec<u8>>,
     /// Collections that are known to be there, with their index.
     pub(super) made: HashSet<String>,
+    /// How often schemas and join indexes had been changed when they were read, where several processes do so.
+    generation: Option<u64>,
+    /// Whether the transaction at hand changes them.
+    renamed: bool,
     /// Whether it holds what was not committed.
     pub(super) unsettled: bool,
     /// Documents to write with the transaction, by id; `None` removes.
@@ -36,19 +41,130 @@ pub(super) struct Catalog {
 
 const BROKEN: Fault = Fault::Damaged("an entry about its rows cannot be read");
 
+/// Where the generation is kept.
+const GENERATION: &str = "generation:";
+
+fn note_id(name: &str) -> String {
+    format!("note:{name}")
+}
+
+/// Reads notes as a transaction sees them, by name.
+pub(super) async fn read_notes(
+    server: &Server,
+    session: &mut ClientSession,
+    collection: &str,
+    names: &[&String],
+) -> Result<BTreeMap<String, Vec<u8>>, Fault> {
+    let mut found = Catalog::default();
+    let command = server.bounded_command("find", collection, |find| {
+        find.within(DOCUMENT, "filter", |filter| {
+            filter.within(DOCUMENT, "_id", |id| {
+                id.array("$in", STRING, names, |writer, name| writer.text_value(&note_id(name)));
+            });
+        });
+        find.int("batchSize", 1_000_000);
+    });
+    server.read(command, Some(session), |document| found.learn(document)).await?;
+    Ok(found.notes)
+}
+
+/// Asks for one entry.
+fn by_id(server: &Server, collection: &str, id: &str) -> RawDocumentBuf {
+    server.bounded_command("find", collection, |find| {
+        find.within(DOCUMENT, "filter", |filter| filter.text("_id", id));
+        find.int("limit", 1);
+    })
+}
+
+/// Reads the offsets as a transaction sees them.
+pub(super) async fn read_offsets(
+    server: &Server,
+    session: &mut ClientSession,
+    collection: &str,
+) -> Result<BTreeMap<(String, u32), u64>, Fault> {
+    let mut found = Catalog::default();
+    let command = server.bounded_command("find", collection, |find| {
+        find.within(DOCUMENT, "filter", |filter| {
+            filter.within(DOCUMENT, "_id", |id| {
+                id.text("$gt", "offset:");
+                id.text("$lt", "offset;");
+            });
+        });
+        find.int("batchSize", 1_000_000);
+    });
+    server.read(command, Some(session), |document| found.learn(document)).await?;
+    Ok(found.offsets)
+}
+
 impl Catalog {
+    /// Everything, as its only writer left it.
     pub(super) async fn read(server: &Server, collection: &str) -> Result<Self, Fault> {
         let mut catalog = Self::default();
         let command = server.bounded_command("find", collection, |find| {
-            find.within(crate::mongodb::bson::DOCUMENT, "filter", |_| {});
-            find.within(crate::mongodb::bson::DOCUMENT, "sort", |sort| sort.int("_id", 1));
-            find.within(crate::mongodb::bson::DOCUMENT, "readConcern", |concern| concern.text("level", "majority"));
+            find.within(DOCUMENT, "filter", |_| {});
+            find.within(DOCUMENT, "sort", |sort| sort.int("_id", 1));
+            find.within(DOCUMENT, "readConcern", |concern| concern.text("level", "majority"));
         });
         server.read(command, None, |document| catalog.learn(document)).await?;
         Ok(catalog)
     }
 
-    fn learn(&mut self, document: &RawDocument) -> Result<(), Fault> {
+    /// Makes it what a transaction sees, where others write too: schemas and join indexes are read if they have changed.
+    /// Notes and offsets are not kept; those that are here are the transaction's own.
+    pub(super) async fn refresh(
+        &mut self,
+        server: &Server,
+        session: &mut ClientSession,
+        collection: &str,
+    ) -> Result<(), Fault> {
+        let mut generation = 0;
+        let command = by_id(server, collection, GENERATION);
+        let each = |document: &RawDocument| {
+            generation = document.get_i64("n").map_err(|_| BROKEN)? as u64;
+            Ok(())
+        };
+        server.read(command, Some(&mut *session), each).await?;
+        if self.unsettled || self.generation != Some(generation) {
+            let made = std::mem::take(&mut self.made);
+            // Until all is read.
+            *self = Self { unsettled: true, made, ..Self::default() };
+            let command = server.bounded_command("find", collection, |find| {
+                // Everything but notes, of which some are large.
+                find.within(DOCUMENT, "filter", |filter| {
+                    filter.within(ARRAY, "$or", |either| {
+                        for (at, (condition, bound)) in [("$lt", "note:"), ("$gt", "note;")].into_iter().enumerate() {
+                            either.item(DOCUMENT, at);
+                            let begun = either.begin();
+                            either.within(DOCUMENT, "_id", |id| id.text(condition, bound));
+                            either.end(begun);
+                        }
+                    });
+                });
+                find.within(DOCUMENT, "sort", |sort| sort.int("_id", 1));
+            });
+            server.read(command, Some(session), |document| self.learn(document)).await?;
+            (self.generation, self.unsettled) = (Some(generation), false);
+        }
+        self.notes.clear();
+        self.offsets.clear();
+        Ok(())
+    }
+
+    /// A note as this transaction has written it, if it has.
+    pub(super) fn own_note(&self, name: &str) -> Option<Option<Vec<u8>>> {
+        self.changed.contains_key(&note_id(name)).then(|| self.notes.get(name).cloned())
+    }
+
+    /// Has others read schemas and join indexes again, if this transaction changes them.
+    pub(super) fn tell_others(&mut self) {
+        if std::mem::take(&mut self.renamed) {
+            let generation = self.generation.unwrap_or(0) + 1;
+            self.put(GENERATION.into(), |document| document.int("n", generation as i64));
+            self.generation = Some(generation);
+        }
+    }
+
+    pub(super) fn learn(&mut self, document: &RawDocument) -> Result<(), Fault> {
         let id = document.get_str("_id").map_err(|_| BROKEN)?;
         let number = |name: &str| document.get_i64(name).ok().and_then(|n| u64::try_from(n).ok()).ok_or(BROKEN);
         let small = |name: &str| number(name).and_then(|n| u32::try_from(n).map_err(|_| BROKEN));
@@ -101,6 +217,7 @@ impl Catalog {
         let at = self.schemas.iter().position(|known| known == schema).unwrap_or_else(|| {
             let at = self.schemas.len();
             self.schemas.push(schema.clone());
+            self.renamed = true;
             let json = serde_json::to_string(schema).expect("a schema has only string keys");
             self.put(format!("schema:{at:08}"), |document| document.text("schema", &json));
             at
@@ -121,6 +238,7 @@ impl Catalog {
     }
 
     pub(super) fn put_join(&mut self, index: &JoinIndex, join: Join) {
+        self.renamed = true;
         self.put(format!("join:{}", join.number), |document| {
             document.int("number", i64::from(join.number));
             document.bool("complete", join.complete);
@@ -134,7 +252,7 @@ impl Catalog {
 
     pub(super) fn remove_join(&mut self, index: &JoinIndex) {
         if let Some(join) = self.joins.remove(index) {
-            self.unsettled = true;
+            (self.unsettled, self.renamed) = (true, true);
             self.changed.insert(format!("join:{}", join.number), None);
         }
     }
@@ -158,12 +276,12 @@ impl Catalog {
     pub(super) fn put_note(&mut self, name: &str, value: Option<&[u8]>) {
         match value {
             Some(value) => {
-                self.put(format!("note:{name}"), |document| document.binary("value", value));
+                self.put(note_id(name), |document| document.binary("value", value));
                 self.notes.insert(name.to_owned(), value.to_vec());
             }
             None => {
                 self.unsettled = true;
-                self.changed.insert(format!("note:{name}"), None);
+                self.changed.insert(note_id(name), None);
                 self.notes.remove(name);
             }
         }

@@ -7,6 +7,10 @@
 //!
 //! Keys are strings that sort as the bytes do ([`super::text`]). A row's join keys lie in its own document under one
 //! index over all of them, so that they cannot differ from the row.
+//!
+//! Rows that several processes share have no owner: what conflicts are transactions that write the same row or note. Then
+//! nothing that every transaction would write is kept (counts), and what is known of schemas and join indexes is read
+//! again where it has changed, as a number says that each transaction reads first.
 
 mod catalog;
 mod read;
@@ -27,7 +31,8 @@ use crate::{Error, RowStore, RowTransaction, StoreMetrics};
 /// Rows and offsets of one projector.
 pub struct MongoRows {
     server: Server,
-    owner: Owner,
+    /// `None` where several processes write.
+    owner: Option<Owner>,
     /// Beginning of the names of all its collections.
     prefix: String,
     catalog: Mutex<Catalog>,
@@ -40,8 +45,14 @@ impl MongoRows {
     pub async fn open(options: MongoOptions) -> Result<Arc<Self>, Error> {
         let server = Server::connect(&options).await?;
         let prefix = format!("headwater.rows.{}", options.projector);
-        let owner = server.within("take over its rows", Owner::take(&server, format!("rows/{}", options.projector)));
-        let owner = owner.await?;
+        let name = format!("rows/{}", options.projector);
+        let owner = match options.shared {
+            true => {
+                server.within("shut out who writes alone", Owner::shut_out(&server, name)).await?;
+                None
+            }
+            false => Some(server.within("take over its rows", Owner::take(&server, name)).await?),
+        };
         server.within("make its collection", server.make_collection(&prefix)).await?;
         let catalog = server.within("read its names", Catalog::read(&server, &prefix)).await?;
         Ok(Arc::new(Self { server, owner, prefix, catalog: Mutex::new(catalog), metrics: options.metrics }))

@@ -211,3 +211,10 @@ pub(super) async fn scan(
     found.give(out, true);
     Ok(())
 }
+
+/// About how many rows a collection has, from what the server knows without looking.
+pub(super) async fn about(server: &Server, collection: &str) -> Result<u64, Fault> {
+    let counted = server.database.run_raw_command(server.bounded_command("count", collection, |_| {})).await?;
+    let number = counted.get_i32("n").map(i64::from).or_else(|_| counted.get_i64("n"));
+    number.ok().and_then(|n| u64::try_from(n).ok()).ok_or(Fault::Damaged("the number of rows cannot be read"))
+}

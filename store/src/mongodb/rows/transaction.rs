@@ -10,7 +10,7 @@ use mongodb::ClientSession;
 use mongodb::bson::doc;
 use parking_lot::MutexGuard;
 
-use super::catalog::{Catalog, Join};
+use super::catalog::{Catalog, Join, read_notes, read_offsets};
 use super::writes::{Writes, replacements};
 use super::{MongoRows, read};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING};
@@ -41,11 +41,11 @@ struct Inner<'s> {
 impl<'s> MongoRowTransaction<'s> {
     pub(super) fn begin(store: &'s MongoRows) -> Result<Self, Error> {
         let mut catalog = store.catalog.lock();
-        if catalog.unsettled {
+        if store.owner.is_some() && catalog.unsettled {
             let read = Catalog::read(&store.server, &store.prefix);
             *catalog = store.server.block("read its names", read)?;
         }
-        let inner = Inner {
+        let mut inner = Inner {
             catalog,
             session: None,
             writes: BTreeMap::new(),
@@ -53,6 +53,14 @@ impl<'s> MongoRowTransaction<'s> {
             joins: Vec::new(),
             bytes_written: 0,
         };
+        if store.owner.is_none() {
+            store.server.block("read its names", async {
+                inner.session(store).await?;
+                let Inner { catalog, session, .. } = &mut inner;
+                let session = session.as_mut().expect("begun just now").get_mut();
+                catalog.refresh(&store.server, session, &store.prefix).await
+            })?;
+        }
         Ok(Self { store, inner: RefCell::new(inner), rows_written: 0 })
     }
 
@@ -65,7 +73,8 @@ impl<'s> MongoRowTransaction<'s> {
     ) -> Result<T, Error> {
         let mut inner = self.inner.borrow_mut();
         let name = inner.name(&self.store.prefix, table);
-        if !inner.catalog.made.contains(&*name) {
+        // Where others write, they also make collections; one that is not there is empty.
+        if self.store.owner.is_some() && !inner.catalog.made.contains(&*name) {
             return Ok(T::default());
         }
         self.store.server.block(action, async {
@@ -100,7 +109,8 @@ impl Inner<'_> {
     }
 
     /// Makes a table's collection and its index. Not part of the transaction, which may not do so: an empty collection
-    /// that is left of a dropped one does no harm.
+    /// that is left of a dropped one does no harm. Where others write too the transaction has a snapshot by then, and fails
+    /// where the collection is new.
     async fn make(&mut self, store: &MongoRows, name: &str) -> Result<(), Fault> {
         let command = doc! {
             "createIndexes": name,
@@ -108,8 +118,14 @@ impl Inner<'_> {
             "writeConcern": { "w": "majority" },
             "maxTimeMS": i64::try_from(store.server.operation_max().as_millis()).unwrap_or(i64::MAX),
         };
-        store.server.database.run_command(command).await?;
+        let made = store.server.database.run_command(command).await?;
         self.catalog.made.insert(name.to_owned());
+        let indexes = (made.get_i32("numIndexesBefore").ok(), made.get_i32("numIndexesAfter").ok());
+        if store.owner.is_none() && self.session.is_some() && (indexes.0.is_none() || indexes.0 != indexes.1) {
+            // What the transaction sees is from before the collection, so that it cannot write there.
+            let why = "the table was new, and only a transaction that begins now can write its rows";
+            return Err(Fault::Refused(why.into()));
+        }
         Ok(())
     }
 
@@ -118,7 +134,8 @@ impl Inner<'_> {
         self.bytes_written += writes.byte_len() as u64;
         let session = self.session(store).await?;
         let added = writes.send(&store.server, session, name).await?;
-        if added > 0 {
+        // Where several write, they would be in each other's way.
+        if added > 0 && store.owner.is_some() {
             self.catalog.add_rows(name, added);
         }
         Ok(())
@@ -128,6 +145,9 @@ impl Inner<'_> {
         let names: Vec<Arc<str>> = self.writes.keys().cloned().collect();
         for name in names {
             self.send(store, &name).await?;
+        }
+        if store.owner.is_none() {
+            self.catalog.tell_others();
         }
         let changed = self.catalog.take_changed();
         let removed: Vec<&String> =
@@ -153,7 +173,10 @@ impl Inner<'_> {
         for command in commands {
             store.server.write(command, session).await?;
         }
-        store.owner.commit(&store.server, session).await
+        match &store.owner {
+            Some(owner) => owner.commit(&store.server, session).await,
+            None => Ok(session.commit_transaction().await?),
+        }
     }
 }
 
@@ -161,12 +184,16 @@ impl RowTransaction for MongoRowTransaction<'_> {
     fn commit(self: Box<Self>) -> Result<(), Error> {
         let started = Instant::now();
         let mut inner = self.inner.borrow_mut();
-        if !inner.catalog.unsettled {
+        // What others write too was only seen for sure once that is committed.
+        if !inner.catalog.unsettled && self.store.owner.is_some() {
             return Ok(());
         }
         self.store.server.block("commit rows", async {
             match inner.commit(self.store).await {
-                Err(fault) => Err(self.store.owner.explain(&self.store.server, fault).await),
+                Err(fault) => Err(match &self.store.owner {
+                    Some(owner) => owner.explain(&self.store.server, fault).await,
+                    None => fault,
+                }),
                 Ok(()) => Ok(()),
             }
         })?;
@@ -255,6 +282,9 @@ impl RowBatch for MongoRowTransaction<'_> {
     fn row_count(&self, table: &TableId) -> Result<u64, Error> {
         let mut inner = self.inner.borrow_mut();
         let name = inner.name(&self.store.prefix, table);
+        if self.store.owner.is_none() {
+            return self.store.server.block("count rows", read::about(&self.store.server, &name));
+        }
         self.store.server.block("count rows", inner.send(self.store, &name))?;
         Ok(inner.catalog.counts.get(&*name).copied().unwrap_or(0))
     }
@@ -279,9 +309,15 @@ impl RowBatch for MongoRowTransaction<'_> {
     }
 
     fn offsets(&self) -> Result<Vec<(String, u32, u64)>, Error> {
-        let inner = self.inner.borrow();
-        let offsets = inner.catalog.offsets.iter();
-        Ok(offsets.map(|((topic, partition), offset)| (topic.clone(), *partition, *offset)).collect())
+        let mut inner = self.inner.borrow_mut();
+        let mut offsets = BTreeMap::new();
+        if self.store.owner.is_none() {
+            let MongoRows { server, prefix, .. } = self.store;
+            let read = async { read_offsets(server, inner.session(self.store).await?, prefix).await };
+            offsets = server.block("read offsets", read)?;
+        }
+        offsets.extend(inner.catalog.offsets.iter().map(|(place, offset)| (place.clone(), *offset)));
+        Ok(offsets.into_iter().map(|((topic, partition), offset)| (topic, partition, offset)).collect())
     }
 
     fn set_offset(&mut self, topic: &str, partition: u32, offset: u64) -> Result<(), Error> {
@@ -290,7 +326,24 @@ impl RowBatch for MongoRowTransaction<'_> {
     }
 
     fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        Ok(self.inner.borrow().catalog.notes.get(name).cloned())
+        let mut notes = self.notes(&[name.to_owned()])?;
+        Ok(notes.pop().flatten())
+    }
+
+    fn notes(&self, names: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
+        let mut inner = self.inner.borrow_mut();
+        if self.store.owner.is_some() {
+            return Ok(names.iter().map(|name| inner.catalog.notes.get(name).cloned()).collect());
+        }
+        let others: Vec<&String> = names.iter().filter(|name| inner.catalog.own_note(name).is_none()).collect();
+        let mut found = BTreeMap::new();
+        if !others.is_empty() {
+            let MongoRows { server, prefix, .. } = self.store;
+            let read = async { read_notes(server, inner.session(self.store).await?, prefix, &others).await };
+            found = server.block("read notes", read)?;
+        }
+        let note = |name: &String| inner.catalog.own_note(name).unwrap_or_else(|| found.get(name).cloned());
+        Ok(names.iter().map(note).collect())
     }
 
     fn set_note(&mut self, name: &str, value: Option<&[u8]>) -> Result<(), Error> {

@@ -1,0 +1,196 @@
+//! Which versions there are: the declared models become versions, each with a topic of its dirty roots.
+
+use headwater_broker::{Retention, TopicSpec};
+use headwater_schemas::model::definition::ReadModel;
+use headwater_store::{RowBatch, VersionId, VersionRecord, VersionState};
+
+use super::filling::index_note;
+use super::{Leading, Surroundings};
+use crate::Error;
+use crate::clock::now_ms;
+use crate::shared::agreement::{Sharing, scan_note};
+use crate::shared::view::{Followed, SharedRows, View};
+use crate::version::{definition_note, retired_note};
+
+impl Leading {
+    /// Makes these the declared models. Answers `false` when another one leads by now.
+    pub(crate) fn declare(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+        models: &[ReadModel],
+    ) -> Result<bool, Error> {
+        if !self.leads(rows)? {
+            return Ok(false);
+        }
+        // What is registered, but was not agreed on, broke off in between; what was replaced is on its way out.
+        let agreed: Vec<VersionId> = rows.read(|view, _| Ok(view.versions.iter().map(|it| it.sharing.id).collect()))?;
+        let mut outdated: Vec<VersionId> = Vec::new();
+        let mut kept: Vec<(String, String)> = Vec::new();
+        outdated.extend(
+            agreed.iter().filter(|id| self.records.get(id).is_none_or(|record| record.state == VersionState::Retired)),
+        );
+        for record in self.records.values().filter(|record| record.state != VersionState::Retired) {
+            let declared = models.iter().find(|model| model.name == record.model);
+            let same = declared.is_some_and(|model| model.hash() == record.definition_hash);
+            let serves = record.state == VersionState::Active;
+            if agreed.contains(&record.id) && (same || declared.is_some() && serves) {
+                kept.push((record.model.clone(), record.definition_hash.clone()));
+            } else if agreed.contains(&record.id) || !serves {
+                outdated.push(record.id);
+            }
+        }
+        for id in outdated {
+            if !self.retire(rows, around, id)? {
+                return Ok(false);
+            }
+        }
+        for model in models {
+            let is_kept = kept.iter().any(|(name, hash)| *name == model.name && *hash == model.hash());
+            if !is_kept && self.add(rows, around, model)?.is_none() {
+                return Ok(false);
+            }
+        }
+        self.describe(rows, models)
+    }
+
+    /// Descriptions do not count as a change of a model, but readers are to see the newest ones.
+    fn describe(&mut self, rows: &mut SharedRows, models: &[ReadModel]) -> Result<bool, Error> {
+        let described = |view: &View| {
+            let newer = |version: &Followed| {
+                let same = |model: &&ReadModel| {
+                    model.name == version.model.name
+                        && model.hash() == version.model.hash()
+                        && **model != *version.model
+                };
+                Some((version.sharing.id, models.iter().find(same)?.clone()))
+            };
+            view.versions.iter().filter_map(newer).collect::<Vec<_>>()
+        };
+        if described(rows.view()).is_empty() {
+            return Ok(true);
+        }
+        let done = self.write(rows, |view, batch| {
+            for (id, model) in described(view) {
+                save_definition(batch, id, &model)?;
+            }
+            view.agreement.write(batch)
+        })?;
+        rows.outdate();
+        Ok(done.is_some())
+    }
+
+    /// Begins a version beside the one that serves, if any; `None` when another one leads by now.
+    pub(crate) fn add(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+        model: &ReadModel,
+    ) -> Result<Option<VersionId>, Error> {
+        if !self.leads(rows)? {
+            return Ok(None);
+        }
+        let mut transaction = self.registry(around)?;
+        let record = VersionRecord {
+            id: transaction.new_version_id()?,
+            model: model.name.clone(),
+            definition_hash: model.hash(),
+            state: VersionState::Building,
+            shape: None,
+            created_at_ms: now_ms(),
+        };
+        transaction.put_version(&record)?;
+        transaction.flush()?;
+        let id = record.id;
+        self.records.insert(id, record);
+        let topic = dirty_topic(around.prefix, around.name, &model.name, id);
+        // Of each root only the last record must stay: none may be lost before it is built, however long that takes.
+        let retention = Retention { compact: true, ..Retention::default() };
+        let spec = TopicSpec { name: topic.as_str().into(), partitions: around.dirty_partitions, retention };
+        around.runtime.block_on(around.log.create_topics(&[spec]))?;
+        let topics = around.runtime.block_on(around.log.topics())?;
+        let found = topics.iter().find(|(name, _)| **name == *topic);
+        let partitions = found.map_or(around.dirty_partitions, |(_, partitions)| *partitions);
+        let sharing = Sharing { id, topic, partitions, epoch: epoch(), follow: false };
+        let added = self.write(rows, |view, batch| {
+            save_definition(batch, id, model)?;
+            view.agreement.versions.push(sharing);
+            view.agreement.write(batch)
+        })?;
+        rows.outdate();
+        Ok(added.map(|()| id))
+    }
+
+    /// Takes a version out of the agreement, and out of service.
+    fn retire(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>, id: VersionId) -> Result<bool, Error> {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.state = VersionState::Retired;
+            let record = record.clone();
+            let mut transaction = self.registry(around)?;
+            transaction.put_version(&record)?;
+            transaction.flush()?;
+        }
+        let done = self.write(rows, |view, batch| forget_version(view, batch, id))?;
+        rows.outdate();
+        self.gates.remove(&id);
+        self.purged = false;
+        Ok(done.is_some())
+    }
+
+    /// Tells readers what the documents of a version look like, once its tables are known.
+    pub(super) fn publish_shapes(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<bool, Error> {
+        let mut changed = Vec::new();
+        for version in &rows.view().versions {
+            let (Some(plan), None) = (&version.plan, &version.problem) else { continue };
+            let Some(record) = self.records.get_mut(&version.sharing.id) else { continue };
+            if record.shape.as_ref() != Some(&plan.shape) {
+                record.shape = Some(plan.shape.clone());
+                changed.push(record.clone());
+            }
+        }
+        if changed.is_empty() {
+            return Ok(true);
+        }
+        if !self.leads(rows)? {
+            return Ok(false);
+        }
+        let mut transaction = self.registry(around)?;
+        changed.iter().try_for_each(|record| transaction.put_version(record))?;
+        transaction.flush()?;
+        Ok(true)
+    }
+}
+
+/// Name of the topic of a version's dirty roots.
+fn dirty_topic(prefix: &str, name: &str, model: &str, version: VersionId) -> String {
+    format!("{prefix}.{name}.dirty.{model}.{}", version.0)
+}
+
+/// Upper part of the stamps of a version's documents: above all stamps that an engine gives by itself, and above those of
+/// any topic made earlier under the same name. Counts hours, and has 23 bits.
+fn epoch() -> u64 {
+    u64::try_from(now_ms()).unwrap_or(0) / 3_600_000
+}
+
+fn save_definition(batch: &mut dyn RowBatch, id: VersionId, model: &ReadModel) -> Result<(), Error> {
+    let json = serde_json::to_vec(model).expect("a model has only string keys");
+    Ok(batch.set_note(&definition_note(id.0), Some(&json))?)
+}
+
+pub(super) fn forget_version(view: &mut View, batch: &mut dyn RowBatch, id: VersionId) -> Result<(), Error> {
+    view.agreement.versions.retain(|sharing| sharing.id != id);
+    if let Some(gone) = view.version(id) {
+        let others = || view.versions.iter().filter(|version| version.sharing.id != id);
+        for index in &gone.indexes {
+            // Nobody keeps an index that is filled halfway: whoever wants it later begins anew.
+            if !view.complete.contains(index) && !others().any(|version| version.indexes.contains(index)) {
+                batch.drop_join_index(index)?;
+                batch.set_note(&index_note(index), None)?;
+            }
+        }
+    }
+    batch.set_note(&definition_note(id.0), None)?;
+    batch.set_note(&scan_note(id), None)?;
+    batch.set_note(&retired_note(id.0), Some(&now_ms().to_be_bytes()))?;
+    view.agreement.write(batch)
+}

@@ -1,0 +1,210 @@
+//! Join indexes and new versions are filled from the rows, a slice at a time, while changes go on; then a version serves.
+
+use std::collections::BTreeMap;
+
+use headwater_broker::{AppendBatch, TopicPartition};
+use headwater_schemas::SourceProgress;
+use headwater_store::{JoinIndex, RowArena, VersionId, VersionRecord, VersionState};
+
+use super::declaring::forget_version;
+use super::publishing::is_reached;
+use super::{Leading, Marks, Surroundings, built, ends, has_passed};
+use crate::Error;
+use crate::background::fill_index;
+use crate::keys::KeySet;
+use crate::shared::agreement::scan_note;
+use crate::shared::applying::records;
+use crate::shared::view::{Followed, SharedRows, View};
+
+/// Roots that the scan of a building version may be ahead of stage two, per version.
+const SCAN_AHEAD: u64 = 20_000;
+
+impl Leading {
+    /// The versions being built, with whether changes of rows are followed: without those that have to wait.
+    pub(super) fn building(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+    ) -> Result<Vec<(VersionId, bool)>, Error> {
+        let is_building = |records: &BTreeMap<VersionId, VersionRecord>, version: &Followed| {
+            records.get(&version.sharing.id).is_some_and(|it| it.state == VersionState::Building)
+        };
+        if !rows.view().versions.iter().any(|version| is_building(&self.records, version)) {
+            return Ok(Vec::new());
+        }
+        self.note_floors(rows.view(), around)?;
+        let emitted = self.emitted(rows)?;
+        let view = rows.view();
+        let building = view.versions.iter().filter(|version| is_building(&self.records, version));
+        let building =
+            building.filter(|version| version.sharing.follow || self.is_ready(view, version, around, &emitted));
+        Ok(building.map(|version| (version.sharing.id, version.sharing.follow)).collect())
+    }
+
+    /// Notes where partitions end that are seen for the first time.
+    fn note_floors(&mut self, view: &View, around: &Surroundings<'_>) -> Result<(), Error> {
+        let wanted = view.topics(around.prefix);
+        for (topic, partitions) in around.runtime.block_on(around.log.topics())? {
+            if !wanted.iter().any(|name| **name == *topic) {
+                continue;
+            }
+            for partition in 0..partitions {
+                let at = TopicPartition { topic: topic.clone(), partition };
+                if !self.floors.contains_key(&at) {
+                    let high = around.runtime.block_on(around.log.watermarks(&at))?.high;
+                    self.floors.insert(at, high.0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a version can be filled from the rows: its tables are known, its join indexes complete, its sources'
+    /// snapshots done and applied.
+    fn is_ready(&self, view: &View, version: &Followed, around: &Surroundings<'_>, emitted: &Marks) -> bool {
+        let tables = version.model.tables();
+        let topics: Vec<String> = tables.iter().map(|table| table.topic(around.prefix)).collect();
+        let snapshot_done = |source: &str| {
+            let published = self.published.get(source).is_some_and(|frontier| frontier.snapshot_done);
+            let applied = |progress: &SourceProgress| progress.snapshot_done && is_reached(progress, &topics, emitted);
+            published || self.progress.get(source).is_some_and(applied)
+        };
+        version.plan.is_some()
+            && version.problem.is_none()
+            && version.indexes.iter().all(|index| view.complete.contains(index))
+            && tables.iter().all(|table| snapshot_done(&table.source))
+            && self.floors.iter().all(|(at, floor)| {
+                !topics.iter().any(|topic| **topic == *at.topic) || emitted.get(at).copied().unwrap_or(0) >= *floor
+            })
+    }
+
+    /// Writes some rows again, so that they get into a join index that is new. `None`: there is no such index.
+    pub(super) fn fill_next_index(
+        &self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<bool>, Error> {
+        let view = rows.view();
+        let mut wanted = view.versions.iter().flat_map(|version| &version.indexes);
+        let Some(index) = wanted.find(|index| !view.complete.contains(index)).cloned() else { return Ok(None) };
+        let done = self.write(rows, |view, batch| {
+            let note = index_note(&index);
+            if batch.note(&note)?.is_none() {
+                // From here on every row is written with the index, so that none slips in behind the scan without it.
+                batch.set_note(&note, Some(&[]))?;
+                view.agreement.write(batch)?;
+                return view.agreement.touch_all(batch);
+            }
+            let indexes = view.indexes_of(&index.table);
+            if fill_index(batch, &indexes, &index, &note, around.slice_rows)? {
+                view.complete.push(index.clone());
+                view.agreement.write(batch)?;
+            }
+            Ok(())
+        })?;
+        Ok(Some(done.is_some()))
+    }
+
+    /// From here on every change of rows is followed; what was changed before will be seen by the scan.
+    pub(super) fn follow(&self, rows: &mut SharedRows, id: VersionId) -> Result<Option<bool>, Error> {
+        let done = self.write(rows, |view, batch| {
+            if let Some(sharing) = view.agreement.versions.iter_mut().find(|sharing| sharing.id == id) {
+                sharing.follow = true;
+            }
+            view.agreement.write(batch)?;
+            view.agreement.touch_all(batch)
+        })?;
+        rows.outdate();
+        Ok(done.map(|()| true))
+    }
+
+    /// Calls some more roots dirty. The changes that come meanwhile are followed; a root that is called dirty twice is
+    /// built twice, with the same result.
+    pub(super) fn scan(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+        id: VersionId,
+    ) -> Result<Option<bool>, Error> {
+        let Some(version) = rows.view().version(id) else { return Ok(Some(false)) };
+        let (sharing, table) = (version.sharing.clone(), version.model.root.table.clone());
+        let end = ends(&sharing, around)?;
+        let built = built(around)?;
+        let behind = |(at, end): (&TopicPartition, &u64)| end.saturating_sub(built.get(at).copied().unwrap_or(0));
+        if end.iter().map(behind).sum::<u64>() > SCAN_AHEAD {
+            return Ok(Some(false));
+        }
+        let note = scan_note(id);
+        let (last, scanned, batches) = rows.read(|_, batch| {
+            let after = batch.note(&note)?;
+            let mut arena = RowArena::default();
+            batch.scan_rows(&table, after.as_deref(), around.slice_rows, &mut arena)?;
+            let mut dirty = KeySet::default();
+            let live = arena.slots().iter().filter(|slot| arena.row(slot).is_some());
+            live.for_each(|slot| dirty.push(arena.key(slot)));
+            let mut batches = Vec::new();
+            records(&sharing, dirty, 0, &mut batches);
+            let last = arena.slots().last().map(|last| arena.key(last).to_vec());
+            Ok((last, arena.slots().len() as u64, batches))
+        })?;
+        let Some(last) = last else {
+            self.gates.insert(id, end);
+            return Ok(Some(true));
+        };
+        self.append(around, batches)?;
+        *self.scanned.entry(id).or_default() += scanned;
+        Ok(self.write(rows, |_, batch| Ok(batch.set_note(&note, Some(&last))?))?.map(|()| true))
+    }
+
+    fn append(&self, around: &Surroundings<'_>, batches: Vec<AppendBatch>) -> Result<(), Error> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        Ok(around.runtime.block_on(around.log.append(batches))?)
+    }
+
+    /// Lets a version serve whose roots have all been built.
+    pub(super) fn activate_if_built(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+        id: VersionId,
+    ) -> Result<Option<bool>, Error> {
+        let Some(gate) = self.gates.get(&id) else { return Ok(Some(false)) };
+        if !has_passed(&built(around)?, gate) {
+            return Ok(Some(false));
+        }
+        if !self.leads(rows)? {
+            return Ok(None);
+        }
+        let Some(record) = self.records.get(&id) else { return Ok(Some(false)) };
+        let model = record.model.clone();
+        let mut before: Vec<VersionId> = Vec::new();
+        let mut transaction = self.registry(around)?;
+        for record in self.records.values_mut().filter(|record| record.model == model) {
+            if record.state == VersionState::Active {
+                record.state = VersionState::Retired;
+                before.push(record.id);
+                transaction.put_version(record)?;
+            }
+        }
+        let record = self.records.get_mut(&id).expect("found above");
+        record.state = VersionState::Active;
+        transaction.put_version(record)?;
+        transaction.flush()?;
+        tracing::info!(model, version = id.0, "version is active");
+        let done = self.write(rows, |view, batch| {
+            batch.set_note(&scan_note(id), None)?;
+            before.iter().try_for_each(|id| forget_version(view, batch, *id))
+        })?;
+        rows.outdate();
+        self.gates.remove(&id);
+        self.purged = false;
+        Ok(done.map(|()| true))
+    }
+}
+
+/// Name of the note that holds how far a join index is filled.
+pub(super) fn index_note(index: &JoinIndex) -> String {
+    format!("shared/index/{}/{}", index.table, index.columns.join(","))
+}

@@ -1,0 +1,137 @@
+//! How far each source is projected: its progress is a frontier once it has come through both stages.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_broker::{FetchFrom, FetchLimits, Offset, TopicPartition};
+use headwater_schemas::{SourceProgress, progress_topic};
+use headwater_store::{Frontier, VersionState};
+
+use super::{Leading, Marks, Surroundings, built, ends, has_passed};
+use crate::Error;
+use crate::shared::view::{SharedRows, View};
+
+/// Progress of one source that may wait to be projected, before newer progress waits outside.
+const WAITING_MAX: usize = 8;
+
+impl Leading {
+    /// Reads what the connectors say about their progress.
+    pub(crate) fn read_progress(&mut self, rows: &SharedRows, around: &Surroundings<'_>) -> Result<(), Error> {
+        let topics = around.runtime.block_on(around.log.topics())?;
+        let mut from = Vec::new();
+        let mut sources = BTreeMap::new();
+        for source in rows.view().sources() {
+            let topic: Arc<str> = progress_topic(around.prefix, &source).into();
+            if !topics.iter().any(|(name, _)| *name == topic) {
+                continue;
+            }
+            let partition = TopicPartition { topic: topic.clone(), partition: 0 };
+            let marks = around.runtime.block_on(around.log.watermarks(&partition))?;
+            // Only the newest counts; a few more, since not every offset is a record's.
+            let newest = marks.low.max(Offset(marks.high.0.saturating_sub(4)));
+            let offset = self.read_on.get(&source).copied().unwrap_or(newest).max(marks.low);
+            if offset < marks.high {
+                sources.insert(topic, source);
+                from.push(FetchFrom { partition, offset });
+            }
+        }
+        if from.is_empty() {
+            return Ok(());
+        }
+        let limits = FetchLimits { bytes_max: 1 << 20, wait_max: Duration::ZERO };
+        for batch in around.runtime.block_on(around.log.fetch(&from, limits))? {
+            let Some(source) = sources.get(&batch.from.topic) else { continue };
+            self.read_on.insert(source.clone(), batch.next());
+            let progress = batch.records().filter_map(|record| serde_json::from_slice(record.value?).ok());
+            if let Some(progress) = progress.last() {
+                self.progress.insert(source.clone(), progress);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the frontiers of sources whose progress has come through both stages. Answers `false` when another one leads
+    /// by now.
+    pub(crate) fn publish(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<bool, Error> {
+        let fresh: Vec<String> = self.progress.keys().filter(|source| self.is_news(source)).cloned().collect();
+        if !fresh.is_empty() {
+            let emitted = self.emitted(rows)?;
+            let topics = rows.view().topics(around.prefix);
+            // Later than what is emitted was looked at: the roots of all that is reached lie below.
+            let marks = self.dirty_marks(rows.view(), around)?;
+            for source in fresh {
+                let progress = &self.progress[&source];
+                if is_reached(progress, &topics, &emitted) {
+                    self.waiting.entry(source).or_default().push((progress.clone(), marks.clone()));
+                }
+            }
+        }
+        if self.waiting.values().all(Vec::is_empty) {
+            return Ok(true);
+        }
+        let built = built(around)?;
+        let mut frontiers = Vec::new();
+        let versions = &rows.view().versions;
+        for (source, waiting) in &mut self.waiting {
+            // Of a version that was replaced meanwhile nobody builds documents any more.
+            let lives = |at: &TopicPartition| versions.iter().any(|version| *version.sharing.topic == *at.topic);
+            waiting.iter_mut().for_each(|(_, marks)| marks.retain(|at, _| lives(at)));
+            let through = waiting.iter().rposition(|(_, marks)| has_passed(&built, marks));
+            if let Some(through) = through {
+                let newest = waiting.drain(..=through).next_back();
+                frontiers.extend(newest.map(|(progress, _)| (source.clone(), frontier(&progress))));
+            }
+        }
+        if frontiers.is_empty() {
+            return Ok(true);
+        }
+        if !self.leads(rows)? {
+            return Ok(false);
+        }
+        let mut transaction = self.registry(around)?;
+        for (source, frontier) in &frontiers {
+            transaction.set_frontier(source, *frontier)?;
+        }
+        transaction.flush()?;
+        self.published.extend(frontiers);
+        Ok(true)
+    }
+
+    /// Whether the newest progress of a source goes beyond what is projected or waits to be.
+    fn is_news(&self, source: &str) -> bool {
+        let progress = &self.progress[source];
+        let waiting = self.waiting.get(source).map_or(&[][..], |waiting| &waiting[..]);
+        let newest = waiting.last().map(|(progress, _)| frontier(progress));
+        let newest = newest.or_else(|| self.published.get(source).copied());
+        let newer = |newest: Frontier| newest != frontier(progress) && newest.position <= progress.position;
+        waiting.len() < WAITING_MAX && newest.is_none_or(newer)
+    }
+
+    /// Ends of the dirty topics of versions that serve, or are about to.
+    fn dirty_marks(&self, view: &View, around: &Surroundings<'_>) -> Result<Marks, Error> {
+        let mut marks = Marks::new();
+        for version in &view.versions {
+            let id = version.sharing.id;
+            let serves = self.records.get(&id).is_some_and(|record| record.state == VersionState::Active);
+            if serves || self.gates.contains_key(&id) {
+                marks.extend(ends(&version.sharing, around)?);
+            }
+        }
+        Ok(marks)
+    }
+}
+
+fn frontier(progress: &SourceProgress) -> Frontier {
+    Frontier { position: progress.position, at_micros: progress.at_micros, snapshot_done: progress.snapshot_done }
+}
+
+/// Whether everything below the progress that any of the topics brings is applied and emitted.
+pub(super) fn is_reached(progress: &SourceProgress, topics: &[String], emitted: &Marks) -> bool {
+    progress.watermarks.iter().filter(|(topic, _)| topics.contains(topic)).all(|(topic, offsets)| {
+        (0u32..).zip(offsets).all(|(partition, offset)| {
+            let at = TopicPartition { topic: topic.as_str().into(), partition };
+            *offset == 0 || emitted.get(&at).is_some_and(|emitted| emitted >= offset)
+        })
+    })
+}

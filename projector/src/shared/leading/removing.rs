@@ -1,0 +1,65 @@
+//! What nobody needs any more: documents of retired versions, join indexes that no version walks.
+
+use headwater_store::{VersionId, VersionRecord, VersionState};
+
+use super::{Leading, Surroundings};
+use crate::Error;
+use crate::clock::now_ms;
+use crate::shared::view::{SharedRows, View};
+use crate::version::retired_note;
+
+/// Documents removed in one step.
+const PURGE_CHUNK: usize = 2_048;
+
+impl Leading {
+    /// Removes some documents of a retired version whose grace is over.
+    pub(super) fn purge(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<Option<bool>, Error> {
+        let retired = |record: &&VersionRecord| record.state == VersionState::Retired;
+        let ids: Vec<VersionId> = self.records.values().filter(retired).map(|record| record.id).collect();
+        self.purged = ids.is_empty();
+        for id in ids {
+            let since = rows.read(|_, batch| Ok(batch.note(&retired_note(id.0))?))?;
+            let since = since.and_then(|note| note.as_slice().try_into().ok()).map_or(0, i64::from_be_bytes);
+            if now_ms().saturating_sub(since) < around.retired_grace_ms {
+                continue;
+            }
+            if !self.leads(rows)? {
+                return Ok(None);
+            }
+            let mut transaction = self.registry(around)?;
+            let removed = transaction.purge_version(id, PURGE_CHUNK)?;
+            transaction.flush()?;
+            if removed < PURGE_CHUNK {
+                self.records.remove(&id);
+                let forgotten = self.write(rows, |_, batch| Ok(batch.set_note(&retired_note(id.0), None)?))?;
+                return Ok(forgotten.map(|()| true));
+            }
+            return Ok(Some(true));
+        }
+        Ok(Some(false))
+    }
+
+    /// Removes a join index that no version walks any more.
+    pub(super) fn drop_index(&self, rows: &mut SharedRows) -> Result<Option<bool>, Error> {
+        let view = rows.view();
+        if view.versions.iter().any(|version| version.plan.is_none()) {
+            return Ok(Some(false));
+        }
+        let unwanted = |view: &View| {
+            let wanted = |index| view.versions.iter().any(|version| version.indexes.contains(index));
+            view.complete.iter().find(|index| !wanted(index)).cloned()
+        };
+        if unwanted(view).is_none() {
+            return Ok(Some(false));
+        }
+        let done = self.write(rows, |view, batch| {
+            let Some(index) = unwanted(view) else { return Ok(()) };
+            batch.drop_join_index(&index)?;
+            view.agreement.write(batch)?;
+            // Nobody writes its entries any more from here on.
+            view.agreement.touch_all(batch)
+        })?;
+        rows.outdate();
+        Ok(done.map(|()| true))
+    }
+}

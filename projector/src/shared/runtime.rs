@@ -1,0 +1,434 @@
+//! A worker's thread: reads the log, takes its part through both stages, and in between does what is due and asked.
+//!
+//! Everything blocks here, one thing after another, as in a projector that works alone. Any number of workers may run, in
+//! one process or in many.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headwater_broker::{
+    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, Retention, TopicPartition, TopicSpec,
+};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::applying::Applied;
+use super::assignment::Assignment;
+use super::share::{Share, leader_topic};
+use crate::clock::now_micros;
+use crate::dead_letters::LetterBox;
+use crate::fold::Folded;
+use crate::handle::{Command, ProjectorOptions, Shared};
+use crate::observer::Observer;
+use crate::projector::explained;
+use crate::records::Input;
+use crate::{Error, ErrorKind, ProjectorMetrics};
+
+/// How often assignments, topics and claims are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long the store may not know that something was emitted, while there is more to apply.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often the leader looks whether a frontier can be moved.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long the leader works for versions and join indexes before it looks for events again.
+const SLICE: Duration = Duration::from_millis(25);
+
+/// Back-off after an error that may pass. Two workers that were in each other's way are the usual case.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(10));
+
+/// Records appended at once.
+const APPEND_BYTES: usize = 4 << 20;
+
+pub(crate) struct Worker {
+    pub(super) options: ProjectorOptions,
+    pub(super) share: Share,
+    pub(super) log: Arc<dyn EventLog>,
+    pub(super) letters: LetterBox,
+    pub(super) observer: Observer,
+    pub(super) metrics: ProjectorMetrics,
+    pub(super) shared: Arc<Shared>,
+    pub(super) cancel: CancellationToken,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) runtime: Handle,
+    pub(super) sources: Assignment,
+    pub(super) dirty: Assignment,
+    /// Where to read on, in the partitions of the sources and in those of dirty roots.
+    pub(super) source_next: BTreeMap<TopicPartition, Offset>,
+    pub(super) dirty_next: BTreeMap<TopicPartition, Offset>,
+    /// When the last record read of a place was written, milliseconds since 1970.
+    pub(super) written_at: BTreeMap<TopicPartition, i64>,
+    pub(super) looked: Option<Instant>,
+    pub(super) settled: Instant,
+    pub(super) published: Instant,
+}
+
+/// What waiting for the log ended with.
+enum Woken {
+    Fetched(Vec<FetchedBatch>),
+    Asked(Command),
+    Cancelled,
+}
+
+impl Worker {
+    /// Runs until it is cancelled, or an error cannot be mended by trying again.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let mut back_off = BACK_OFF.0;
+        while !self.cancel.is_cancelled() {
+            let error = match self.turn() {
+                Ok(()) => {
+                    back_off = BACK_OFF.0;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            self.shared.status.lock().last_error = Some(explained(&error));
+            if error.kind() == ErrorKind::Fatal {
+                tracing::error!(error = explained(&error), "projector stops");
+                return Err(error);
+            }
+            tracing::warn!(error = explained(&error), again_in = ?back_off, "projector tries again");
+            self.metrics.retries.inc();
+            self.start_over();
+            self.runtime.block_on(async {
+                tokio::select! {
+                    () = self.cancel.cancelled() => {}
+                    () = tokio::time::sleep(back_off) => {}
+                }
+            });
+            back_off = (back_off * 2).min(BACK_OFF.1);
+        }
+        // What is left undone here, whoever claims the partitions next finds and does.
+        self.emit()?;
+        self.share.settle()
+    }
+
+    /// Forgets what may not be so: partitions are claimed anew, and dirty roots read again.
+    fn start_over(&mut self) {
+        for at in std::mem::take(&mut self.source_next).into_keys() {
+            self.share.release(&at);
+        }
+        self.dirty_next.clear();
+        self.share.forget_taken();
+        self.looked = None;
+    }
+
+    /// One round: look around if it is time, finish what is begun, wait for records, take them through their stage.
+    fn turn(&mut self) -> Result<(), Error> {
+        let anew = self.looked.is_none();
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
+        if due || self.sources.has_changed() || self.dirty.has_changed() {
+            self.look()?;
+        }
+        let places = self.source_next.keys().chain(self.dirty_next.keys());
+        let observed = if anew { Some(self.observer.observe(places)?) } else { self.observer.poll(places)? };
+        if let Some(observed) = observed {
+            self.tell(observed)?;
+        }
+        self.emit()?;
+        let working = self.lead()?;
+        let wait_max = match (working || self.share.has_unsettled(), self.share.leads()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => self.options.wait_max.min(PUBLISH_INTERVAL),
+            (false, false) => self.options.wait_max,
+        };
+        let batches = match self.wait(wait_max)? {
+            Woken::Cancelled => return Ok(()),
+            Woken::Asked(command) => {
+                self.obey(command)?;
+                self.looked = None;
+                return Ok(());
+            }
+            Woken::Fetched(batches) => batches,
+        };
+        let (events, roots): (Vec<FetchedBatch>, Vec<FetchedBatch>) =
+            batches.into_iter().partition(|batch| self.source_next.contains_key(&batch.from));
+        self.build(&roots)?;
+        if self.share.has_unsettled() && (events.is_empty() || self.settled.elapsed() >= SETTLE_INTERVAL) {
+            self.share.settle()?;
+            self.settled = Instant::now();
+        }
+        self.apply(&events)
+    }
+
+    /// Waits for records, a command or the end, whichever comes first. Commands come before records, so that a full log does
+    /// not starve them; each arm may be dropped, since a fetch changes nothing and a received command is returned.
+    fn wait(&mut self, wait_max: Duration) -> Result<Woken, Error> {
+        let from: Vec<FetchFrom> = self
+            .dirty_next
+            .iter()
+            .chain(&self.source_next)
+            .map(|(partition, offset)| FetchFrom { partition: partition.clone(), offset: *offset })
+            .collect();
+        let limits = FetchLimits { bytes_max: self.options.batch_bytes_max, wait_max };
+        let Self { cancel, commands, log, runtime, sources, dirty, .. } = self;
+        runtime.block_on(async {
+            let fetch = async {
+                if from.is_empty() {
+                    tokio::time::sleep(wait_max).await;
+                    return Ok(Vec::new());
+                }
+                log.fetch(&from, limits).await
+            };
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Ok(Woken::Cancelled),
+                Some(command) = commands.recv() => Ok(Woken::Asked(command)),
+                fetched = fetch => Ok(Woken::Fetched(fetched?)),
+                // Nothing is fetched of what moves away, and what comes is looked at in the next round.
+                () = sources.changed() => Ok(Woken::Fetched(Vec::new())),
+                () = dirty.changed() => Ok(Woken::Fetched(Vec::new())),
+            }
+        })
+    }
+
+    /// Stage one, in as many batches as it takes.
+    fn apply(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
+        let mut inputs: Vec<Input<'_>> = Vec::new();
+        let mut room = self.options.batch_events_max.max(1);
+        for batch in batches {
+            let mut skip = 0;
+            let count = batch.count() as usize;
+            if count == 0 {
+                // Nothing but a place behind records that are not for us, such as the marks of transactions.
+                inputs.push(Input::whole(batch));
+            }
+            while skip < count {
+                let take = (count - skip).min(room);
+                inputs.push(Input { batch, skip, take });
+                (skip, room) = (skip + take, room - take);
+                if room == 0 {
+                    self.apply_inputs(&inputs)?;
+                    inputs.clear();
+                    room = self.options.batch_events_max.max(1);
+                }
+            }
+        }
+        self.apply_inputs(&inputs)
+    }
+
+    fn apply_inputs(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
+        // Partitions that were lost on the way are not gone on with.
+        let mut inputs: Vec<Input<'_>> =
+            inputs.iter().filter(|input| self.share.owns(&input.batch.from)).copied().collect();
+        let began = Instant::now();
+        while !inputs.is_empty() {
+            let Self { share, letters, runtime, .. } = self;
+            match share.apply(&inputs, &mut |found| runtime.block_on(letters.append(found)))? {
+                Applied::Part => {}
+                Applied::TooMuch => {
+                    let (first, rest) = divided(&inputs);
+                    self.apply_inputs(&first)?;
+                    self.emit()?;
+                    inputs = rest;
+                    inputs.retain(|input| self.share.owns(&input.batch.from));
+                    continue;
+                }
+                Applied::Whole { folded, lost } => {
+                    for input in inputs.drain(..) {
+                        let next = match input.skip + input.take >= input.batch.count() as usize {
+                            true => input.batch.next(),
+                            false => Offset(input.batch.base.0 + (input.skip + input.take) as u64),
+                        };
+                        self.source_next.insert(input.batch.from.clone(), next);
+                        if let Some(last) = input.batch.records().skip(input.skip).take(input.take).last() {
+                            self.written_at.insert(input.batch.from.clone(), last.timestamp_ms);
+                        }
+                        if input.skip == 0 {
+                            self.metrics.events_bytes.inc_by(input.batch.byte_len() as u64);
+                        }
+                    }
+                    if !lost.is_empty() {
+                        // Another worker has claimed them; whether they are ours again is looked at at once.
+                        self.source_next.retain(|at, _| !lost.contains(at));
+                        self.looked = None;
+                    }
+                    self.metrics.batches.inc();
+                    self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
+                    self.shared.status.lock().batches_total += 1;
+                    self.count(&folded);
+                }
+            }
+            self.emit()?;
+        }
+        Ok(())
+    }
+
+    /// Looks up the roots that wait, and appends them.
+    fn emit(&mut self) -> Result<(), Error> {
+        while self.share.has_unemitted() {
+            let batches = self.share.ascend()?;
+            self.append(batches)?;
+            self.share.emitted();
+        }
+        Ok(())
+    }
+
+    pub(super) fn append(&mut self, batches: Vec<AppendBatch>) -> Result<(), Error> {
+        let mut batches = batches.into_iter().peekable();
+        while batches.peek().is_some() {
+            let mut some: Vec<AppendBatch> = Vec::new();
+            let mut bytes = 0;
+            while let Some(batch) =
+                batches.next_if(|batch| bytes == 0 || bytes + batch.records.byte_len() <= APPEND_BYTES)
+            {
+                bytes += batch.records.byte_len();
+                some.push(batch);
+            }
+            self.runtime.block_on(self.log.append(some))?;
+        }
+        Ok(())
+    }
+
+    /// Stage two.
+    fn build(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
+        if batches.is_empty() {
+            return Ok(());
+        }
+        self.share.take(batches);
+        while !self.share.is_built() {
+            self.share.read()?;
+            let Self { share, letters, runtime, .. } = self;
+            let folded = share.write(&mut |found| runtime.block_on(letters.append(found)))?;
+            let now = now_micros();
+            for at in &folded.committed_at {
+                self.metrics.freshness_seconds.observe(now.saturating_sub(*at).max(0) as f64 / 1e6);
+            }
+            self.count(&folded);
+        }
+        let mut next: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+        for batch in batches {
+            next.insert(batch.from.clone(), batch.next());
+            if let Some(last) = batch.records().last() {
+                self.written_at.insert(batch.from.clone(), last.timestamp_ms);
+            }
+        }
+        let next: Vec<(TopicPartition, Offset)> = next.into_iter().collect();
+        self.runtime.block_on(self.log.commit_offsets(self.share.build_group(), &next))?;
+        self.dirty_next.extend(next);
+        Ok(())
+    }
+
+    /// What the leader does between batches; answers whether there is more to do at once.
+    fn lead(&mut self) -> Result<bool, Error> {
+        if !self.share.leads() {
+            return Ok(false);
+        }
+        if self.published.elapsed() >= PUBLISH_INTERVAL {
+            self.share.publish()?;
+            self.published = Instant::now();
+        }
+        let until = Instant::now() + SLICE;
+        while self.share.work()? {
+            if Instant::now() >= until {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn count(&mut self, folded: &Folded) {
+        if folded.dead_letters > 0 {
+            // Whoever finds a letter in the list finds it in the status, too.
+            self.looked = None;
+        }
+        self.metrics.events.inc_by(folded.events);
+        self.metrics.rows.inc_by(folded.rows);
+        self.metrics.documents_written.inc_by(folded.documents.written);
+        self.metrics.documents_deleted.inc_by(folded.documents.deleted);
+        self.metrics.documents_unchanged.inc_by(folded.documents.unchanged);
+        self.metrics.dead_letters.inc_by(folded.dead_letters);
+        let mut status = self.shared.status.lock();
+        status.events_total += folded.events;
+        status.documents_written_total += folded.documents.written + folded.documents.deleted;
+        status.last_error = None;
+    }
+
+    /// Learns what is ours by now.
+    fn look(&mut self) -> Result<(), Error> {
+        self.share.refresh()?;
+        let leader: Arc<str> = leader_topic(&self.options.prefix, &self.options.name).into();
+        if self.looked.is_none() {
+            let spec = TopicSpec { name: leader.clone(), partitions: 1, retention: Retention::default() };
+            self.runtime.block_on(self.log.create_topics(&[spec]))?;
+        }
+        let Self { share, log, runtime, sources, dirty, .. } = self;
+        sources.join(&**log, runtime, share.source_topics().into_iter().map(Into::into).collect())?;
+        let roots = share.dirty_topics().into_iter().map(|(topic, _)| topic.into());
+        dirty.join(&**log, runtime, roots.chain([leader.clone()]).collect())?;
+        let (own, mut roots) = (self.sources.take(), self.dirty.take());
+        let leads = roots.iter().any(|at| at.topic == leader);
+        roots.retain(|at| at.topic != leader);
+        let gone: Vec<TopicPartition> = self.source_next.keys().filter(|at| !own.contains(at)).cloned().collect();
+        for at in gone {
+            self.share.release(&at);
+            self.source_next.remove(&at);
+        }
+        for at in &own {
+            if !self.source_next.contains_key(at) || !self.share.owns(at) {
+                let low = self.runtime.block_on(self.log.watermarks(at))?.low;
+                let next = self.share.claim(at, low.0)?;
+                self.source_next.insert(at.clone(), Offset(next));
+            }
+        }
+        self.find_dirty(&roots)?;
+        if leads != self.share.leads() {
+            self.share.lead(leads)?;
+        }
+        self.looked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Takes up the dirty topics' partitions where they were left.
+    fn find_dirty(&mut self, roots: &BTreeSet<TopicPartition>) -> Result<(), Error> {
+        self.dirty_next.retain(|at, _| roots.contains(at));
+        let committed = self.runtime.block_on(self.log.committed_offsets(self.share.build_group()))?;
+        let committed: BTreeMap<TopicPartition, Offset> = committed.into_iter().collect();
+        let mut further = Vec::new();
+        for at in roots {
+            let known = committed.get(at).copied();
+            let own = match self.dirty_next.get(at) {
+                Some(own) => *own,
+                None => {
+                    // Records below the low watermark are gone only where later ones of the same roots are there.
+                    let low = self.runtime.block_on(self.log.watermarks(at))?.low;
+                    let own = known.unwrap_or_default().max(low);
+                    self.dirty_next.insert(at.clone(), own);
+                    own
+                }
+            };
+            // A worker that is late may have committed less, and the leader waits for more.
+            if known.is_none_or(|known| known < own) {
+                further.push((at.clone(), own));
+            }
+        }
+        if !further.is_empty() {
+            self.runtime.block_on(self.log.commit_offsets(self.share.build_group(), &further))?;
+        }
+        Ok(())
+    }
+}
+
+/// Two smaller batches, the first of which goes first: no record of a partition overtakes another.
+fn divided<'b>(inputs: &[Input<'b>]) -> (Vec<Input<'b>>, Vec<Input<'b>>) {
+    // Of a partition with several runs of records only the first is taken.
+    let mut seen = BTreeSet::new();
+    let (first, later): (Vec<Input<'b>>, Vec<Input<'b>>) =
+        inputs.iter().copied().partition(|input| seen.insert(input.batch.from.clone()));
+    if !later.is_empty() {
+        return (first, later);
+    }
+    if first.iter().all(|input| input.take <= 1) {
+        let (one, others) = first.split_at(first.len() / 2);
+        return (one.to_vec(), others.to_vec());
+    }
+    let half = |input: &Input<'b>| input.take.div_ceil(2);
+    let front = first.iter().map(|input| Input { take: half(input), ..*input }).collect();
+    let back =
+        first.iter().map(|input| Input { skip: input.skip + half(input), take: input.take - half(input), ..*input });
+    (front, back.filter(|input| input.take > 0).collect())
+}

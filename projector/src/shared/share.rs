@@ -1,0 +1,365 @@
+//! A worker's part in a shared projection.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_broker::{AppendBatch, EventLog, FetchedBatch, TopicPartition};
+use headwater_schemas::TableId;
+use headwater_schemas::model::definition::ReadModel;
+use headwater_store::{DocumentStore, RowBatch, RowStore, VersionId, VersionState};
+use tokio::runtime::Handle;
+
+use super::agreement::Sharing;
+use super::applying::{Applied, Applying};
+use super::building::Building;
+use super::leading::{Leading, Surroundings};
+use super::view::SharedRows;
+use crate::Error;
+use crate::dead_letters::resolved;
+use crate::fold::{Folded, Letters};
+use crate::records::Input;
+use crate::versions::unknown_model;
+
+/// Settings of a worker. All but the models must be the same in all workers.
+#[derive(Clone, Debug)]
+pub struct ShareOptions {
+    /// Name of the projector, the same in all workers.
+    pub name: String,
+    /// Prefix of all topics.
+    pub prefix: String,
+    /// The declared models. Those of the leader count.
+    pub models: Vec<ReadModel>,
+    /// Partitions of the topics of dirty roots that are made: so many workers can share the building of one model.
+    pub dirty_partitions: u32,
+    /// Rows worked through in one transaction when a whole table is.
+    pub slice_rows: usize,
+    /// How long a retired version's documents are kept.
+    pub retired_grace: Duration,
+}
+
+/// A worker's part in a shared projection: which partitions it has, and how far it is with them. No step waits for another
+/// worker. A step that fails changed nothing, or something that the next claim finds and finishes.
+pub struct Share {
+    options: ShareOptions,
+    log: Arc<dyn EventLog>,
+    documents: Arc<dyn DocumentStore>,
+    runtime: Handle,
+    pub(crate) rows: SharedRows,
+    applying: Applying,
+    building: Building,
+    pub(crate) leading: Option<Leading>,
+    group: String,
+}
+
+impl Share {
+    /// Begins without any partition. `runtime` is used to wait for the log, and must not be the one that calls the steps.
+    pub fn new(
+        options: ShareOptions,
+        log: Arc<dyn EventLog>,
+        rows: Arc<dyn RowStore>,
+        documents: Arc<dyn DocumentStore>,
+        runtime: Handle,
+    ) -> Self {
+        let group = build_group(&options.prefix, &options.name);
+        Self {
+            options,
+            log,
+            documents,
+            runtime,
+            rows: SharedRows::new(rows),
+            applying: Applying::default(),
+            building: Building::default(),
+            leading: None,
+            group,
+        }
+    }
+
+    /// Reads what the workers agree on by now, and gives up partitions that others have claimed. The lead, too. Must be called
+    /// now and then: an assignment that went away and came back may never be seen to have changed, while seeds that somebody else
+    /// left in between wait for the next claim.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        self.applying.verify(&mut self.rows)?;
+        if let Some(leading) = &self.leading
+            && !leading.stands(&mut self.rows)?
+        {
+            self.leading = None;
+        }
+        Ok(())
+    }
+
+    /// Topics of the tables that the models read.
+    pub fn source_topics(&self) -> Vec<String> {
+        self.rows.view().topics(&self.options.prefix)
+    }
+
+    /// Topics of dirty roots, with their partitions.
+    pub fn dirty_topics(&self) -> Vec<(String, u32)> {
+        let versions = self.rows.view().versions.iter();
+        versions.map(|version| (version.sharing.topic.clone(), version.sharing.partitions)).collect()
+    }
+
+    /// Takes a source partition over; answers with the next offset to be applied. `start` is where one begins that nobody
+    /// has read yet.
+    pub fn claim(&mut self, at: &TopicPartition, start: u64) -> Result<u64, Error> {
+        self.applying.claim(&mut self.rows, at, start)
+    }
+
+    /// Gives a source partition up.
+    pub fn release(&mut self, at: &TopicPartition) {
+        self.applying.release(at);
+    }
+
+    /// Whether a source partition was claimed, and nobody else was seen to have claimed it since.
+    pub fn owns(&self, at: &TopicPartition) -> bool {
+        self.applying.owns(at)
+    }
+
+    /// Stage one, first step: applies records to the rows. Nothing may wait to be emitted.
+    pub fn apply(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Applied, Error> {
+        let Self { options, rows, applying, .. } = self;
+        applying.apply(rows, &options.prefix, options.slice_rows, inputs, letters)
+    }
+
+    /// Whether roots wait to be looked up and appended.
+    pub fn has_unemitted(&self) -> bool {
+        self.applying.has_unemitted()
+    }
+
+    /// Stage one, second step: looks up the roots that wait, as records to append.
+    pub fn ascend(&mut self) -> Result<Vec<AppendBatch>, Error> {
+        self.applying.ascend(&mut self.rows)
+    }
+
+    /// Stage one, third step: what [`Self::ascend`] answered is durable in the log.
+    pub fn emitted(&mut self) {
+        self.applying.emitted();
+    }
+
+    /// Whether [`Self::settle`] has something to say.
+    pub fn has_unsettled(&self) -> bool {
+        self.applying.has_unsettled()
+    }
+
+    /// Stage one, last step, where no further batch says it: the store learns what was emitted.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.applying.settle(&mut self.rows)
+    }
+
+    /// Stage two, first step: takes dirty roots.
+    pub fn take(&mut self, batches: &[FetchedBatch]) {
+        self.building.take(batches);
+    }
+
+    /// Stage two, second step: evaluates the documents of some of them.
+    pub fn read(&mut self) -> Result<(), Error> {
+        self.building.read(&mut self.rows)
+    }
+
+    /// Stage two, third step: writes these documents.
+    pub fn write(&mut self, letters: &mut Letters<'_>) -> Result<Folded, Error> {
+        let Self { rows, building, documents, .. } = self;
+        building.write(rows, &**documents, letters)
+    }
+
+    /// Whether [`Self::write`] has something to write.
+    pub fn is_evaluated(&self) -> bool {
+        self.building.is_evaluated()
+    }
+
+    /// Whether all roots that were taken are in documents; if not, [`Self::read`] and [`Self::write`] go on. Only then may
+    /// the offsets behind them be committed for [`Self::build_group`].
+    pub fn is_built(&self) -> bool {
+        self.building.is_done()
+    }
+
+    /// Forgets the roots that were taken and not built; they must be fetched again.
+    pub fn forget_taken(&mut self) {
+        self.building.forget();
+    }
+
+    /// The consumer group of stage two.
+    pub fn build_group(&self) -> &str {
+        &self.group
+    }
+
+    /// Whether this worker leads, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    /// Takes the lead, or gives it up.
+    pub fn lead(&mut self, lead: bool) -> Result<(), Error> {
+        // Also where taking it fails: what a leader knew before, declared models among it, does not count any more.
+        self.leading = None;
+        if !lead {
+            return Ok(());
+        }
+        let mut leading = self.take_lead()?;
+        let models = self.options.models.clone();
+        let (rows, around) = self.parts();
+        let declared = leading.declare(rows, &around, &models)?;
+        self.leading = declared.then_some(leading);
+        Ok(())
+    }
+
+    fn take_lead(&mut self) -> Result<Leading, Error> {
+        let at = TopicPartition { topic: leader_topic(&self.options.prefix, &self.options.name).into(), partition: 0 };
+        let (rows, around) = self.parts();
+        Leading::claim(rows, &around, at)
+    }
+
+    /// Makes these the declared models, at once where this worker leads, else when it comes to lead.
+    pub fn declare(&mut self, models: Vec<ReadModel>) -> Result<(), Error> {
+        self.options.models = models;
+        if self.leading.is_some() { self.lead(true) } else { Ok(()) }
+    }
+
+    /// As the leader: moves the frontiers of sources whose changes are in the documents.
+    pub fn publish(&mut self) -> Result<(), Error> {
+        self.as_leader(|leading, rows, around| {
+            leading.read_progress(rows, around)?;
+            Ok(leading.publish(rows, around)?.then_some(()))
+        })?;
+        Ok(())
+    }
+
+    /// As the leader: does one thing that is due for versions and join indexes. Answers whether there may be more to do
+    /// at once.
+    pub fn work(&mut self) -> Result<bool, Error> {
+        Ok(self.as_leader(Leading::work)?.unwrap_or(false))
+    }
+
+    /// Begins a new version of a model, built from the rows, beside the one that serves; answers with its id. Who does not
+    /// lead takes the lead for this moment; the one who did takes it back once it sees that.
+    pub(crate) fn rebuild(&mut self, model: &str) -> Result<u32, Error> {
+        if self.leads() {
+            return self.begin_rebuild(model);
+        }
+        // Without declaring models: those of this process may not be the newest.
+        self.leading = Some(self.take_lead()?);
+        let begun = self.begin_rebuild(model);
+        self.leading = None;
+        begun
+    }
+
+    fn begin_rebuild(&mut self, model: &str) -> Result<u32, Error> {
+        let versions = &self.rows.view().versions;
+        let known = versions.iter().rev().find(|version| version.model.name == model);
+        let Some(model) = known.map(|version| version.model.clone()) else {
+            return Err(unknown_model(model, versions.iter().map(|version| version.model.name.as_str())));
+        };
+        let building = |leading: &Leading| {
+            let states = leading.records().values().filter(|record| record.model == model.name);
+            { states }.any(|record| record.state == VersionState::Building)
+        };
+        if self.leading.as_ref().is_some_and(building) {
+            return Err(Error::RebuildRunning { model: model.name.clone() });
+        }
+        let id = self.as_leader(|leading, rows, around| leading.add(rows, around, &model))?;
+        id.map(|id| id.0).ok_or(Error::NotLeading)
+    }
+
+    /// The versions that serve or are being built, as the registry has them.
+    pub(crate) fn versions(&mut self) -> Result<Vec<SharedVersion>, Error> {
+        let transaction = self.documents.begin()?;
+        let records = transaction.versions()?;
+        let scanned = self.leading.as_ref().map(|leading| &leading.scanned);
+        let mut versions = Vec::new();
+        for followed in &self.rows.view().versions {
+            let id = followed.sharing.id;
+            let Some(record) = records.iter().find(|record| record.id == id) else { continue };
+            versions.push(SharedVersion {
+                id,
+                model: record.model.clone(),
+                definition_hash: record.definition_hash.clone(),
+                state: record.state,
+                documents: transaction.document_count(id)?,
+                follow: followed.sharing.follow,
+                scanned: scanned.and_then(|scanned| scanned.get(&id).copied()).unwrap_or(0),
+                rows: 0,
+                root: followed.model.root.table.clone(),
+                problem: followed.problem.clone(),
+            });
+        }
+        drop(transaction);
+        self.rows.read(|_, batch| {
+            for version in versions.iter_mut().filter(|version| version.state == VersionState::Building) {
+                version.rows = batch.row_count(&version.root)?;
+            }
+            Ok(())
+        })?;
+        Ok(versions)
+    }
+
+    /// How the versions of a model are shared whose changes are followed; a scan sees to the others.
+    pub(crate) fn sharings(&self, model: &str) -> Vec<Sharing> {
+        let versions = self.rows.view().versions.iter().filter(|version| version.model.name == model);
+        versions.map(|version| version.sharing.clone()).filter(|sharing| sharing.follow).collect()
+    }
+
+    /// Offsets of the dead letters that some worker has resolved.
+    pub(crate) fn resolved(&mut self) -> Result<BTreeSet<u64>, Error> {
+        self.rows.read(|_, batch| resolved(batch))
+    }
+
+    /// Changes notes that are about no partition.
+    pub(crate) fn note<T>(&mut self, step: impl FnOnce(&mut dyn RowBatch) -> Result<T, Error>) -> Result<T, Error> {
+        self.rows.write(|_, batch| step(batch))
+    }
+
+    /// Does something as the leader; an answer of `None` says that another one leads by now.
+    fn as_leader<T>(
+        &mut self,
+        work: impl FnOnce(&mut Leading, &mut SharedRows, &Surroundings<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        // Put back only after success: after an error what the leader knows may be ahead of what is so.
+        let Some(mut leading) = self.leading.take() else { return Ok(None) };
+        let (rows, around) = self.parts();
+        let done = work(&mut leading, rows, &around)?;
+        self.leading = done.is_some().then_some(leading);
+        Ok(done)
+    }
+
+    fn parts(&mut self) -> (&mut SharedRows, Surroundings<'_>) {
+        let Self { options, log, documents, runtime, rows, group, .. } = self;
+        let around = Surroundings {
+            log: &**log,
+            documents: &**documents,
+            runtime,
+            prefix: &options.prefix,
+            name: &options.name,
+            group,
+            dirty_partitions: options.dirty_partitions,
+            slice_rows: options.slice_rows,
+            retired_grace_ms: i64::try_from(options.retired_grace.as_millis()).unwrap_or(i64::MAX),
+        };
+        (rows, around)
+    }
+}
+
+/// One version, as a worker sees it.
+pub(crate) struct SharedVersion {
+    pub(crate) id: VersionId,
+    pub(crate) model: String,
+    pub(crate) definition_hash: String,
+    pub(crate) state: VersionState,
+    pub(crate) documents: u64,
+    /// Whether its tables and join indexes are there, so that it is being built.
+    pub(crate) follow: bool,
+    /// Rows of the root's table scanned, as far as this worker did it, and how many there are.
+    pub(crate) scanned: u64,
+    pub(crate) rows: u64,
+    pub(crate) root: TableId,
+    pub(crate) problem: Option<String>,
+}
+
+/// The consumer group of stage two.
+fn build_group(prefix: &str, name: &str) -> String {
+    format!("{prefix}.{name}.build")
+}
+
+/// The topic whose only partition is the leader's. Nothing is ever written to it.
+pub(crate) fn leader_topic(prefix: &str, name: &str) -> String {
+    format!("{prefix}.{name}.leader")
+}

@@ -1,0 +1,141 @@
+//! What a worker tells about itself, and what it does when asked.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use headwater_schemas::Payload;
+use headwater_store::VersionState;
+use tokio::sync::oneshot;
+
+use super::applying::records;
+use super::runtime::Worker;
+use crate::clock::now_ms;
+use crate::dead_letters::{self, RetryOutcome, mark_resolved};
+use crate::handle::Command;
+use crate::keys::KeySet;
+use crate::observer::Observation;
+use crate::status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress};
+use crate::{Error, ErrorKind, ReplayFrom};
+
+impl Worker {
+    /// Makes the status anew.
+    pub(super) fn tell(&mut self, observed: Observation) -> Result<(), Error> {
+        let Observation { ends, letters, .. } = observed;
+        let mut consumers = Vec::new();
+        let mut behind = 0;
+        for (place, offset) in self.source_next.iter().chain(&self.dirty_next) {
+            // More was read since.
+            let high = ends.get(place).copied().unwrap_or_default().max(*offset);
+            let lag = high.0.saturating_sub(offset.0);
+            behind += lag;
+            consumers.push(ConsumerStatus {
+                topic: place.topic.to_string(),
+                partition: place.partition,
+                offset: offset.0,
+                high: high.0,
+                lag,
+                lag_seconds: match (lag, self.written_at.get(place)) {
+                    (0, _) => Some(0.0),
+                    (_, Some(at)) => Some(now_ms().saturating_sub(*at).max(0) as f64 / 1000.0),
+                    (_, None) => None,
+                },
+            });
+        }
+        let models = self.models()?;
+        // Another worker may have resolved some.
+        let resolved = self.share.resolved()?;
+        let unresolved = letters.saturating_sub(resolved.len() as u64);
+        *self.shared.resolved.lock() = resolved;
+        self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        let mut status = self.shared.status.lock();
+        status.dead_letters = unresolved;
+        status.consumers = consumers;
+        status.models = models;
+        Ok(())
+    }
+
+    fn models(&mut self) -> Result<Vec<ModelStatus>, Error> {
+        let versions = self.share.versions()?;
+        let mut models = Vec::with_capacity(versions.len());
+        for version in versions {
+            let active = version.state == VersionState::Active;
+            // Only the leader knows how far it has scanned.
+            let progress = (!active).then(|| match version.follow {
+                false => Progress::new(Phase::Waiting, 0, 0, 0, 0.0),
+                true => Progress::new(Phase::Building, version.scanned, version.rows, 0, 0.0),
+            });
+            models.push(ModelStatus {
+                model: version.model,
+                version_id: version.id.0,
+                definition_hash: version.definition_hash,
+                state: if active { ModelState::Active } else { ModelState::Building },
+                documents: version.documents,
+                progress,
+                problem: version.problem,
+            });
+        }
+        models.sort_by(|a, b| (&a.model, a.version_id).cmp(&(&b.model, b.version_id)));
+        Ok(models)
+    }
+
+    /// Does what was asked. What was wrong about the request is the asker's; what may pass or stop the projector is ours.
+    pub(super) fn obey(&mut self, command: Command) -> Result<(), Error> {
+        fn answered<T>(to: oneshot::Sender<Result<T, Error>>, result: Result<T, Error>) -> Result<(), Error> {
+            let (answer, ours) = match result {
+                Err(error) if error.kind() == ErrorKind::Fatal => (Err(Error::Stopped), Err(error)),
+                result => (result, Ok(())),
+            };
+            // An asker that has gone away does not mind.
+            drop(to.send(answer));
+            ours
+        }
+        match command {
+            Command::Reload { models, answer } => answered(answer, self.share.declare(models)),
+            Command::Replay { model, from: ReplayFrom::Earliest, answer } => {
+                answered(answer, self.share.rebuild(&model))
+            }
+            Command::Replay { answer, .. } => {
+                let why = "projectors that share their rows rebuild a model from the rows, which hold every event of the \
+                           topics; say `earliest`, or nothing";
+                answered(answer, Err(Error::ReplayFrom { why: why.into() }))
+            }
+            Command::Retry { offsets, answer } => {
+                let done = self.retry(offsets.as_deref());
+                answered(answer, done)
+            }
+        }
+    }
+
+    /// Calls the roots of dead letters dirty again. Whether that mends them, later letters tell.
+    fn retry(&mut self, offsets: Option<&[u64]>) -> Result<RetryOutcome, Error> {
+        let resolved = self.shared.resolved.lock().clone();
+        let prefix = &self.options.prefix;
+        let letters = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;
+        let mut outcome = RetryOutcome::default();
+        let mut done = Vec::new();
+        for listed in letters {
+            if offsets.is_some_and(|offsets| !offsets.contains(&listed.offset)) {
+                continue;
+            }
+            let root = match (&listed.letter.payload, &listed.letter.model) {
+                (Payload::Root(root), Some(model)) => STANDARD.decode(root).ok().map(|root| (root, model)),
+                _ => None,
+            };
+            let Some((root, model)) = root else {
+                outcome.skipped += 1;
+                continue;
+            };
+            let mut batches = Vec::new();
+            for sharing in self.share.sharings(model) {
+                let mut dirty = KeySet::default();
+                dirty.push(&root);
+                records(&sharing, dirty, 0, &mut batches);
+            }
+            self.append(batches)?;
+            outcome.retried += 1;
+            outcome.resolved += 1;
+            done.push(listed.offset);
+        }
+        *self.shared.resolved.lock() = self.share.note(|batch| mark_resolved(batch, &done))?;
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,216 @@
+//! What a worker knows of the shared rows, and the transactions through which it knows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use headwater_schemas::TableId;
+use headwater_schemas::model::definition::ReadModel;
+use headwater_store::{JoinIndex, RowBatch, RowStore, VersionId};
+
+use super::agreement::{Agreement, Sharing};
+use crate::Error;
+use crate::apply::TableIndexes;
+use crate::catalog::Catalog;
+use crate::plan::Plan;
+use crate::version::definition_note;
+
+/// The shared rows, seen by one worker.
+pub(crate) struct SharedRows {
+    rows: Arc<dyn RowStore>,
+    view: View,
+}
+
+/// Tables, versions and join indexes, as one generation of the agreement has them.
+#[derive(Default)]
+pub(crate) struct View {
+    pub(crate) agreement: Agreement,
+    pub(crate) catalog: Catalog,
+    pub(crate) versions: Vec<Followed>,
+    pub(crate) indexes: BTreeMap<TableId, TableIndexes>,
+    /// Join indexes that are complete.
+    pub(crate) complete: Vec<JoinIndex>,
+    planned: u64,
+    /// Whether it is what the store has; not so between a failed transaction and the next one.
+    settled: bool,
+}
+
+/// A version, with its plan.
+pub(crate) struct Followed {
+    pub(crate) sharing: Sharing,
+    pub(crate) model: Arc<ReadModel>,
+    /// `None` while a table it reads is unknown, or the model does not fit the tables.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) problem: Option<String>,
+    pub(crate) indexes: Vec<JoinIndex>,
+}
+
+impl Followed {
+    /// The plan of a version whose changes are followed. Once it fitted the tables there is one for good: without it,
+    /// changes would be passed over.
+    pub(crate) fn followed_plan(&self) -> Result<&Plan, Error> {
+        self.plan.as_ref().ok_or_else(|| Error::Note { note: definition_note(self.sharing.id.0) })
+    }
+}
+
+impl SharedRows {
+    pub(crate) fn new(rows: Arc<dyn RowStore>) -> Self {
+        Self { rows, view: View::default() }
+    }
+
+    /// Has the next transaction read everything again.
+    pub(crate) fn outdate(&mut self) {
+        self.view.settled = false;
+    }
+
+    /// What was known at the end of the last transaction.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Reads one state of the rows. The transaction is committed although it wrote nothing: only then is it sure that it
+    /// did not read from a server that has been replaced meanwhile.
+    pub(crate) fn read<T>(
+        &mut self,
+        step: impl FnOnce(&mut View, &dyn RowBatch) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut transaction = self.rows.begin()?;
+        self.view.refresh(&*transaction)?;
+        let done = step(&mut self.view, &mut *transaction)?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    /// Changes rows and notes. What the view learned on the way is agreed on in the same commit.
+    pub(crate) fn write<T>(
+        &mut self,
+        step: impl FnOnce(&mut View, &mut dyn RowBatch) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let done = self.write_if(|view, batch| step(view, batch).map(Some))?;
+        Ok(done.expect("it is always wanted"))
+    }
+
+    /// As [`Self::write`], unless `step` answers `None`: then nothing is changed.
+    pub(crate) fn write_if<T>(
+        &mut self,
+        step: impl FnOnce(&mut View, &mut dyn RowBatch) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut transaction = self.rows.begin()?;
+        let view = &mut self.view;
+        view.refresh(&*transaction)?;
+        // Until the commit, what is known is ahead of the store.
+        view.settled = false;
+        let (generation, learned) = (view.agreement.generation, view.learned());
+        let Some(done) = step(view, &mut *transaction)? else { return Ok(None) };
+        if view.learned() != learned && view.agreement.generation == generation {
+            view.agreement.write(&mut *transaction)?;
+        }
+        fail::fail_point!("projector::before_commit");
+        transaction.commit()?;
+        view.settled = true;
+        Ok(Some(done))
+    }
+}
+
+impl View {
+    fn refresh(&mut self, batch: &dyn RowBatch) -> Result<(), Error> {
+        let agreement = Agreement::read(batch)?;
+        if self.settled && self.agreement.generation == agreement.generation {
+            return Ok(());
+        }
+        self.settled = false;
+        self.catalog = Catalog::load(batch)?;
+        self.complete = batch.join_indexes()?;
+        self.versions.clear();
+        for sharing in &agreement.versions {
+            let name = definition_note(sharing.id.0);
+            let definition = batch.note(&name)?;
+            let model: Option<ReadModel> = definition.and_then(|json| serde_json::from_slice(&json).ok());
+            let model = Arc::new(model.ok_or(Error::Note { note: name })?);
+            let sharing = sharing.clone();
+            self.versions.push(Followed { sharing, model, plan: None, problem: None, indexes: Vec::new() });
+        }
+        self.agreement = agreement;
+        self.replan();
+        self.settled = true;
+        Ok(())
+    }
+
+    /// Grows with everything that plans depend on.
+    fn learned(&self) -> u64 {
+        self.catalog.generation + self.catalog.schemas().count() as u64
+    }
+
+    /// Makes plans anew where something was learned since the last time.
+    pub(crate) fn replan_if_learned(&mut self) {
+        if self.planned != self.learned() {
+            self.replan();
+        }
+    }
+
+    pub(crate) fn replan(&mut self) {
+        self.planned = self.learned();
+        for version in &mut self.versions {
+            let tables = version.model.tables();
+            version.problem = match self.catalog.current(&tables) {
+                None => Some(format!(
+                    "waits for {}: nothing has come of it yet; is it among the tables of its connector?",
+                    self.catalog.unknown(&tables).join(", ")
+                )),
+                Some(current) => match Plan::new(&version.model, &current) {
+                    Ok(plan) => {
+                        version.plan = Some(plan);
+                        None
+                    }
+                    Err(error) => {
+                        // The newest that fits is still the best there is. Told by what is stored alone: all workers have
+                        // the same plan, however long they have been there.
+                        let mut earlier = self.catalog.earlier(&tables);
+                        version.plan = earlier.find_map(|tables| Plan::new(&version.model, &tables).ok());
+                        Some(error.to_string())
+                    }
+                },
+            };
+            version.indexes = version.plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
+            if let Some(plan) = &mut version.plan {
+                self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
+            }
+        }
+        let mut by_table: BTreeMap<TableId, Vec<JoinIndex>> = BTreeMap::new();
+        for index in self.versions.iter().flat_map(|version| &version.indexes).chain(&self.complete) {
+            by_table.entry(index.table.clone()).or_default().push(index.clone());
+        }
+        let with_indexes = |(table, mut indexes): (TableId, Vec<JoinIndex>)| {
+            indexes.sort();
+            indexes.dedup();
+            (table.clone(), TableIndexes::new(table, indexes, &self.catalog))
+        };
+        self.indexes = by_table.into_iter().map(with_indexes).collect();
+    }
+
+    pub(crate) fn indexes_of(&self, table: &TableId) -> TableIndexes {
+        let known = self.indexes.get(table).cloned();
+        known.unwrap_or_else(|| TableIndexes::new(table.clone(), Vec::new(), &self.catalog))
+    }
+
+    pub(crate) fn version(&self, id: VersionId) -> Option<&Followed> {
+        self.versions.iter().find(|version| version.sharing.id == id)
+    }
+
+    /// Topics of the tables that the versions read.
+    pub(crate) fn topics(&self, prefix: &str) -> Vec<String> {
+        let tables = self.versions.iter().flat_map(|version| version.model.tables());
+        let mut topics: Vec<String> = tables.map(|table| table.topic(prefix)).collect();
+        topics.sort();
+        topics.dedup();
+        topics
+    }
+
+    /// Sources that the versions read.
+    pub(crate) fn sources(&self) -> Vec<String> {
+        let tables = self.versions.iter().flat_map(|version| version.model.tables());
+        let mut sources: Vec<String> = tables.map(|table| table.source.to_string()).collect();
+        sources.sort();
+        sources.dedup();
+        sources
+    }
+}

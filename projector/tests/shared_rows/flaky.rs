@@ -1,0 +1,75 @@
+//! Rows whose store fails now and then: before a commit, or after it, when only the answer is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use headwater_schemas::{TableId, TableSchema};
+use headwater_store::{ByteList, Error, JoinIndex, RowArena, RowBatch, RowStore, RowTransaction, RowWrite, SchemaId};
+
+pub(crate) struct FlakyRows {
+    pub(crate) inner: Arc<dyn RowStore>,
+    /// Twice the number of commits until one fails; one more where that commit goes well, and nobody hears of it.
+    /// Negative: none fails.
+    pub(crate) commits_left: Arc<AtomicI64>,
+}
+
+impl RowStore for FlakyRows {
+    fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error> {
+        Ok(Box::new(FlakyTransaction { inner: self.inner.begin()?, commits_left: self.commits_left.clone() }))
+    }
+}
+
+struct FlakyTransaction<'s> {
+    inner: Box<dyn RowTransaction + 's>,
+    commits_left: Arc<AtomicI64>,
+}
+
+impl RowTransaction for FlakyTransaction<'_> {
+    fn commit(self: Box<Self>) -> Result<(), Error> {
+        let left = self.commits_left.load(Ordering::Relaxed);
+        let failure = || {
+            let source = std::io::Error::other("a failure of the test's making").into();
+            Err(Error::Engine { place: "test".into(), action: "go on", source })
+        };
+        self.commits_left.store((left - 2).max(-1), Ordering::Relaxed);
+        match left {
+            0 => failure(),
+            1 => {
+                self.inner.commit()?;
+                failure()
+            }
+            _ => self.inner.commit(),
+        }
+    }
+}
+
+/// Every call but the commit is passed on.
+macro_rules! pass_on {
+    (read $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {
+        fn $name(&self $(, $argument: $kind)*) -> Result<$answer, Error> {
+            self.inner.$name($($argument),*)
+        }
+    };
+    (write $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {
+        fn $name(&mut self $(, $argument: $kind)*) -> Result<$answer, Error> {
+            self.inner.$name($($argument),*)
+        }
+    };
+}
+
+impl RowBatch for FlakyTransaction<'_> {
+    pass_on!(write schema_id(schema: &TableSchema) -> SchemaId);
+    pass_on!(read schemas() -> Vec<(SchemaId, TableSchema)>);
+    pass_on!(read rows_by_key(table: &TableId, keys: &ByteList, out: &mut RowArena) -> ());
+    pass_on!(read rows_by_join(index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> ());
+    pass_on!(write put_row(table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> ());
+    pass_on!(read scan_rows(table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> ());
+    pass_on!(read row_count(table: &TableId) -> u64);
+    pass_on!(read join_indexes() -> Vec<JoinIndex>);
+    pass_on!(write add_join_index(index: &JoinIndex) -> ());
+    pass_on!(write drop_join_index(index: &JoinIndex) -> ());
+    pass_on!(read offsets() -> Vec<(String, u32, u64)>);
+    pass_on!(write set_offset(topic: &str, partition: u32, offset: u64) -> ());
+    pass_on!(read note(name: &str) -> Option<Vec<u8>>);
+    pass_on!(write set_note(name: &str, value: Option<&[u8]>) -> ());
+}

@@ -1,0 +1,80 @@
+//! Several workers share one projection, and whatever happens to them, every document is in the end what the naive
+//! evaluator says, byte for byte.
+//!
+//! Random tables, models and changes as in `follow_rows`, in a log with several partitions. Two to four workers are
+//! driven step by step in random order: every transaction, append and write is a point where another one may go on.
+//! Partitions move at any of these points, and the worker that had them may learn of it late or never; workers are lost and
+//! replaced; the row store fails, before a commit or after it; records come twice; models are declared anew. There are no
+//! threads, so that a seed replays exactly.
+//!
+//! A failing case prints its seed; `HEADWATER_SEED=<seed>` runs that one case alone, and `HEADWATER_CASES=<n>` as many as
+//! wanted.
+#![allow(clippy::unwrap_used)]
+
+mod case;
+mod documents;
+mod engine;
+mod flaky;
+mod log;
+#[path = "../follow_rows/models.rs"]
+mod models;
+#[path = "../follow_rows/random.rs"]
+mod random;
+mod source;
+#[path = "../follow_rows/tables.rs"]
+mod tables;
+mod worker;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use case::{Case, Tally};
+use engine::Kind;
+use random::Random;
+
+/// Cases of a run that is not told otherwise.
+const CASES: u64 = 500;
+
+/// The same, where every step goes to a server and back.
+const CASES_MONGODB: u64 = 4;
+
+#[test]
+fn documents_are_right_whatever_happens_to_the_workers() {
+    run(Kind::Here, CASES);
+}
+
+#[test]
+fn documents_are_right_whatever_happens_to_the_workers_in_mongodb() {
+    run(Kind::Mongo, CASES_MONGODB);
+}
+
+fn run(kind: Kind, cases: u64) {
+    if let Some(seed) = number("HEADWATER_SEED") {
+        println!("{:?}", Case::new(kind, seed, true).run());
+        return;
+    }
+    let began = Instant::now();
+    let first = number("HEADWATER_FIRST_SEED").unwrap_or_else(|| Random::new(u64::from(std::process::id())).next());
+    let cases = number("HEADWATER_CASES").unwrap_or(cases);
+    println!("{cases} cases from seed {first}");
+    let mut tally = Tally::default();
+    for seed in (0..cases).map(|at| first.wrapping_add(at)) {
+        match catch_unwind(AssertUnwindSafe(|| Case::new(kind, seed, false).run())) {
+            Ok(one) => tally.add(&one),
+            Err(_) => panic!("case failed: run it alone with HEADWATER_SEED={seed}, {kind:?}"),
+        }
+    }
+    println!("{tally:?} in {:?}", began.elapsed());
+    // What is never reached is not tested.
+    let late_writes = if matches!(kind, Kind::Here) { tally.late_writes } else { u64::MAX };
+    for often in [tally.moves, tally.taken_over, late_writes, tally.frontiers] {
+        assert!(often > cases, "too little happened: {tally:?}");
+    }
+    for seldom in [tally.crashes, tally.failures, tally.recovered] {
+        assert!(seldom > cases / 5, "too little happened: {tally:?}");
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}

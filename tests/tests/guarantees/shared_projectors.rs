@@ -1,0 +1,157 @@
+//! Three processes share the projection of all models: rows in MongoDB, partitions given by Kafka's groups. Whoever is
+//! killed, asleep while others take its partitions, or cut off from an engine, no document is wrong in the end, and none
+//! ever goes backwards.
+//!
+//! `HEADWATER_SEED` replays the choices of a run, `HEADWATER_CHAOS_SECONDS` makes it longer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use headwater_tests::{Cluster, World, wait_until};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde_json::Value;
+
+use crate::distributed::{CONTACT_CARD, Fleet, PATIENCE, count_contacts, watch, world};
+use crate::from_environment;
+use crate::shop::Workload;
+
+const CHAOS_SECONDS: u64 = 20;
+
+const NAMES: [&str; 3] = ["project-1", "project-2", "project-3"];
+
+const PROJECT: &[&str] = &["project"];
+
+/// Kafka gives the partitions of one that does not answer to others after this time.
+const SESSION: Duration = Duration::from_secs(6);
+
+fn settings(cluster: &Cluster) -> String {
+    let session = format!("replication: 1, settings: {{ session.timeout.ms: '{}' }}", SESSION.as_millis());
+    let settings = cluster.settings("mongodb");
+    assert!(settings.contains("replication: 1"));
+    settings.replace("replication: 1", &session)
+}
+
+#[test]
+fn projectors_that_share_their_rows_lose_nothing() {
+    let seed = from_environment("HEADWATER_SEED").unwrap_or_else(rand::random);
+    println!("HEADWATER_SEED={seed}");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let world = world();
+    let mut cluster = Cluster::start();
+    let mut fleet = Fleet::start(&world, &settings(&cluster), NAMES.map(|name| (name, PROJECT)));
+    fleet.wait_ready(&world);
+
+    let (stop, idle) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let workload = Workload::start(&world, seed);
+    let contacts = count_contacts(&world, idle.clone());
+    let urls = ["serve-1", "serve-2"].map(|name| {
+        let server = fleet.named(name);
+        vec![server.url("/v1/customer_account/1"), server.url("/v1/contact_card/1"), server.url("/v1/contact_card/11")]
+    });
+    let watchers = urls.map(|urls| watch(urls, stop.clone()));
+
+    let seconds = from_environment("HEADWATER_CHAOS_SECONDS").unwrap_or(CHAOS_SECONDS);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut round = 0;
+    while round < 4 || Instant::now() < until {
+        let name = NAMES[random.random_range(0..3)];
+        let pause = Duration::from_millis(random.random_range(0..1_500));
+        match if round < 4 { round } else { random.random_range(0..7) } {
+            // A zombie: others have its partitions by the time it goes on with what it was doing.
+            0 => {
+                fleet.named(name).running().signal(libc::SIGSTOP);
+                std::thread::sleep(SESSION + Duration::from_secs(2) + pause);
+                fleet.named(name).running().signal(libc::SIGCONT);
+            }
+            1 => {
+                cluster.mongo.kill();
+                std::thread::sleep(pause);
+                cluster.mongo.resume();
+            }
+            2 => {
+                cluster.kafka.kill();
+                std::thread::sleep(pause);
+                cluster.kafka.resume();
+            }
+            _ => {
+                fleet.named(name).kill();
+                std::thread::sleep(pause);
+                fleet.named(name).start(&world);
+            }
+        }
+        round += 1;
+        std::thread::sleep(Duration::from_millis(random.random_range(200..1_500)));
+        fleet.assert_alive(&world);
+    }
+    let transactions = workload.finish();
+    idle.store(true, Ordering::Relaxed);
+    let rounds = contacts.join().unwrap();
+    fleet.wait_ready(&world);
+    fleet.verify(&world);
+    println!("{round} troubles, {transactions} transactions, {rounds} rounds of contacts");
+    assert!(transactions > 100 && rounds > 100, "the test did too little to mean anything");
+
+    consumers_of_both_stages_are_told(&fleet);
+    a_changed_definition_is_built_beside_the_old_one(&world, &mut fleet);
+    a_replay_may_be_asked_of_any(&world, &mut fleet);
+    fleet.verify(&world);
+    stop.store(true, Ordering::Relaxed);
+    let reads: u64 = watchers.into_iter().map(|it| it.join().expect("a reader saw something go backwards")).sum();
+    assert!(reads > 100, "{reads} reads are too few");
+    for process in &mut fleet.processes {
+        assert!(process.running().stop().success(), "{}:\n{}", process.name, process.log_tail(&world));
+    }
+}
+
+/// Each partition of a source, and of what is to be built, is somebody's, and nobody lags in the end.
+fn consumers_of_both_stages_are_told(fleet: &Fleet) {
+    wait_until("every partition to be read to its end", PATIENCE, || {
+        let mut lags: BTreeMap<String, u64> = BTreeMap::new();
+        for process in fleet.processes.iter().filter(|process| NAMES.contains(&process.name.as_str())) {
+            let status: Value = process.admin("/status")?.json();
+            for consumer in status["consumers"].as_array().ok_or("no consumers")? {
+                let place = format!("{}-{}", consumer["topic"].as_str().unwrap(), consumer["partition"]);
+                lags.insert(place, consumer["lag"].as_u64().unwrap());
+            }
+        }
+        let of = |part: &str| lags.keys().filter(|place| place.contains(part)).count();
+        // Tables of both sources, and three models with a topic each.
+        let (tables, dirty) = (of("headwater.billing.") + of("headwater.crm."), of(".dirty."));
+        let whole = tables >= 5 && tables % 4 == 0 && dirty == 12;
+        if whole && lags.values().all(|lag| *lag == 0) { Ok(()) } else { Err(format!("{lags:?}")) }
+    });
+}
+
+fn a_changed_definition_is_built_beside_the_old_one(world: &World, fleet: &mut Fleet) {
+    let changed = CONTACT_CARD.replace("n: n }", "n: n, display: { concat: [id, phone] } }");
+    assert_ne!(changed, CONTACT_CARD);
+    world.write_model("contact_card", &changed);
+    for process in fleet.processes.iter_mut().filter(|process| !process.name.starts_with("connect")) {
+        process.running().signal(libc::SIGHUP);
+    }
+    let server = fleet.named("serve-1").url("/v1/contact_card/1");
+    wait_until("the new version", PATIENCE, || {
+        let answer = headwater_tests::get(&server)?;
+        assert_eq!(answer.status, 200, "a reader saw the switch: {}", answer.body);
+        if answer.json()["display"] == "1+49 1" { Ok(()) } else { Err(answer.body) }
+    });
+}
+
+/// Any of the processes begins a rebuild, also one that does not lead, or while nobody does.
+fn a_replay_may_be_asked_of_any(world: &World, fleet: &mut Fleet) {
+    for name in &NAMES[..2] {
+        let admin = fleet.named(name).admin_url("");
+        let replay = |from: &str| {
+            let output = world.cli(&["replay", "--model", "invoice", "--from", from, "--json", "--admin", &admin]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            (output.status.success(), text)
+        };
+        let (succeeded, text) = replay("3");
+        assert!(!succeeded && text.contains("`earliest`"), "{text}");
+        let (succeeded, text) = replay("earliest");
+        assert!(succeeded && text.contains("\"done\":true"), "{text}");
+    }
+}
