@@ -3,9 +3,11 @@
 mod capture;
 mod distributed;
 mod freshness;
+mod graphql;
 mod growth;
 mod kafka;
 mod legacy;
+mod listeners;
 mod load;
 mod mongodb;
 mod pipeline;
@@ -20,7 +22,7 @@ use clap::Parser;
 use crate::load::Scale;
 use crate::report::Report;
 
-const FIGURES: [&str; 17] = [
+const FIGURES: [&str; 19] = [
     "capture_throughput",
     "projection_throughput",
     "replay_throughput",
@@ -34,6 +36,8 @@ const FIGURES: [&str; 17] = [
     "versus_legacy",
     "overload",
     "graphql_point_read",
+    "graphql_vs_dynamic",
+    "live_listeners",
     "kafka_append",
     "mongodb_documents",
     "distributed_projection",
@@ -108,6 +112,14 @@ fn main() -> std::io::Result<()> {
     if wanted("overload") {
         println!("overload: starting the server");
         report.figures.extend(reads::measure_overload());
+    }
+    if wanted("graphql_vs_dynamic") {
+        println!("graphql beside async-graphql's dynamic executor");
+        report.figures.extend(runtime.block_on(graphql::measure()));
+    }
+    if wanted("live_listeners") {
+        println!("live listeners: starting the server");
+        report.figures.extend(runtime.block_on(listeners::measure(scale)));
     }
     if wanted("kafka_append") {
         println!("events into Kafka");

@@ -23,7 +23,7 @@ use crate::load::{self, Scale};
 use crate::report::{Demand, Figure, median};
 
 /// `headwater run` over a small loaded database.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     postgres: Postgres,
     folder: TempDir,
@@ -50,7 +50,7 @@ fn binary() -> PathBuf {
 }
 
 impl Server {
-    fn start(asks: bool) -> Self {
+    pub(crate) fn start(asks: bool) -> Self {
         Self::start_with(asks, "")
     }
 
@@ -114,6 +114,29 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         server
+    }
+
+    /// Where it listens, without the scheme.
+    pub(crate) fn socket_address(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+
+    /// Documents there are, with ids from 1 on.
+    pub(crate) fn customers(&self) -> u64 {
+        self.customers
+    }
+
+    /// Where the source's rows are changed.
+    pub(crate) fn database_url(&self) -> String {
+        self.postgres.url()
+    }
+
+    /// Memory of the process that no file stands behind, in bytes: pages of the store are the operating system's.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(path).expect("the process runs");
+        let kib = figure_of(&status, "RssAnon:").trim_end_matches("kB").trim();
+        kib.parse::<u64>().expect("a number") * 1024
     }
 
     /// Mean size of a document, in bytes.

@@ -1,5 +1,5 @@
 //! What is made of bytes that anybody may send, one function for each kind: they must not panic, whatever comes, and what
-//! they accept must be what it seems. `fuzz/` runs them for as long as wanted, the test below for a second each.
+//! they accept must be what it seems. `fuzz/` runs them for as long as wanted, the tests below for a second each, or as long as they are told.
 
 use std::sync::LazyLock;
 
@@ -178,26 +178,46 @@ mod tests {
         input
     }
 
-    #[test]
-    fn nothing_that_is_sent_makes_a_panic() {
-        let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-        println!("SEED={seed}");
+    /// Runs a target for `HEADWATER_FUZZ_SECONDS`, or for one second; `HEADWATER_SEED` chooses the inputs.
+    fn fuzz(name: &str, target: fn(&[u8])) {
+        let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+        let seed = number("HEADWATER_SEED").unwrap_or_else(rand::random);
+        let time = Duration::from_secs(number("HEADWATER_FUZZ_SECONDS").unwrap_or(1));
+        println!("{name}: HEADWATER_SEED={seed}");
         let mut random = StdRng::seed_from_u64(seed);
-        let targets: [(&str, fn(&[u8])); 4] =
-            [("filter", filter), ("cursor", cursor), ("projection", projection), ("graphql", graphql)];
-        for (name, target) in targets {
-            let mut corpus: Vec<Vec<u8>> = SEEDS.iter().map(|seed| seed.as_bytes().to_vec()).collect();
-            corpus.iter().for_each(|input| target(input));
-            let (begin, mut count) = (Instant::now(), 0);
-            while begin.elapsed() < Duration::from_secs(1) {
-                let input = bred(&mut random, &corpus);
-                target(&input);
-                count += 1;
-                if corpus.len() < 500 && random.random_bool(0.05) {
-                    corpus.push(input);
-                }
+        let mut corpus: Vec<Vec<u8>> = SEEDS.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+        corpus.iter().for_each(|input| target(input));
+        let (begin, mut count) = (Instant::now(), 0);
+        while begin.elapsed() < time {
+            let input = bred(&mut random, &corpus);
+            if std::panic::catch_unwind(|| target(&input)).is_err() {
+                panic!("the input is {:?}", String::from_utf8_lossy(&input));
             }
-            println!("{name}: {count} inputs");
+            count += 1;
+            if corpus.len() < 500 && random.random_bool(0.05) {
+                corpus.push(input);
+            }
         }
+        println!("{name}: {count} inputs");
+    }
+
+    #[test]
+    fn no_query_string_makes_a_panic() {
+        fuzz("filter", filter);
+    }
+
+    #[test]
+    fn no_cursor_is_made_by_others() {
+        fuzz("cursor", cursor);
+    }
+
+    #[test]
+    fn json_stays_json_whatever_is_selected() {
+        fuzz("projection", projection);
+    }
+
+    #[test]
+    fn json_stays_json_whatever_graphql_asks() {
+        fuzz("graphql", graphql);
     }
 }

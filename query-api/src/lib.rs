@@ -20,6 +20,8 @@ mod channel;
 mod context;
 mod describe;
 mod error;
+#[cfg(feature = "test-util")]
+mod executor;
 mod freshness;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fuzz;
@@ -49,5 +51,7 @@ pub use channel::{
 };
 pub use describe::{json_schema, openapi};
 pub use error::{Error, ErrorKind};
+#[cfg(feature = "test-util")]
+pub use executor::Executor;
 pub use graphql::sdl_for;
 pub use server::{ApiHandle, ApiOptions, GraphQlOptions, TrustedDocuments, start, start_admin};

@@ -459,6 +459,11 @@ impl GraphQl {
         }
     }
 
+    /// Whether there are documents that callers name by their ids.
+    pub(super) fn has_trusted_documents(&self) -> bool {
+        self.trusted_documents.is_some()
+    }
+
     fn validate(&self) -> Option<Wrong> {
         let wrong = |of: &Spanned<usize>, name: &str, least: usize| {
             let message = format!("`api.graphql.{name}` must be from {least} to 1000");

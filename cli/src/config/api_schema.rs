@@ -148,6 +148,10 @@ pub(super) fn api_json_schema() -> Value {
     channel["properties"]["live"] = json!({
         "type": "boolean", "default": true, "description": "Whether changes are streamed.",
     });
+    channel["properties"]["trusted_only"] = json!({
+        "type": "boolean", "default": false,
+        "description": "Whether GraphQL answers the documents of `graphql.trusted_documents` and nothing else.",
+    });
     let select = object(
         "One of `header`, `host` and `user_agent`.",
         &[],

@@ -209,6 +209,8 @@ fn channels_arrive_as_they_are_written() {
     assert_eq!((options.select.len(), options.required), (3, true));
     assert_eq!(api.slow_query.0.map(|limit| limit.as_secs()), Some(2));
     assert!(api.server_timing);
+    let trusted = "api: { channels: { web: { trusted_only: true } }, graphql: { trusted_documents: { path: q } } }\n";
+    assert!(load_channels(trusted).unwrap().settings.api.channels_options().channels["web"].trusted_only);
     let usual = load_channels("api: { channels: { web: {} }, slow_query: off }\n").unwrap().settings.api;
     assert_eq!((usual.channels_options().select.len(), usual.slow_query.0), (1, None));
 }
@@ -241,6 +243,10 @@ fn what_is_wrong_of_channels_is_shown_where_it_stands() {
         (select("header: \"X Channel\""), &["cannot name a header"]),
         (select("user_agent: \"(\", as: web"), &["`(` is no pattern", "unclosed group"]),
         (select("as: web"), &["one of `header`, `host` and `user_agent`"]),
+        (
+            "api: { channels: { web: { trusted_only: true } } }\n".into(),
+            &["yaml:3:", "the channel `web` would answer no GraphQL", "`api.graphql.trusted_documents`"],
+        ),
         ("api: { channel_required: true }\n".into(), &["yaml:3:", "needs `api.channels`"]),
         ("api: { slow_query: fast }\n".into(), &["250ms or 2s, or off"]),
     ] {

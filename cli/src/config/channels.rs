@@ -28,6 +28,8 @@ pub(crate) struct Channel {
     page: Option<Spanned<Page>>,
     format: FormatWord,
     live: Option<bool>,
+    /// Whether GraphQL answers trusted documents and nothing else.
+    trusted_only: Option<Spanned<bool>>,
 }
 
 /// What is shown of a model. Where it says nothing, what the channel says holds.
@@ -101,6 +103,7 @@ impl Channel {
                 FormatWord::Cbor => Format::Cbor,
             },
             live: self.live.unwrap_or(true),
+            trusted_only: self.trusted_only.as_ref().is_some_and(|only| only.value),
         }
     }
 
@@ -194,6 +197,12 @@ impl Api {
             }
             if number == CHANNELS_MAX {
                 return wrong(at, format!("there are more than {CHANNELS_MAX} channels"), "let readers share some");
+            }
+            if let Some(only) = channel.value.trusted_only.as_ref().filter(|only| only.value)
+                && !self.graphql.has_trusted_documents()
+            {
+                let message = format!("the channel `{name}` would answer no GraphQL: there are no trusted documents");
+                return wrong(only.referenced, message, "name them by `api.graphql.trusted_documents`");
             }
             if let Some(page) = &channel.value.page {
                 let PageLimits { default, max } = page.value.limits();

@@ -174,6 +174,11 @@ impl Channels {
         id.place().checked_sub(1).and_then(|at| self.channels.get(at))
     }
 
+    /// Whether GraphQL answers nothing but trusted documents by a channel.
+    pub(crate) fn trusted_only(&self, id: ChannelId) -> bool {
+        self.get(id).is_some_and(|channel| channel.options.trusted_only)
+    }
+
     /// What requests of a channel are counted under.
     pub(crate) fn label(&self, id: ChannelId) -> &str {
         self.get(id).map_or(CHANNEL_DEFAULT, |channel| &channel.name)

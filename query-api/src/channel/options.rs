@@ -42,6 +42,8 @@ pub struct ChannelOptions {
     pub format: Format,
     /// Whether changes are streamed.
     pub live: bool,
+    /// Whether GraphQL answers trusted documents and nothing else.
+    pub trusted_only: bool,
 }
 
 /// What is shown of a model.
@@ -105,6 +107,7 @@ impl Default for ChannelOptions {
             page: PageLimits::default(),
             format: Format::default(),
             live: true,
+            trusted_only: false,
         }
     }
 }

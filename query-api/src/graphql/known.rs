@@ -27,6 +27,17 @@ pub(crate) struct GivenText {
     pub(crate) sha256: Option<ByteString>,
 }
 
+/// Which texts are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// Every one: whoever asks is an operator.
+    Any,
+    /// Every one, unless it is configured that trusted documents alone are.
+    Usual,
+    /// Trusted documents alone; where there are none, nothing.
+    Trusted,
+}
+
 /// The text of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
@@ -54,12 +65,12 @@ impl KnownTexts {
         self.trusted.as_ref()
     }
 
-    /// The text of a request. With `any`, of an operator, every text will do.
+    /// The text of a request.
     ///
     /// # Errors
     ///
     /// A text that is not known, does not have its hash, or is not trusted where only such are; none at all.
-    pub(crate) fn resolve(&self, given: GivenText, any: bool) -> Result<Resolved, Refused> {
+    pub(crate) fn resolve(&self, given: GivenText, answered: Answered) -> Result<Resolved, Refused> {
         let GivenText { query, document_id, sha256 } = given;
         if let Some(id) = document_id {
             if query.is_some() || sha256.is_some() {
@@ -69,7 +80,11 @@ impl KnownTexts {
             let found = self.trusted.as_ref().and_then(|trusted| trusted.by_id(id.as_str()));
             return found.map(known).ok_or_else(|| unknown(id.as_str()));
         }
-        let only = !any && self.trusted.as_ref().is_some_and(|trusted| trusted.only);
+        let only = match answered {
+            Answered::Any => false,
+            Answered::Usual => self.trusted.as_ref().is_some_and(|trusted| trusted.only),
+            Answered::Trusted => true,
+        };
         match (query, sha256) {
             (None, None) => {
                 let message = "`query` is missing; to look around, open /graphiql on the admin port";
@@ -191,6 +206,7 @@ impl Persisted {
 
 #[cfg(test)]
 mod tests {
+    use super::Answered::{Trusted, Usual};
     use super::*;
 
     fn hex(text: &str) -> ByteString {
@@ -205,16 +221,16 @@ mod tests {
     fn a_text_is_known_by_its_hash_once_it_was_valid() {
         let texts = KnownTexts::new(None, 10_000);
         let by_hash = || GivenText { sha256: Some(hex("{ a }")), ..GivenText::default() };
-        assert_eq!(code(texts.resolve(by_hash(), false)), NOT_FOUND_CODE);
+        assert_eq!(code(texts.resolve(by_hash(), Usual)), NOT_FOUND_CODE);
         let both = GivenText { query: Some("{ a }".into()), ..by_hash() };
-        let resolved = texts.resolve(both, false).expect("the hash is right");
-        assert_eq!(code(texts.resolve(by_hash(), false)), NOT_FOUND_CODE, "nobody has found it valid yet");
+        let resolved = texts.resolve(both, Usual).expect("the hash is right");
+        assert_eq!(code(texts.resolve(by_hash(), Usual)), NOT_FOUND_CODE, "nobody has found it valid yet");
         texts.keep(resolved);
-        assert_eq!(texts.resolve(by_hash(), false).expect("known").query.as_str(), "{ a }");
+        assert_eq!(texts.resolve(by_hash(), Usual).expect("known").query.as_str(), "{ a }");
         let other = GivenText { query: Some("{ b }".into()), ..by_hash() };
-        assert_eq!(code(texts.resolve(other, false)), "persisted_query_mismatch");
+        assert_eq!(code(texts.resolve(other, Usual)), "persisted_query_mismatch");
         let torn = GivenText { sha256: Some("abc".into()), ..GivenText::default() };
-        assert_eq!(code(texts.resolve(torn, false)), "graphql_request");
+        assert_eq!(code(texts.resolve(torn, Usual)), "graphql_request");
     }
 
     #[test]
@@ -222,13 +238,13 @@ mod tests {
         let texts = KnownTexts::new(None, 4_000);
         let keep = |text: String| {
             let given = GivenText { sha256: Some(hex(&text)), query: Some(text.into()), ..GivenText::default() };
-            texts.keep(texts.resolve(given, false).expect("right"));
+            texts.keep(texts.resolve(given, Usual).expect("right"));
         };
         let hot = || GivenText { sha256: Some(hex("{ hot }")), ..GivenText::default() };
         keep("{ hot }".into());
         for n in 0..1_000 {
             keep(format!("{{ a{n} }}"));
-            assert!(texts.resolve(hot(), false).is_ok(), "what is used stays");
+            assert!(texts.resolve(hot(), Usual).is_ok(), "what is used stays");
             assert!(texts.persisted.lock().bytes <= 4_000);
         }
         keep("x".repeat(5_000));
@@ -238,21 +254,38 @@ mod tests {
     }
 
     #[test]
+    fn only_trusted_texts_by_a_channel_that_wants_it() {
+        let query = |text: &'static str| GivenText { query: Some(text.into()), ..GivenText::default() };
+        let trusted = TrustedTexts::of([("one", "{ one }")], false);
+        let texts = KnownTexts::new(Some(trusted), 10_000);
+        let both = GivenText { sha256: Some(hex("{ two }")), ..query("{ two }") };
+        texts.keep(texts.resolve(both.clone(), Usual).expect("right"));
+        let by_hash = || GivenText { sha256: Some(hex("{ two }")), ..GivenText::default() };
+        assert!(texts.resolve(by_hash(), Usual).is_ok());
+        assert_eq!(code(texts.resolve(by_hash(), Trusted)), "unknown_document", "what others have sent is not trusted");
+        assert_eq!(code(texts.resolve(both, Trusted)), "untrusted_document");
+        assert!(texts.resolve(query("{ one }"), Trusted).is_ok());
+        let none = KnownTexts::new(None, 10_000);
+        assert_eq!(code(none.resolve(query("{ one }"), Trusted)), "untrusted_document");
+        assert_eq!(code(none.resolve(by_hash(), Trusted)), "unknown_document");
+    }
+
+    #[test]
     fn only_trusted_texts_where_only_they_are() {
         let trusted = TrustedTexts::of([("one", "{ one }")], true);
         let texts = KnownTexts::new(Some(trusted), 10_000);
         let query = |text: &'static str| GivenText { query: Some(text.into()), ..GivenText::default() };
         let id = |id: &'static str| GivenText { document_id: Some(id.into()), ..GivenText::default() };
         let by_hash = |id: ByteString| GivenText { sha256: Some(id), ..GivenText::default() };
-        assert_eq!(texts.resolve(id("one"), false).expect("trusted").query.as_str(), "{ one }");
-        assert!(texts.resolve(by_hash("one".into()), false).is_ok());
-        assert!(texts.resolve(by_hash(hex("{ one }")), false).is_ok());
-        assert!(texts.resolve(query("{ one }"), false).is_ok(), "word for word");
-        assert_eq!(code(texts.resolve(query("{ one  }"), false)), "untrusted_document");
-        assert!(texts.resolve(query("{ two }"), true).is_ok(), "an operator's");
-        assert_eq!(code(texts.resolve(id("two"), false)), "unknown_document");
-        assert_eq!(code(texts.resolve(by_hash(hex("{ two }")), false)), "unknown_document");
+        assert_eq!(texts.resolve(id("one"), Usual).expect("trusted").query.as_str(), "{ one }");
+        assert!(texts.resolve(by_hash("one".into()), Usual).is_ok());
+        assert!(texts.resolve(by_hash(hex("{ one }")), Usual).is_ok());
+        assert!(texts.resolve(query("{ one }"), Usual).is_ok(), "word for word");
+        assert_eq!(code(texts.resolve(query("{ one  }"), Usual)), "untrusted_document");
+        assert!(texts.resolve(query("{ two }"), Answered::Any).is_ok(), "an operator's");
+        assert_eq!(code(texts.resolve(id("two"), Usual)), "unknown_document");
+        assert_eq!(code(texts.resolve(by_hash(hex("{ two }")), Usual)), "unknown_document");
         let both = GivenText { query: Some("{ two }".into()), ..by_hash(hex("{ two }")) };
-        assert_eq!(code(texts.resolve(both, false)), "untrusted_document", "nothing gets in by registering itself");
+        assert_eq!(code(texts.resolve(both, Usual)), "untrusted_document", "nothing gets in by registering itself");
     }
 }

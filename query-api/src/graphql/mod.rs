@@ -36,7 +36,7 @@ use headwater_schemas::model::ModelShape;
 use headwater_store::VersionId;
 
 use self::catalog::Catalog;
-pub(crate) use self::known::{GivenText, KnownTexts};
+pub(crate) use self::known::{Answered, GivenText, KnownTexts};
 pub(crate) use self::names::{field_name, plural};
 pub(crate) use self::operation::{Budget, Operation, Refused};
 use self::prepare::Cache;

@@ -18,7 +18,7 @@ use self::media::Media;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::freshness::Moment;
-use crate::graphql::{Budget, GraphQl, GraphQlRequest, GraphQlResponse, Operation, Refused};
+use crate::graphql::{Answered, Budget, GraphQl, GraphQlRequest, GraphQlResponse, Operation, Refused};
 use crate::http::{Body, X_REQUEST_ID, accepts_event_stream, etag_matches, read_body};
 use crate::problem::Problem;
 
@@ -65,7 +65,7 @@ pub(crate) async fn answer(
     let form = media.unwrap_or(Media::Response);
     Ok(match given {
         Given::One(asked) => {
-            let refused = match prepare(api, graphql, asked, port) {
+            let refused = match prepare(api, graphql, asked, port, context) {
                 Ok((request, operation)) if operation.is_subscription() && events => {
                     match events::follow(api, view.clone(), request, operation, context).await {
                         Ok(response) => return Ok(response),
@@ -112,9 +112,15 @@ pub(crate) fn prepare(
     graphql: &GraphQl,
     asked: Asked,
     port: Port,
+    context: &ReadContext,
 ) -> Result<(GraphQlRequest, Operation), Refused> {
     let Asked { text, operation_name, variables } = asked;
-    let resolved = api.known_texts.resolve(text, port == Port::Operators)?;
+    let answered = match port {
+        Port::Operators => Answered::Any,
+        Port::Readers if api.channels.trusted_only(context.channel) => Answered::Trusted,
+        Port::Readers => Answered::Usual,
+    };
+    let resolved = api.known_texts.resolve(text, answered)?;
     let request = GraphQlRequest { query: resolved.query.clone(), operation_name, variables };
     let operation = graphql.operation(&request)?;
     api.known_texts.keep(resolved);
@@ -129,7 +135,7 @@ async fn one_of_many(
     budget: &mut Budget,
     context: &ReadContext,
 ) -> Bytes {
-    match prepare(api, graphql, asked, port) {
+    match prepare(api, graphql, asked, port, context) {
         Ok((_, operation)) if operation.is_subscription() => by_stream().response(context).body,
         Ok((_, operation)) => graphql.answer(&operation, budget, &*api.reader, context).await.body,
         Err(refused) => refused.response(context).body,

@@ -108,7 +108,7 @@ async fn answer(
 ) -> Result<(Bytes, Option<Subscription>), Refused> {
     let view = api.serving().view(context);
     let graphql = view.graphql()?;
-    let (request, operation) = prepare(api, graphql, Asked::from_json(payload)?, Port::Readers)?;
+    let (request, operation) = prepare(api, graphql, Asked::from_json(payload)?, Port::Readers, context)?;
     if operation.is_subscription() {
         let begun = Subscription::begin(api, view.clone(), request, operation, context).await;
         return begun.map(|(subscription, first)| (first, Some(subscription)));

@@ -280,8 +280,8 @@ impl Live {
             hash.update(&member.id);
             hash.update(member.stamp.to_be_bytes());
         }
-        let half = hash.finalize()[..16].iter().fold(0u128, |half, byte| half << 8 | u128::from(*byte));
-        format!("{}-{half:032x}", self.followed.model.visibility.version.0)
+        let Followed { list, model, .. } = &self.followed;
+        format!("{}-{}", model.visibility.version.0, list.key_of_state(&hash.finalize(), &self.context))
     }
 
     /// `{"data":[…],"keys":[…],"page":{"hasMore":…}}`.

@@ -318,6 +318,12 @@ impl ListQuery {
         context.cursors.name(&self.fingerprint, id)
     }
 
+    /// What a state of the list is called to this caller: the same on every server, and nothing that tells what is in it.
+    /// Ids and stamps are few enough to be guessed and tried, so a plain hash of them would.
+    pub(crate) fn key_of_state(&self, state: &[u8], context: &ReadContext) -> String {
+        context.cursors.name(&self.fingerprint, &[b"state", state].concat())
+    }
+
     /// The cursor that goes on behind `place`.
     pub(crate) fn cursor(&self, place: &Cursor, context: &ReadContext) -> String {
         let mut bytes = Vec::with_capacity(6 + place.value.len() + place.id.len());

@@ -3,6 +3,8 @@
 use headwater_query_api::ModelRule;
 use serde_json::{Value, json};
 
+use crate::fixture::wait_until;
+use crate::socket::Socket;
 use crate::world::{API_KEY, Guarded, by_index};
 
 fn graphql(world: &Guarded, query: &str) -> (u16, Value) {
@@ -11,43 +13,58 @@ fn graphql(world: &Guarded, query: &str) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
+fn many(n: usize, one: &dyn Fn(usize) -> String) -> String {
+    (0..n).map(one).collect()
+}
+
+/// Queries that ask for much, each with the limit that says so; `None`: whichever is found first.
+fn floods() -> Vec<(Option<&'static str>, String)> {
+    let aliases = many(1000, &|n| format!("a{n}: customer(id: {n}) {{ id }} "));
+    let nested_aliases = many(200, &|n| format!("a{n}: id "));
+    let directives = format!("{{ customer(id: 1) {{ id {} }} }}", "@skip(if: false) ".repeat(2000));
+    let some_directives = format!("{{ customer(id: 1) {{ id {} }} }}", "@include(if: true) ".repeat(50));
+    let deep = format!("{{ customer(id: 1) {} }}", "{ tariff ".repeat(500) + &" }".repeat(500));
+    let brackets = format!("{{ customer(id: {}1{}) {{ id }} }}", "[".repeat(1000), "]".repeat(1000));
+    let costly = "{ customers(first: 100) { nodes { invoices(first: 1000000) { number status total } } } }";
+    let cycle = "{ customer(id: 1) { ...A } } fragment A on Customer { ...B } fragment B on Customer { ...A }";
+    let numbers = many(5000, &|n| format!("{n},"));
+    let values = format!("{{ customers(where: {{ n: {{ in: [{numbers}] }} }}) {{ nodes {{ id }} }} }}");
+    let ids = format!("{{ customersByIds(ids: [{}]) {{ id }} }}", many(1000, &|n| format!("{n},")));
+    let introspection =
+        "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }";
+    vec![
+        (Some("tokens"), format!("{{ {aliases} }}")),
+        (Some("aliases"), format!("{{ customer(id: 1) {{ {nested_aliases} }} }}")),
+        (Some("tokens"), directives),
+        (None, some_directives),
+        (Some("depth"), deep),
+        (None, brackets),
+        (Some("cost"), costly.into()),
+        (None, cycle.into()),
+        (Some("tokens"), values),
+        (Some("page"), "{ customers(first: 100000) { nodes { id } } }".into()),
+        (Some("page"), ids),
+        (Some("query bytes"), format!("{{ customer(id: 1) {{ id }} }} #{}", "x".repeat(100_000))),
+        (Some("introspection depth"), introspection.into()),
+    ]
+}
+
+fn is_told(limit: Option<&str>, errors: &Value) -> bool {
+    limit.is_none() || errors[0]["extensions"]["limit"].as_str() == limit
+}
+
 #[test]
 fn floods_are_refused_before_anything_is_read() {
     let world = Guarded::new(ModelRule::default());
-    let many = |n: usize, one: &dyn Fn(usize) -> String| (0..n).map(one).collect::<String>();
-    let aliases = many(1000, &|n| format!("a{n}: customer(id: {n}) {{ id }} "));
-    let directives = format!("{{ customer(id: 1) {{ id {} }} }}", "@skip(if: false) ".repeat(2000));
-    let deep = format!("{{ customer(id: 1) {} }}", "{ tariff ".repeat(500) + &" }".repeat(500));
+    for (limit, query) in floods() {
+        let (begin, shown) = (std::time::Instant::now(), &query[..query.len().min(60)]);
+        let (status, body) = graphql(&world, &query);
+        assert_eq!((status, body.get("data")), (400, None), "{shown}: {body}");
+        assert!(is_told(limit, &body["errors"]), "{shown}: {body}");
+        assert!(begin.elapsed().as_secs() < 5, "{shown} took {:?}", begin.elapsed());
+    }
     let fragments = many(30, &|n| format!("fragment F{n} on Customer {{ ...F{} ...F{} }} ", n + 1, n + 1));
     let bomb = format!("{{ customer(id: 1) {{ ...F0 }} }} {fragments} fragment F30 on Customer {{ id }}");
-    let costly = "{ customers(first: 100) { nodes { invoices(first: 1000000) { number status total } } } }";
-    let cycle = "{ customer(id: 1) { ...A } } fragment A on Customer { ...B } fragment B on Customer { ...A }";
-    let values = format!(
-        "{{ customers(where: {{ n: {{ in: [{}] }} }}) {{ nodes {{ id }} }} }}",
-        many(5000, &|n| format!("{n},"))
-    );
-    for (name, query) in [
-        ("aliases", format!("{{ {aliases} }}")),
-        ("directives", directives),
-        ("depth", deep),
-        ("cost", costly.to_string()),
-        ("cycle", cycle.to_string()),
-        ("values", values),
-        ("page", "{ customers(first: 100000) { nodes { id } } }".into()),
-        ("ids", format!("{{ customersByIds(ids: [{}]) {{ id }} }}", many(1000, &|n| format!("{n},")))),
-        ("text", format!("{{ customer(id: 1) {{ id }} }} #{}", "x".repeat(100_000))),
-        (
-            "introspection",
-            "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }"
-                .into(),
-        ),
-    ] {
-        let begin = std::time::Instant::now();
-        let (status, body) = graphql(&world, &query);
-        assert_eq!(status, 400, "{name}: {body}");
-        assert!(body.get("data").is_none(), "{name}");
-        assert!(begin.elapsed().as_secs() < 5, "{name} took {:?}", begin.elapsed());
-    }
     // Spreading the same fragment twice is the same as once: it is answered, and not after 2^30 steps.
     let begin = std::time::Instant::now();
     graphql(&world, &bomb);
@@ -67,6 +84,36 @@ fn floods_are_refused_before_anything_is_read() {
     let batch =
         json!(vec![json!({"query": "{ __typename }", "variables": {"x": "x".repeat(120_000)}}); 10]).to_string();
     assert_eq!(world.ask("POST", "/graphql", &headers, Some(&batch)).status, 413);
+}
+
+#[test]
+fn floods_are_refused_by_every_way_in() {
+    let world = Guarded::new(ModelRule::default());
+    let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    for (limit, query) in floods() {
+        let shown = &query[..query.len().min(60)];
+        // By URL, where it is short enough for one.
+        let escaped = percent_encoding::utf8_percent_encode(&query, percent_encoding::NON_ALPHANUMERIC);
+        let path = format!("/graphql?query={escaped}");
+        if path.len() < 60_000 {
+            let by_get = world.get_with(&path, &[("x-api-key", API_KEY)]);
+            assert_eq!(by_get.status, 400, "{shown}");
+            assert!(is_told(limit, &by_get.json()["errors"]), "{shown}");
+        }
+        socket.subscribe("a", &query);
+        let heard = socket.hear();
+        assert_eq!(heard["type"], "error", "{shown}: {heard}");
+        assert!(is_told(limit, &heard["payload"]), "{shown}: {heard}");
+    }
+    // Operations that are begun and taken back at once leave nothing behind.
+    for n in 0..3000 {
+        socket.subscribe(&n.to_string(), "subscription { customerChanged(id: 7) { id } }");
+        socket.say(&json!({"id": n.to_string(), "type": "complete"}));
+    }
+    socket.say(&json!({"type": "ping"}));
+    while socket.hear()["type"] != "pong" {}
+    let streams = || world.admin("GET", "/metrics", &[], None).body.contains("headwater_api_live_streams 0");
+    wait_until("every operation to be forgotten", streams);
 }
 
 #[test]

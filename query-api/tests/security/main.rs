@@ -1,6 +1,8 @@
 //! The query API as an attacker sees it, over a real store and real sockets.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../serving/events.rs"]
+mod events;
 #[path = "../serving/fixture.rs"]
 #[allow(dead_code, reason = "shared with the tests of serving")]
 mod fixture;
@@ -8,6 +10,7 @@ mod fixture;
 mod channels;
 mod channels_property;
 mod floods;
+mod followed;
 mod forms;
 mod headers;
 mod hidden;

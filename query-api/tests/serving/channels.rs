@@ -1,13 +1,14 @@
 //! Channels: the same documents in other shapes, by every way to ask for them.
 
-use headwater_query_api::{ChannelOptions, Format, PageLimits, SelectRule};
+use headwater_query_api::{ChannelOptions, Format, PageLimits, SelectRule, TrustedDocuments};
 use headwater_store::VersionState;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::events::follow_with;
 use crate::fixture::{
     Answer, World, channel, channels, customer, customers, int_key, put, record, set_versions, wait_until,
 };
-use crate::live::follow_with;
 use crate::socket::{PROTOCOL, Socket};
 
 /// `mobile`: few fields under other names, two invoices each; `iot`: one document at a time; `all`: everything.
@@ -206,6 +207,55 @@ fn lists_and_subscriptions_are_followed_by_the_channel() {
         socket.say(&json!({"type": "connection_init", "payload": payload}));
         assert_eq!(socket.closed(), 4403, "{payload}");
     }
+}
+
+#[test]
+fn a_channel_can_answer_trusted_documents_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("one.graphql"), "query($id: ID!) { customer(id: $id) { rank } }").unwrap();
+    let follow = "subscription { customerChanged(id: 11) { rank } }";
+    std::fs::write(folder.path().join("follow.graphql"), follow).unwrap();
+    let world = World::with_options(|options| {
+        let kiosk = ChannelOptions { trusted_only: true, ..channel(&["id", "n"], &[("n", "rank")]) };
+        options.channels = channels([("kiosk", kiosk), ("web", channel(&["id", "n"], &[("n", "rank")]))]);
+        options.graphql.trusted = Some(TrustedDocuments { path: folder.path().into(), only: false });
+    });
+    let ask = |channel: &str, body: &Value| {
+        let headers = [("content-type", "application/json"), ("x-channel", channel)];
+        world.ask("POST", "/graphql", &headers, Some(&body.to_string()))
+    };
+    let rank = |answer: &Answer| answer.json()["data"]["customer"]["rank"].clone();
+    let by_id = json!({"documentId": "one", "variables": {"id": 11}});
+    let free = json!({"query": "{ customer(id: 11) { rank } }"});
+    assert_eq!((rank(&ask("kiosk", &by_id)), rank(&ask("web", &by_id))), (json!(1), json!(1)));
+    assert_eq!(rank(&ask("web", &free)), json!(1));
+    let refused = ask("kiosk", &free);
+    assert_eq!((refused.status, code(&refused.json())), (403, json!("untrusted_document")));
+    let by_get = world.get_by("kiosk", "/graphql?query=%7Bcustomer(id:11)%7Brank%7D%7D");
+    assert_eq!((by_get.status, code(&by_get.json())), (403, json!("untrusted_document")));
+    let batch = ask("kiosk", &json!([by_id, free])).json();
+    assert_eq!(
+        (batch[0]["data"]["customer"]["rank"].clone(), code(&batch[1])),
+        (json!(1), json!("untrusted_document"))
+    );
+    // What was registered by another channel is not trusted here.
+    let hash: String = Sha256::digest("{ customer(id: 11) { rank } }").iter().map(|b| format!("{b:02x}")).collect();
+    let mut persisted = free.clone();
+    persisted["extensions"] = json!({"persistedQuery": {"version": 1, "sha256Hash": hash}});
+    assert_eq!((rank(&ask("web", &persisted)), ask("kiosk", &persisted).status), (json!(1), 403));
+    persisted.as_object_mut().unwrap().remove("query");
+    assert_eq!((rank(&ask("web", &persisted)), ask("kiosk", &persisted).status), (json!(1), 404));
+    let mut socket = Socket::open(&world, PROTOCOL, &[("x-channel", "kiosk")]).unwrap();
+    socket.say(&json!({"type": "connection_init"}));
+    socket.hear();
+    socket.subscribe("free", "subscription { customerChanged(id: 11) { id rank } }");
+    assert_eq!(socket.hear()["payload"][0]["extensions"]["code"], "untrusted_document");
+    socket.say(&json!({"id": "a", "type": "subscribe", "payload": {"documentId": "follow"}}));
+    assert_eq!(socket.result("a"), json!({"data": {"customerChanged": {"rank": 1}}}));
+}
+
+fn code(answer: &Value) -> Value {
+    answer["errors"][0]["extensions"]["code"].clone()
 }
 
 #[test]

@@ -8,8 +8,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
+use crate::events::{Event, Events, follow_with};
 use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions};
-use crate::live::{Event, Events, follow_with};
 
 /// What a client of a followed list keeps, and how it applies what it is told.
 #[derive(Default)]
@@ -150,8 +150,9 @@ fn a_client_that_comes_back_is_told_what_it_missed_and_only_then() {
 /// Whatever is written, and wherever the client was cut off, in the end it has what a fresh read has.
 #[test]
 fn a_client_that_is_cut_off_at_random_ends_with_what_there_is() {
-    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-    println!("SEED={seed}");
+    let seed: u64 =
+        std::env::var("HEADWATER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("HEADWATER_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let world = World::new();
     let queries = [

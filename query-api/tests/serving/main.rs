@@ -8,6 +8,7 @@ mod channels;
 mod compressed;
 mod consistency;
 mod described;
+mod events;
 mod fixture;
 mod formats;
 mod graphql;

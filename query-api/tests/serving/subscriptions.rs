@@ -6,8 +6,8 @@ use headwater_store::VersionState;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::events::{Events, follow_with};
 use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions, wait_until};
-use crate::live::{Events, follow_with};
 use crate::socket::{PROTOCOL, Socket};
 
 const FOLLOW: &str = "subscription { customerChanged(id: 7) { n name } }";
@@ -187,7 +187,7 @@ fn subscriptions_go_over_to_a_new_version_and_end_with_the_server() {
     let World { api, stop, runtime, .. } = world;
     stop.cancel();
     assert_eq!(socket.closed(), 1001);
-    assert!(events.next().is_none());
+    assert!(events.is_over());
     drop(socket);
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), api.join).await }).unwrap().unwrap();
 }

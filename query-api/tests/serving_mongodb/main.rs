@@ -15,6 +15,8 @@ mod compressed;
 mod consistency;
 #[path = "../serving/described.rs"]
 mod described;
+#[path = "../serving/events.rs"]
+mod events;
 #[path = "../serving/fixture.rs"]
 mod fixture;
 #[path = "../serving/formats.rs"]
