@@ -353,7 +353,6 @@ impl Worker {
     /// Learns what is ours by now.
     fn look(&mut self) -> Result<(), Error> {
         self.share.refresh()?;
-        self.answer_begun();
         let leader: Arc<str> = leader_topic(&self.options.prefix, &self.options.name).into();
         if self.looked.is_none() {
             let spec = TopicSpec { name: leader.clone(), partitions: 1, retention: Retention::default() };

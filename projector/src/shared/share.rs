@@ -246,12 +246,6 @@ impl Share {
         })
     }
 
-    /// The version that was begun after this one of a model.
-    pub(crate) fn begun_after(&self, model: &str, id: VersionId) -> Option<VersionId> {
-        let of_it = self.rows.view().versions.iter().filter(|version| version.model.name == model);
-        of_it.map(|version| version.sharing.id).find(|begun| *begun > id)
-    }
-
     /// The versions that serve or are being built, as the registry has them.
     pub(crate) fn versions(&mut self) -> Result<Vec<SharedVersion>, Error> {
         let transaction = self.documents.begin()?;

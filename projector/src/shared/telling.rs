@@ -64,6 +64,8 @@ impl Worker {
         status.dead_letters = unresolved;
         status.consumers = consumers;
         status.models = models;
+        drop(status);
+        self.answer_begun();
         Ok(())
     }
 
@@ -142,14 +144,15 @@ impl Worker {
         }
     }
 
-    /// Tells those who asked for rebuilds that have begun.
-    pub(super) fn answer_begun(&mut self) {
-        let Self { asked, share, .. } = self;
-        for one in std::mem::take(asked) {
-            match share.begun_after(&one.model, one.newest) {
-                Some(begun) => drop(one.answer.send(Ok(begun.0))),
+    /// Tells those who asked for rebuilds that have begun, as the status shows, where they look for them next.
+    fn answer_begun(&mut self) {
+        let status = self.shared.status.lock();
+        for one in std::mem::take(&mut self.asked) {
+            let begun = |known: &&ModelStatus| known.model == one.model && known.version_id > one.newest.0;
+            match status.models.iter().find(begun) {
+                Some(begun) => drop(one.answer.send(Ok(begun.version_id))),
                 None if one.answer.is_closed() => {}
-                None => asked.push(one),
+                None => self.asked.push(one),
             }
         }
     }
