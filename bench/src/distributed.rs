@@ -9,7 +9,7 @@ use headwater_broker::EventLog;
 use headwater_broker::kafka::{KafkaLog, KafkaOptions};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoReader, MongoRows};
-use headwater_store::{DocumentStore, Paired, RowStore};
+use headwater_store::{DocumentStore, Paired};
 use headwater_test_servers::{Kafka, Mongo};
 
 use crate::freshness;
@@ -19,7 +19,7 @@ use crate::report::{Demand, Figure};
 
 const CHANGES_PER_SECOND: u32 = 500;
 
-/// Where rows are.
+/// Where rows are. In MongoDB they are for several projectors, of which one is running here.
 #[derive(Clone, Copy)]
 enum Rows {
     Embedded,
@@ -52,17 +52,22 @@ impl Engines {
         database: &str,
         folder: &Path,
     ) -> Projection {
-        let options = MongoOptions::new(self.mongodb.url(), database);
+        let shared = matches!(rows, Rows::Mongodb);
+        let options = MongoOptions { shared, ..MongoOptions::new(self.mongodb.url(), database) };
         let documents = MongoDocuments::open(options.clone()).await.expect("the server is up");
-        let rows: Arc<dyn RowStore> = match rows {
+        let reader = MongoReader::open(options.clone()).await.expect("the server is up");
+        match rows {
             Rows::Embedded => {
-                EmbeddedStore::open(EmbeddedOptions::new(folder.join(database))).expect("a fresh folder opens")
+                let rows =
+                    EmbeddedStore::open(EmbeddedOptions::new(folder.join(database))).expect("a fresh folder opens");
+                let store = Paired::new(rows, documents as Arc<dyn DocumentStore>);
+                Projection::start_over(log, store, reader, model)
             }
-            Rows::Mongodb => MongoRows::open(options.clone()).await.expect("the server is up"),
-        };
-        let reader = MongoReader::open(options).await.expect("the server is up");
-        let store = Paired::new(rows, documents as Arc<dyn DocumentStore>);
-        Projection::start_over(log, store, reader, model)
+            Rows::Mongodb => {
+                let rows = MongoRows::open(options).await.expect("the server is up");
+                Projection::start_shared_over(log, (rows, documents), reader, model)
+            }
+        }
     }
 }
 

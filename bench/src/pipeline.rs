@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions as LogOptions};
 use headwater_broker::{EventLog, Retention};
 use headwater_connectors::{CaptureHandle, CaptureMetrics, CaptureOptions, ConnectorConfig};
-use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions};
+use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions, WorkerOptions};
 use headwater_schemas::model::ParseContext;
 use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
-use headwater_store::{DocumentReader, ProjectionStore, VersionId, VersionState};
+use headwater_store::{DocumentReader, DocumentStore, ProjectionStore, RowStore, VersionId, VersionState};
 use headwater_test_servers::Postgres;
 use tokio_util::sync::CancellationToken;
 
@@ -115,18 +115,24 @@ impl Projection {
         reader: Arc<dyn DocumentReader>,
         model: &str,
     ) -> Self {
-        let context = ParseContext { sources: BTreeMap::from([(SOURCE.to_string(), "public".to_string())]) };
-        let model = headwater_schemas::model::parse("model.yaml", model, &context).expect("the bench's model is right");
         let cancel = CancellationToken::new();
-        let handle = headwater_projector::start(
-            ProjectorOptions::new(PREFIX, vec![model]),
-            log.clone(),
-            store,
-            ProjectorMetrics::default(),
-            cancel.clone(),
-        )
-        .expect("the projector starts");
-        Self { store: reader, handle, cancel }
+        let (options, metrics) = (options(model), ProjectorMetrics::default());
+        let handle = headwater_projector::start(options, log.clone(), store, metrics, cancel.clone());
+        Self { store: reader, handle: handle.expect("the projector starts"), cancel }
+    }
+
+    /// As [`Self::start_over`], in the two stages in which several projectors share their rows; here there is one.
+    pub(crate) fn start_shared_over(
+        log: &Arc<dyn EventLog>,
+        (rows, documents): (Arc<dyn RowStore>, Arc<dyn DocumentStore>),
+        reader: Arc<dyn DocumentReader>,
+        model: &str,
+    ) -> Self {
+        let cancel = CancellationToken::new();
+        let (options, worker, metrics) = (options(model), WorkerOptions::default(), ProjectorMetrics::default());
+        let log = log.clone();
+        let handle = headwater_projector::start_shared(options, worker, log, rows, documents, metrics, cancel.clone());
+        Self { store: reader, handle: handle.expect("the projector starts"), cancel }
     }
 
     /// Waits until the model serves and everything up to `end` (as PostgreSQL writes positions) is in its documents.
@@ -165,4 +171,10 @@ impl Projection {
         self.cancel.cancel();
         self.handle.join().await.expect("the projector stops cleanly");
     }
+}
+
+fn options(model: &str) -> ProjectorOptions {
+    let context = ParseContext { sources: BTreeMap::from([(SOURCE.to_string(), "public".to_string())]) };
+    let model = headwater_schemas::model::parse("model.yaml", model, &context).expect("the bench's model is right");
+    ProjectorOptions::new(PREFIX, vec![model])
 }

@@ -100,9 +100,6 @@ pub enum Error {
         /// The model.
         model: String,
     },
-    /// Several workers took the lead at once.
-    #[error("another worker of this projector took the lead in the same moment, and no rebuild was begun; ask again")]
-    NotLeading,
     /// Rows that several projectors share, for one that works alone.
     #[error(
         "the rows of projector `{name}` are shared by several processes, and its offsets are those from before; share them \

@@ -13,6 +13,10 @@ use super::client::{Cluster, Context};
 use super::options::KafkaOptions;
 use crate::{Error, Offset, TopicPartition, Watermarks};
 
+/// How long a topic that was made just now may be without leaders, and the pause before it is asked for again.
+const LEADER_MAX: Duration = Duration::from_secs(5);
+const LEADER_PAUSE: Duration = Duration::from_millis(25);
+
 /// Reads single partitions of the engine's own topics. All calls block. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Scanner {
@@ -30,18 +34,27 @@ impl Scanner {
     pub(super) fn watermarks(&self, partition: &TopicPartition) -> Result<Option<Watermarks>, Error> {
         let number = i32::try_from(partition.partition).unwrap_or(i32::MAX);
         let timeout = self.options.request_timeout;
-        match self.asker.ask(|consumer| consumer.fetch_watermarks(&partition.topic, number, timeout)) {
-            Ok((low, high)) => {
-                Ok(Some(Watermarks { low: Offset(low.max(0) as u64), high: Offset(high.max(0) as u64) }))
-            }
-            Err(error) => match error.rdkafka_error_code() {
+        let deadline = Instant::now() + LEADER_MAX.min(timeout);
+        loop {
+            let error = match self.asker.ask(|consumer| consumer.fetch_watermarks(&partition.topic, number, timeout)) {
+                Ok((low, high)) => {
+                    return Ok(Some(Watermarks { low: Offset(low.max(0) as u64), high: Offset(high.max(0) as u64) }));
+                }
+                Err(error) => error,
+            };
+            match error.rdkafka_error_code() {
                 Some(
                     RDKafkaErrorCode::UnknownTopicOrPartition
                     | RDKafkaErrorCode::UnknownTopic
                     | RDKafkaErrorCode::UnknownPartition,
-                ) => Ok(None),
-                _ => Err(self.cluster.error("read where a partition ends", error)),
-            },
+                ) => return Ok(None),
+                Some(RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::LeaderNotAvailable)
+                    if Instant::now() < deadline =>
+                {
+                    std::thread::sleep(LEADER_PAUSE);
+                }
+                _ => return Err(self.cluster.error("read where a partition ends", error)),
+            }
         }
     }
 

@@ -20,6 +20,9 @@ pub(crate) struct Agreement {
     pub(crate) places: Vec<(String, u32)>,
     /// Versions that are served or being built.
     pub(crate) versions: Vec<Sharing>,
+    /// Models of which somebody asked for a new version, which the leader has not begun.
+    #[serde(default)]
+    pub(crate) asked: Vec<String>,
 }
 
 /// A version as the workers share it.

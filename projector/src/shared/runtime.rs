@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::applying::Applied;
 use super::assignment::Assignment;
 use super::share::{Share, leader_topic};
+use super::telling::Asked;
 use crate::clock::now_micros;
 use crate::dead_letters::LetterBox;
 use crate::fold::Folded;
@@ -62,6 +63,7 @@ pub(crate) struct Worker {
     pub(super) dirty_next: BTreeMap<TopicPartition, Offset>,
     /// When the last record read of a place was written, milliseconds since 1970.
     pub(super) written_at: BTreeMap<TopicPartition, i64>,
+    pub(super) asked: Vec<Asked>,
     pub(super) looked: Option<Instant>,
     pub(super) settled: Instant,
     pub(super) published: Instant,

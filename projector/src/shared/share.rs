@@ -195,18 +195,14 @@ impl Share {
         if !lead {
             return Ok(());
         }
-        let mut leading = self.take_lead()?;
+        let at = TopicPartition { topic: leader_topic(&self.options.prefix, &self.options.name).into(), partition: 0 };
+        let (rows, around) = self.parts();
+        let mut leading = Leading::claim(rows, &around, at)?;
         let models = self.options.models.clone();
         let (rows, around) = self.parts();
         let declared = leading.declare(rows, &around, &models)?;
         self.leading = declared.then_some(leading);
         Ok(())
-    }
-
-    fn take_lead(&mut self) -> Result<Leading, Error> {
-        let at = TopicPartition { topic: leader_topic(&self.options.prefix, &self.options.name).into(), partition: 0 };
-        let (rows, around) = self.parts();
-        Leading::claim(rows, &around, at)
     }
 
     /// Makes these the declared models, at once where this worker leads, else when it comes to lead.
@@ -230,34 +226,24 @@ impl Share {
         Ok(self.as_leader(Leading::work)?.unwrap_or(false))
     }
 
-    /// Begins a new version of a model, built from the rows, beside the one that serves; answers with its id. Who does not
-    /// lead takes the lead for this moment; the one who did takes it back once it sees that.
-    pub(crate) fn rebuild(&mut self, model: &str) -> Result<u32, Error> {
-        if self.leads() {
-            return self.begin_rebuild(model);
-        }
-        // Without declaring models: those of this process may not be the newest.
-        self.leading = Some(self.take_lead()?);
-        let begun = self.begin_rebuild(model);
-        self.leading = None;
-        begun
-    }
-
-    fn begin_rebuild(&mut self, model: &str) -> Result<u32, Error> {
-        let versions = &self.rows.view().versions;
-        let known = versions.iter().rev().find(|version| version.model.name == model);
-        let Some(model) = known.map(|version| version.model.clone()) else {
-            return Err(unknown_model(model, versions.iter().map(|version| version.model.name.as_str())));
-        };
-        let building = |leading: &Leading| {
-            let states = leading.records().values().filter(|record| record.model == model.name);
-            { states }.any(|record| record.state == VersionState::Building)
-        };
-        if self.leading.as_ref().is_some_and(building) {
-            return Err(Error::RebuildRunning { model: model.name.clone() });
-        }
-        let id = self.as_leader(|leading, rows, around| leading.add(rows, around, &model))?;
-        id.map(|id| id.0).ok_or(Error::NotLeading)
+    /// Asks for a new version of a model, built from the rows beside the one that serves. Whoever leads, now or later, begins
+    /// it: answers with the newest version that is not it.
+    pub(crate) fn ask_rebuild(&mut self, model: &str) -> Result<VersionId, Error> {
+        let records = self.documents.begin()?.versions()?;
+        let is_building = |id| records.iter().any(|it| it.id == id && it.state == VersionState::Building);
+        self.rows.write(|view, batch| {
+            let of_it = view.versions.iter().filter(|version| version.model.name == model);
+            let ids: Vec<VersionId> = of_it.map(|version| version.sharing.id).collect();
+            let Some(newest) = ids.iter().max() else {
+                return Err(unknown_model(model, view.versions.iter().map(|version| version.model.name.as_str())));
+            };
+            if ids.iter().any(|id| is_building(*id)) || view.agreement.asked.iter().any(|asked| asked == model) {
+                return Err(Error::RebuildRunning { model: model.to_string() });
+            }
+            view.agreement.asked.push(model.to_string());
+            view.agreement.write(batch)?;
+            Ok(*newest)
+        })
     }
 
     /// The versions that serve or are being built, as the registry has them.

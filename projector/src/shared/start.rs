@@ -83,6 +83,7 @@ pub fn start_shared(
         source_next: BTreeMap::new(),
         dirty_next: BTreeMap::new(),
         written_at: BTreeMap::new(),
+        asked: Vec::new(),
         looked: None,
         settled: Instant::now(),
         published: Instant::now(),

@@ -1,9 +1,11 @@
 //! What a worker tells about itself, and what it does when asked.
 
+use std::time::{Duration, Instant};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use headwater_schemas::Payload;
-use headwater_store::VersionState;
+use headwater_store::{VersionId, VersionState};
 use tokio::sync::oneshot;
 
 use super::applying::records;
@@ -15,6 +17,18 @@ use crate::keys::KeySet;
 use crate::observer::Observation;
 use crate::status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress};
 use crate::{Error, ErrorKind, ReplayFrom};
+
+/// How long what is asked is tried, and the pause between.
+const ASKED_MAX: Duration = Duration::from_secs(2);
+const ASKED_PAUSE: Duration = Duration::from_millis(20);
+
+/// A rebuild that was asked for, until somebody has begun it.
+pub(super) struct Asked {
+    model: String,
+    /// The newest version of before.
+    newest: VersionId,
+    answer: oneshot::Sender<Result<u32, Error>>,
+}
 
 impl Worker {
     /// Makes the status anew.
@@ -50,6 +64,8 @@ impl Worker {
         status.dead_letters = unresolved;
         status.consumers = consumers;
         status.models = models;
+        drop(status);
+        self.answer_begun();
         Ok(())
     }
 
@@ -89,9 +105,18 @@ impl Worker {
             ours
         }
         match command {
-            Command::Reload { models, answer } => answered(answer, self.share.declare(models)),
+            Command::Reload { models, answer } => {
+                let declared = self.patiently(|worker| worker.share.declare(models.clone()));
+                answered(answer, declared)
+            }
             Command::Replay { model, from: ReplayFrom::Earliest, answer } => {
-                answered(answer, self.share.rebuild(&model))
+                match self.patiently(|worker| worker.share.ask_rebuild(&model)) {
+                    Ok(newest) => {
+                        self.asked.push(Asked { model, newest, answer });
+                        Ok(())
+                    }
+                    refused => answered(answer, refused.map(|id| id.0)),
+                }
             }
             Command::Replay { answer, .. } => {
                 let why = "projectors that share their rows rebuild a model from the rows, which hold every event of the \
@@ -101,6 +126,33 @@ impl Worker {
             Command::Retry { offsets, answer } => {
                 let done = self.retry(offsets.as_deref());
                 answered(answer, done)
+            }
+        }
+    }
+
+    /// Does something again where it failed in a way that may pass, for a moment: who asks need not know that another worker
+    /// wrote in the same instant.
+    fn patiently<T>(&mut self, mut step: impl FnMut(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        let began = Instant::now();
+        loop {
+            match step(self) {
+                Err(error) if error.kind() == ErrorKind::Retryable && began.elapsed() < ASKED_MAX => {
+                    std::thread::sleep(ASKED_PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Tells those who asked for rebuilds that have begun, as the status shows, where they look for them next.
+    fn answer_begun(&mut self) {
+        let status = self.shared.status.lock();
+        for one in std::mem::take(&mut self.asked) {
+            let begun = |known: &&ModelStatus| known.model == one.model && known.version_id > one.newest.0;
+            match status.models.iter().find(begun) {
+                Some(begun) => drop(one.answer.send(Ok(begun.version_id))),
+                None if one.answer.is_closed() => {}
+                None => self.asked.push(one),
             }
         }
     }
@@ -135,7 +187,8 @@ impl Worker {
             outcome.resolved += 1;
             done.push(listed.offset);
         }
-        *self.shared.resolved.lock() = self.share.note(|batch| mark_resolved(batch, &done))?;
+        let resolved = self.patiently(|worker| worker.share.note(|batch| mark_resolved(batch, &done)))?;
+        *self.shared.resolved.lock() = resolved;
         Ok(outcome)
     }
 }

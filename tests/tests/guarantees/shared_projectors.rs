@@ -38,11 +38,14 @@ fn settings(cluster: &Cluster) -> String {
 fn projectors_that_share_their_rows_lose_nothing() {
     let seed = from_environment("HEADWATER_SEED").unwrap_or_else(rand::random);
     println!("HEADWATER_SEED={seed}");
+    let began = Instant::now();
+    let reached = |what: &str| println!("{what} after {:.1?}", began.elapsed());
     let mut random = SmallRng::seed_from_u64(seed);
     let world = world();
     let mut cluster = Cluster::start();
     let mut fleet = Fleet::start(&world, &settings(&cluster), NAMES.map(|name| (name, PROJECT)));
     fleet.wait_ready(&world);
+    reached("ready");
 
     let (stop, idle) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let workload = Workload::start(&world, seed);
@@ -82,6 +85,7 @@ fn projectors_that_share_their_rows_lose_nothing() {
                 fleet.named(name).start(&world);
             }
         }
+        reached(&format!("trouble {round}"));
         round += 1;
         std::thread::sleep(Duration::from_millis(random.random_range(200..1_500)));
         fleet.assert_alive(&world);
@@ -90,14 +94,20 @@ fn projectors_that_share_their_rows_lose_nothing() {
     idle.store(true, Ordering::Relaxed);
     let rounds = contacts.join().unwrap();
     fleet.wait_ready(&world);
+    reached("ready again");
     fleet.verify(&world);
+    reached("verified");
     println!("{round} troubles, {transactions} transactions, {rounds} rounds of contacts");
     assert!(transactions > 100 && rounds > 100, "the test did too little to mean anything");
 
     consumers_of_both_stages_are_told(&fleet);
+    reached("consumers told");
     a_changed_definition_is_built_beside_the_old_one(&world, &mut fleet);
+    reached("new version serves");
     a_replay_may_be_asked_of_any(&world, &mut fleet);
+    reached("replayed");
     fleet.verify(&world);
+    reached("verified");
     stop.store(true, Ordering::Relaxed);
     let reads: u64 = watchers.into_iter().map(|it| it.join().expect("a reader saw something go backwards")).sum();
     assert!(reads > 100, "{reads} reads are too few");

@@ -80,6 +80,27 @@ impl Leading {
         Ok(done.is_some())
     }
 
+    /// Begins the first of the versions that were asked for. `None`: there is none; `false`: another one leads by now.
+    pub(super) fn begin_asked(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<bool>, Error> {
+        let view = rows.view();
+        let Some(asked) = view.agreement.asked.first().cloned() else { return Ok(None) };
+        // The definition that is newest by now.
+        let newest = view.versions.iter().rev().find(|version| version.model.name == asked);
+        let model = newest.map(|version| version.model.clone());
+        if let Some(model) = model {
+            return Ok(Some(self.add(rows, around, &model)?.is_some()));
+        }
+        let forgotten = self.write(rows, |view, batch| {
+            view.agreement.asked.retain(|model| *model != asked);
+            view.agreement.write(batch)
+        })?;
+        Ok(Some(forgotten.is_some()))
+    }
+
     /// Begins a version beside the one that serves, if any; `None` when another one leads by now.
     pub(crate) fn add(
         &mut self,
@@ -115,6 +136,7 @@ impl Leading {
         let added = self.write(rows, |view, batch| {
             save_definition(batch, id, model)?;
             view.agreement.versions.push(sharing);
+            view.agreement.asked.retain(|asked| *asked != model.name);
             view.agreement.write(batch)
         })?;
         rows.outdate();

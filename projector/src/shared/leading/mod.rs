@@ -106,10 +106,6 @@ impl Leading {
         })
     }
 
-    pub(crate) fn records(&self) -> &BTreeMap<VersionId, VersionRecord> {
-        &self.records
-    }
-
     /// Changes rows and notes as the leader; `None` when another one leads by now.
     fn write<T>(
         &self,
@@ -146,6 +142,9 @@ impl Leading {
     pub(crate) fn work(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<Option<bool>, Error> {
         if !self.publish_shapes(rows, around)? {
             return Ok(None);
+        }
+        if let Some(begun) = self.begin_asked(rows, around)? {
+            return Ok(begun.then_some(true));
         }
         if let Some(done) = self.fill_next_index(rows, around)? {
             return Ok(done.then_some(true));
