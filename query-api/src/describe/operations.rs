@@ -24,7 +24,7 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
     let request = json!({
         "type": "object",
         "properties": {
-            "query": { "type": "string" },
+            "query": { "type": ["string", "null"] },
             "operationName": { "type": ["string", "null"] },
             "variables": { "type": ["object", "null"] },
             "extensions": { "type": ["object", "null"], "description": "`persistedQuery` names a text by its SHA-256." },
