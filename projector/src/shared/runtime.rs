@@ -33,7 +33,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long the store may not know that something was emitted, while there is more to apply.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How often the leader looks whether a frontier can be moved.
+/// How often the leader looks whether a frontier can be moved, at most.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the leader works for versions and join indexes before it looks for events again.
@@ -66,7 +66,8 @@ pub(crate) struct Worker {
     pub(super) asked: Vec<Asked>,
     pub(super) looked: Option<Instant>,
     pub(super) settled: Instant,
-    pub(super) published: Instant,
+    /// When the leader looks at frontiers next.
+    pub(super) publish_at: Instant,
 }
 
 /// What waiting for the log ended with.
@@ -320,9 +321,11 @@ impl Worker {
         if !self.share.leads() {
             return Ok(false);
         }
-        if self.published.elapsed() >= PUBLISH_INTERVAL {
+        if Instant::now() >= self.publish_at {
+            let began = Instant::now();
             self.share.publish()?;
-            self.published = Instant::now();
+            // A log or store that is far away must not take all the time there is.
+            self.publish_at = Instant::now() + PUBLISH_INTERVAL.max(2 * began.elapsed());
         }
         let until = Instant::now() + SLICE;
         while self.share.work()? {

@@ -86,7 +86,7 @@ pub fn start_shared(
         asked: Vec::new(),
         looked: None,
         settled: Instant::now(),
-        published: Instant::now(),
+        publish_at: Instant::now(),
     };
     ProjectorHandle::spawn(log, &prefix, shared, commands, move || worker.run())
 }

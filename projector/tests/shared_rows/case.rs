@@ -191,6 +191,9 @@ impl Case {
             24..=31 => self.learn(at),
             32 => {
                 self.tally.crashes += 1;
+                // Where there is more to lose.
+                let unemitted = self.workers.iter().position(|worker| worker.share.has_unemitted());
+                let at = unemitted.filter(|_| self.random.chance(50)).unwrap_or(at);
                 self.workers[at] = self.start();
             }
             33..=34 => self.workers[at].asleep = !self.workers[at].asleep,
@@ -207,6 +210,8 @@ impl Case {
                     self.attempt(at, |worker, _| worker.share.declare(models.clone()));
                 }
             }
+            // Mostly it is as still as it sleeps: what it has begun gets old.
+            _ if self.workers[at].asleep && self.random.chance(80) => {}
             _ => drop(self.step(at)),
         }
     }

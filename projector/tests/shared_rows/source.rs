@@ -24,6 +24,8 @@ pub(crate) struct Source {
     sent: Vec<(TopicPartition, Bytes, Vec<u8>, Vec<u8>)>,
     ends: BTreeMap<TopicPartition, u64>,
     pub(crate) commit: u64,
+    /// The row that was updated last, as it was before: table, key, row.
+    before: Option<(usize, Vec<u8>, Vec<Value>)>,
     /// Whether events carry the whole row before, as with `REPLICA IDENTITY FULL`.
     full: bool,
     pub(crate) snapshot_done: bool,
@@ -51,6 +53,7 @@ impl Source {
             sent: Vec::new(),
             ends: BTreeMap::new(),
             commit: 0,
+            before: None,
             full: random.chance(50),
             snapshot_done: false,
         }
@@ -78,6 +81,15 @@ impl Source {
         self.commit += 1;
         let mut ordinal = 1;
         for _ in 0..random.between(1, 3) {
+            // A row becomes what it was: documents go from A to B to A.
+            if let Some((at, key, row)) = self.before.take_if(|_| random.chance(30))
+                && let Some(old) = self.tables[at].rows.get(&key).filter(|old| old.len() == row.len()).cloned()
+            {
+                self.tables[at].rows.insert(key.clone(), row.clone());
+                self.row(random, runtime, at, Op::Update, ordinal, &key, Some(&old), Some(&row));
+                ordinal += 1;
+                continue;
+            }
             let at = random.below(self.tables.len());
             let table = &self.tables[at];
             let kind = random.below(100);
@@ -102,6 +114,7 @@ impl Source {
                         }
                         self.tables[at].rows.insert(key.clone(), row.clone());
                         self.row(random, runtime, at, Op::Update, ordinal, &key, Some(&old), Some(&row));
+                        self.before = Some((at, key, old));
                     }
                     81..=86 => {
                         let mut row = old.clone();

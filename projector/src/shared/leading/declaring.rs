@@ -1,5 +1,7 @@
 //! Which versions there are: the declared models become versions, each with a topic of its dirty roots.
 
+use std::time::Instant;
+
 use headwater_broker::{Retention, TopicSpec};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_store::{RowBatch, VersionId, VersionRecord, VersionState};
@@ -155,7 +157,7 @@ impl Leading {
         let done = self.write(rows, |view, batch| forget_version(view, batch, id))?;
         rows.outdate();
         self.gates.remove(&id);
-        self.purged = false;
+        self.purge_at = Some(Instant::now());
         Ok(done.is_some())
     }
 

@@ -1,6 +1,7 @@
 //! Join indexes and new versions are filled from the rows, a slice at a time, while changes go on; then a version serves.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use headwater_broker::{AppendBatch, TopicPartition};
 use headwater_schemas::SourceProgress;
@@ -199,7 +200,7 @@ impl Leading {
         })?;
         rows.outdate();
         self.gates.remove(&id);
-        self.purged = false;
+        self.purge_at = Some(Instant::now());
         Ok(done.map(|()| true))
     }
 }

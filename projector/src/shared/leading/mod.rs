@@ -12,6 +12,7 @@ mod publishing;
 mod removing;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use headwater_broker::{EventLog, Offset, TopicPartition};
 use headwater_schemas::SourceProgress;
@@ -61,8 +62,8 @@ pub(crate) struct Leading {
     gates: BTreeMap<VersionId, Marks>,
     /// Rows scanned for building versions, since this worker leads.
     pub(crate) scanned: BTreeMap<VersionId, u64>,
-    /// Rows purging has nothing more to do until the registry changes.
-    purged: bool,
+    /// When retired versions are looked at next; `None` while there are none.
+    purge_at: Option<Instant>,
 }
 
 impl Leading {
@@ -102,7 +103,7 @@ impl Leading {
             records,
             gates: BTreeMap::new(),
             scanned: BTreeMap::new(),
-            purged: false,
+            purge_at: Some(Instant::now()),
         })
     }
 
@@ -162,8 +163,11 @@ impl Leading {
                 Some(false) => {}
             }
         }
-        if !self.purged {
-            return self.purge(rows, around);
+        if self.purge_at.is_some_and(|at| at <= Instant::now()) {
+            let purged = self.purge(rows, around)?;
+            if purged != Some(false) {
+                return Ok(purged);
+            }
         }
         self.drop_index(rows)
     }

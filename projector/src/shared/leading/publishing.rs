@@ -58,12 +58,14 @@ impl Leading {
         if !fresh.is_empty() {
             let emitted = self.emitted(rows)?;
             let topics = rows.view().topics(around.prefix);
-            // Later than what is emitted was looked at: the roots of all that is reached lie below.
-            let marks = self.dirty_marks(rows.view(), around)?;
-            for source in fresh {
-                let progress = &self.progress[&source];
-                if is_reached(progress, &topics, &emitted) {
-                    self.waiting.entry(source).or_default().push((progress.clone(), marks.clone()));
+            let reached = |source: &String| is_reached(&self.progress[source], &topics, &emitted);
+            let reached: Vec<String> = fresh.into_iter().filter(reached).collect();
+            if !reached.is_empty() {
+                // Later than what is emitted was looked at: the roots of all that is reached lie below.
+                let marks = self.dirty_marks(rows.view(), around)?;
+                for source in reached {
+                    let progress = self.progress[&source].clone();
+                    self.waiting.entry(source).or_default().push((progress, marks.clone()));
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! What nobody needs any more: documents of retired versions, join indexes that no version walks.
 
+use std::time::{Duration, Instant};
+
 use headwater_store::{VersionId, VersionRecord, VersionState};
 
 use super::{Leading, Surroundings};
@@ -7,6 +9,9 @@ use crate::Error;
 use crate::clock::now_ms;
 use crate::shared::view::{SharedRows, View};
 use crate::version::retired_note;
+
+/// How often it is looked whether the grace of a retired version is over.
+const PURGE_LOOK: Duration = Duration::from_secs(1);
 
 /// Documents removed in one step.
 const PURGE_CHUNK: usize = 2_048;
@@ -16,7 +21,7 @@ impl Leading {
     pub(super) fn purge(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<Option<bool>, Error> {
         let retired = |record: &&VersionRecord| record.state == VersionState::Retired;
         let ids: Vec<VersionId> = self.records.values().filter(retired).map(|record| record.id).collect();
-        self.purged = ids.is_empty();
+        self.purge_at = (!ids.is_empty()).then(|| Instant::now() + PURGE_LOOK);
         for id in ids {
             let since = rows.read(|_, batch| Ok(batch.note(&retired_note(id.0))?))?;
             let since = since.and_then(|note| note.as_slice().try_into().ok()).map_or(0, i64::from_be_bytes);
@@ -29,6 +34,8 @@ impl Leading {
             let mut transaction = self.registry(around)?;
             let removed = transaction.purge_version(id, PURGE_CHUNK)?;
             transaction.flush()?;
+            // There may be more to remove at once.
+            self.purge_at = Some(Instant::now());
             if removed < PURGE_CHUNK {
                 self.records.remove(&id);
                 let forgotten = self.write(rows, |_, batch| Ok(batch.set_note(&retired_note(id.0), None)?))?;

@@ -83,8 +83,7 @@ impl Registry {
         self.read_versions(server).await?;
         loop {
             let before = self.held.lock().frontier_changes;
-            let mut read = State::default();
-            server.read(everything(server, FRONTIERS), None, |frontier| read.learn_frontier(frontier)).await?;
+            let read = State::read_frontiers(server).await?;
             let mut held = self.held.lock();
             if held.frontier_changes == before {
                 held.state.frontiers = read.frontiers;
@@ -186,6 +185,13 @@ fn everything(server: &Server, collection: &str) -> RawDocumentBuf {
 }
 
 impl State {
+    /// The frontiers, as they are stored now.
+    pub(super) async fn read_frontiers(server: &Server) -> Result<Self, Fault> {
+        let mut read = Self::default();
+        server.read(everything(server, FRONTIERS), None, |frontier| read.learn_frontier(frontier)).await?;
+        Ok(read)
+    }
+
     /// Per source the least of the projectors that keep versions up to date, or of all where none does.
     fn least_frontiers(&self) -> BTreeMap<String, Frontier> {
         let lives = |projector: &str| {

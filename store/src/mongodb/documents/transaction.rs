@@ -6,8 +6,9 @@ use headwater_schemas::model::ModelShape;
 use parking_lot::MutexGuard;
 
 use super::gathered::{Gathered, Items, Now, Stamped};
+use super::registry::State;
 use super::stored::{self, Hash, STORED_BYTES_MAX};
-use super::{MongoDocuments, Writing};
+use super::{MongoDocuments, MongoReader, Writing};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
 use crate::mongodb::owner::{self, Owner};
 use crate::mongodb::text;
@@ -33,8 +34,11 @@ impl<'s> MongoDocumentTransaction<'s> {
         let mut writing = store.writing.lock();
         if writing.unsettled {
             writing.remembered.forget();
-            let read = store.reader.registry.read(&store.reader.server);
-            store.reader.server.block("read its registry", read)?;
+            let MongoReader { server, registry, .. } = &*store.reader;
+            match store.owner {
+                Some(_) => server.block("read its registry", registry.read(server))?,
+                None => server.block("read its registry", registry.read_versions(server))?,
+            }
             writing.unsettled = false;
         }
         let (gathered, written) = (Gathered::default(), Written::default());
@@ -165,7 +169,7 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
         if self.store.owner.is_none() {
             // Others write too, and what this process follows may be a moment old.
             let server = &self.store.reader.server;
-            server.block("read its registry", self.store.reader.registry.read(server))?;
+            server.block("read its registry", self.store.reader.registry.read_versions(server))?;
         }
         let mut versions: BTreeMap<VersionId, VersionRecord> = self.store.reader.registry.with(|state| {
             let own = state.versions.iter().filter(|(_, known)| known.projector == self.store.projector);
@@ -298,10 +302,16 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
     }
 
     fn frontiers(&self) -> Result<BTreeMap<String, Frontier>, Error> {
-        let mut frontiers: BTreeMap<String, Frontier> = self.store.reader.registry.with(|state| {
+        let own = |state: &State| -> BTreeMap<String, Frontier> {
             let own = state.frontiers.iter().filter(|((projector, _), _)| *projector == self.store.projector);
             own.map(|((_, source), frontier)| (source.clone(), *frontier)).collect()
-        });
+        };
+        let MongoReader { server, registry, .. } = &*self.store.reader;
+        let mut frontiers = match &self.store.owner {
+            Some(_) => registry.with(own),
+            // Not published: readers here must hear of the documents first that others wrote.
+            None => own(&server.block("read its frontiers", State::read_frontiers(server))?),
+        };
         frontiers.extend(self.gathered.frontiers.iter().map(|(source, frontier)| (source.clone(), *frontier)));
         Ok(frontiers)
     }
