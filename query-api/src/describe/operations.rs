@@ -68,6 +68,7 @@ pub(super) fn add_graphql(paths: &mut Map<String, Value>) {
     });
     let mut by_get = responses.clone();
     by_get["304"] = reference("responses", "NotModified");
+    by_get["405"] = refused("Something would be written.");
     responses["413"] = reference("responses", "TooLarge");
     responses["415"] = reference("responses", "UnsupportedMediaType");
     let post = json!({
