@@ -202,7 +202,7 @@ async fn writers_at_once_leave_the_greatest_stamp() {
     const IDS: i64 = 6;
     const ROUNDS: u64 = 40;
     // What a stamp does to a document depends on both alone, so that everybody knows what is to stand.
-    let puts = |id: i64, stamp: u64| (stamp * 31 + id as u64 * 17) % 3 != 0;
+    let puts = |id: i64, stamp: u64| !(stamp * 31 + id as u64 * 17).is_multiple_of(3);
     std::thread::scope(|scope| {
         for (number, writer) in writers.iter().enumerate() {
             scope.spawn(move || {
@@ -210,7 +210,7 @@ async fn writers_at_once_leave_the_greatest_stamp() {
                     // The writers' stamps are not in step: some are late, some ahead.
                     let stamp = 1 + (round * 7 % ROUNDS) * 3 + number as u64;
                     let ids: Vec<(Vec<u8>, Vec<u8>, bool)> = (0..IDS)
-                        .filter(|id| (round + *id as u64) % 2 == 0)
+                        .filter(|id| (round + *id as u64).is_multiple_of(2))
                         .map(|id| (int(id), stamp.to_string().into_bytes(), puts(id, stamp)))
                         .collect();
                     let write = |(id, body, put): &'_ (Vec<u8>, Vec<u8>, bool)| (id.clone(), put.then(|| body.clone()));
@@ -229,7 +229,7 @@ async fn writers_at_once_leave_the_greatest_stamp() {
     let reader = writers[0].reader();
     let mut count = 0;
     for id in 0..IDS {
-        let stamps = (0..ROUNDS).filter(|round| (round + id as u64) % 2 == 0);
+        let stamps = (0..ROUNDS).filter(|round| (round + id as u64).is_multiple_of(2));
         let stamps = stamps.flat_map(|round| (0..3).map(move |number| 1 + (round * 7 % ROUNDS) * 3 + number));
         let greatest = stamps.max().unwrap();
         let found = reader.get(VERSION, &int(id)).await.unwrap().map(|it| (it.stamp, it.body.to_vec()));

@@ -1,6 +1,7 @@
 //! Join indexes and new versions are filled from the rows, a slice at a time, while changes go on; then a version serves.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Instant;
 
 use headwater_broker::{AppendBatch, TopicPartition};
@@ -51,9 +52,9 @@ impl Leading {
             }
             for partition in 0..partitions {
                 let at = TopicPartition { topic: topic.clone(), partition };
-                if !self.floors.contains_key(&at) {
-                    let high = around.runtime.block_on(around.log.watermarks(&at))?.high;
-                    self.floors.insert(at, high.0);
+                if let Entry::Vacant(floor) = self.floors.entry(at) {
+                    let high = around.runtime.block_on(around.log.watermarks(floor.key()))?.high;
+                    floor.insert(high.0);
                 }
             }
         }
