@@ -111,6 +111,12 @@ impl Process {
         log.lines().skip(from).collect::<Vec<_>>().join("\n")
     }
 
+    /// What it says of itself: its status, and the end of its log.
+    pub fn account(&self, world: &World) -> String {
+        let status = self.admin("/status").map_or_else(|error| error, |answer| answer.body);
+        format!("--- {}\n{status}\n{}", self.name, self.log_tail(world))
+    }
+
     /// Waits until it answers that it is ready.
     pub fn wait_ready(&mut self, world: &World, patience: Duration) {
         wait_until(&format!("{} to be ready", self.name), patience, || {

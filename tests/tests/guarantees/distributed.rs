@@ -88,7 +88,19 @@ impl Fleet {
     pub(crate) fn verify(&mut self, world: &World) {
         let server = self.named("serve-1");
         let (api, admin) = (server.url(""), server.admin_url(""));
-        world.verify_with(&["--api", &api, "--admin", &admin, "--wait", "120"]);
+        let arguments = ["verify", "--api", &api, "--admin", &admin, "--wait", "240"];
+        let found = world.cli(&arguments);
+        if found.status.success() {
+            return;
+        }
+        // What helps to find out why.
+        let told: Vec<String> = self.processes.iter().map(|process| process.account(world)).collect();
+        std::thread::sleep(Duration::from_secs(10));
+        let later = world.cli(&arguments);
+        let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+        let (first, second) = (said(&found), said(&later));
+        let complaint = String::from_utf8_lossy(&found.stderr).into_owned();
+        panic!("verify: {first}{complaint}\nten seconds later: {second}\n{}", told.join("\n"));
     }
 }
 
