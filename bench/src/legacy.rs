@@ -11,7 +11,7 @@ const CONNECTIONS: u64 = 16;
 
 /// Without them every request would go through all invoices.
 pub(crate) const INDEXES: &str = "create index on invoices (customer_id); create index on invoice_lines (invoice_id);
-vacuum analyze customers; vacuum analyze invoices; vacuum analyze invoice_lines;";
+analyze customers, invoices, invoice_lines;";
 
 const QUERY: &str = "
 select json_build_object(
