@@ -209,15 +209,41 @@ fn value(text: &mut Text<'_>, kind: &ColumnType, mut take: impl FnMut(ValueRef<'
         C::Float32 | C::Float64 => {
             let end = text.0.find([',', '}']).filter(|end| *end > 0)?;
             let (number, rest) = text.0.split_at(end);
-            let plain = number.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.' | b'e'));
-            let ends = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_digit());
-            let sound = plain && ends(number.bytes().last()) && ends(number.trim_start_matches('-').bytes().next());
-            take(cell::read(number, kind).ok().filter(|_| sound)?.scalar()?);
+            take(cell::read(number, kind).ok().filter(|_| is_number(number))?.scalar()?);
             text.0 = rest;
         }
         _ => return None,
     }
     Some(())
+}
+
+/// Whether a text is a number as JSON has it, in the form in which we write them: `e` is small, and has no plus behind it.
+fn is_number(text: &str) -> bool {
+    fn digits(rest: &mut &str) -> usize {
+        let count = rest.bytes().take_while(u8::is_ascii_digit).count();
+        *rest = &rest[count..];
+        count
+    }
+    let mut rest = text.strip_prefix('-').unwrap_or(text);
+    let begins_with_zero = rest.starts_with('0');
+    let whole = digits(&mut rest);
+    if whole == 0 || (whole > 1 && begins_with_zero) {
+        return false;
+    }
+    if let Some(mut fraction) = rest.strip_prefix('.') {
+        if digits(&mut fraction) == 0 {
+            return false;
+        }
+        rest = fraction;
+    }
+    if let Some(exponent) = rest.strip_prefix('e') {
+        let mut exponent = exponent.strip_prefix('-').unwrap_or(exponent);
+        if digits(&mut exponent) == 0 {
+            return false;
+        }
+        rest = exponent;
+    }
+    rest.is_empty()
 }
 
 /// What is left to read.
@@ -281,6 +307,23 @@ impl<'t> Text<'t> {
                 return None;
             }
             from = at + 2;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_json() {
+        for text in ["0", "-0", "-0.0", "10", "1.5", "5e-324", "1e5", "1.25e10", "-1.7976931348623157e308"] {
+            assert!(is_number(text) && serde_json::from_str::<f64>(text).is_ok(), "{text}");
+        }
+        for text in
+            ["", "-", "00", "-00", "01.5", "1.", ".5", "1.e5", "1e", "1e-", "--1", "1-2", "1.5.5", "1e5e5", "1 "]
+        {
+            assert!(!is_number(text), "{text}");
         }
     }
 }
