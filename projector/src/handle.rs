@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::dead_letters::{self, ListedLetter, RetryOutcome};
-use crate::fold::{Fold, FoldOptions};
+use crate::fold::{Fold, FoldOptions, Folded};
 use crate::projector::Projector;
 use crate::shared::Agreement;
 use crate::{Error, ProjectorMetrics, ProjectorStatus, ReplayFrom};
@@ -73,6 +73,16 @@ type Ended = oneshot::Receiver<Result<(), Error>>;
 pub(crate) struct Shared {
     pub(crate) status: Mutex<ProjectorStatus>,
     pub(crate) resolved: Mutex<BTreeSet<u64>>,
+}
+
+impl Shared {
+    /// Shows what a step did, and that the last error is over.
+    pub(crate) fn count(&self, folded: &Folded) {
+        let mut status = self.status.lock();
+        status.events_total += folded.events;
+        status.documents_written_total += folded.documents.written + folded.documents.deleted;
+        status.last_error = None;
+    }
 }
 
 /// What the projector is asked to do between two micro-batches.

@@ -29,6 +29,7 @@ mod plan;
 mod projector;
 mod records;
 mod replay;
+mod rounds;
 mod shape;
 mod shared;
 mod status;

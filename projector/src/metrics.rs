@@ -5,6 +5,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::clock::now_micros;
+use crate::fold::Folded;
+
 /// Counters of one projector.
 #[derive(Clone, Debug)]
 pub struct ProjectorMetrics {
@@ -56,6 +59,24 @@ impl Default for ProjectorMetrics {
 }
 
 impl ProjectorMetrics {
+    /// Counts what a step did.
+    pub(crate) fn count(&self, folded: &Folded) {
+        self.events.inc_by(folded.events);
+        self.rows.inc_by(folded.rows);
+        self.documents_written.inc_by(folded.documents.written);
+        self.documents_deleted.inc_by(folded.documents.deleted);
+        self.documents_unchanged.inc_by(folded.documents.unchanged);
+        self.dead_letters.inc_by(folded.dead_letters);
+    }
+
+    /// Notes how fresh the documents are that a step has made readable just now.
+    pub(crate) fn fresh(&self, folded: &Folded) {
+        let now = now_micros();
+        for at in &folded.committed_at {
+            self.freshness_seconds.observe(now.saturating_sub(*at).max(0) as f64 / 1e6);
+        }
+    }
+
     /// Registers them under `headwater_projector_…`.
     pub fn register(&self, registry: &mut Registry) {
         let own = registry.sub_registry_with_prefix("headwater_projector");

@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_broker::{EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, TopicPartition};
+use headwater_broker::{EventLog, FetchLimits, FetchedBatch, Offset, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{now_micros, now_ms};
 use crate::dead_letters::{self, LetterBox, RetryOutcome};
 use crate::fold::{Fold, Folded};
 use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::observer::{Observation, Observer};
-use crate::records::{Input, progress_source};
+use crate::records::{Input, micro_batches, progress_source};
+use crate::rounds::{self, BackOff, Woken};
 use crate::status::ConsumerStatus;
-use crate::{Error, ErrorKind, ProjectorMetrics, replay};
+use crate::{Error, ProjectorMetrics, replay};
 
 /// How often the log is told what was read. It is told what was so one interval before: a store may lose its last
 /// commits when the machine stops, and must find in the log what it lost.
@@ -54,13 +54,6 @@ pub(crate) struct Projector {
     committed: Option<Instant>,
     /// What the log is told at the next commit of offsets.
     settled: Vec<(TopicPartition, Offset)>,
-}
-
-/// What waiting for the log ended with.
-enum Woken {
-    Fetched(Vec<FetchedBatch>),
-    Asked(Command),
-    Cancelled,
 }
 
 impl Projector {
@@ -98,31 +91,16 @@ impl Projector {
 
     /// Runs until it is cancelled, or an error cannot be mended by trying again.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let mut back_off = BACK_OFF.0;
+        let mut back_off = BackOff::new(BACK_OFF);
         while !self.cancel.is_cancelled() {
-            let error = match self.turn() {
-                Ok(()) => {
-                    back_off = BACK_OFF.0;
-                    continue;
-                }
-                Err(error) => error,
+            let Err(error) = self.turn() else {
+                back_off.reset();
+                continue;
             };
-            self.shared.status.lock().last_error = Some(explained(&error));
-            if error.kind() == ErrorKind::Fatal {
-                tracing::error!(error = explained(&error), "projector stops");
-                return Err(error);
-            }
-            tracing::warn!(error = explained(&error), again_in = ?back_off, "projector tries again");
-            self.metrics.retries.inc();
+            let time = back_off.after(error, &self.shared, &self.metrics)?;
             self.places.clear();
             self.looked = false;
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = self.cancel.cancelled() => {}
-                    () = tokio::time::sleep(back_off) => {}
-                }
-            });
-            back_off = (back_off * 2).min(BACK_OFF.1);
+            rounds::pause(&self.runtime, &self.cancel, time);
         }
         // The log learns what is durable, so that a clean stop holds nothing back.
         self.settled = self.consumed();
@@ -157,81 +135,30 @@ impl Projector {
     /// Waits for events, a command or the end, whichever comes first. Commands come before events, so that a full log
     /// does not starve them; each arm may be dropped, since a fetch changes nothing and a received command is returned.
     fn wait(&mut self, wait_max: Duration) -> Result<Woken, Error> {
-        let from: Vec<FetchFrom> = self
-            .places
-            .iter()
-            .map(|(partition, offset)| FetchFrom { partition: partition.clone(), offset: *offset })
-            .collect();
         let limits = FetchLimits { bytes_max: self.options.batch_bytes_max, wait_max };
-        let Self { cancel, commands, log, runtime, .. } = self;
+        let Self { cancel, commands, log, runtime, places, .. } = self;
         runtime.block_on(async {
-            let fetch = async {
-                if from.is_empty() {
-                    tokio::time::sleep(wait_max).await;
-                    return Ok(Vec::new());
-                }
-                log.fetch(&from, limits).await
-            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Ok(Woken::Cancelled),
                 Some(command) = commands.recv() => Ok(Woken::Asked(command)),
-                fetched = fetch => Ok(Woken::Fetched(fetched?)),
+                fetched = rounds::fetch(&**log, places.iter(), limits) => Ok(Woken::Fetched(fetched?)),
             }
         })
     }
 
     /// Folds what was fetched, in as many micro-batches as it takes.
     fn fold_fetched(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
-        let mut inputs: Vec<Input<'_>> = Vec::new();
-        let mut room = self.options.batch_events_max.max(1);
-        for batch in batches {
-            let mut skip = 0;
-            let count = batch.count() as usize;
-            if count == 0 {
-                // Nothing but a place behind records that are not for us, such as the marks of transactions.
-                inputs.push(Input::whole(batch));
-            }
-            while skip < count {
-                let take = (count - skip).min(room);
-                inputs.push(Input { batch, skip, take });
-                (skip, room) = (skip + take, room - take);
-                if room == 0 {
-                    self.micro_batch(&inputs)?;
-                    inputs.clear();
-                    room = self.options.batch_events_max.max(1);
-                }
-            }
-        }
-        if !inputs.is_empty() {
-            self.micro_batch(&inputs)?;
-        }
-        Ok(())
+        micro_batches(batches, self.options.batch_events_max, |inputs| self.micro_batch(inputs))
     }
 
     fn micro_batch(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
         let began = Instant::now();
         let Self { fold, letters, runtime, .. } = self;
         let folded = fold.micro_batch(inputs, &mut |found| runtime.block_on(letters.append(found)))?;
-        for input in inputs {
-            let next = match input.skip + input.take >= input.batch.count() as usize {
-                true => input.batch.next(),
-                false => Offset(input.batch.base.0 + (input.skip + input.take) as u64),
-            };
-            self.places.insert(input.batch.from.clone(), next);
-            if let Some(last) = input.batch.records().skip(input.skip).take(input.take).last() {
-                self.written_at.insert(input.batch.from.clone(), last.timestamp_ms);
-            }
-            // A batch that is folded in parts counts with the first.
-            if input.skip == 0 {
-                self.metrics.events_bytes.inc_by(input.batch.byte_len() as u64);
-            }
-        }
+        rounds::passed(inputs, &mut self.places, &mut self.written_at, &self.metrics);
         self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
-        let now = now_micros();
-        for at in &folded.committed_at {
-            self.metrics.freshness_seconds.observe(now.saturating_sub(*at).max(0) as f64 / 1e6);
-        }
+        self.metrics.fresh(&folded);
         self.metrics.batches.inc();
         self.shared.status.lock().batches_total += 1;
         self.count(&folded);
@@ -241,16 +168,8 @@ impl Projector {
     fn count(&mut self, folded: &Folded) {
         // Whoever finds a letter in the list finds it in the status, too.
         self.looked &= folded.dead_letters == 0;
-        self.metrics.events.inc_by(folded.events);
-        self.metrics.rows.inc_by(folded.rows);
-        self.metrics.documents_written.inc_by(folded.documents.written);
-        self.metrics.documents_deleted.inc_by(folded.documents.deleted);
-        self.metrics.documents_unchanged.inc_by(folded.documents.unchanged);
-        self.metrics.dead_letters.inc_by(folded.dead_letters);
-        let mut status = self.shared.status.lock();
-        status.events_total += folded.events;
-        status.documents_written_total += folded.documents.written + folded.documents.deleted;
-        status.last_error = None;
+        self.metrics.count(folded);
+        self.shared.count(folded);
     }
 
     /// Reads on in a replay, if there is one.
@@ -290,26 +209,8 @@ impl Projector {
         }
         // Retired versions are removed here, at the latest.
         self.background()?;
-        let mut consumers = Vec::new();
-        let mut behind = 0;
-        for (place, offset) in &self.places {
-            // Events were read since.
-            let high = ends.get(place).copied().unwrap_or_default().max(*offset);
-            let lag = high.0.saturating_sub(offset.0);
-            behind += lag;
-            consumers.push(ConsumerStatus {
-                topic: place.topic.to_string(),
-                partition: place.partition,
-                offset: offset.0,
-                high: high.0,
-                lag,
-                lag_seconds: match (lag, self.written_at.get(place)) {
-                    (0, _) => Some(0.0),
-                    (_, Some(at)) => Some(now_ms().saturating_sub(*at).max(0) as f64 / 1000.0),
-                    (_, None) => None,
-                },
-            });
-        }
+        let consumers = ConsumerStatus::all(self.places.iter(), &ends, &self.written_at);
+        let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.fold.model_status()?;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
         let mut status = self.shared.status.lock();
@@ -375,24 +276,12 @@ impl Projector {
         Ok(())
     }
 
-    /// Does what was asked. What was wrong about the request is the asker's; what may pass or stop the projector is ours.
+    /// Does what was asked.
     fn obey(&mut self, command: Command) -> Result<(), Error> {
-        fn answered<T>(
-            to: tokio::sync::oneshot::Sender<Result<T, Error>>,
-            result: Result<T, Error>,
-        ) -> Result<(), Error> {
-            let (answer, ours) = match result {
-                Err(error) if error.kind() == ErrorKind::Fatal => (Err(Error::Stopped), Err(error)),
-                result => (result, Ok(())),
-            };
-            // An asker that has gone away does not mind.
-            drop(to.send(answer));
-            ours
-        }
         match command {
-            Command::Reload { models, answer } => answered(answer, self.fold.declare(&models)),
-            Command::Replay { model, from, answer } => answered(answer, self.begin_replay(&model, &from)),
-            Command::Retry { offsets, answer } => answered(answer, self.retry(offsets)),
+            Command::Reload { models, answer } => rounds::answer(answer, self.fold.declare(&models)),
+            Command::Replay { model, from, answer } => rounds::answer(answer, self.begin_replay(&model, &from)),
+            Command::Retry { offsets, answer } => rounds::answer(answer, self.retry(offsets)),
         }
     }
 
@@ -423,16 +312,4 @@ impl Projector {
         *self.shared.resolved.lock() = self.fold.resolved_letters()?;
         Ok(outcome)
     }
-}
-
-/// An error with its causes.
-pub(crate) fn explained(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use headwater_broker::{FetchedBatch, RecordRef};
+use headwater_broker::{FetchedBatch, Offset, RecordRef};
 use headwater_schemas::{DeadLetter, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId};
 use headwater_store::{RowBatch, SchemaId};
 
@@ -29,6 +29,48 @@ impl<'b> Input<'b> {
     pub fn whole(batch: &'b FetchedBatch) -> Self {
         Self { batch, skip: 0, take: batch.count() as usize }
     }
+
+    /// Where reading goes on behind these records: behind what follows the last of a batch, such as marks of transactions.
+    pub(crate) fn next(&self) -> Offset {
+        match self.skip.saturating_add(self.take) >= self.batch.count() as usize {
+            true => self.batch.next(),
+            false => Offset(self.batch.base.0 + (self.skip + self.take) as u64),
+        }
+    }
+
+    /// When the last of these records was written, milliseconds since 1970.
+    pub(crate) fn written_at(&self) -> Option<i64> {
+        self.batch.records().skip(self.skip).take(self.take).last().map(|record| record.timestamp_ms)
+    }
+}
+
+/// Gives the records of these batches to `each`, in micro-batches of at most so many events.
+pub(crate) fn micro_batches<'b>(
+    batches: &'b [FetchedBatch],
+    events_max: usize,
+    mut each: impl FnMut(&[Input<'b>]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut inputs: Vec<Input<'b>> = Vec::new();
+    let mut room = events_max.max(1);
+    for batch in batches {
+        let mut skip = 0;
+        let count = batch.count() as usize;
+        if count == 0 {
+            // Nothing but a place behind records that are not for us, such as the marks of transactions.
+            inputs.push(Input::whole(batch));
+        }
+        while skip < count {
+            let take = (count - skip).min(room);
+            inputs.push(Input { batch, skip, take });
+            (skip, room) = (skip + take, room - take);
+            if room == 0 {
+                each(&inputs)?;
+                inputs.clear();
+                room = events_max.max(1);
+            }
+        }
+    }
+    if inputs.is_empty() { Ok(()) } else { each(&inputs) }
 }
 
 /// Events of a micro-batch.
@@ -63,11 +105,7 @@ pub(crate) fn decode<'b>(
     let mut out = Decoded::default();
     for input in inputs {
         let from = &input.batch.from;
-        let end = match input.skip.saturating_add(input.take) >= input.batch.count() as usize {
-            true => input.batch.next().0,
-            false => input.batch.base.0 + (input.skip + input.take) as u64,
-        };
-        out.offsets.insert((from.topic.to_string(), from.partition), end);
+        out.offsets.insert((from.topic.to_string(), from.partition), input.next().0);
         let mut seen = 0;
         let records = input.batch.records().inspect(|_| seen += 1).skip(input.skip).take(input.take);
         if let Some(source) = progress_source(prefix, &from.topic) {

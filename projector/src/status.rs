@@ -1,6 +1,11 @@
 //! What the projector tells about itself.
 
+use std::collections::BTreeMap;
+
+use headwater_broker::{Offset, TopicPartition};
 use serde::Serialize;
+
+use crate::clock::now_ms;
 
 /// The projector at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -92,6 +97,35 @@ pub struct ConsumerStatus {
     pub lag: u64,
     /// Seconds since the last folded record was written; 0 without lag, `None` before a record was folded.
     pub lag_seconds: Option<f64>,
+}
+
+impl ConsumerStatus {
+    /// Of all places that are read, from where reading goes on, where they ended a moment ago, and when the last record
+    /// read of each was written.
+    pub(crate) fn all<'p>(
+        places: impl Iterator<Item = (&'p TopicPartition, &'p Offset)>,
+        ends: &BTreeMap<TopicPartition, Offset>,
+        written_at: &BTreeMap<TopicPartition, i64>,
+    ) -> Vec<Self> {
+        let one = |(place, offset): (&TopicPartition, &Offset)| {
+            // More was read since.
+            let high = ends.get(place).copied().unwrap_or_default().max(*offset);
+            let lag = high.0.saturating_sub(offset.0);
+            Self {
+                topic: place.topic.to_string(),
+                partition: place.partition,
+                offset: offset.0,
+                high: high.0,
+                lag,
+                lag_seconds: match (lag, written_at.get(place)) {
+                    (0, _) => Some(0.0),
+                    (_, Some(at)) => Some(now_ms().saturating_sub(*at).max(0) as f64 / 1000.0),
+                    (_, None) => None,
+                },
+            }
+        };
+        places.map(one).collect()
+    }
 }
 
 impl Progress {

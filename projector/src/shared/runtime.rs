@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_broker::{
-    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, Retention, TopicPartition, TopicSpec,
+    AppendBatch, EventLog, FetchLimits, FetchedBatch, Offset, Retention, TopicPartition, TopicSpec,
 };
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -18,14 +18,13 @@ use super::applying::Applied;
 use super::assignment::Assignment;
 use super::share::{Share, leader_topic};
 use super::telling::Asked;
-use crate::clock::now_micros;
 use crate::dead_letters::LetterBox;
 use crate::fold::Folded;
 use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::observer::Observer;
-use crate::projector::explained;
-use crate::records::Input;
-use crate::{Error, ErrorKind, ProjectorMetrics};
+use crate::records::{Input, micro_batches};
+use crate::rounds::{self, BackOff, Woken};
+use crate::{Error, ProjectorMetrics};
 
 /// How often assignments, topics and claims are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,40 +69,18 @@ pub(crate) struct Worker {
     pub(super) publish_at: Instant,
 }
 
-/// What waiting for the log ended with.
-enum Woken {
-    Fetched(Vec<FetchedBatch>),
-    Asked(Command),
-    Cancelled,
-}
-
 impl Worker {
     /// Runs until it is cancelled, or an error cannot be mended by trying again.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let mut back_off = BACK_OFF.0;
+        let mut back_off = BackOff::new(BACK_OFF);
         while !self.cancel.is_cancelled() {
-            let error = match self.turn() {
-                Ok(()) => {
-                    back_off = BACK_OFF.0;
-                    continue;
-                }
-                Err(error) => error,
+            let Err(error) = self.turn() else {
+                back_off.reset();
+                continue;
             };
-            self.shared.status.lock().last_error = Some(explained(&error));
-            if error.kind() == ErrorKind::Fatal {
-                tracing::error!(error = explained(&error), "projector stops");
-                return Err(error);
-            }
-            tracing::warn!(error = explained(&error), again_in = ?back_off, "projector tries again");
-            self.metrics.retries.inc();
+            let time = back_off.after(error, &self.shared, &self.metrics)?;
             self.start_over();
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = self.cancel.cancelled() => {}
-                    () = tokio::time::sleep(back_off) => {}
-                }
-            });
-            back_off = (back_off * 2).min(BACK_OFF.1);
+            rounds::pause(&self.runtime, &self.cancel, time);
         }
         // What is left undone here, whoever claims the partitions next finds and does.
         self.emit()?;
@@ -161,27 +138,15 @@ impl Worker {
     /// Waits for records, a command or the end, whichever comes first. Commands come before records, so that a full log does
     /// not starve them; each arm may be dropped, since a fetch changes nothing and a received command is returned.
     fn wait(&mut self, wait_max: Duration) -> Result<Woken, Error> {
-        let from: Vec<FetchFrom> = self
-            .dirty_next
-            .iter()
-            .chain(&self.source_next)
-            .map(|(partition, offset)| FetchFrom { partition: partition.clone(), offset: *offset })
-            .collect();
         let limits = FetchLimits { bytes_max: self.options.batch_bytes_max, wait_max };
-        let Self { cancel, commands, log, runtime, sources, dirty, .. } = self;
+        let Self { cancel, commands, log, runtime, sources, dirty, source_next, dirty_next, .. } = self;
+        let places = dirty_next.iter().chain(&*source_next);
         runtime.block_on(async {
-            let fetch = async {
-                if from.is_empty() {
-                    tokio::time::sleep(wait_max).await;
-                    return Ok(Vec::new());
-                }
-                log.fetch(&from, limits).await
-            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => Ok(Woken::Cancelled),
                 Some(command) = commands.recv() => Ok(Woken::Asked(command)),
-                fetched = fetch => Ok(Woken::Fetched(fetched?)),
+                fetched = rounds::fetch(&**log, places, limits) => Ok(Woken::Fetched(fetched?)),
                 // Nothing is fetched of what moves away, and what comes is looked at in the next round.
                 () = sources.changed() => Ok(Woken::Fetched(Vec::new())),
                 () = dirty.changed() => Ok(Woken::Fetched(Vec::new())),
@@ -191,27 +156,7 @@ impl Worker {
 
     /// Stage one, in as many batches as it takes.
     fn apply(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
-        let mut inputs: Vec<Input<'_>> = Vec::new();
-        let mut room = self.options.batch_events_max.max(1);
-        for batch in batches {
-            let mut skip = 0;
-            let count = batch.count() as usize;
-            if count == 0 {
-                // Nothing but a place behind records that are not for us, such as the marks of transactions.
-                inputs.push(Input::whole(batch));
-            }
-            while skip < count {
-                let take = (count - skip).min(room);
-                inputs.push(Input { batch, skip, take });
-                (skip, room) = (skip + take, room - take);
-                if room == 0 {
-                    self.apply_inputs(&inputs)?;
-                    inputs.clear();
-                    room = self.options.batch_events_max.max(1);
-                }
-            }
-        }
-        self.apply_inputs(&inputs)
+        micro_batches(batches, self.options.batch_events_max, |inputs| self.apply_inputs(inputs))
     }
 
     fn apply_inputs(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
@@ -232,19 +177,8 @@ impl Worker {
                     continue;
                 }
                 Applied::Whole { folded, lost } => {
-                    for input in inputs.drain(..) {
-                        let next = match input.skip + input.take >= input.batch.count() as usize {
-                            true => input.batch.next(),
-                            false => Offset(input.batch.base.0 + (input.skip + input.take) as u64),
-                        };
-                        self.source_next.insert(input.batch.from.clone(), next);
-                        if let Some(last) = input.batch.records().skip(input.skip).take(input.take).last() {
-                            self.written_at.insert(input.batch.from.clone(), last.timestamp_ms);
-                        }
-                        if input.skip == 0 {
-                            self.metrics.events_bytes.inc_by(input.batch.byte_len() as u64);
-                        }
-                    }
+                    rounds::passed(&inputs, &mut self.source_next, &mut self.written_at, &self.metrics);
+                    inputs.clear();
                     if !lost.is_empty() {
                         // Another worker has claimed them; whether they are ours again is looked at at once.
                         self.source_next.retain(|at, _| !lost.contains(at));
@@ -297,10 +231,7 @@ impl Worker {
             self.share.read()?;
             let Self { share, letters, runtime, .. } = self;
             let folded = share.write(&mut |found| runtime.block_on(letters.append(found)))?;
-            let now = now_micros();
-            for at in &folded.committed_at {
-                self.metrics.freshness_seconds.observe(now.saturating_sub(*at).max(0) as f64 / 1e6);
-            }
+            self.metrics.fresh(&folded);
             self.count(&folded);
         }
         let mut next: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
@@ -341,16 +272,8 @@ impl Worker {
             // Whoever finds a letter in the list finds it in the status, too.
             self.looked = None;
         }
-        self.metrics.events.inc_by(folded.events);
-        self.metrics.rows.inc_by(folded.rows);
-        self.metrics.documents_written.inc_by(folded.documents.written);
-        self.metrics.documents_deleted.inc_by(folded.documents.deleted);
-        self.metrics.documents_unchanged.inc_by(folded.documents.unchanged);
-        self.metrics.dead_letters.inc_by(folded.dead_letters);
-        let mut status = self.shared.status.lock();
-        status.events_total += folded.events;
-        status.documents_written_total += folded.documents.written + folded.documents.deleted;
-        status.last_error = None;
+        self.metrics.count(folded);
+        self.shared.count(folded);
     }
 
     /// Learns what is ours by now.

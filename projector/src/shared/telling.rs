@@ -10,11 +10,11 @@ use tokio::sync::oneshot;
 
 use super::applying::records;
 use super::runtime::Worker;
-use crate::clock::now_ms;
 use crate::dead_letters::{self, RetryOutcome, mark_resolved};
 use crate::handle::Command;
 use crate::keys::KeySet;
 use crate::observer::Observation;
+use crate::rounds;
 use crate::status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress};
 use crate::{Error, ErrorKind, ReplayFrom};
 
@@ -34,26 +34,9 @@ impl Worker {
     /// Makes the status anew.
     pub(super) fn tell(&mut self, observed: Observation) -> Result<(), Error> {
         let Observation { ends, letters, .. } = observed;
-        let mut consumers = Vec::new();
-        let mut behind = 0;
-        for (place, offset) in self.source_next.iter().chain(&self.dirty_next) {
-            // More was read since.
-            let high = ends.get(place).copied().unwrap_or_default().max(*offset);
-            let lag = high.0.saturating_sub(offset.0);
-            behind += lag;
-            consumers.push(ConsumerStatus {
-                topic: place.topic.to_string(),
-                partition: place.partition,
-                offset: offset.0,
-                high: high.0,
-                lag,
-                lag_seconds: match (lag, self.written_at.get(place)) {
-                    (0, _) => Some(0.0),
-                    (_, Some(at)) => Some(now_ms().saturating_sub(*at).max(0) as f64 / 1000.0),
-                    (_, None) => None,
-                },
-            });
-        }
+        let places = self.source_next.iter().chain(&self.dirty_next);
+        let consumers = ConsumerStatus::all(places, &ends, &self.written_at);
+        let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.models()?;
         // Another worker may have resolved some.
         let resolved = self.share.resolved()?;
@@ -93,21 +76,12 @@ impl Worker {
         Ok(models)
     }
 
-    /// Does what was asked. What was wrong about the request is the asker's; what may pass or stop the projector is ours.
+    /// Does what was asked.
     pub(super) fn obey(&mut self, command: Command) -> Result<(), Error> {
-        fn answered<T>(to: oneshot::Sender<Result<T, Error>>, result: Result<T, Error>) -> Result<(), Error> {
-            let (answer, ours) = match result {
-                Err(error) if error.kind() == ErrorKind::Fatal => (Err(Error::Stopped), Err(error)),
-                result => (result, Ok(())),
-            };
-            // An asker that has gone away does not mind.
-            drop(to.send(answer));
-            ours
-        }
         match command {
             Command::Reload { models, answer } => {
                 let declared = self.patiently(|worker| worker.share.declare(models.clone()));
-                answered(answer, declared)
+                rounds::answer(answer, declared)
             }
             Command::Replay { model, from: ReplayFrom::Earliest, answer } => {
                 match self.patiently(|worker| worker.share.ask_rebuild(&model)) {
@@ -115,17 +89,17 @@ impl Worker {
                         self.asked.push(Asked { model, newest, answer });
                         Ok(())
                     }
-                    refused => answered(answer, refused.map(|id| id.0)),
+                    refused => rounds::answer(answer, refused.map(|id| id.0)),
                 }
             }
             Command::Replay { answer, .. } => {
                 let why = "projectors that share their rows rebuild a model from the rows, which hold every event of the \
                            topics; say `earliest`, or nothing";
-                answered(answer, Err(Error::ReplayFrom { why: why.into() }))
+                rounds::answer(answer, Err(Error::ReplayFrom { why: why.into() }))
             }
             Command::Retry { offsets, answer } => {
                 let done = self.retry(offsets.as_deref());
-                answered(answer, done)
+                rounds::answer(answer, done)
             }
         }
     }
