@@ -1,11 +1,15 @@
 //! What the log counts.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::AppendBatch;
 
 /// A partition, as labels.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,6 +63,17 @@ impl Default for LogMetrics {
 }
 
 impl LogMetrics {
+    /// Counts an append that became durable by itself, after so long.
+    pub(crate) fn appended(&self, batches: &[AppendBatch], took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+        self.commit_writes.observe(1.0);
+        for batch in batches {
+            self.appended_batches.inc();
+            self.appended_records.inc_by(u64::from(batch.records.count()));
+            self.appended_bytes.inc_by(batch.records.byte_len() as u64);
+        }
+    }
+
     /// Registers them under `headwater_log_…`.
     pub fn register(&self, registry: &mut Registry) {
         let log = registry.sub_registry_with_prefix("headwater_log");

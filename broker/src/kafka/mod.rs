@@ -13,6 +13,7 @@
 mod asker;
 mod checkpoints;
 mod client;
+mod deliveries;
 mod ends;
 mod fetch;
 mod groups;

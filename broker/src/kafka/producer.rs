@@ -19,17 +19,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_schemas::codec::debezium::SourceInfo;
 use headwater_schemas::{SchemaFingerprint, TableSchema};
-use parking_lot::Mutex;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::message::OwnedHeaders;
+use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Inner;
 use super::checkpoints::{self, Claim};
-use super::client::{self, Cluster};
+use super::deliveries::{Deliver, Outlet, Undelivered, mark};
 use super::schemas::Described;
 use super::topics::blocking;
 use super::wire::{self, EventWriter, Outgoing};
@@ -39,6 +36,8 @@ use crate::{AppendBatch, Error, Offset, Producer, TopicPartition};
 /// How long the end of a transaction may take. Longer than the transaction itself may.
 const COMMIT_MAX: Duration = Duration::from_secs(35);
 const OPEN_MAX: Duration = Duration::from_secs(60);
+
+const WRITE: &str = "write records";
 
 pub(super) struct KafkaProducer {
     name: Arc<str>,
@@ -107,52 +106,6 @@ impl Producer for KafkaProducer {
     }
 }
 
-/// What became of the records of a transaction.
-#[derive(Default)]
-struct Deliveries {
-    /// Offsets of the first record of each batch, by [`mark`].
-    marked: HashMap<usize, i64>,
-    error: Option<(KafkaError, String)>,
-}
-
-/// The mark of the first record of a batch, which comes back with its offset. Others have 0.
-fn mark(batch: usize) -> usize {
-    batch + 1
-}
-
-struct Deliver {
-    cluster: Arc<Cluster>,
-    deliveries: Mutex<Deliveries>,
-}
-
-impl ClientContext for Deliver {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.cluster.listen(facility, message);
-        client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.cluster.listen("ERROR", reason);
-        tracing::debug!(target: "librdkafka", %error, reason);
-    }
-}
-
-impl ProducerContext for Deliver {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
-        match result {
-            Ok(_) if mark == 0 => {}
-            Ok(message) => {
-                self.deliveries.lock().marked.insert(mark, message.offset());
-            }
-            Err((error, message)) => {
-                self.deliveries.lock().error.get_or_insert_with(|| (error.clone(), message.topic().into()));
-            }
-        }
-    }
-}
-
 /// How the batches of one prelude are written.
 enum Form {
     Events(Box<EventWriter>),
@@ -178,9 +131,9 @@ struct Writer {
 /// every partition.
 fn open_lane(inner: &Inner, id: &str) -> Result<BaseProducer<Deliver>, Error> {
     const ACTION: &str = "open a producer";
-    let deliver = Deliver { cluster: Arc::clone(&inner.cluster), deliveries: Mutex::default() };
     let config = inner.options.producer(id);
-    let lane = rdkafka::config::FromClientConfigAndContext::from_config_and_context(&config, deliver);
+    let lane =
+        rdkafka::config::FromClientConfigAndContext::from_config_and_context(&config, Deliver::new(&inner.cluster));
     let lane: BaseProducer<Deliver> = lane.map_err(|e| inner.cluster.error(ACTION, e))?;
     let deadline = Instant::now() + OPEN_MAX;
     while let Err(error) = lane.init_transactions(inner.options.request_timeout) {
@@ -230,14 +183,7 @@ impl Writer {
         if appended.is_err() {
             self.broken = true;
         } else {
-            let metrics = &self.inner.metrics;
-            metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
-            metrics.commit_writes.observe(1.0);
-            for batch in batches {
-                metrics.appended_batches.inc();
-                metrics.appended_records.inc_by(u64::from(batch.records.count()));
-                metrics.appended_bytes.inc_by(batch.records.byte_len() as u64);
-            }
+            self.inner.metrics.appended(batches, begun.elapsed());
         }
         appended
     }
@@ -277,10 +223,15 @@ impl Writer {
         &self.lanes[self.turn]
     }
 
+    fn outlet(&self, wait_max: Duration) -> Outlet<'_> {
+        let deadline = Instant::now() + wait_max;
+        Outlet { inner: &self.inner, producer: self.lane(), action: WRITE, deadline }
+    }
+
     /// Does the work in a transaction and gives the offsets of marked records. Aborts what fails.
     fn transaction(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<HashMap<usize, i64>, Error> {
         self.turn = 1 - self.turn;
-        *self.lane().context().deliveries.lock() = Deliveries::default();
+        self.lane().context().take();
         self.lane().begin_transaction().map_err(|e| self.explain("begin a transaction", e))?;
         let done = work(self).and_then(|()| self.commit());
         if let Err(error) = done {
@@ -293,7 +244,7 @@ impl Writer {
             return Err(error);
         }
         self.inner.cluster.answered();
-        Ok(std::mem::take(&mut self.lane().context().deliveries.lock().marked))
+        Ok(self.lane().context().take().marked)
     }
 
     fn commit(&mut self) -> Result<(), Error> {
@@ -311,24 +262,10 @@ impl Writer {
 
     /// Waits until every record was answered.
     fn drain(&mut self, wait_max: Duration) -> Result<(), Error> {
-        const ACTION: &str = "write records";
-        let deadline = Instant::now() + wait_max;
-        loop {
-            let failed = self.lane().context().deliveries.lock().error.take();
-            if let Some((error, topic)) = failed {
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-                    return Err(Error::TooLarge { topic, bytes: 0 });
-                }
-                return Err(self.explain(ACTION, error));
-            }
-            if self.lane().in_flight_count() == 0 {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(self.explain(ACTION, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
-            }
-            self.lane().poll(Duration::from_millis(1));
-        }
+        self.outlet(wait_max).drain().map_err(|undelivered| match undelivered {
+            Undelivered::TooLarge { topic } => Error::TooLarge { topic, bytes: 0 },
+            Undelivered::Failed(error) => self.explain(WRITE, error),
+        })
     }
 
     fn write(&mut self, at: usize, batch: &AppendBatch) -> Result<(), Error> {
@@ -394,33 +331,8 @@ impl Writer {
         self.send(&self.inner.checkpoints, record, mark(at))
     }
 
-    /// Hands a record to the client; waits while its queue is full.
     fn send(&self, to: &TopicPartition, outgoing: Outgoing<'_>, mark: usize) -> Result<(), Error> {
-        let bytes = outgoing.value.map_or(0, <[u8]>::len) + outgoing.key.map_or(0, <[u8]>::len);
-        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&to.topic, mark)
-            .partition(i32::try_from(to.partition).unwrap_or(i32::MAX))
-            .timestamp(outgoing.timestamp_ms);
-        record.key = outgoing.key;
-        record.payload = outgoing.value;
-        record.headers = outgoing.headers;
-        let deadline = Instant::now() + COMMIT_MAX;
-        loop {
-            match self.lane().send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
-                    if Instant::now() > deadline {
-                        let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
-                        return Err(self.inner.cluster.error("write records", error));
-                    }
-                    self.lane().poll(Duration::from_millis(1));
-                    record = again;
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    return Err(Error::TooLarge { topic: to.topic.to_string(), bytes });
-                }
-                Err((error, _)) => return Err(self.inner.topics.explain(to, "write records", error)),
-            }
-        }
+        self.outlet(COMMIT_MAX).send(to, outgoing, mark)
     }
 
     /// Notes where the partitions end for readers once the transaction is visible.

@@ -1,0 +1,139 @@
+//! Records on their way to Kafka, and what became of them: shared by appends under a name and without one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+
+use super::Inner;
+use super::client::{Cluster, Context};
+use super::wire::Outgoing;
+use crate::{Error, TopicPartition};
+
+/// What became of the records of an append.
+#[derive(Default)]
+pub(super) struct Deliveries {
+    /// Offsets of marked records, by [`mark`].
+    pub(super) marked: HashMap<usize, i64>,
+    error: Option<(KafkaError, String)>,
+}
+
+/// The mark of a record of a batch, which comes back with its offset. Records that need not be found again have 0.
+pub(super) fn mark(batch: usize) -> usize {
+    batch + 1
+}
+
+/// Why records were not delivered.
+pub(super) enum Undelivered {
+    /// One was larger than its topic takes.
+    TooLarge {
+        topic: String,
+    },
+    Failed(KafkaError),
+}
+
+/// Hears what a producer says.
+pub(super) struct Deliver {
+    context: Context,
+    deliveries: Mutex<Deliveries>,
+}
+
+impl Deliver {
+    pub(super) fn new(cluster: &Arc<Cluster>) -> Self {
+        Self { context: Context(Arc::clone(cluster)), deliveries: Mutex::default() }
+    }
+
+    /// What was heard since the last time; from here on it is another append's.
+    pub(super) fn take(&self) -> Deliveries {
+        std::mem::take(&mut self.deliveries.lock())
+    }
+}
+
+impl ClientContext for Deliver {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.context.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliver {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
+        match result {
+            Ok(_) if mark == 0 => {}
+            Ok(message) => {
+                self.deliveries.lock().marked.insert(mark, message.offset());
+            }
+            Err((error, message)) => {
+                self.deliveries.lock().error.get_or_insert_with(|| (error.clone(), message.topic().into()));
+            }
+        }
+    }
+}
+
+/// The way of the records of one append.
+pub(super) struct Outlet<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) producer: &'a BaseProducer<Deliver>,
+    /// What is being done, in the words of errors.
+    pub(super) action: &'static str,
+    pub(super) deadline: Instant,
+}
+
+impl Outlet<'_> {
+    /// Hands a record to the client; waits while its queue is full.
+    pub(super) fn send(&self, to: &TopicPartition, outgoing: Outgoing<'_>, mark: usize) -> Result<(), Error> {
+        let bytes = outgoing.value.map_or(0, <[u8]>::len) + outgoing.key.map_or(0, <[u8]>::len);
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&to.topic, mark)
+            .partition(i32::try_from(to.partition).unwrap_or(i32::MAX))
+            .timestamp(outgoing.timestamp_ms);
+        (record.key, record.payload, record.headers) = (outgoing.key, outgoing.value, outgoing.headers);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                    if Instant::now() > self.deadline {
+                        let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+                        return Err(self.inner.cluster.error(self.action, error));
+                    }
+                    self.producer.poll(Duration::from_millis(1));
+                    record = again;
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    return Err(Error::TooLarge { topic: to.topic.to_string(), bytes });
+                }
+                Err((error, _)) => return Err(self.inner.topics.explain(to, self.action, error)),
+            }
+        }
+    }
+
+    /// Waits until every record was answered.
+    pub(super) fn drain(&self) -> Result<(), Undelivered> {
+        loop {
+            let failed = self.producer.context().deliveries.lock().error.take();
+            if let Some((error, topic)) = failed {
+                return Err(match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => Undelivered::TooLarge { topic },
+                    _ => Undelivered::Failed(error),
+                });
+            }
+            if self.producer.in_flight_count() == 0 {
+                return Ok(());
+            }
+            if Instant::now() > self.deadline {
+                return Err(Undelivered::Failed(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+            }
+            self.producer.poll(Duration::from_millis(1));
+        }
+    }
+}
