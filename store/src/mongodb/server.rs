@@ -1,7 +1,7 @@
 //! The connection: what is asked of a server, how long is waited for it, and what its errors mean.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::error::{ErrorKind, TRANSIENT_TRANSACTION_ERROR};
@@ -18,6 +18,9 @@ use crate::Error;
 
 /// Wire version of MongoDB 5.0, the first with snapshot reads outside of transactions.
 const WIRE_VERSION_MIN: i64 = 13;
+
+/// Shortest and longest pause before a transaction is made again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Added to the server's own limits before we give up on an answer: it tells more than we know.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -134,6 +137,23 @@ impl Server {
     pub(super) async fn bounded<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let timed = async { tokio::time::timeout(self.answer_max, work).await };
         Within::new(&self.handle, timed).await.unwrap_or(Err(Fault::NoAnswer))
+    }
+
+    /// Makes a transaction, and makes it again while it is in another's way, for as long as the server may work on one.
+    pub(super) async fn again_while_in_the_way<T>(
+        &self,
+        mut transaction: impl AsyncFnMut() -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let (began, mut pause) = (Instant::now(), PAUSE.0);
+        loop {
+            match self.bounded(transaction()).await {
+                Err(fault) if fault.is_transient() && began.elapsed() < self.operation_max() => {
+                    Within::new(&self.handle, async { tokio::time::sleep(pause).await }).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+                done => return done,
+            }
+        }
     }
 
     /// [`Self::within`], waited for on this thread.

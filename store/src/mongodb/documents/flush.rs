@@ -3,7 +3,7 @@
 //! A gathering is one transaction, unless it is very large: then documents go ahead in several, and versions and frontiers
 //! follow with the last. A transaction that is in another's way is made again as it is.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use mongodb::ClientSession;
@@ -14,7 +14,7 @@ use super::gathered::{Gathered, Item, Items, Now};
 use super::parts::{Part, parts, registry_writes};
 use super::registry::{COUNTS, Known, VERSIONS, collection_name, count_id};
 use super::transaction::{MongoDocumentTransaction, registry_claim};
-use crate::mongodb::context::{Within, block};
+use crate::mongodb::context::block;
 use crate::mongodb::owner::Owner;
 use crate::mongodb::server::Fault;
 use crate::{DocumentChange, Error, VersionId};
@@ -22,10 +22,6 @@ use crate::{DocumentChange, Error, VersionId};
 /// Names of the two indexes over the entries.
 pub(super) const ENTRIES_UP: &str = "entries_up";
 pub(super) const ENTRIES_DOWN: &str = "entries_down";
-
-/// Shortest and longest pause before a transaction is made again.
-pub(super) const PAUSE_MIN: Duration = Duration::from_millis(10);
-pub(super) const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Error> {
     let started = Instant::now();
@@ -115,36 +111,36 @@ impl MongoDocuments {
     async fn write(&self, part: &Part, claim: Option<u64>) -> Result<(), Fault> {
         let server = &self.reader.server;
         let claim = claim.map(|number| Owner { name: registry_claim(&self.projector), number });
-        let (began, mut pause) = (Instant::now(), PAUSE_MIN);
-        loop {
-            let written = server.bounded(async {
-                let mut session = server.begin().await?;
-                self.reader.registry.own(&session);
-                let written = self.write_all(part, &mut session).await;
-                if written.is_err() {
-                    // It is over already; this only frees what it holds sooner.
-                    let _ = session.abort_transaction().await;
-                    return written;
-                }
-                match (&self.owner, &claim) {
-                    (Some(owner), _) => owner.commit(server, &mut session).await,
-                    (None, Some(claim)) => match claim.commit(server, &mut session).await {
-                        Err(Fault::TakenOver) => Err(Fault::Superseded),
-                        done => done,
-                    },
-                    (None, None) => Ok(session.commit_transaction().await?),
-                }
-            });
-            match written.await {
-                Err(fault) if fault.is_transient() && began.elapsed() < server.operation_max() => {
-                    Within::new(server.handle(), async { tokio::time::sleep(pause).await }).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
-                Err(fault) => {
-                    let Some(owner) = &self.owner else { return Err(fault) };
-                    return server.bounded(async { Err(owner.explain(server, fault).await) }).await;
-                }
-                Ok(()) => return Ok(()),
+        let written = server.again_while_in_the_way(async || {
+            let ((), mut session) = self.begun(async |session| self.write_all(part, session).await).await?;
+            match (&self.owner, &claim) {
+                (Some(owner), _) => owner.commit(server, &mut session).await,
+                (None, Some(claim)) => match claim.commit(server, &mut session).await {
+                    Err(Fault::TakenOver) => Err(Fault::Superseded),
+                    done => done,
+                },
+                (None, None) => Ok(session.commit_transaction().await?),
+            }
+        });
+        match (written.await, &self.owner) {
+            (Err(fault), Some(owner)) => server.bounded(async { Err(owner.explain(server, fault).await) }).await,
+            (done, _) => done,
+        }
+    }
+
+    /// A transaction in which this work is done, and which is still to be committed.
+    pub(super) async fn begun<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut ClientSession) -> Result<T, Fault>,
+    ) -> Result<(T, ClientSession), Fault> {
+        let mut session = self.reader.server.begin().await?;
+        self.reader.registry.own(&session);
+        match work(&mut session).await {
+            Ok(done) => Ok((done, session)),
+            Err(fault) => {
+                // It is over already; this only frees what it holds sooner.
+                let _ = session.abort_transaction().await;
+                Err(fault)
             }
         }
     }

@@ -8,19 +8,16 @@
 //! Traces stay for a day, longer than any writer is late.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use bytes::Bytes;
 use mongodb::ClientSession;
 use mongodb::bson::{DateTime, RawDocument, doc};
 
 use super::MongoDocuments;
-use super::flush::{PAUSE_MAX, PAUSE_MIN};
 use super::gathered::Stamped;
 use super::parts::{Builder, Part, TRANSACTION_BYTES, TRANSACTION_DOCUMENTS};
 use super::stored::{self, BROKEN, Hash};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
-use crate::mongodb::context::Within;
 use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
 use crate::{DocumentChange, VersionId, Written};
@@ -89,16 +86,8 @@ impl MongoDocuments {
             };
             let count = rest.iter().take(TRANSACTION_DOCUMENTS).take_while(fits).count().max(1);
             let (some, others) = rest.split_at(count);
-            let (began, mut pause) = (Instant::now(), PAUSE_MIN);
-            let done = loop {
-                match server.bounded(self.try_stamped(version, &collection, some)).await {
-                    Err(fault) if fault.is_transient() && began.elapsed() < server.operation_max() => {
-                        Within::new(server.handle(), async { tokio::time::sleep(pause).await }).await;
-                        pause = (pause * 2).min(PAUSE_MAX);
-                    }
-                    done => break done?,
-                }
-            };
+            let transaction = async || self.try_stamped(version, &collection, some).await;
+            let done = server.again_while_in_the_way(transaction).await?;
             written.written += done.0.written;
             written.deleted += done.0.deleted;
             written.unchanged += done.0.unchanged;
@@ -114,25 +103,16 @@ impl MongoDocuments {
         collection: &str,
         documents: &[Stamped],
     ) -> Result<(Written, Vec<DocumentChange>), Fault> {
-        let server = &self.reader.server;
-        let mut session = server.begin().await?;
-        self.reader.registry.own(&session);
-        let there = self.read_there(version, collection, documents, &mut session).await;
-        let done = match there {
-            Err(fault) => Err(fault),
-            Ok(there) => {
-                let (steps, written, changes) = decide(version, documents, &there);
-                let part = self.stamped_part(version, collection, &steps);
-                self.write_all(&part, &mut session).await.map(|()| (written, changes))
-            }
+        let work = async |session: &mut ClientSession| {
+            let there = self.read_there(version, collection, documents, session).await?;
+            let (steps, written, changes) = decide(version, documents, &there);
+            let part = self.stamped_part(version, collection, &steps);
+            self.write_all(&part, session).await?;
+            Ok((written, changes))
         };
-        if done.is_err() {
-            // It is over already; this only frees what it holds sooner.
-            let _ = session.abort_transaction().await;
-            return done;
-        }
+        let (done, mut session) = self.begun(work).await?;
         session.commit_transaction().await?;
-        done
+        Ok(done)
     }
 
     async fn read_there(
