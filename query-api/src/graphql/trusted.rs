@@ -156,6 +156,12 @@ fn wrong(path: &Path, message: &str, source: Option<std::io::Error>) -> Error {
 mod tests {
     use super::*;
 
+    fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
     fn said(error: &Error) -> String {
         error.to_string()
     }
@@ -163,11 +169,7 @@ mod tests {
     #[test]
     fn folders_and_manifests_are_read() {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            path
-        };
+        let write = |name: &str, text: &str| write(folder.path(), name, text);
         let plain = write("plain.json", r#"{"a": "{ x }", "b": "{ y }"}"#);
         let apollo = write(
             "apollo.json",
@@ -185,11 +187,7 @@ mod tests {
     #[test]
     fn mistakes_name_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).expect("written");
-            path
-        };
+        let write = |name: &str, text: &str| write(folder.path(), name, text);
         for (name, text, words) in [
             ("a.json", "[]", "an object of ids and texts"),
             ("b.json", "{\"a\": 1}", "an object of ids and texts"),

@@ -15,7 +15,7 @@ use tokio::time::Interval;
 use super::difference::{Member, difference};
 use super::event::{self, COMMENT, HEARTBEAT};
 use super::listeners::{Interest, ListListener};
-use super::{Counted, check_live, ends};
+use super::{Counted, check_live, ends, warn_of_end};
 use crate::access::Bound;
 use crate::api::Api;
 use crate::context::ReadContext;
@@ -184,13 +184,7 @@ impl Live {
                 match self.read().await {
                     Ok(event) => self.ready = event,
                     Err(problem) => {
-                        // The client comes back by itself and says what it saw last.
-                        tracing::warn!(
-                            request_id = self.context.request_id.as_str(),
-                            trace_id = self.context.request_id.trace_id(),
-                            code = problem.code,
-                            "a live stream ends: the list cannot be read"
-                        );
+                        warn_of_end(&self.context, &problem, "list");
                         return None;
                     }
                 }

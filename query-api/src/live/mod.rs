@@ -20,6 +20,7 @@ pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
 pub(crate) use subscription::{Subscription, Told};
 
+use crate::context::ReadContext;
 use crate::problem::Problem;
 use crate::serving::Model;
 
@@ -39,6 +40,17 @@ fn check_live(model: &Model) -> Result<(), Problem> {
     let channel = model.visibility.channel.as_deref().unwrap_or_default();
     let detail = format!("the channel {channel} has no live streams; ask again from time to time, with If-None-Match");
     Err(Problem::not_acceptable("live_not_served", detail))
+}
+
+/// Says in the log that a stream ends because what it follows cannot be read. The client comes back by itself and says what
+/// it saw last.
+fn warn_of_end(context: &ReadContext, problem: &Problem, what: &str) {
+    tracing::warn!(
+        request_id = context.request_id.as_str(),
+        trace_id = context.request_id.trace_id(),
+        code = problem.code,
+        "a live stream ends: the {what} cannot be read"
+    );
 }
 
 /// Counts a stream while it is there.

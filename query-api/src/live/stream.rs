@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{self, COMMENT, HEARTBEAT};
 use super::listeners::Listener;
-use super::{Counted, Listeners, check_live, ends};
+use super::{Counted, Listeners, check_live, ends, warn_of_end};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::http::{Body, LAST_EVENT_ID, X_MODEL_VERSION, X_REQUEST_ID};
@@ -128,13 +128,7 @@ impl Live {
                 Ok(None) if !self.is_active() => {}
                 Ok(document) => self.read = Some(document),
                 Err(problem) => {
-                    // The client comes back by itself and says what it saw last.
-                    tracing::warn!(
-                        request_id = self.context.request_id.as_str(),
-                        trace_id = self.context.request_id.trace_id(),
-                        code = problem.code,
-                        "a live stream ends: the document cannot be read"
-                    );
+                    warn_of_end(&self.context, &problem, "document");
                     return None;
                 }
             }
