@@ -10,20 +10,21 @@ use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 use headwater_projector::naive::{self, NaiveDocuments};
 use headwater_projector::{Error, ErrorKind, Fold, FoldOptions, Folded, Input, ReplayPart};
 use headwater_schemas::model::definition::ReadModel;
-use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, SourcePosition, SourceProgress, Value, WriteRow, progress_topic,
-};
+use headwater_schemas::progress_topic;
 use headwater_store::{Filter, IndexQuery, KeyRange, VersionId, VersionState};
 
+use crate::changes::{Changes, Event, Habits};
 use crate::delivery::{Partition, next_batches};
 use crate::engine::{Engine, Kind};
 use crate::flaky::FlakyStore;
 use crate::models::random_model;
 use crate::random::Random;
-use crate::tables::{self, Table, row_bytes};
+use crate::tables::{self, Table};
 
 const PREFIX: &str = "p";
 const SOURCE: &str = "s";
+
+const HABITS: Habits = Habits { rows_max: 14, updates: 74, new_keys: 84, deletes: 96, new_columns: 4, reversals: 0 };
 
 /// What the cases did, to see that they do enough.
 #[derive(Clone, Debug, Default)]
@@ -59,12 +60,9 @@ pub(crate) struct Case {
     engine: Engine,
     calls_left: Arc<AtomicI64>,
     runtime: tokio::runtime::Runtime,
-    tables: Vec<Table>,
+    changes: Changes,
     partitions: Vec<Vec<Partition>>,
     models: Vec<ReadModel>,
-    commit: u64,
-    /// Whether events carry the whole row before, as with `REPLICA IDENTITY FULL`.
-    full: bool,
     snapshot_done: bool,
     slice_rows: usize,
     tally: Tally,
@@ -81,20 +79,20 @@ impl Case {
             let topic = table.id().topic(PREFIX);
             (0..random.between(1, 2)).map(|number| Partition::new(&topic, number as u32)).collect()
         });
-        let partitions = partitions.collect();
+        let partitions: Vec<Vec<Partition>> = partitions.collect();
         let models: Vec<ReadModel> =
             (0..random.between(1, 3)).map(|at| random_model(&mut random, &tables, &format!("m{at}"))).collect();
+        let counts = partitions.iter().map(Vec::len).collect();
+        let changes = Changes::new(tables, counts, HABITS, random.chance(50));
         Self {
             verbose,
             fold: None,
             engine,
             calls_left,
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
-            tables,
+            changes,
             partitions,
             models,
-            commit: 0,
-            full: random.chance(50),
             snapshot_done: false,
             slice_rows: random.between(1, 6),
             tally: Tally::default(),
@@ -106,10 +104,8 @@ impl Case {
         if self.verbose {
             println!("{:#?}", self.models);
         }
-        for table in 0..self.tables.len() {
-            self.commit += 1;
-            self.record(table, 0, Op::Schema, 1, &[], None, None);
-        }
+        let events = self.changes.describe();
+        self.write(events);
         self.open();
         if self.random.chance(60) {
             self.finish_snapshot();
@@ -137,139 +133,21 @@ impl Case {
 
     /// One transaction at the source.
     fn change(&mut self) {
-        self.commit += 1;
-        let mut ordinal = 1;
-        for _ in 0..self.random.between(1, 3) {
-            let at = self.random.below(self.tables.len());
-            let table = &self.tables[at];
-            let kind = self.random.below(100);
-            let existing: Vec<Vec<u8>> = table.rows.keys().cloned().collect();
-            if existing.is_empty() || (kind < 35 && existing.len() < 14) {
-                let row = table.random_row(&mut self.random);
-                let key = table.key_of(&row);
-                let old = self.tables[at].rows.insert(key.clone(), row.clone());
-                let op = if old.is_some() { Op::Update } else { *self.random.pick(&[Op::Create, Op::Read]) };
-                self.row(at, op, ordinal, &key, old.as_deref(), Some(&row));
-            } else {
-                let key = self.random.pick(&existing).clone();
-                let old = table.rows[&key].clone();
-                match kind {
-                    0..=74 => {
-                        let mut row = old.clone();
-                        for _ in 0..self.random.between(1, 2) {
-                            let column = self.random.below(row.len());
-                            if table.schema.columns[column].key_ordinal.is_none() {
-                                row[column] = table.random_value(&mut self.random, column);
-                            }
-                        }
-                        self.tables[at].rows.insert(key.clone(), row.clone());
-                        self.row(at, Op::Update, ordinal, &key, Some(&old), Some(&row));
-                    }
-                    75..=84 => {
-                        let mut row = old.clone();
-                        let column = *self.random.pick(&table.schema.key_columns());
-                        row[column] = table.random_value(&mut self.random, column);
-                        let new_key = table.key_of(&row);
-                        if table.rows.contains_key(&new_key) {
-                            continue;
-                        }
-                        self.tables[at].rows.remove(&key);
-                        self.tables[at].rows.insert(new_key.clone(), row.clone());
-                        self.row(at, Op::Delete, ordinal, &key, Some(&old), None);
-                        ordinal += 1;
-                        self.row(at, Op::Create, ordinal, &new_key, None, Some(&row));
-                    }
-                    85..=96 => {
-                        self.tables[at].rows.remove(&key);
-                        self.row(at, Op::Delete, ordinal, &key, Some(&old), None);
-                    }
-                    _ => {
-                        self.tables[at].rows.clear();
-                        let partition = self.random.below(self.partitions[at].len());
-                        self.record(at, partition, Op::Truncate, ordinal, &[], None, None);
-                    }
-                }
-            }
-            ordinal += 1;
+        let events = self.changes.transaction(&mut self.random);
+        self.write(events);
+    }
+
+    fn write(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.partitions[event.table][event.partition].records.push((event.prelude, event.key, event.value));
         }
-        if self.random.chance(4) {
-            self.add_column();
-        }
-    }
-
-    fn add_column(&mut self) {
-        let at = self.random.below(self.tables.len());
-        let table = &mut self.tables[at];
-        let name = format!("x{}", table.schema.columns.len());
-        table.schema.columns.push(Column {
-            name: name.as_str().into(),
-            kind: ColumnType::Int64,
-            source_type: String::new(),
-            key_ordinal: None,
-        });
-        table.rows.values_mut().for_each(|row| row.push(Value::Null));
-        self.commit += 1;
-        self.record(at, 0, Op::Schema, 1, &[], None, None);
-    }
-
-    /// An event of a row; what did not change may be missing from it.
-    fn row(&mut self, at: usize, op: Op, ordinal: u32, key: &[u8], old: Option<&[Value]>, new: Option<&[Value]>) {
-        let schema = &self.tables[at].schema;
-        let big = schema.column_index("big").unwrap();
-        let new = new.map(|row| {
-            let mut row = row.to_vec();
-            if op == Op::Update && old.is_some_and(|old| old[big] == row[big]) && self.random.chance(50) {
-                row[big] = Value::Missing;
-            }
-            row_bytes(&row)
-        });
-        let before = old.filter(|_| self.full || op == Op::Delete).map(|old| {
-            let key_only = |(column, value): (&Column, &Value)| match column.key_ordinal {
-                None if !self.full => Value::Missing,
-                _ => value.clone(),
-            };
-            row_bytes(&schema.columns.iter().zip(old).map(key_only).collect::<Vec<_>>())
-        });
-        let hash = key.iter().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
-        let partition = hash % self.partitions[at].len();
-        self.record(at, partition, op, ordinal, key, before, new);
-    }
-
-    #[expect(clippy::too_many_arguments)]
-    fn record(
-        &mut self,
-        at: usize,
-        partition: usize,
-        op: Op,
-        ordinal: u32,
-        key: &[u8],
-        before: Option<Vec<u8>>,
-        after: Option<Vec<u8>>,
-    ) {
-        let header = EventHeader {
-            op,
-            position: SourcePosition { epoch: 1, commit: self.commit, ordinal },
-            transaction: self.commit,
-            committed_at_micros: self.commit as i64,
-            last_in_transaction: false,
-            before_is_key_only: !self.full && before.is_some(),
-        };
-        let mut value = Vec::new();
-        let writer = |row: Option<Vec<u8>>| row.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(&row));
-        let (mut before, mut after) = (writer(before), writer(after));
-        header.encode(
-            &mut value,
-            before.as_mut().map(|write| write as WriteRow<'_>),
-            after.as_mut().map(|write| write as WriteRow<'_>),
-        );
-        self.partitions[at][partition].push(&self.tables[at].schema, key, value);
     }
 
     /// Declares other models, or begins a replay, while things are under way.
     fn sometimes_redefine(&mut self) {
         if self.random.chance(15) {
             let number = self.random.between(0, 3);
-            let model = random_model(&mut self.random, &self.tables, &format!("m{number}"));
+            let model = random_model(&mut self.random, &self.changes.tables, &format!("m{number}"));
             match self.models.iter_mut().find(|known| known.name == model.name) {
                 Some(known) => *known = model,
                 None => self.models.push(model),
@@ -324,18 +202,12 @@ impl Case {
         for partition in self.partitions.iter().flatten() {
             watermarks.entry(partition.place.topic.to_string()).or_default().push(partition.records.len() as u64);
         }
-        let progress = SourceProgress {
-            position: SourcePosition::after_commit(1, self.commit),
-            at_micros: self.commit as i64,
-            snapshot_done: self.snapshot_done,
-            watermarks,
-        };
-        let json = serde_json::to_vec(&progress).unwrap();
+        let json = self.changes.progress(self.snapshot_done, watermarks);
         let mut buffer = RecordBuffer::default();
         buffer.push(0, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
         let place = TopicPartition { topic: progress_topic(PREFIX, SOURCE).into(), partition: 0 };
         let records = Bytes::copy_from_slice(buffer.as_bytes());
-        let batch = FetchedBatch::new(place, Offset(self.commit), Bytes::new(), records, 1);
+        let batch = FetchedBatch::new(place, Offset(self.changes.commit), Bytes::new(), records, 1);
         self.patiently(|fold| fold.micro_batch(&[Input::whole(&batch)], &mut |_| Ok(())));
     }
 
@@ -440,7 +312,7 @@ impl Case {
         if !self.snapshot_done {
             return;
         }
-        let tables = tables::naive(&self.tables);
+        let tables = tables::naive(&self.changes.tables);
         let versions = self.engine.reader.versions().borrow().clone();
         for model in &self.models {
             self.tally.checks += 1;

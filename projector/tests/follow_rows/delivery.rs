@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
-use headwater_schemas::TableSchema;
 
 use crate::random::Random;
 
@@ -17,10 +16,6 @@ pub(crate) struct Partition {
 impl Partition {
     pub(crate) fn new(topic: &str, partition: u32) -> Self {
         Self { place: TopicPartition { topic: topic.into(), partition }, records: Vec::new(), next: 0 }
-    }
-
-    pub(crate) fn push(&mut self, schema: &TableSchema, key: &[u8], value: Vec<u8>) {
-        self.records.push((schema.to_bytes().into(), key.to_vec(), value));
     }
 
     pub(crate) fn is_drained(&self) -> bool {

@@ -1,5 +1,9 @@
 //! A store that fails at a chosen call. What was not committed is gone, as after a crash.
 
+#[macro_use]
+#[path = "pass_on.rs"]
+mod pass_on;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -70,33 +74,8 @@ macro_rules! pass_on {
     };
 }
 
-impl RowBatch for FlakyBatch<'_> {
-    pass_on!(write schema_id(schema: &TableSchema) -> SchemaId);
-    pass_on!(read schemas() -> Vec<(SchemaId, TableSchema)>);
-    pass_on!(read rows_by_key(table: &TableId, keys: &ByteList, out: &mut RowArena) -> ());
-    pass_on!(read rows_by_join(index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> ());
-    pass_on!(write put_row(table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> ());
-    pass_on!(read scan_rows(table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> ());
-    pass_on!(read row_count(table: &TableId) -> u64);
-    pass_on!(read join_indexes() -> Vec<JoinIndex>);
-    pass_on!(write add_join_index(index: &JoinIndex) -> ());
-    pass_on!(write drop_join_index(index: &JoinIndex) -> ());
-    pass_on!(read offsets() -> Vec<(String, u32, u64)>);
-    pass_on!(write set_offset(topic: &str, partition: u32, offset: u64) -> ());
-    pass_on!(read note(name: &str) -> Option<Vec<u8>>);
-    pass_on!(write set_note(name: &str, value: Option<&[u8]>) -> ());
-}
-
-impl DocumentBatch for FlakyBatch<'_> {
-    pass_on!(read versions() -> Vec<VersionRecord>);
-    pass_on!(write new_version_id() -> VersionId);
-    pass_on!(write put_version(version: &VersionRecord) -> ());
-    pass_on!(write purge_version(version: VersionId, limit: usize) -> usize);
-    pass_on!(write put_documents(version: VersionId, as_of_micros: i64, writes: &[DocumentWrite<'_>]) -> Written);
-    pass_on!(read document_count(version: VersionId) -> u64);
-    pass_on!(read frontiers() -> BTreeMap<String, Frontier>);
-    pass_on!(write set_frontier(source: &str, frontier: Frontier) -> ());
-}
+pass_on_rows!(FlakyBatch<'_>);
+pass_on_documents!(FlakyBatch<'_>);
 
 /// Documents whose flush fails at a chosen call: between the commit of the rows, of another engine, and the documents.
 pub(crate) struct FlakyDocuments {
@@ -122,13 +101,4 @@ impl DocumentTransaction for FlakyTransaction<'_> {
     }
 }
 
-impl DocumentBatch for FlakyTransaction<'_> {
-    pass_on!(read versions() -> Vec<VersionRecord>);
-    pass_on!(write new_version_id() -> VersionId);
-    pass_on!(write put_version(version: &VersionRecord) -> ());
-    pass_on!(write purge_version(version: VersionId, limit: usize) -> usize);
-    pass_on!(write put_documents(version: VersionId, as_of_micros: i64, writes: &[DocumentWrite<'_>]) -> Written);
-    pass_on!(read document_count(version: VersionId) -> u64);
-    pass_on!(read frontiers() -> BTreeMap<String, Frontier>);
-    pass_on!(write set_frontier(source: &str, frontier: Frontier) -> ());
-}
+pass_on_documents!(FlakyTransaction<'_>);

@@ -9,6 +9,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod case;
+mod cases;
+mod changes;
 mod delivery;
 mod engine;
 mod flaky;
@@ -16,12 +18,8 @@ mod models;
 mod random;
 mod tables;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
-
 use case::Case;
 use engine::Kind;
-use random::Random;
 
 /// Cases of a run that is not told otherwise.
 const CASES: u64 = 2_000;
@@ -40,26 +38,8 @@ fn documents_are_what_the_naive_evaluator_says_in_mongodb() {
 }
 
 fn run(kind: Kind, cases: u64) {
-    if let Some(seed) = number("HEADWATER_SEED") {
-        Case::new(kind, seed, true).run();
-        return;
-    }
-    let began = Instant::now();
-    let first = number("HEADWATER_FIRST_SEED").unwrap_or_else(|| Random::new(u64::from(std::process::id())).next());
-    let cases = number("HEADWATER_CASES").unwrap_or(cases);
-    println!("{cases} cases from seed {first}");
-    let mut tally = case::Tally::default();
-    for seed in (0..cases).map(|at| first.wrapping_add(at)) {
-        match catch_unwind(AssertUnwindSafe(|| Case::new(kind, seed, false).run())) {
-            Ok(one) => tally.add(one),
-            Err(_) => panic!("case failed: run it alone with HEADWATER_SEED={seed}, {kind:?}"),
-        }
-    }
-    println!("{tally:?} in {:?}", began.elapsed());
+    let ran = cases::run(kind, cases, |seed, alone| Case::new(kind, seed, alone).run(), case::Tally::add);
+    let Some((tally, cases)) = ran else { return };
     // What is never reached is not tested.
     assert!(tally.documents > cases && tally.deleted > cases / 10 && tally.failures > cases / 10);
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }

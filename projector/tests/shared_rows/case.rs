@@ -45,7 +45,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.events += other.events;
         self.documents += other.documents;
         self.deleted += other.deleted;
@@ -86,8 +86,9 @@ impl Case {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let log: Arc<dyn EventLog> = Arc::new(MemoryLog::default());
         let mut source = Source::new(&mut random, &*log, &runtime);
-        let models: Vec<ReadModel> =
-            (0..random.between(1, 2)).map(|at| random_model(&mut random, &source.tables, &format!("m{at}"))).collect();
+        let models: Vec<ReadModel> = (0..random.between(1, 2))
+            .map(|at| random_model(&mut random, &source.changes.tables, &format!("m{at}")))
+            .collect();
         if verbose {
             println!("{models:#?}");
         }
@@ -199,7 +200,7 @@ impl Case {
             33..=34 => self.workers[at].asleep = !self.workers[at].asleep,
             35 if self.random.chance(40) => {
                 let number = self.random.between(0, 2);
-                let model = random_model(&mut self.random, &self.source.tables, &format!("m{number}"));
+                let model = random_model(&mut self.random, &self.source.changes.tables, &format!("m{number}"));
                 match self.models.iter_mut().find(|known| known.name == model.name) {
                     Some(known) => *known = model,
                     None => self.models.push(model),
@@ -262,7 +263,7 @@ impl Case {
         assert!(before <= after, "a frontier went back");
         if before != after {
             self.tally.frontiers += 1;
-            if after == SourcePosition::after_commit(1, self.source.commit) {
+            if after == SourcePosition::after_commit(1, self.source.changes.commit) {
                 // What is promised to readers must be there at once.
                 self.compare("as the frontier says");
             }
@@ -330,7 +331,7 @@ impl Case {
         if !self.source.snapshot_done {
             return;
         }
-        assert_eq!(self.engine.frontier(), SourcePosition::after_commit(1, self.source.commit), "{when}");
+        assert_eq!(self.engine.frontier(), SourcePosition::after_commit(1, self.source.changes.commit), "{when}");
         for model in &self.models {
             let active = self.engine.active(&model.name);
             assert_eq!(active.len(), 1, "{when}: one version of {} serves", model.name);
@@ -341,7 +342,7 @@ impl Case {
 
     /// Every document and every index entry of what serves is what the naive evaluator says.
     fn compare(&mut self, when: &str) {
-        let tables = tables::naive(&self.source.tables);
+        let tables = tables::naive(&self.source.changes.tables);
         for model in &self.models {
             for record in self.engine.active(&model.name) {
                 if record.definition_hash != model.hash() {

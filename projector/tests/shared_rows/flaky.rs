@@ -1,5 +1,9 @@
 //! Rows whose store fails now and then: before a commit, or after it, when only the answer is lost.
 
+#[macro_use]
+#[path = "../follow_rows/pass_on.rs"]
+mod pass_on;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -57,19 +61,4 @@ macro_rules! pass_on {
     };
 }
 
-impl RowBatch for FlakyTransaction<'_> {
-    pass_on!(write schema_id(schema: &TableSchema) -> SchemaId);
-    pass_on!(read schemas() -> Vec<(SchemaId, TableSchema)>);
-    pass_on!(read rows_by_key(table: &TableId, keys: &ByteList, out: &mut RowArena) -> ());
-    pass_on!(read rows_by_join(index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> ());
-    pass_on!(write put_row(table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> ());
-    pass_on!(read scan_rows(table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> ());
-    pass_on!(read row_count(table: &TableId) -> u64);
-    pass_on!(read join_indexes() -> Vec<JoinIndex>);
-    pass_on!(write add_join_index(index: &JoinIndex) -> ());
-    pass_on!(write drop_join_index(index: &JoinIndex) -> ());
-    pass_on!(read offsets() -> Vec<(String, u32, u64)>);
-    pass_on!(write set_offset(topic: &str, partition: u32, offset: u64) -> ());
-    pass_on!(read note(name: &str) -> Option<Vec<u8>>);
-    pass_on!(write set_note(name: &str, value: Option<&[u8]>) -> ());
-}
+pass_on_rows!(FlakyTransaction<'_>);

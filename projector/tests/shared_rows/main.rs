@@ -12,6 +12,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod case;
+#[path = "../follow_rows/cases.rs"]
+mod cases;
+#[path = "../follow_rows/changes.rs"]
+mod changes;
 mod documents;
 mod engine;
 mod flaky;
@@ -25,12 +29,8 @@ mod source;
 mod tables;
 mod worker;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
-
 use case::{Case, Tally};
 use engine::Kind;
-use random::Random;
 
 /// Cases of a run that is not told otherwise.
 const CASES: u64 = 500;
@@ -49,22 +49,8 @@ fn documents_are_right_whatever_happens_to_the_workers_in_mongodb() {
 }
 
 fn run(kind: Kind, cases: u64) {
-    if let Some(seed) = number("HEADWATER_SEED") {
-        println!("{:?}", Case::new(kind, seed, true).run());
-        return;
-    }
-    let began = Instant::now();
-    let first = number("HEADWATER_FIRST_SEED").unwrap_or_else(|| Random::new(u64::from(std::process::id())).next());
-    let cases = number("HEADWATER_CASES").unwrap_or(cases);
-    println!("{cases} cases from seed {first}");
-    let mut tally = Tally::default();
-    for seed in (0..cases).map(|at| first.wrapping_add(at)) {
-        match catch_unwind(AssertUnwindSafe(|| Case::new(kind, seed, false).run())) {
-            Ok(one) => tally.add(&one),
-            Err(_) => panic!("case failed: run it alone with HEADWATER_SEED={seed}, {kind:?}"),
-        }
-    }
-    println!("{tally:?} in {:?}", began.elapsed());
+    let ran = cases::run(kind, cases, |seed, alone| Case::new(kind, seed, alone).run(), Tally::add);
+    let Some((tally, cases)) = ran else { return };
     // What is never reached is not tested.
     let late_writes = if matches!(kind, Kind::Here) { tally.late_writes } else { u64::MAX };
     for often in [tally.moves, tally.taken_over, late_writes, tally.frontiers] {
@@ -73,8 +59,4 @@ fn run(kind: Kind, cases: u64) {
     for seldom in [tally.crashes, tally.failures, tally.recovered] {
         assert!(seldom > cases / 5, "too little happened: {tally:?}");
     }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }

@@ -40,7 +40,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.documents += other.documents;
         self.indexes += other.indexes;
         self.passed_over += other.passed_over;

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod case;
+#[path = "../../../projector/tests/follow_rows/cases.rs"]
+mod cases;
 mod client;
 #[path = "../serving/fixture.rs"]
 #[allow(dead_code, reason = "shared with the tests of serving")]
@@ -20,12 +22,8 @@ mod random;
 #[allow(dead_code, reason = "shared with the tests of the projector")]
 mod tables;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
-
 use case::{Case, Tally};
 use fixture::engine::Engine;
-use random::Random;
 
 /// Cases of a run that is not told otherwise.
 const CASES: u64 = 200;
@@ -44,30 +42,12 @@ fn rest_graphql_and_plain_filtering_agree_over_mongodb() {
 
 fn run(engine: Engine, cases: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if let Some(seed) = number("HEADWATER_SEED") {
-        Case::new(engine, seed, &runtime).run();
-        return;
-    }
-    let began = Instant::now();
-    let first = number("HEADWATER_FIRST_SEED").unwrap_or_else(|| Random::new(u64::from(std::process::id())).next());
-    let cases = number("HEADWATER_CASES").unwrap_or(cases);
-    println!("{cases} cases from seed {first}");
-    let mut tally = Tally::default();
-    for seed in (0..cases).map(|at| first.wrapping_add(at)) {
-        match catch_unwind(AssertUnwindSafe(|| Case::new(engine, seed, &runtime).run())) {
-            Ok(one) => tally.add(&one),
-            Err(_) => panic!("case failed: run it alone with HEADWATER_SEED={seed}, {engine:?}"),
-        }
-    }
-    println!("{tally:?} in {:?}", began.elapsed());
+    let ran = cases::run(engine, cases, |seed, _| Case::new(engine, seed, &runtime).run(), Tally::add);
+    let Some((tally, cases)) = ran else { return };
     // What is never reached is not tested. A handful of cases can by chance reach little.
     assert!(tally.lists > 0 && tally.found > 0);
     if cases >= CASES {
         assert!(tally.indexes > cases && tally.passed_over < tally.indexes / 2);
         assert!(tally.lists > cases && tally.conditions > cases && tally.found > cases && tally.pages > tally.lists);
     }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }

@@ -12,17 +12,24 @@ use crate::common::{documents, fresh, rows};
 /// Fewer random cases than an engine without round trips: each has a collection of its own.
 const CASES: u32 = 40;
 
-struct Database(MongoOptions);
+pub(crate) struct Database {
+    pub(crate) options: MongoOptions,
+    pub(crate) random_cases: u32,
+}
 
 impl Place for Database {
     fn open(&self) -> Opened {
-        let documents = documents(&self.0).unwrap();
+        let documents = documents(&self.options).unwrap();
         let reader = documents.reader();
-        Opened { writer: Paired::new(rows(&self.0).unwrap(), documents), reader }
+        Opened { writer: Paired::new(rows(&self.options).unwrap(), documents), reader }
+    }
+
+    fn counts_uncommitted_rows(&self) -> bool {
+        !self.options.shared
     }
 
     fn random_cases(&self) -> u32 {
-        CASES
+        self.random_cases
     }
 }
 
@@ -52,9 +59,9 @@ impl Place for BesideEmbedded {
 }
 
 mod both_in_mongodb {
-    use super::{Database, fresh};
+    use super::{CASES, Database, fresh};
 
-    headwater_store::contract_tests!(Database(fresh()));
+    headwater_store::contract_tests!(Database { options: fresh(), random_cases: CASES });
 }
 
 mod rows_embedded {

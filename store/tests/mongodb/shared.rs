@@ -1,11 +1,10 @@
 //! What several processes that share rows and documents rely on.
 
 use headwater_schemas::{SourcePosition, TableId};
-use headwater_store::contract::{Opened, Place};
 use headwater_store::mongodb::MongoOptions;
 use headwater_store::{
-    DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, Frontier, JoinIndex, Paired, RowStore, RowWrite,
-    SchemaId, VersionState, Written,
+    DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, Frontier, JoinIndex, RowStore, RowWrite, SchemaId,
+    VersionState, Written,
 };
 
 use crate::common::{VERSION, documents, fresh, int, join, joined, put_row, raw, record, rows, wait};
@@ -27,28 +26,11 @@ fn shared() -> MongoOptions {
     options
 }
 
-struct Database(MongoOptions);
-
-impl Place for Database {
-    fn open(&self) -> Opened {
-        let documents = documents(&self.0).unwrap();
-        let reader = documents.reader();
-        Opened { writer: Paired::new(rows(&self.0).unwrap(), documents), reader }
-    }
-
-    fn counts_uncommitted_rows(&self) -> bool {
-        false
-    }
-
-    fn random_cases(&self) -> u32 {
-        5
-    }
-}
-
 mod contract {
-    use super::{Database, shared};
+    use super::shared;
+    use crate::contract::Database;
 
-    headwater_store::contract_tests!(Database(shared()));
+    headwater_store::contract_tests!(Database { options: shared(), random_cases: 5 });
 }
 
 fn is_retryable(error: &Error) -> bool {

@@ -4,17 +4,15 @@
 //! `HEADWATER_SEED` replays the choices of a run, `HEADWATER_CHAOS_SECONDS` makes it longer (600 is the long form).
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use headwater_tests::{Cluster, Process, World, get, wait_until};
+use headwater_tests::{Cluster, Process, World, wait_until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::from_environment;
 use crate::shop::{self, Workload};
+use crate::traffic::Traffic;
 
 const CHAOS_SECONDS: u64 = 120;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -104,56 +102,6 @@ impl Fleet {
     }
 }
 
-/// Reads documents of one server over and over: a counter or a stamp that decreases was written out of order.
-pub(crate) fn watch(urls: Vec<String>, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
-    std::thread::spawn(move || {
-        let mut counters: HashMap<String, i64> = HashMap::new();
-        let mut stamps: HashMap<(String, String), u64> = HashMap::new();
-        let mut reads = 0;
-        while !stop.load(Ordering::Relaxed) {
-            for url in &urls {
-                let Ok(answer) = get(url) else { continue };
-                if answer.status != 200 {
-                    continue;
-                }
-                reads += 1;
-                let n = answer.json()["n"].as_i64().unwrap();
-                let last = counters.insert(url.clone(), n).unwrap_or(i64::MIN);
-                assert!(n >= last, "{url}: the counter went back from {last} to {n}");
-                // An ETag is the version and the stamp.
-                let etag = answer.header("etag").trim_matches('"').to_string();
-                let (version, rest) = etag.split_once('-').expect("version and stamp");
-                let stamp: u64 = rest.split('-').next().unwrap().parse().unwrap();
-                let last = stamps.insert((url.clone(), version.to_string()), stamp).unwrap_or(0);
-                assert!(stamp >= last, "{url}: version {version}'s stamp went back from {last} to {stamp}");
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        reads
-    })
-}
-
-/// Counts up in the second source.
-pub(crate) fn count_contacts(world: &World, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
-    let url = world.postgres.url().replace("/billing", "/crm");
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-            let connection = tokio::spawn(connection);
-            let mut rounds = 0;
-            while !stop.load(Ordering::Relaxed) {
-                client.batch_execute("update contacts set n = n + 1 where id % 10 = 1").await.unwrap();
-                rounds += 1;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            drop(client);
-            connection.await.unwrap().unwrap();
-            rounds
-        })
-    })
-}
-
 /// Kills, restarts, freezes and doubles what runs, for a while; then everything must be as the sources say.
 fn chaos(seconds: u64) {
     let seed = from_environment("HEADWATER_SEED").unwrap_or_else(rand::random);
@@ -165,14 +113,7 @@ fn chaos(seconds: u64) {
     let mut fleet = Fleet::start(&world, &settings, PROJECTORS);
     fleet.wait_ready(&world);
 
-    let (stop, idle) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let workload = Workload::start(&world, seed);
-    let contacts = count_contacts(&world, idle.clone());
-    let urls = ["serve-1", "serve-2"].map(|name| {
-        let server = fleet.named(name);
-        vec![server.url("/v1/customer_account/1"), server.url("/v1/contact_card/1"), server.url("/v1/contact_card/11")]
-    });
-    let watchers = urls.map(|urls| watch(urls, stop.clone()));
+    let traffic = Traffic::start(&world, &mut fleet, seed);
 
     let mut done: HashMap<&str, u32> = HashMap::new();
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -224,13 +165,10 @@ fn chaos(seconds: u64) {
         fleet.assert_alive(&world);
     }
     println!("{done:?}");
-    let transactions = workload.finish();
-    idle.store(true, Ordering::Relaxed);
-    let rounds = contacts.join().unwrap();
+    let (transactions, rounds, readers) = traffic.end_writing();
     fleet.wait_ready(&world);
     fleet.verify(&world);
-    stop.store(true, Ordering::Relaxed);
-    let reads: u64 = watchers.into_iter().map(|it| it.join().expect("a reader saw something go backwards")).sum();
+    let reads = readers.end();
     println!("{transactions} transactions, {rounds} rounds of contacts, {reads} reads");
     assert!(transactions > 100 && rounds > 100 && reads > 100, "the test did too little to mean anything");
 }

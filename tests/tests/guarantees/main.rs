@@ -14,6 +14,7 @@ mod query_api;
 mod shared_projectors;
 mod shop;
 mod source_troubles;
+mod traffic;
 mod verify_tells;
 mod versions;
 

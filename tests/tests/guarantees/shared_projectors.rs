@@ -5,8 +5,6 @@
 //! `HEADWATER_SEED` replays the choices of a run, `HEADWATER_CHAOS_SECONDS` makes it longer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use headwater_tests::{Cluster, World, wait_until};
@@ -14,9 +12,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 
-use crate::distributed::{CONTACT_CARD, Fleet, PATIENCE, count_contacts, watch, world};
+use crate::distributed::{CONTACT_CARD, Fleet, PATIENCE, world};
 use crate::from_environment;
-use crate::shop::Workload;
+use crate::traffic::Traffic;
 
 const CHAOS_SECONDS: u64 = 20;
 
@@ -47,14 +45,7 @@ fn projectors_that_share_their_rows_lose_nothing() {
     fleet.wait_ready(&world);
     reached("ready");
 
-    let (stop, idle) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let workload = Workload::start(&world, seed);
-    let contacts = count_contacts(&world, idle.clone());
-    let urls = ["serve-1", "serve-2"].map(|name| {
-        let server = fleet.named(name);
-        vec![server.url("/v1/customer_account/1"), server.url("/v1/contact_card/1"), server.url("/v1/contact_card/11")]
-    });
-    let watchers = urls.map(|urls| watch(urls, stop.clone()));
+    let traffic = Traffic::start(&world, &mut fleet, seed);
 
     let seconds = from_environment("HEADWATER_CHAOS_SECONDS").unwrap_or(CHAOS_SECONDS);
     let until = Instant::now() + Duration::from_secs(seconds);
@@ -90,9 +81,7 @@ fn projectors_that_share_their_rows_lose_nothing() {
         std::thread::sleep(Duration::from_millis(random.random_range(200..1_500)));
         fleet.assert_alive(&world);
     }
-    let transactions = workload.finish();
-    idle.store(true, Ordering::Relaxed);
-    let rounds = contacts.join().unwrap();
+    let (transactions, rounds, readers) = traffic.end_writing();
     fleet.wait_ready(&world);
     reached("ready again");
     fleet.verify(&world);
@@ -108,8 +97,7 @@ fn projectors_that_share_their_rows_lose_nothing() {
     reached("replayed");
     fleet.verify(&world);
     reached("verified");
-    stop.store(true, Ordering::Relaxed);
-    let reads: u64 = watchers.into_iter().map(|it| it.join().expect("a reader saw something go backwards")).sum();
+    let reads = readers.end();
     assert!(reads > 100, "{reads} reads are too few");
     for process in &mut fleet.processes {
         assert!(process.running().stop().success(), "{}:\n{}", process.name, process.log_tail(&world));

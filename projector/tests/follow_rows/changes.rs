@@ -1,0 +1,222 @@
+//! What happens at the source: random transactions over its tables, as change events for the partitions of their topics.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use headwater_schemas::{Column, ColumnType, EventHeader, Op, SourcePosition, SourceProgress, Value, WriteRow};
+
+use crate::random::Random;
+use crate::tables::{Table, row_bytes};
+
+/// How much of what there is. Shares are of a hundred.
+pub(crate) struct Habits {
+    /// Rows of a table, at most.
+    pub(crate) rows_max: usize,
+    /// Changes that are not inserts: up to here a row is updated,
+    pub(crate) updates: usize,
+    /// up to here it gets another key,
+    pub(crate) new_keys: usize,
+    /// up to here it is deleted; above, the table is truncated.
+    pub(crate) deletes: usize,
+    /// Transactions after which a table gets a column more.
+    pub(crate) new_columns: usize,
+    /// Changes that make the row that was updated last what it was before: documents go from A to B to A.
+    pub(crate) reversals: usize,
+}
+
+/// A change event.
+#[derive(Clone)]
+pub(crate) struct Event {
+    pub(crate) table: usize,
+    pub(crate) partition: usize,
+    pub(crate) prelude: Bytes,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
+pub(crate) struct Changes {
+    pub(crate) tables: Vec<Table>,
+    /// Partitions of each table's topic.
+    pub(crate) partitions: Vec<usize>,
+    pub(crate) commit: u64,
+    habits: Habits,
+    /// Whether events carry the whole row before, as with `REPLICA IDENTITY FULL`.
+    full: bool,
+    /// The row that was updated last, as it was before: table, key, row.
+    before: Option<(usize, Vec<u8>, Vec<Value>)>,
+    /// Events of the transaction under way.
+    events: Vec<Event>,
+}
+
+impl Changes {
+    pub(crate) fn new(tables: Vec<Table>, partitions: Vec<usize>, habits: Habits, full: bool) -> Self {
+        Self { tables, partitions, commit: 0, habits, full, before: None, events: Vec::new() }
+    }
+
+    /// Says what the tables look like.
+    pub(crate) fn describe(&mut self) -> Vec<Event> {
+        for table in 0..self.tables.len() {
+            self.commit += 1;
+            self.record(table, 0, Op::Schema, 1, &[], None, None);
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    /// One transaction.
+    pub(crate) fn transaction(&mut self, random: &mut Random) -> Vec<Event> {
+        self.commit += 1;
+        let mut ordinal = 1;
+        for _ in 0..random.between(1, 3) {
+            let reversals = self.habits.reversals;
+            if let Some((at, key, row)) = self.before.take_if(|_| random.chance(reversals))
+                && let Some(old) = self.tables[at].rows.get(&key).filter(|old| old.len() == row.len()).cloned()
+            {
+                self.tables[at].rows.insert(key.clone(), row.clone());
+                self.row(random, at, Op::Update, ordinal, &key, Some(&old), Some(&row));
+                ordinal += 1;
+                continue;
+            }
+            let at = random.below(self.tables.len());
+            let table = &self.tables[at];
+            let kind = random.below(100);
+            let existing: Vec<Vec<u8>> = table.rows.keys().cloned().collect();
+            if existing.is_empty() || (kind < 35 && existing.len() < self.habits.rows_max) {
+                let row = table.random_row(random);
+                let key = table.key_of(&row);
+                let old = self.tables[at].rows.insert(key.clone(), row.clone());
+                let op = if old.is_some() { Op::Update } else { *random.pick(&[Op::Create, Op::Read]) };
+                self.row(random, at, op, ordinal, &key, old.as_deref(), Some(&row));
+            } else {
+                let key = random.pick(&existing).clone();
+                let old = table.rows[&key].clone();
+                if kind <= self.habits.updates {
+                    let mut row = old.clone();
+                    for _ in 0..random.between(1, 2) {
+                        let column = random.below(row.len());
+                        if table.schema.columns[column].key_ordinal.is_none() {
+                            row[column] = table.random_value(random, column);
+                        }
+                    }
+                    self.tables[at].rows.insert(key.clone(), row.clone());
+                    self.row(random, at, Op::Update, ordinal, &key, Some(&old), Some(&row));
+                    self.before = Some((at, key, old));
+                } else if kind <= self.habits.new_keys {
+                    let mut row = old.clone();
+                    let column = *random.pick(&table.schema.key_columns());
+                    row[column] = table.random_value(random, column);
+                    let new_key = table.key_of(&row);
+                    if table.rows.contains_key(&new_key) {
+                        continue;
+                    }
+                    self.tables[at].rows.remove(&key);
+                    self.tables[at].rows.insert(new_key.clone(), row.clone());
+                    self.row(random, at, Op::Delete, ordinal, &key, Some(&old), None);
+                    ordinal += 1;
+                    self.row(random, at, Op::Create, ordinal, &new_key, None, Some(&row));
+                } else if kind <= self.habits.deletes {
+                    self.tables[at].rows.remove(&key);
+                    self.row(random, at, Op::Delete, ordinal, &key, Some(&old), None);
+                } else {
+                    self.tables[at].rows.clear();
+                    let partition = random.below(self.partitions[at]);
+                    self.record(at, partition, Op::Truncate, ordinal, &[], None, None);
+                }
+            }
+            ordinal += 1;
+        }
+        if random.chance(self.habits.new_columns) {
+            self.add_column(random);
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    /// The record that says that everything up to now is in the log, which ends there, by topic.
+    pub(crate) fn progress(&self, snapshot_done: bool, watermarks: BTreeMap<String, Vec<u64>>) -> Vec<u8> {
+        let progress = SourceProgress {
+            position: SourcePosition::after_commit(1, self.commit),
+            at_micros: self.commit as i64,
+            snapshot_done,
+            watermarks,
+        };
+        serde_json::to_vec(&progress).unwrap()
+    }
+
+    fn add_column(&mut self, random: &mut Random) {
+        let at = random.below(self.tables.len());
+        let table = &mut self.tables[at];
+        let name = format!("x{}", table.schema.columns.len());
+        table.schema.columns.push(Column {
+            name: name.as_str().into(),
+            kind: ColumnType::Int64,
+            source_type: String::new(),
+            key_ordinal: None,
+        });
+        table.rows.values_mut().for_each(|row| row.push(Value::Null));
+        self.commit += 1;
+        self.record(at, 0, Op::Schema, 1, &[], None, None);
+    }
+
+    /// An event of a row; what did not change may be missing from it.
+    #[expect(clippy::too_many_arguments)]
+    fn row(
+        &mut self,
+        random: &mut Random,
+        at: usize,
+        op: Op,
+        ordinal: u32,
+        key: &[u8],
+        old: Option<&[Value]>,
+        new: Option<&[Value]>,
+    ) {
+        let schema = &self.tables[at].schema;
+        let big = schema.column_index("big").unwrap();
+        let new = new.map(|row| {
+            let mut row = row.to_vec();
+            if op == Op::Update && old.is_some_and(|old| old[big] == row[big]) && random.chance(50) {
+                row[big] = Value::Missing;
+            }
+            row_bytes(&row)
+        });
+        let before = old.filter(|_| self.full || op == Op::Delete).map(|old| {
+            let key_only = |(column, value): (&Column, &Value)| match column.key_ordinal {
+                None if !self.full => Value::Missing,
+                _ => value.clone(),
+            };
+            row_bytes(&schema.columns.iter().zip(old).map(key_only).collect::<Vec<_>>())
+        });
+        let hash = key.iter().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+        let partition = hash % self.partitions[at];
+        self.record(at, partition, op, ordinal, key, before, new);
+    }
+
+    #[expect(clippy::too_many_arguments)]
+    fn record(
+        &mut self,
+        table: usize,
+        partition: usize,
+        op: Op,
+        ordinal: u32,
+        key: &[u8],
+        before: Option<Vec<u8>>,
+        after: Option<Vec<u8>>,
+    ) {
+        let header = EventHeader {
+            op,
+            position: SourcePosition { epoch: 1, commit: self.commit, ordinal },
+            transaction: self.commit,
+            committed_at_micros: self.commit as i64,
+            last_in_transaction: false,
+            before_is_key_only: !self.full && before.is_some(),
+        };
+        let mut value = Vec::new();
+        let writer = |row: Option<Vec<u8>>| row.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(&row));
+        let (mut before, mut after) = (writer(before), writer(after));
+        header.encode(
+            &mut value,
+            before.as_mut().map(|write| write as WriteRow<'_>),
+            after.as_mut().map(|write| write as WriteRow<'_>),
+        );
+        let prelude = self.tables[table].schema.to_bytes().into();
+        self.events.push(Event { table, partition, prelude, key: key.to_vec(), value });
+    }
+}
