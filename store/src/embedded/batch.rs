@@ -42,6 +42,7 @@ pub(super) struct EmbeddedBatch<'s> {
 impl<'s> EmbeddedBatch<'s> {
     pub(super) fn begin(store: &'s EmbeddedStore) -> Result<Self, Error> {
         let environment = &store.environment;
+        store.settler.keep_up().map_err(|e| environment.fail("begin a batch", e))?;
         let mut catalog = store.catalog.lock();
         let txn = environment.env.write_txn().map_err(|e| environment.fail("begin a batch", e))?;
         if catalog.unsettled {
@@ -149,6 +150,7 @@ impl EmbeddedBatch<'_> {
         let Self { txn, mut catalog, .. } = self;
         txn.commit().map_err(|e| environment.fail("commit a batch", e))?;
         catalog.unsettled = false;
+        store.settler.committed(environment.size());
         store.readers.renew();
         if self.versions_changed {
             store.versions.send_replace(catalog.published_versions());
