@@ -25,9 +25,9 @@ pub(super) type Table = Database<Bytes, Bytes>;
 /// The tables. Layout of keys: numbers are big-endian, parts as in [`super::key`].
 #[derive(Clone, Copy)]
 pub(super) struct Tables {
-    /// Table number, row key.
+    /// Table number, row key. Where rows are, see [`super::rows`].
     pub rows: Table,
-    /// Join index number, join key, row key.
+    /// Join index number, join key, row key. The rows.
     pub joins: Table,
     /// Version, id.
     pub documents: Table,
