@@ -5,10 +5,9 @@
 //! machine has stopped the store is what it was at one of its last moments, whole, and the broker has what is missing:
 //! the offsets went with it. (`checkpoint`, `settler`.)
 //!
-//! A row lies under its key, and
-//! once more, whole, under each of its join keys: finding the children of a parent is one scan over neighbours.
-//! A document lies under its id as final bytes, with its index entries beside it, so that filters are checked and index
-//! entries are maintained without looking into the JSON.
+//! A row lies, whole, under each of its join keys: finding the children of a parent is one scan over neighbours. Under
+//! its own key lies where that is. A document lies under its id as final bytes, with its index entries beside it, so
+//! that filters are checked and index entries are maintained without looking into the JSON.
 //!
 //! Readers read the memory map beside the writer and never wait for it. Their calls do not go to a thread of their own:
 //! a read takes microseconds, less than the hand-over would, and a query's work is bounded by its budget of entries.
