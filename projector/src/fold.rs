@@ -139,6 +139,11 @@ impl Fold {
         if self.stale { self.step(|_, _, _| Ok(())) } else { Ok(()) }
     }
 
+    /// Waits until nothing that was folded more than `age` ago can be lost any more; see [`ProjectionStore::settle`].
+    pub fn settle(&self, age: Duration) -> Result<(), Error> {
+        Ok(self.store.settle(age)?)
+    }
+
     /// Partitions and the next offset of each, as stored.
     pub fn offsets(&self) -> &BTreeMap<(String, u32), u64> {
         &self.state.offsets

@@ -104,7 +104,7 @@ impl Projector {
         }
         // The log learns what is durable, so that a clean stop holds nothing back.
         self.settled = self.consumed();
-        self.commit_offsets()
+        self.commit_offsets(Duration::ZERO)
     }
 
     /// One round: take in what was observed, wait for events or commands, fold, work in the background.
@@ -203,7 +203,7 @@ impl Projector {
         self.fold.refresh()?;
         self.find_topics(&topics, &mut ends)?;
         if self.committed.is_none_or(|committed| committed.elapsed() >= COMMIT_INTERVAL) {
-            self.commit_offsets()?;
+            self.commit_offsets(COMMIT_INTERVAL)?;
             self.settled = self.consumed();
             self.committed = Some(Instant::now());
         }
@@ -268,8 +268,10 @@ impl Projector {
         tables.map(|(place, offset)| (place.clone(), *offset)).collect()
     }
 
-    fn commit_offsets(&mut self) -> Result<(), Error> {
+    /// Tells the log what was read so long ago, once the store cannot lose it any more.
+    fn commit_offsets(&mut self, age: Duration) -> Result<(), Error> {
         if !self.settled.is_empty() {
+            self.fold.settle(age)?;
             let group = format!("{}.{}", self.options.prefix, self.options.name);
             self.runtime.block_on(self.log.commit_offsets(&group, &self.settled))?;
         }

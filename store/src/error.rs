@@ -70,6 +70,17 @@ pub enum Error {
         /// What was wrong.
         what: String,
     },
+    /// What was committed does not come to disk any more.
+    #[error(
+        "the store at {place} cannot bring to disk what it wrote; mend the disk and start again: the store goes on from its last checkpoint, and what is missing is made again from the broker"
+    )]
+    NotSettled {
+        /// Where the store is.
+        place: String,
+        /// Why.
+        #[source]
+        source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// More rows than fit in memory were asked for at once.
     #[error(
         "one key of a relation leads to more than {limit} bytes of rows; a column with so few different values cannot carry a relation: change the relation's `on`"
@@ -121,6 +132,7 @@ impl Error {
             | Self::InUse { .. }
             | Self::TakenOver { .. }
             | Self::Unusable { .. }
+            | Self::NotSettled { .. }
             | Self::Damaged { .. } => ErrorKind::Fatal,
             Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_schemas::{TableId, TableSchema};
 use parking_lot::{Mutex, MutexGuard};
@@ -51,6 +52,10 @@ impl ProjectionStore for Paired {
             *unfinished = Some(roots);
         }
         Ok(Box::new(PairedBatch { rows, documents, unfinished, put: Roots::default() }))
+    }
+
+    fn settle(&self, age: Duration) -> Result<(), Error> {
+        self.rows.settle(age)
     }
 }
 

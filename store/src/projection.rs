@@ -6,6 +6,7 @@
 //! Calls block: the projector owns a thread. An engine that is reached over a network blocks on it inside.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use headwater_schemas::{RowRef, SourcePosition, TableId, TableSchema};
 
@@ -75,9 +76,17 @@ pub trait ProjectionStore: Send + Sync {
     /// Starts a micro-batch. There is one at a time: a second call waits until the first batch is gone. Reads of the
     /// batch see its own writes.
     fn begin(&self) -> Result<Box<dyn Batch + '_>, Error>;
+
+    /// Waits until everything that was committed more than `age` ago also survives a stop of the machine. An engine
+    /// whose commits do so at once has nothing to wait for. What the log is told as read must have been settled.
+    fn settle(&self, age: Duration) -> Result<(), Error> {
+        let _ = age;
+        Ok(())
+    }
 }
 
-/// A micro-batch: everything written becomes visible and survives a crash together, at [`Batch::commit`], or, where the
+/// A micro-batch: everything written becomes visible and survives the end of the process together, at
+/// [`Batch::commit`] (and a stop of the machine once it is [settled](ProjectionStore::settle)), or, where the
 /// engine has no such transaction, in an order in which a crash between any two writes is healed by doing the batch
 /// again. Dropped without commit, it changed nothing that matters.
 pub trait Batch: RowBatch + DocumentBatch {
@@ -196,6 +205,12 @@ pub trait RowStore: Send + Sync {
     /// Starts a transaction. There is one at a time in a process: a second call waits until the first is gone. Reads see
     /// its own writes.
     fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error>;
+
+    /// See [`ProjectionStore::settle`].
+    fn settle(&self, age: Duration) -> Result<(), Error> {
+        let _ = age;
+        Ok(())
+    }
 }
 
 /// Changes of rows and offsets that become durable together, or not at all when dropped.

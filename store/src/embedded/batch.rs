@@ -42,6 +42,7 @@ pub(super) struct EmbeddedBatch<'s> {
 impl<'s> EmbeddedBatch<'s> {
     pub(super) fn begin(store: &'s EmbeddedStore) -> Result<Self, Error> {
         let environment = &store.environment;
+        store.settler.keep_up().map_err(|e| environment.fail("begin a batch", e))?;
         let mut catalog = store.catalog.lock();
         let txn = environment.env.write_txn().map_err(|e| environment.fail("begin a batch", e))?;
         if catalog.unsettled {
@@ -94,7 +95,13 @@ impl<'s> EmbeddedBatch<'s> {
     ) -> Result<(), Fault> {
         let Self { txn, catalog, tables, scratch, .. } = self;
         let number = catalog.table(tables.meta, txn, table)?;
-        if rows::put(tables.rows, txn, scratch, number, write)? {
+        let place = match write.added.first() {
+            Some((at, join_key)) if write.row.is_some() => {
+                Some((catalog.join(tables.meta, txn, indexes[*at])?, *join_key))
+            }
+            _ => None,
+        };
+        if rows::put(tables.rows, txn, scratch, number, write, place)? {
             *self.added_rows.entry(number).or_default() += 1;
         }
         self.bytes_written += (scratch.key.len() + scratch.value.len()) as u64;
@@ -149,6 +156,7 @@ impl EmbeddedBatch<'_> {
         let Self { txn, mut catalog, .. } = self;
         txn.commit().map_err(|e| environment.fail("commit a batch", e))?;
         catalog.unsettled = false;
+        store.settler.committed(environment.size());
         store.readers.renew();
         // Whoever began to listen within the batch missed its beginning.
         let missed = !self.listened && store.changes.receiver_count() > 0;
@@ -182,8 +190,7 @@ impl RowBatch for EmbeddedBatch<'_> {
 
     fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
         let Some(table) = self.catalog.tables.get(table) else { return Ok(()) };
-        rows::by_key(self.tables.rows, &self.txn, *table, keys, out)
-            .map_err(|e| self.environment().fail("read rows", e))
+        rows::by_key(&self.tables, &self.txn, *table, keys, out).map_err(|e| self.environment().fail("read rows", e))
     }
 
     fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
@@ -200,7 +207,7 @@ impl RowBatch for EmbeddedBatch<'_> {
 
     fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error> {
         let Some(table) = self.catalog.tables.get(table) else { return Ok(()) };
-        rows::scan(self.tables.rows, &self.txn, *table, after, limit, out)
+        rows::scan(&self.tables, &self.txn, *table, after, limit, out)
             .map_err(|e| self.environment().fail("scan rows", e))
     }
 
@@ -230,7 +237,8 @@ impl RowBatch for EmbeddedBatch<'_> {
         let environment = self.environment();
         let Some(join) = self.catalog.joins.get(index).copied() else { return Ok(()) };
         let Self { txn, catalog, tables, .. } = self;
-        rows::clear_index(tables.joins, txn, join.number)
+        let table = catalog.tables.get(&index.table).copied();
+        rows::clear_index(tables, txn, table, join.number)
             .and_then(|()| catalog.remove_join(tables.meta, txn, index))
             .map_err(|e| environment.fail("drop a join index", e))
     }

@@ -28,7 +28,7 @@ use super::key::{push_last, take, take_u32, take_u64};
 use crate::{Frontier, JoinIndex, SchemaId, VersionId, VersionRecord};
 
 /// Format of the store; a change that older code cannot read makes it greater.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One join index.
 #[derive(Clone, Copy)]

@@ -3,11 +3,14 @@
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind as IoKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
 
-use super::{EmbeddedOptions, Sync};
+use super::EmbeddedOptions;
+use super::checkpoint::{self, Checkpoint, Refused};
+use super::settler::{Moment, file_size};
 use crate::Error;
 
 /// The file whose lock says that a process has the store open.
@@ -22,9 +25,9 @@ pub(super) type Table = Database<Bytes, Bytes>;
 /// The tables. Layout of keys: numbers are big-endian, parts as in [`super::key`].
 #[derive(Clone, Copy)]
 pub(super) struct Tables {
-    /// Table number, row key.
+    /// Table number, row key. Where rows are, see [`super::rows`].
     pub rows: Table,
-    /// Join index number, join key, row key.
+    /// Join index number, join key, row key. The rows.
     pub joins: Table,
     /// Version, id.
     pub documents: Table,
@@ -56,6 +59,8 @@ pub(super) enum Fault {
     Damaged(&'static str),
     /// More rows are read at once than so many bytes.
     TooManyRows(usize),
+    /// Commits do not come to disk any more.
+    NotSettled(Arc<heed::Error>),
 }
 
 impl From<heed::Error> for Fault {
@@ -73,26 +78,48 @@ pub(super) struct Environment {
     _lock: File,
 }
 
+/// What brings later commits to disk: see [`super::settler`].
+pub(super) struct Settled {
+    pub data: File,
+    pub checkpoint: Checkpoint,
+    pub moment: Moment,
+}
+
 impl Environment {
-    pub(super) fn open(options: &EmbeddedOptions) -> Result<Self, Error> {
+    /// Opens the environment in a folder, as it was left; or, if the machine has stopped since, as it was at the last
+    /// checkpoint. `boot` is [`checkpoint::boot`].
+    pub(super) fn open(options: &EmbeddedOptions, boot: Option<u128>) -> Result<(Self, Settled), Error> {
         let place = options.folder.display().to_string();
         let engine = |action: &'static str| {
             let place = place.clone();
-            move |source: Box<dyn std::error::Error + Send + std::marker::Sync>| Error::Engine { place, action, source }
+            move |source: Box<dyn std::error::Error + Send + Sync>| Error::Engine { place, action, source }
         };
         std::fs::create_dir_all(&options.folder).map_err(|e| engine("create its folder")(e.into()))?;
         let lock = lock(&options.folder, &place)?;
+        let mut checkpoint = Checkpoint::open(&options.folder, boot).map_err(|refused| match refused {
+            Refused::Io(e) => engine("go back to its checkpoint")(e.into()),
+            Refused::Damaged(what) => Error::Damaged { place: place.clone(), what: what.to_owned() },
+        })?;
         let env = open_env(options).map_err(|e| engine("open")(e.into()))?;
-        let tables = || -> heed::Result<Tables> {
+        let mut settle = || -> heed::Result<(File, Moment)> {
             // Slots of readers that were killed would keep old pages from being used again.
             env.clear_stale_readers()?;
+            checkpoint::sync_folder(&options.folder)?;
+            let data = env.try_clone_inner_file()?;
+            let moment = Moment::now(&env, &data)?;
+            moment.settle(&env, &mut checkpoint)?;
+            Ok((data, moment))
+        };
+        let (data, moment) = settle().map_err(|e| fail(&place, "bring to disk what was written before", e.into()))?;
+        // From here on there is a checkpoint to go back to.
+        let tables = || -> heed::Result<Tables> {
             let mut txn = env.write_txn()?;
             let tables = Tables::create(&env, &mut txn)?;
             txn.commit()?;
             Ok(tables)
         };
         let tables = tables().map_err(|e| fail(&place, "open", e.into()))?;
-        Ok(Self { env, tables, place, _lock: lock })
+        Ok((Self { env, tables, place, _lock: lock }, Settled { data, checkpoint, moment }))
     }
 
     /// The error of an action that met a fault.
@@ -102,8 +129,7 @@ impl Environment {
 
     /// Bytes of the file that have been used so far; the file does not shrink.
     pub(super) fn size(&self) -> u64 {
-        let pages = self.env.info().last_page_number as u64 + 1;
-        pages * u64::from(self.env.stat().page_size)
+        file_size(&self.env)
     }
 }
 
@@ -112,6 +138,7 @@ fn fail(place: &str, action: &'static str, fault: Fault) -> Error {
     let source = match fault {
         Fault::Damaged(what) => return Error::Damaged { place, what: what.to_owned() },
         Fault::TooManyRows(limit) => return Error::TooManyRows { limit },
+        Fault::NotSettled(source) => return Error::NotSettled { place, source },
         Fault::Engine(source) => source,
     };
     match source {
@@ -139,8 +166,9 @@ fn lock(folder: &Path, place: &str) -> Result<File, Error> {
 }
 
 // LMDB maps its file into memory, which is sound only while nobody else changes that file: the lock taken before says
-// that no other process of ours has it open. Of the flags that weaken its promises only NO_META_SYNC is ever set, which
-// can lose the last commits when the machine stops, never tear one.
+// that no other process of ours has it open, and the checkpoint is put back before this. NO_SYNC lets a commit be visible
+// before it is on disk. By itself that may leave a torn file when the machine stops; the checkpoint is what brings
+// back a whole one.
 #[allow(unsafe_code)]
 fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
     const PAGES: u64 = 1 << 16;
@@ -149,9 +177,7 @@ fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
     open.map_size(usize::try_from(size).unwrap_or(usize::MAX & !0xffff)).max_dbs(Tables::COUNT).max_readers(READERS);
     // SAFETY: see above.
     unsafe {
-        if options.sync == Sync::NoMetaSync {
-            open.flags(EnvFlags::NO_META_SYNC);
-        }
+        open.flags(EnvFlags::NO_SYNC);
         open.open(&options.folder)
     }
 }

@@ -1,9 +1,13 @@
 //! The embedded engine: rows, documents and offsets in one LMDB environment.
 //!
-//! A micro-batch is one write transaction, so that it is visible and durable as a whole. A row lies under its key, and
-//! once more, whole, under each of its join keys: finding the children of a parent is one scan over neighbours.
-//! A document lies under its id as final bytes, with its index entries beside it, so that filters are checked and index
-//! entries are maintained without looking into the JSON.
+//! A micro-batch is one write transaction, so that it is visible and survives as a whole. When its commit returns,
+//! readers see it and no end of the process can lose it; some hundred milliseconds later it is on disk. After the
+//! machine has stopped the store is what it was at one of its last moments, whole, and the broker has what is missing:
+//! the offsets went with it. (`checkpoint`, `settler`.)
+//!
+//! A row lies, whole, under each of its join keys: finding the children of a parent is one scan over neighbours. Under
+//! its own key lies where that is. A document lies under its id as final bytes, with its index entries beside it, so
+//! that filters are checked and index entries are maintained without looking into the JSON.
 //!
 //! Readers read the memory map beside the writer and never wait for it. Their calls do not go to a thread of their own:
 //! a read takes microseconds, less than the hand-over would, and a query's work is bounded by its budget of entries.
@@ -11,16 +15,19 @@
 mod batch;
 mod batch_documents;
 mod catalog;
+mod checkpoint;
 mod documents;
 mod environment;
 mod key;
 mod readers;
 mod rows;
+mod settler;
 mod walk;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -28,8 +35,9 @@ use tokio::sync::{broadcast, watch};
 
 use self::batch::EmbeddedBatch;
 use self::catalog::{Catalog, numbered};
-use self::environment::{Environment, Fault};
+use self::environment::{Environment, Fault, Settled};
 use self::readers::Readers;
+use self::settler::Settler;
 use crate::{
     Batch, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, ProjectionStore, RowStore,
     RowTransaction, StoreMetrics, VersionId, VersionRecord,
@@ -45,33 +53,23 @@ pub struct EmbeddedOptions {
     pub folder: PathBuf,
     /// Greatest size of the store's file in bytes. Address space, not disk: the file grows as needed, and never shrinks.
     pub size_max: u64,
-    /// What a commit waits for.
-    pub sync: Sync,
+    /// How long a commit may wait until it is brought to disk with those that came after it.
+    pub settle_interval: Duration,
 }
 
 impl EmbeddedOptions {
-    /// In this folder, at most 64 GiB, [`Sync::NoMetaSync`].
+    /// In this folder, at most 64 GiB, to disk after 500 ms.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), size_max: 64 << 30, sync: Sync::default() }
+        Self { folder: folder.into(), size_max: 64 << 30, settle_interval: Duration::from_millis(500) }
     }
-}
-
-/// What a commit waits for. The store stays whole in every case, and loses nothing when only the process ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sync {
-    /// Until the batch is on disk.
-    Full,
-    /// Until the batch's data is on disk, but not the page that makes it count: when the machine stops, the last commits
-    /// may be missing. They are made again from the broker, since the offsets are missing with them.
-    #[default]
-    NoMetaSync,
 }
 
 /// An open embedded store.
 pub struct EmbeddedStore {
     // Before `environment`, which they keep open.
     readers: Readers,
-    catalog: Mutex<Catalog>,
+    settler: Settler,
+    catalog: Arc<Mutex<Catalog>>,
     environment: Environment,
     versions: watch::Sender<Arc<Vec<VersionRecord>>>,
     frontiers: watch::Sender<Arc<BTreeMap<String, Frontier>>>,
@@ -82,20 +80,36 @@ pub struct EmbeddedStore {
 impl EmbeddedStore {
     /// Opens the store, or makes an empty one. Fails with [`Error::InUse`] while another process has it open.
     pub fn open(options: EmbeddedOptions) -> Result<Arc<Self>, Error> {
-        let environment = Environment::open(&options)?;
+        Self::open_in(options, checkpoint::boot())
+    }
+
+    /// Opens the store as if the machine had stopped since it was last open.
+    #[cfg(feature = "test-util")]
+    pub fn open_after_stop(options: EmbeddedOptions) -> Result<Arc<Self>, Error> {
+        Self::open_in(options, None)
+    }
+
+    fn open_in(options: EmbeddedOptions, boot: Option<u128>) -> Result<Arc<Self>, Error> {
+        let (environment, Settled { data, checkpoint, moment }) = Environment::open(&options, boot)?;
         let readers = Readers::new(environment.env.clone());
         let catalog = readers
             .read(|txn| Catalog::read(environment.tables.meta, txn))
             .map_err(|e| environment.fail("read its names", e))?;
+        let (versions, frontiers) = (catalog.published_versions(), Arc::new(catalog.frontiers.clone()));
+        let catalog = Arc::new(Mutex::new(catalog));
+        let settler =
+            Settler::start(environment.env.clone(), data, checkpoint, moment, catalog.clone(), options.settle_interval)
+                .map_err(|e| environment.fail("start the thread that brings commits to disk", heed::Error::Io(e)))?;
         let metrics = StoreMetrics::default();
         metrics.size_max.set(i64::try_from(options.size_max).unwrap_or(i64::MAX));
         metrics.used.set(i64::try_from(environment.size()).unwrap_or(i64::MAX));
         Ok(Arc::new(Self {
             readers,
-            versions: watch::Sender::new(catalog.published_versions()),
-            frontiers: watch::Sender::new(Arc::new(catalog.frontiers.clone())),
+            settler,
+            versions: watch::Sender::new(versions),
+            frontiers: watch::Sender::new(frontiers),
             changes: broadcast::Sender::new(CHANGES_KEPT),
-            catalog: Mutex::new(catalog),
+            catalog,
             environment,
             metrics,
         }))
@@ -105,6 +119,10 @@ impl EmbeddedStore {
     pub fn metrics(&self) -> &StoreMetrics {
         &self.metrics
     }
+
+    fn settle_commits(&self, age: Duration) -> Result<(), Error> {
+        self.settler.settle(age).map_err(|e| self.environment.fail("bring its commits to disk", e))
+    }
 }
 
 impl ProjectionStore for EmbeddedStore {
@@ -112,11 +130,19 @@ impl ProjectionStore for EmbeddedStore {
     fn begin(&self) -> Result<Box<dyn Batch + '_>, Error> {
         Ok(Box::new(EmbeddedBatch::begin(self)?))
     }
+
+    fn settle(&self, age: Duration) -> Result<(), Error> {
+        self.settle_commits(age)
+    }
 }
 
 impl RowStore for EmbeddedStore {
     fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error> {
         Ok(Box::new(EmbeddedBatch::begin(self)?))
+    }
+
+    fn settle(&self, age: Duration) -> Result<(), Error> {
+        self.settle_commits(age)
     }
 }
 
