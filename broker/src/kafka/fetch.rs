@@ -71,7 +71,13 @@ pub(super) async fn fetch(
     }
     let mut looked_for_schema = false;
     loop {
-        let complaint = reader.complaint();
+        let complaint = match reader.complaint() {
+            Ok(complaint) => complaint,
+            Err(stray) => {
+                borrowed.reader = None;
+                return Err(inner.engine(ACTION, stray));
+            }
+        };
         let mut obstacles = Obstacles::default();
         let ready = prepare(inner, reader, from, &mut obstacles);
         let answered = from.iter().all(|from| reader.lane(&from.partition).is_none_or(|lane| lane.has_answered()));

@@ -47,7 +47,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// A lane of a partition that `consumer` was just assigned at `next`. `wake` is told when there is something.
+    /// A lane of a partition that `consumer` is about to be assigned at `next`. `wake` is told when there is something.
     pub(super) fn new(
         consumer: &Arc<BaseConsumer<Context>>,
         partition: TopicPartition,

@@ -20,6 +20,11 @@ use crate::{Error, FetchFrom, TopicPartition};
 const IDLE_MAX: usize = 4;
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// A record came outside of its partition's queue.
+#[derive(Debug, thiserror::Error)]
+#[error("the client handed out a record beside its partition's queue; reading begins anew")]
+pub(super) struct Stray;
+
 /// A consumer with the partitions it reads, each from where its caller goes on.
 pub(super) struct Reader {
     consumer: Arc<BaseConsumer<Context>>,
@@ -68,14 +73,14 @@ impl Reader {
             let offset = rdkafka::Offset::Offset(i64::try_from(from.offset.0).unwrap_or(i64::MAX));
             list.add_partition_offset(&from.partition.topic, number(&from.partition), offset)?;
         }
-        self.consumer.incremental_assign(&list)?;
+        // Each gets its own queue before it is read: what comes earlier goes to the consumer's, and is not moved.
         for from in missing {
             let partition = from.partition.clone();
             let lane = Lane::new(&self.consumer, partition.clone(), from.offset.0, Arc::clone(&self.wake));
             let lane = lane.ok_or(KafkaError::Global(RDKafkaErrorCode::UnknownPartition))?;
             self.lanes.insert(partition, lane);
         }
-        Ok(())
+        self.consumer.incremental_assign(&list)
     }
 
     pub(super) fn lane(&mut self, partition: &TopicPartition) -> Option<&mut Lane> {
@@ -93,16 +98,17 @@ impl Reader {
         }
     }
 
-    /// What the consumer as a whole complains about.
-    pub(super) fn complaint(&self) -> Option<KafkaError> {
+    /// What the consumer as a whole complains about. After [`Stray`] the reader must not be used any more.
+    pub(super) fn complaint(&self) -> Result<Option<KafkaError>, Stray> {
         let mut last = None;
         while let Some(event) = self.consumer.poll(Duration::ZERO) {
-            // No record comes here: each partition has its own queue.
-            if let Err(error) = event {
-                last = Some(error);
+            match event {
+                // Each partition has a queue of its own. What came here is missing there, and reading on would skip it.
+                Ok(_) | Err(KafkaError::PartitionEOF(_)) => return Err(Stray),
+                Err(error) => last = Some(error),
             }
         }
-        last
+        Ok(last)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Offsets: where transactions end, where reading goes on, what retention removes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -201,4 +202,35 @@ async fn the_end_can_be_reached() {
     log.producer("end").await.unwrap();
     stand_at_end(&mut next).await;
     assert_eq!(texts(&read_all(&*log, "end.t").await), ["a"]);
+}
+
+/// Whoever begins to read gets every record from the first on, however late the thread that asked goes on after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_anew_begins_with_the_first_record() {
+    const PARTITIONS: u32 = 60;
+    let log = log("anew");
+    create(&*log, "anew.t", PARTITIONS, Retention::default()).await;
+    let producer = log.producer("anew").await.unwrap();
+    let wanted = ["a", "b", "c"];
+    producer.append((0..PARTITIONS).map(|at| values("anew.t", at, &wanted)).collect(), None).await.unwrap();
+    for turn in 0..8 {
+        // Every second time by a consumer that is connected already.
+        let log = if turn % 2 == 0 { self::log("anew") } else { log.clone() };
+        let mut from: Vec<FetchFrom> =
+            (0..PARTITIONS).map(|number| FetchFrom { partition: at("anew.t", number), offset: Offset(0) }).collect();
+        let mut found = vec![Vec::new(); PARTITIONS as usize];
+        while found.iter().any(|texts: &Vec<String>| texts.len() < wanted.len()) {
+            let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_secs(5) };
+            let fetched = log.fetch(&from, limits).await.unwrap();
+            assert!(!fetched.is_empty(), "turn {turn}: nothing more comes behind {found:?}");
+            for batch in fetched {
+                let number = batch.from.partition as usize;
+                from[number].offset = batch.next();
+                found[number].extend(texts(std::slice::from_ref(&batch)));
+                let (next, found) = (batch.next().0, &found[number]);
+                let whole = next <= found.len() as u64 || *found == wanted;
+                assert!(whole, "turn {turn}: partition {number} went on to {next} with {found:?}");
+            }
+        }
+    }
 }
