@@ -78,6 +78,20 @@ pub enum Error {
     /// The broker's log failed.
     #[error(transparent)]
     Log(#[from] broker::Error),
+    /// A record got a later offset than was counted, so what progress says of the ends of partitions is too low. Nothing is
+    /// lost: a new session reads the ends and says so at once.
+    #[error(
+        "a record of {partition} got offset {found} where {counted} was counted: something else than this connector was \
+         written there; reading the ends of all partitions again"
+    )]
+    Miscounted {
+        /// Where it was appended.
+        partition: broker::TopicPartition,
+        /// The offset that was expected.
+        counted: u64,
+        /// The one it got.
+        found: u64,
+    },
     /// A task of the connector ended early, which only a broken invariant can cause.
     #[error("the task that {what} ended unexpectedly")]
     TaskLost {

@@ -49,6 +49,8 @@ struct End {
 /// An append that was answered.
 struct Appended {
     result: Result<Vec<Offset>, headwater_broker::Error>,
+    /// Where batches were counted to begin: number of the batch, partition, offset.
+    counted: Vec<(usize, TopicPartition, u64)>,
     mark: Option<Mark>,
     events: u64,
     snapshot_rows: u64,
@@ -184,7 +186,8 @@ impl<'a> Session<'a> {
         let (events, snapshot_rows) = (gathered.events(), gathered.snapshot_rows());
         let (bytes, last_event_at_micros) = (gathered.bytes() as u64, gathered.last_event_at_micros());
         let mut batches = gathered.batches;
-        for batch in &batches {
+        let mut counted = Vec::with_capacity(batches.len());
+        for (at, batch) in batches.iter().enumerate() {
             if !self.ends.contains_key(&*batch.to.topic) {
                 let (name, partitions) = (Arc::clone(&batch.to.topic), self.options.partitions.max(1));
                 let spec = TopicSpec { name, partitions, retention: self.options.retention.clone() };
@@ -193,7 +196,9 @@ impl<'a> Session<'a> {
             }
             if !batch.records.is_empty() {
                 let end = self.end_of(&batch.to)?;
-                end.records += std::mem::take(&mut end.behind) + producer.offsets_of(batch);
+                end.records += std::mem::take(&mut end.behind);
+                counted.push((at, batch.to.clone(), end.records));
+                end.records += producer.offsets_of(batch);
             }
         }
         for batch in batches.iter().filter(|batch| !batch.records.is_empty()) {
@@ -207,7 +212,7 @@ impl<'a> Session<'a> {
         let (producer, begun) = (Arc::clone(producer), self.appended_at);
         Ok(Box::pin(async move {
             let result = producer.append(batches, mark.as_ref().map(|mark| mark.checkpoint.clone())).await;
-            Appended { result, mark, events, snapshot_rows, bytes, dead_letters, last_event_at_micros, begun }
+            Appended { result, counted, mark, events, snapshot_rows, bytes, dead_letters, last_event_at_micros, begun }
         }))
     }
 
@@ -245,7 +250,13 @@ impl<'a> Session<'a> {
 
     /// Takes note of an answer: only now may the source's database forget.
     fn finish(&mut self, appended: Appended) -> Result<(), Error> {
-        appended.result?;
+        let offsets = appended.result?;
+        for (at, partition, counted) in appended.counted {
+            // What progress said is too low: until the next session counts anew, a reader may believe it has everything.
+            if let Some(&Offset(found)) = offsets.get(at).filter(|Offset(found)| *found > counted) {
+                return Err(Error::Miscounted { partition, counted, found });
+            }
+        }
         fail::fail_point!("capture::after_append");
         self.progress = true;
         if let Some(mark) = &appended.mark {

@@ -1,23 +1,33 @@
 //! Where partitions end once what this process appended is visible.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::TopicPartition;
 
+/// The cluster ends every transaction by then, so what cannot be read until then is gone: somebody has made the topic anew.
+const VISIBLE_BY: Duration = Duration::from_secs(90);
+
 /// Kafka answers a commit before readers see it. What is noted here lets this process wait for its own.
 #[derive(Default)]
-pub(super) struct Ends(Mutex<HashMap<TopicPartition, u64>>);
+pub(super) struct Ends(Mutex<HashMap<TopicPartition, End>>);
+
+struct End {
+    offset: u64,
+    noted: Instant,
+}
 
 impl Ends {
     /// Notes that the partition will end here or later.
     pub(super) fn note(&self, partition: &TopicPartition, end: u64) {
         let mut ends = self.0.lock();
+        let noted = Instant::now();
         match ends.get_mut(partition) {
-            Some(known) => *known = end.max(*known),
+            Some(known) => *known = End { offset: end.max(known.offset), noted },
             None => {
-                ends.insert(partition.clone(), end);
+                ends.insert(partition.clone(), End { offset: end, noted });
             }
         }
     }
@@ -26,7 +36,7 @@ impl Ends {
     pub(super) fn is_reached(&self, partition: &TopicPartition, high: u64) -> bool {
         let mut ends = self.0.lock();
         match ends.get(partition) {
-            Some(end) if *end > high => false,
+            Some(end) if end.offset > high && end.noted.elapsed() < VISIBLE_BY => false,
             Some(_) => {
                 ends.remove(partition);
                 true

@@ -57,6 +57,15 @@ use crate::{
     Retention, TopicPartition, TopicSpec, Watermarks,
 };
 
+/// What was appended cannot be read yet.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0} ends at {end} for readers, before what this process has appended: another producer's transaction is open there; it \
+     ends when that producer goes on, or by the cluster's timeout",
+    end = .1.0
+)]
+struct NotVisible(TopicPartition, Offset);
+
 /// How long to wait until a reader can see what this process itself has appended.
 const VISIBLE_MAX: Duration = Duration::from_secs(5);
 
@@ -136,7 +145,8 @@ impl Inner {
         self.topics.ensure(&specs).await
     }
 
-    /// Where a partition begins and ends for readers. What this process has appended is seen. Blocks.
+    /// Where a partition begins and ends for readers. What this process has appended is seen, or it is an error: an end
+    /// that is too low would be taken for one that is reached. Blocks.
     fn watermarks(&self, partition: &TopicPartition) -> Result<Watermarks, Error> {
         let deadline = Instant::now() + VISIBLE_MAX;
         loop {
@@ -148,9 +158,12 @@ impl Inner {
                 }
             };
             // A committed transaction becomes visible a moment after its producer was answered.
-            if self.ends.is_reached(partition, marks.high.0) || Instant::now() > deadline {
+            if self.ends.is_reached(partition, marks.high.0) {
                 self.measure(partition, marks);
                 return Ok(marks);
+            }
+            if Instant::now() > deadline {
+                return Err(self.engine("find the end of a partition", NotVisible(partition.clone(), marks.high)));
             }
             std::thread::sleep(Duration::from_millis(2));
         }

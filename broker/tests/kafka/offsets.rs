@@ -1,6 +1,5 @@
 //! Offsets: where transactions end, where reading goes on, what retention removes.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
