@@ -1,9 +1,9 @@
 //! Rows of one engine and documents of another, as one store.
 //!
 //! There is no transaction over both. Rows and offsets are committed first, together with a note of the roots whose
-//! documents go with them; then the documents are written. So documents never run ahead of the rows, and what breaks off
-//! in between is known: the roots of the note are [unfinished](Batch::unfinished), and are rebuilt from the rows first
-//! thing. Writing a document twice is harmless, since it is a function of the rows.
+//! documents go with them, and [settled](RowStore::settle); then the documents are written. So documents never run ahead
+//! of the rows, and what breaks off in between is known: the roots of the note are [unfinished](Batch::unfinished), and
+//! are rebuilt from the rows first thing. Writing a document twice is harmless, since it is a function of the rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,15 +51,12 @@ impl ProjectionStore for Paired {
             roots.retain(|id, _| versions.iter().any(|it| it.id == *id && it.state != VersionState::Retired));
             *unfinished = Some(roots);
         }
-        Ok(Box::new(PairedBatch { rows, documents, unfinished, put: Roots::default() }))
-    }
-
-    fn settle(&self, age: Duration) -> Result<(), Error> {
-        self.rows.settle(age)
+        Ok(Box::new(PairedBatch { store: self, rows, documents, unfinished, put: Roots::default() }))
     }
 }
 
 struct PairedBatch<'s> {
+    store: &'s Paired,
     rows: Box<dyn RowTransaction + 's>,
     documents: Box<dyn DocumentTransaction + 's>,
     unfinished: MutexGuard<'s, Option<Roots>>,
@@ -79,7 +76,7 @@ impl Batch for PairedBatch<'_> {
     }
 
     fn commit(self: Box<Self>) -> Result<(), Error> {
-        let Self { mut rows, documents, mut unfinished, put } = *self;
+        let Self { store, mut rows, documents, mut unfinished, put } = *self;
         let before = unfinished.take().unwrap_or_default();
         let mut all = before.clone();
         for (id, roots) in &put {
@@ -90,6 +87,8 @@ impl Batch for PairedBatch<'_> {
             rows.set_note(NOTE, (!all.is_empty()).then(|| encode(&all)).as_deref())?;
         }
         rows.commit()?;
+        // Or documents and the registry of versions would be ahead of the rows after a stop of the machine.
+        store.rows.settle(Duration::ZERO)?;
         fail::fail_point!("store::between_rows_and_documents");
         documents.flush()?;
         let mut left = before;

@@ -41,13 +41,13 @@ pub(super) enum Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Metas {
     page_size: u32,
-    heads: [[u8; HEAD]; 2],
+    heads: Box<[[u8; HEAD]; 2]>,
 }
 
 impl Metas {
     /// Reads them. No commit may be under way.
     pub(super) fn read(data: &File, page_size: u32) -> io::Result<Self> {
-        let mut heads = [[0; HEAD]; 2];
+        let mut heads = Box::new([[0; HEAD]; 2]);
         for (head, at) in heads.iter_mut().zip([0, u64::from(page_size)]) {
             data.read_exact_at(head, at)?;
         }
@@ -203,7 +203,7 @@ impl Slot {
             0 => Held::Nothing,
             page_size => {
                 let mut head = || take(rest, HEAD)?.try_into().ok();
-                Held::Metas(Metas { page_size, heads: [head()?, head()?] })
+                Held::Metas(Metas { page_size, heads: Box::new([head()?, head()?]) })
             }
         };
         Some(Self { number, boot, held })
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     fn metas(n: u8) -> Held {
-        Held::Metas(Metas { page_size: 4096, heads: [[n; HEAD], [n + 1; HEAD]] })
+        Held::Metas(Metas { page_size: 4096, heads: Box::new([[n; HEAD], [n + 1; HEAD]]) })
     }
 
     fn last(folder: &Path) -> Held {
