@@ -12,7 +12,7 @@ use crate::apply::TableIndexes;
 use crate::build::sum;
 use crate::clock::now_ms;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
-use crate::version::{Replay, Scan, retired_note};
+use crate::version::{Replay, Scan, Version, retired_note};
 
 /// Documents removed between two looks at the clock.
 const PURGE_CHUNK: usize = 2_048;
@@ -28,7 +28,7 @@ impl Fold {
 
     /// Whether any version serves.
     pub(crate) fn is_serving(&self) -> bool {
-        self.state.versions.iter().any(crate::version::Version::is_active)
+        self.state.versions.iter().any(Version::is_active)
     }
 
     /// Works in the background for about `budget`, in one commit; `None` when there is nothing to do.
@@ -98,7 +98,7 @@ impl State {
 
     /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
     /// sources' snapshots done and read, and its topics read again where it is a replay.
-    pub(crate) fn is_ready(&self, version: &crate::version::Version) -> bool {
+    pub(crate) fn is_ready(&self, version: &Version) -> bool {
         let snapshot_done = |source: &str| self.frontiers.get(source).is_some_and(|frontier| frontier.snapshot_done);
         version.plan.is_some()
             && version.problem.is_none()
@@ -168,7 +168,7 @@ impl State {
                 continue;
             }
             if batch.purge_version(record.id, PURGE_CHUNK)? < PURGE_CHUNK {
-                batch.set_note(&retired_note(id), None)?;
+                Version::forget(batch, id)?;
             }
             return Ok(true);
         }

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::background::index_note;
 use crate::clock::now_ms;
 use crate::fold::{Fold, State};
-use crate::version::{Replay, ReplayPart, Version, definition_note, retired_note};
+use crate::version::{Replay, ReplayPart, Version, retired_note};
 
 impl Fold {
     /// Makes the declared models the ones that are served. A model whose definition is new or has changed gets a version
@@ -102,7 +102,7 @@ impl State {
         self.replan(batch)
     }
 
-    fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
+    pub(crate) fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
         let id = batch.new_version_id()?;
         let record = VersionRecord {
             id,
@@ -131,7 +131,6 @@ impl State {
         version.record.state = VersionState::Active;
         version.replay = None;
         batch.put_version(&version.record)?;
-        version.forget_building(batch)?;
         tracing::info!(model, version = id.0, "version is active");
         Ok(())
     }
@@ -149,8 +148,6 @@ impl State {
         }
         version.record.state = VersionState::Retired;
         batch.put_version(&version.record)?;
-        version.forget_building(batch)?;
-        batch.set_note(&definition_note(id.0), None)?;
         batch.set_note(&retired_note(id.0), Some(&now_ms().to_be_bytes()))?;
         tracing::info!(model = version.record.model, version = id.0, "version is retired");
         Ok(())

@@ -321,6 +321,46 @@ async fn a_replay_and_a_changed_definition_are_built_beside_and_switched() {
     running.stop().await;
 }
 
+/// A column that a model reads is dropped, the projector starts again and has no plan any more, and rows change. Readers
+/// are not told that the documents hold those changes; and once the column is back, they do.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_cannot_follow_do_not_look_fresh_and_are_built_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+    running.document_when(1, "the first document", |document| document == Some(ADA)).await;
+    let [customers, invoices, _] = schemas();
+    let nameless = schema("customers", &[("id", ColumnType::Int64)]);
+    source.append(&nameless, Op::Schema, &[]).await;
+    source.append(&nameless, Op::Update, &[vec![Value::Int(2)]]).await;
+    let end = SourcePosition::after_commit(1, source.commit);
+    let frontier = |running: &Running| running.store.frontiers().borrow().get("shop").copied().unwrap().position;
+    running.status_when("the changed schema", |_| frontier(&running) == end).await;
+    assert_eq!(running.document(1).await.as_deref(), Some(ADA), "a running projector goes on with nulls");
+
+    let running = Running::start(&source, running.stop().await, vec![model(MODEL)]);
+    let status = running.status_when("its problem", |it| it.models.iter().any(|it| it.problem.is_some())).await;
+    let problem = status.models[0].problem.clone().unwrap();
+    assert!(problem.contains("name") && problem.contains("stay as they are"), "{problem}");
+    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), text("paid")]]).await;
+    let read = |it: &ProjectorStatus| !it.consumers.is_empty() && it.consumers.iter().all(|it| it.lag == 0);
+    running.status_when("no lag", |it| it.events_total > 0 && read(it)).await;
+    assert_eq!(running.document(1).await.as_deref(), Some(ADA));
+    assert_eq!(frontier(&running), end, "the document is not what the rows are");
+
+    let running = Running::start(&source, running.stop().await, vec![model(MODEL)]);
+    source.append(&customers, Op::Schema, &[]).await;
+    source.append(&customers, Op::Update, &[vec![Value::Int(2), text("Rob")]]).await;
+    let rob = r#"{"id":2,"name":"Rob","invoices":[{"id":10,"status":"paid","lines":[{"id":100,"amount":"1.50"},{"id":101,"amount":"2.25"}],"total":"3.75"}],"all":"3.75"}"#;
+    running.document_when(2, "the change made meanwhile", |document| document == Some(rob)).await;
+    let ada = r#"{"id":1,"name":"Ada","invoices":[{"id":11,"status":"open","lines":[{"id":102,"amount":null}],"total":"0"}],"all":"0"}"#;
+    running.document_when(1, "the change made meanwhile", |document| document == Some(ada)).await;
+    let end = SourcePosition::after_commit(1, source.commit);
+    running.status_when("freshness", |_| frontier(&running) == end).await;
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_processed_is_kept_told_and_retried() {
     let folder = tempfile::tempdir().unwrap();

@@ -8,13 +8,15 @@ use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoRows};
 use headwater_store::{DocumentReader, Paired, ProjectionStore};
 use headwater_test_servers::Mongo;
 
-use crate::flaky::FlakyDocuments;
+use crate::flaky::{EmbeddedDocuments, FlakyDocuments};
 
 /// A kind of engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     /// Rows and documents in one, in a temporary folder.
     Embedded,
+    /// Rows in one embedded store, documents in another: a break may come between their commits.
+    Paired,
     /// Rows and documents in a database of their own, on one server for all cases.
     Mongo,
 }
@@ -23,7 +25,7 @@ pub(crate) enum Kind {
 pub(crate) struct Engine {
     pub(crate) writer: Arc<dyn ProjectionStore>,
     pub(crate) reader: Arc<dyn DocumentReader>,
-    _folder: Option<tempfile::TempDir>,
+    _folders: Vec<tempfile::TempDir>,
 }
 
 impl Engine {
@@ -32,20 +34,32 @@ impl Engine {
     pub(crate) fn open(kind: Kind, calls_left: &Arc<AtomicI64>) -> Self {
         match kind {
             Kind::Embedded => embedded(),
+            Kind::Paired => paired(calls_left),
             Kind::Mongo => mongo(calls_left),
         }
     }
 }
 
 fn embedded() -> Engine {
+    let (store, folder) = embedded_store();
+    Engine { writer: store.clone(), reader: store, _folders: vec![folder] }
+}
+
+fn paired(calls_left: &Arc<AtomicI64>) -> Engine {
+    let ((rows, rows_folder), (inner, folder)) = (embedded_store(), embedded_store());
+    let documents = EmbeddedDocuments { inner: inner.clone(), calls_left: calls_left.clone() };
+    let writer = Paired::new(rows, Arc::new(documents));
+    Engine { writer, reader: inner, _folders: vec![rows_folder, folder] }
+}
+
+fn embedded_store() -> (Arc<EmbeddedStore>, tempfile::TempDir) {
     let folder = match std::path::Path::new("/dev/shm").is_dir() {
         true => tempfile::tempdir_in("/dev/shm").unwrap(),
         false => tempfile::tempdir().unwrap(),
     };
     let mut options = EmbeddedOptions::new(folder.path());
     options.size_max = 1 << 30;
-    let store = EmbeddedStore::open(options).unwrap();
-    Engine { writer: store.clone(), reader: store, _folder: Some(folder) }
+    (EmbeddedStore::open(options).unwrap(), folder)
 }
 
 fn mongo(calls_left: &Arc<AtomicI64>) -> Engine {
@@ -61,5 +75,5 @@ fn mongo(calls_left: &Arc<AtomicI64>) -> Engine {
     });
     let reader = documents.reader();
     let documents = Arc::new(FlakyDocuments { inner: documents, calls_left: calls_left.clone() });
-    Engine { writer: Paired::new(rows, documents), reader, _folder: None }
+    Engine { writer: Paired::new(rows, documents), reader, _folders: Vec::new() }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use headwater_schemas::{TableId, TableSchema};
+use headwater_store::embedded::EmbeddedStore;
 use headwater_store::{
     Batch, ByteList, DocumentBatch, DocumentStore, DocumentTransaction, DocumentWrite, Error, Frontier, JoinIndex,
     ProjectionStore, RowArena, RowBatch, RowWrite, SchemaId, VersionId, VersionRecord, Written,
@@ -102,3 +103,30 @@ impl DocumentTransaction for FlakyTransaction<'_> {
 }
 
 pass_on_documents!(FlakyTransaction<'_>);
+
+/// Documents in an embedded store beside that of the rows, as in another engine; flaky as the others.
+pub(crate) struct EmbeddedDocuments {
+    pub(crate) inner: Arc<EmbeddedStore>,
+    pub(crate) calls_left: Arc<AtomicI64>,
+}
+
+impl DocumentStore for EmbeddedDocuments {
+    fn begin(&self) -> Result<Box<dyn DocumentTransaction + '_>, Error> {
+        let inner = ProjectionStore::begin(&*self.inner)?;
+        Ok(Box::new(EmbeddedTransaction { inner, calls_left: self.calls_left.clone() }))
+    }
+}
+
+struct EmbeddedTransaction<'s> {
+    inner: Box<dyn Batch + 's>,
+    calls_left: Arc<AtomicI64>,
+}
+
+impl DocumentTransaction for EmbeddedTransaction<'_> {
+    fn flush(self: Box<Self>) -> Result<(), Error> {
+        fail(&self.calls_left)?;
+        self.inner.commit()
+    }
+}
+
+pass_on_documents!(EmbeddedTransaction<'_>);

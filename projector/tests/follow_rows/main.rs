@@ -33,6 +33,11 @@ fn documents_are_what_the_naive_evaluator_says() {
 }
 
 #[test]
+fn documents_are_what_the_naive_evaluator_says_in_two_engines() {
+    run(Kind::Paired, CASES / 2);
+}
+
+#[test]
 fn documents_are_what_the_naive_evaluator_says_in_mongodb() {
     run(Kind::Mongo, CASES_MONGODB);
 }
