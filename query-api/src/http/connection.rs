@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::header::UPGRADE;
 use hyper::server::conn::http1;
@@ -86,8 +87,7 @@ where
         if request.headers().contains_key(UPGRADE) {
             request.extensions_mut().insert(held.clone());
         }
-        let answered = answer(request, peer);
-        async move { Ok::<_, Infallible>(answered.await) }
+        answer(request, peer).map(Ok::<_, Infallible>)
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -7,8 +7,8 @@ tokio::task_local! {
 }
 
 /// Answers a request as `answering` does, with its id known to [`current`] meanwhile.
-pub(crate) async fn scope<F: Future>(request_id: RequestId, answering: F) -> F::Output {
-    CURRENT.scope(request_id, answering).await
+pub(crate) fn scope<F: Future>(request_id: RequestId, answering: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(request_id, answering)
 }
 
 /// Calls `with` with the id of the request that this task is busy with; `None` where it is with none.

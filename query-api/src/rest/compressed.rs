@@ -44,7 +44,7 @@ impl Compression {
         if !self.is_for(body.len()) {
             return;
         }
-        if let Some(compressed) = gzip(body.clone(), Effort::Once).await {
+        if let Some(compressed) = Box::pin(gzip(body.clone(), Effort::Once)).await {
             *response.body_mut() = Body::Whole(compressed);
             response.headers_mut().insert(CONTENT_ENCODING, GZIP);
             rename(response.headers_mut());

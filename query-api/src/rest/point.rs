@@ -54,7 +54,7 @@ pub(super) async fn point(
     let compressed = match &api.cache {
         Some(cache) if as_stored && compression.is_for(document.body.len()) => {
             let compress = async { gzip(document.body.clone(), Effort::Kept).await.ok_or(()) };
-            cache.compressed((model.visibility.version, &id, document.stamp), compress).await.ok()
+            Box::pin(cache.compressed((model.visibility.version, &id, document.stamp), compress)).await.ok()
         }
         _ => None,
     };

@@ -65,7 +65,7 @@ struct Answered {
     applied: Option<HeaderValue>,
 }
 
-/// Answers a request from this address.
+/// Answers a request from this address. What only some requests need lies in boxes, for the server moves the future.
 pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let started = Instant::now();
     let request_id = RequestId::of(request.headers());
@@ -79,7 +79,7 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
     }
     // A WebSocket is let in by steps of its own: who asks may be said in its first message.
     if graphql_ws::is_opening(&request) {
-        return open_socket(api, request, peer, &request_id, started).await;
+        return Box::pin(open_socket(api, request, peer, &request_id, started)).await;
     }
     let compression = Compression::of(request.headers(), api.compression);
     let mut answered = Answered { route: Route::Other, model: None, counted: false, applied: None };
@@ -145,13 +145,13 @@ async fn admitted_request(
     started: Instant,
 ) -> Response<Body> {
     let request_id = &context.request_id;
-    let dispatched = async {
+    let dispatched = scope(request_id.clone(), async {
         let mut response = dispatch(api, request, compression, context, answered, started).await?;
         compression.apply(&mut response).await;
         response.headers_mut().extend(answered.applied.take().map(|applied| (PREFERENCE_APPLIED, applied)));
         Ok(response)
-    };
-    match tokio::time::timeout(api.gate.deadline, scope(request_id.clone(), dispatched)).await {
+    });
+    match tokio::time::timeout(api.gate.deadline, dispatched).await {
         Ok(Ok(response)) => response,
         Ok(Err(problem)) => failed(api, &problem, request_id),
         Err(_) => failed(api, &too_slow(), request_id),
@@ -227,14 +227,14 @@ async fn dispatch(
     answered.applied = api.freshness.reach(request.headers(), wait_max).await?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
-        return graphql_http::answer(api, request, context, Port::Readers).await;
+        return Box::pin(graphql_http::answer(api, request, context, Port::Readers)).await;
     }
     if let Target::List(name) | Target::Own(name) | Target::ListQuery(name) | Target::OwnQuery(name) = target
         && !matches!(*request.method(), Method::GET | Method::HEAD)
     {
         let is_own = matches!(target, Target::Own(_) | Target::OwnQuery(_));
         let name = name.to_string();
-        return queried(api, (&name, is_own), request, compression, context, answered, started).await;
+        return Box::pin(queried(api, (&name, is_own), request, compression, context, answered, started)).await;
     }
     let view = api.serving().view(context);
     let query = request.uri().query();
@@ -246,7 +246,7 @@ async fn dispatch(
             answered.model = Some(model.clone());
             if accepts_event_stream(headers) {
                 answered.route = Route::Live;
-                return live::stream(api, model, id, query.unwrap_or_default(), headers, context).await;
+                return Box::pin(live::stream(api, model, id, query.unwrap_or_default(), headers, context)).await;
             }
             answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
@@ -261,11 +261,11 @@ async fn dispatch(
             let query = query.unwrap_or_default();
             if accepts_event_stream(headers) {
                 answered.route = Route::Live;
-                return live::list(api, model, live::Of::All, query, headers, context).await;
+                return Box::pin(live::list(api, model, live::Of::All, query, headers, context)).await;
             }
             let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;
             let asked = (Asked::of_query(query)?, Some(query));
-            let (is_batch, response) = list::list(api, model, asked, format, context).await;
+            let (is_batch, response) = Box::pin(list::list(api, model, asked, format, context)).await;
             if is_batch {
                 answered.route = Route::Batch;
             }
@@ -276,14 +276,15 @@ async fn dispatch(
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
-            array::array(api, model, (id, path), query.unwrap_or_default(), format, headers, context).await
+            Box::pin(array::array(api, model, (id, path), query.unwrap_or_default(), format, headers, context)).await
         }
         Target::Own(name) => {
             answered.route = Route::Own;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             let query = query.unwrap_or_default();
-            own(api, model, (Asked::of_query(query)?, Some(query)), (headers, compression), context, started).await
+            Box::pin(own(api, model, (Asked::of_query(query)?, Some(query)), (headers, compression), context, started))
+                .await
         }
         Target::Schema(name) => {
             answered.route = Route::Describe;
@@ -435,6 +436,16 @@ fn bench(query: &str) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The server moves it for each request, so what is rare and large lies in a box of its own.
+    #[test]
+    fn the_future_of_an_answer_is_small() {
+        fn size_of_answer<'a, R: Future>(_: impl Fn(&'a Arc<Api>, Request<Incoming>, IpAddr) -> R) -> usize {
+            size_of::<R>()
+        }
+        let size = size_of_answer(answer);
+        assert!(size <= 3_584, "{size} bytes");
+    }
 
     #[test]
     fn paths_name_what_they_look_like() {
