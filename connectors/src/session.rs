@@ -22,6 +22,8 @@ use crate::{Error, Gathered, Mark, Routes, Source};
 /// Appends that may be on their way at once: one that becomes durable and one that is ready behind it.
 const IN_FLIGHT_MAX: usize = 2;
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// While as many are on their way, what came meanwhile is taken this often.
+const TAKE_EVERY: Duration = Duration::from_millis(1);
 
 pub(crate) struct Session<'a> {
     name: &'a str,
@@ -122,8 +124,10 @@ impl<'a> Session<'a> {
                 in_flight.push_back(append);
             }
             let room = !(gathered.is_ready() && gathered.is_full());
+            // A source waits only while there is nothing to append.
+            let pause = if gathered.is_ready() { TAKE_EVERY } else { Duration::ZERO };
             let waiting = Instant::now();
-            // Every arm may be dropped: a token and a tick hold nothing, answered appends stay in the queue, and
+            // Every arm may be dropped: a token, a tick and a pause hold nothing, answered appends stay in the queue, and
             // `Source::gather` promises it. Appends come first, so that they are begun before more is gathered.
             tokio::select! {
                 biased;
@@ -141,7 +145,12 @@ impl<'a> Session<'a> {
                         in_flight.push_back(append);
                     }
                 }
-                more = self.source.gather(gathered, routes), if room => more?,
+                more = async {
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    self.source.gather(gathered, routes).await
+                }, if room => more?,
             }
         }
     }

@@ -16,6 +16,9 @@ use super::client::{Cluster, Context};
 use super::wire::Outgoing;
 use crate::{Error, TopicPartition};
 
+/// Pause between two looks at what the cluster has answered.
+const LOOK_EVERY: Duration = Duration::from_micros(250);
+
 /// What became of the records of an append.
 #[derive(Default)]
 pub(super) struct Deliveries {
@@ -106,7 +109,7 @@ impl Outlet<'_> {
                         let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
                         return Err(self.inner.cluster.error(self.action, error));
                     }
-                    self.producer.poll(Duration::from_millis(1));
+                    self.hear();
                     record = again;
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
@@ -133,7 +136,17 @@ impl Outlet<'_> {
             if Instant::now() > self.deadline {
                 return Err(Undelivered::Failed(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
             }
-            self.producer.poll(Duration::from_millis(1));
+            self.hear();
+        }
+    }
+
+    /// Hears what there is, or waits a moment. The client's own wait turns in a circle for its last millisecond, and does
+    /// not end when something comes.
+    fn hear(&self) {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        if self.producer.in_flight_count() == before {
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }
