@@ -218,19 +218,19 @@ impl State {
                     version.problem = None;
                 }
                 Err(error) => {
-                    // A serving version goes on as well as it can: a column that is gone is null from here on.
-                    if let Some(plan) = &mut version.plan {
+                    // The newest that fits is still the best there is: a column that is gone is null from here on. Told
+                    // by what is stored alone, so that a restart goes on as before.
+                    let tables = version.model.tables();
+                    let fitting = self.catalog.earlier(&tables).find_map(|of| Plan::new(&version.model, &of).ok());
+                    version.plan = fitting.map(|mut plan| {
                         self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
-                    }
+                        plan
+                    });
+                    version.indexes = version.plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
                     tracing::warn!(model = version.record.model, problem = %error, "model does not fit its tables");
-                    let stands = version.is_active() && version.plan.is_none();
-                    let stands = if stands { "; its documents stay as they are until it fits again" } else { "" };
-                    version.problem = Some(format!("{error}{stands}"));
+                    version.problem = Some(error.to_string());
                 }
             }
-        }
-        if self.build_anew(batch)? {
-            return self.replan(batch);
         }
         let mut by_table: BTreeMap<TableId, Vec<JoinIndex>> = BTreeMap::new();
         let wanted = self.versions.iter().flat_map(|version| version.indexes.clone());
@@ -255,17 +255,6 @@ impl State {
         Ok(())
     }
 
-    /// Begins successors of versions that are behind and can be built again; whether there are any.
-    fn build_anew(&mut self, batch: &mut dyn Batch) -> Result<bool, Error> {
-        let building = |model: &str| self.versions.iter().any(|it| it.record.model == model && it.is_building());
-        let behind = |it: &&Version| it.behind && it.plan.is_some() && !building(&it.record.model);
-        let models: Vec<Arc<ReadModel>> = self.versions.iter().filter(behind).map(|it| it.model.clone()).collect();
-        for model in &models {
-            self.add(batch, model.clone())?;
-        }
-        Ok(!models.is_empty())
-    }
-
     /// Grows with everything that plans depend on.
     fn learned(&self) -> u64 {
         self.catalog.generation + self.catalog.schemas().count() as u64
@@ -283,7 +272,6 @@ impl State {
         if self.planned != self.learned() {
             self.replan(batch)?;
         }
-        self.notice_left_behind(batch, &decoded)?;
         let mut dirty = self.take_unfinished();
         let mut rows = 0;
         for (table, at) in &decoded.truncates {
@@ -319,19 +307,6 @@ impl State {
             dead_letters: found.len() as u64,
             committed_at: decoded.committed_at,
         })
-    }
-
-    /// Notes which serving versions have no plan to follow these changes by.
-    fn notice_left_behind(&mut self, batch: &mut dyn Batch, decoded: &Decoded<'_>) -> Result<(), Error> {
-        for version in self.versions.iter_mut().filter(|version| version.is_active() && version.plan.is_none()) {
-            let changed = |table: &TableId| {
-                decoded.rows.get(table).is_some_and(|rows| !rows.is_empty()) || decoded.truncates.contains_key(table)
-            };
-            if version.model.tables().iter().any(|table| changed(table)) {
-                version.fall_behind(batch)?;
-            }
-        }
-        Ok(())
     }
 
     /// A set of dirty roots for each version: those that were left unfinished.
@@ -395,7 +370,7 @@ impl State {
         }
     }
 
-    /// Moves the frontiers of sources whose progress is reached, unless documents that serve are behind it.
+    /// Moves the frontiers of sources whose progress is reached.
     fn advance(&mut self, batch: &mut dyn Batch, options: &FoldOptions) -> Result<(), Error> {
         let read: Vec<String> = self
             .versions
@@ -410,10 +385,6 @@ impl State {
                         *offset == 0 || self.offsets.get(&(topic.clone(), partition)).is_some_and(|at| at >= offset)
                     })
                 });
-            let is_behind = |version: &Version| {
-                version.behind && version.model.tables().iter().any(|table| *table.source == **source)
-            };
-            let reached = reached && !self.versions.iter().any(is_behind);
             let frontier = Frontier {
                 position: progress.position,
                 at_micros: progress.at_micros,

@@ -15,11 +15,9 @@ use crate::plan::Plan;
 pub(crate) struct Version {
     pub(crate) record: VersionRecord,
     pub(crate) model: Arc<ReadModel>,
-    /// `None` while a table it reads is unknown, or the model does not fit the tables.
+    /// `None` while a table it reads is unknown, or the model never fitted the tables.
     pub(crate) plan: Option<Plan>,
     pub(crate) problem: Option<String>,
-    /// It serves, and changes passed while there was no plan to follow them by: it is to be built anew.
-    pub(crate) behind: bool,
     pub(crate) indexes: Vec<JoinIndex>,
     /// How far a building version is; an active one follows every change.
     pub(crate) scan: Scan,
@@ -81,16 +79,7 @@ impl Replay {
 
 impl Version {
     pub(crate) fn new(record: VersionRecord, model: Arc<ReadModel>) -> Self {
-        Self {
-            record,
-            model,
-            plan: None,
-            problem: None,
-            behind: false,
-            indexes: Vec::new(),
-            scan: Scan::Waiting,
-            replay: None,
-        }
+        Self { record, model, plan: None, problem: None, indexes: Vec::new(), scan: Scan::Waiting, replay: None }
     }
 
     /// Reads what the store holds of a version.
@@ -102,7 +91,6 @@ impl Version {
         let model: ReadModel = serde_json::from_slice(&definition).map_err(|_| damaged(&name))?;
         let mut version = Self::new(record, Arc::new(model));
         if !version.is_building() {
-            version.behind = batch.note(&behind_note(id))?.is_some();
             return Ok(version);
         }
         let name = scan_note(id);
@@ -144,19 +132,10 @@ impl Version {
         Ok(())
     }
 
-    /// Changes pass that it cannot follow.
-    pub(crate) fn fall_behind(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
-        if !self.behind {
-            self.behind = true;
-            batch.set_note(&behind_note(self.record.id.0), Some(b"1"))?;
-        }
-        Ok(())
-    }
-
     /// Removes the notes of a version that is gone. Not before: notes lie with the rows and the registry with the
     /// documents, and where those are two engines a break may leave the registry as it was.
     pub(crate) fn forget(batch: &mut dyn Batch, version: u32) -> Result<(), Error> {
-        for note in [definition_note, scan_note, replay_note, behind_note, retired_note] {
+        for note in [definition_note, scan_note, replay_note, retired_note] {
             batch.set_note(&note(version), None)?;
         }
         Ok(())
@@ -193,11 +172,6 @@ fn scan_note(version: u32) -> String {
 
 fn replay_note(version: u32) -> String {
     format!("version/{version}/replay")
-}
-
-/// Name of the note that says that a serving version is [behind](Version::behind).
-fn behind_note(version: u32) -> String {
-    format!("version/{version}/behind")
 }
 
 /// Name of the note that holds since when a version is retired.

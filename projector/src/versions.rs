@@ -102,7 +102,7 @@ impl State {
         self.replan(batch)
     }
 
-    pub(crate) fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
+    fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
         let id = batch.new_version_id()?;
         let record = VersionRecord {
             id,
