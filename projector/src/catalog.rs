@@ -111,13 +111,18 @@ impl Catalog {
         tables.iter().map(|table| current(table)).collect()
     }
 
-    /// The schemas that these tables had before, the newest first: per step back one schema less of those ever seen.
+    /// The schemas that these tables had before, the newest first: per step back one schema less of those ever seen, but
+    /// the first of each table.
     pub(crate) fn earlier(&self, tables: &[&TableId]) -> impl Iterator<Item = Tables> {
         let of_them = |schema: &TableSchema| tables.contains(&&schema.table);
         let seen: Vec<&Arc<TableSchema>> = self.schemas.values().filter(|schema| of_them(schema)).collect();
-        (1..=seen.len()).rev().map_while(move |count| {
-            let known: Tables = seen[..count].iter().map(|schema| (schema.table.clone(), (*schema).clone())).collect();
-            tables.iter().all(|table| known.contains_key(*table)).then_some(known)
+        let first = latest(seen.iter().rev());
+        let is_known = tables.iter().all(|table| first.contains_key(*table));
+        let counts = if is_known { 0..seen.len() + 1 } else { 0..0 };
+        counts.rev().map(move |count| {
+            let mut known = first.clone();
+            known.extend(latest(seen[..count].iter()));
+            known
         })
     }
 
@@ -138,6 +143,11 @@ impl Catalog {
     }
 }
 
+/// The last schema of each table.
+fn latest<'s>(schemas: impl Iterator<Item = &'s &'s Arc<TableSchema>>) -> Tables {
+    schemas.map(|schema| (schema.table.clone(), (*schema).clone())).collect()
+}
+
 fn note_name(table: &TableId) -> String {
     format!("table/{table}")
 }
@@ -154,4 +164,35 @@ fn read_table(batch: &dyn RowBatch, id: &TableId) -> Result<Option<Table>, Error
     };
     let current_at = SourcePosition::from_bytes(at).ok_or_else(damaged)?;
     Ok(Some(Table { current: SchemaId(u32::from_be_bytes(*current)), current_at, truncated }))
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_schemas::{Column, ColumnType};
+
+    use super::*;
+
+    #[test]
+    fn earlier_schemas_of_a_table_go_with_later_ones_of_another() {
+        let schema = |table: &str, columns: &[&str]| {
+            let column = |name: &&str| Column {
+                name: (*name).into(),
+                kind: ColumnType::Text,
+                source_type: String::new(),
+                key_ordinal: None,
+            };
+            let table = TableId::new("shop", "public", table);
+            Arc::new(TableSchema { table, columns: columns.iter().map(column).collect() })
+        };
+        // A table loses a column and gets it back, and then another table is seen for the first time.
+        let [whole, cut, other] = [schema("a", &["x", "y"]), schema("a", &["x"]), schema("b", &["z"])];
+        let schemas = [&whole, &cut, &other].map(Arc::clone);
+        let catalog = Catalog { schemas: (0..).map(SchemaId).zip(schemas).collect(), ..Catalog::default() };
+        let tables = [&whole.table, &other.table];
+        let pairs: Vec<_> = catalog.earlier(&tables).map(|of| [of[tables[0]].clone(), of[tables[1]].clone()]).collect();
+        assert_eq!(pairs.first(), Some(&[cut, other.clone()]));
+        assert!(pairs.contains(&[whole.clone(), other]), "the one that served");
+        let unknown = TableId::new("shop", "public", "c");
+        assert_eq!(catalog.earlier(&[&whole.table, &unknown]).count(), 0);
+    }
 }

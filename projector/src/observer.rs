@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_broker::{EventLog, Offset, TopicPartition};
+use headwater_broker::{ErrorKind, EventLog, Offset, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Observation {
     /// Topics and how many partitions each has.
     pub(crate) topics: Vec<(Arc<str>, u32)>,
-    /// High watermarks of the partitions that were asked for.
+    /// High watermarks of the partitions that were asked for, as far as they are known.
     pub(crate) ends: BTreeMap<TopicPartition, Offset>,
     /// Dead letters, resolved ones included.
     pub(crate) letters: u64,
@@ -102,8 +102,16 @@ async fn observe(
     let topics = log.topics().await?;
     let mut ends = BTreeMap::new();
     for place in places {
-        let high = log.watermarks(&place).await?.high;
-        ends.insert(place, high);
+        match log.watermarks(&place).await {
+            Ok(marks) => {
+                ends.insert(place, marks.high);
+            }
+            // Only the lag is told by it. What is away altogether is found out by reading.
+            Err(error) if error.kind() == ErrorKind::Retryable => {
+                tracing::debug!(%place, %error, "the end of a partition is not known");
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     let letters = letters.lock().await.bring_up_to_date(&*log, &topics).await?;
     Ok(Observation { topics, ends, letters })

@@ -23,12 +23,8 @@ impl Ends {
     /// Notes that the partition will end here or later.
     pub(super) fn note(&self, partition: &TopicPartition, end: u64) {
         let mut ends = self.0.lock();
-        let noted = Instant::now();
-        match ends.get_mut(partition) {
-            Some(known) => *known = End { offset: end.max(known.offset), noted },
-            None => {
-                ends.insert(partition.clone(), End { offset: end, noted });
-            }
+        if ends.get(partition).is_none_or(|known| known.offset < end) {
+            ends.insert(partition.clone(), End { offset: end, noted: Instant::now() });
         }
     }
 

@@ -71,6 +71,9 @@ pub(super) async fn fetch(
     }
     let mut looked_for_schema = false;
     loop {
+        let mut obstacles = Obstacles::default();
+        let ready = prepare(inner, reader, from, &mut obstacles);
+        // After that: what is ready is whole up to where nothing strayed.
         let complaint = match reader.complaint() {
             Ok(complaint) => complaint,
             Err(stray) => {
@@ -78,8 +81,6 @@ pub(super) async fn fetch(
                 return Err(inner.engine(ACTION, stray));
             }
         };
-        let mut obstacles = Obstacles::default();
-        let ready = prepare(inner, reader, from, &mut obstacles);
         let answered = from.iter().all(|from| reader.lane(&from.partition).is_none_or(|lane| lane.has_answered()));
         let waited_enough = answered || begun.elapsed() >= FIRST_ANSWER_MAX;
         if let Some((partition, schema, offset, since)) = obstacles.wants.clone()

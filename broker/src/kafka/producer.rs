@@ -159,15 +159,21 @@ impl Writer {
 
     /// Writes down that the name is ours, and waits until every reader sees it: what earlier producers of the name
     /// committed is seen then, too.
+    ///
+    /// Each lane does so: a broker that was killed between the decision to commit and its markers may forget the marker of
+    /// a partition whose leader it does not know yet when it starts. That transaction stays open to readers until the same
+    /// lane ends another one in the partition. What was answered was decided, so it ends rightly as committed.
     fn claim(&mut self) -> Result<(), Error> {
         let (place, key) = (self.inner.checkpoints.clone(), checkpoints::claim_key(&self.name));
         let claim = self.claim.clone();
-        let marked = self.transaction(|writer| {
-            let record =
-                Outgoing { key: Some(&key), value: Some(claim.bytes()), timestamp_ms: now_ms(), headers: None };
-            writer.send(&place, record, mark(0))
-        })?;
-        self.settle_at(&place, marked.get(&mark(0)));
+        for _ in 0..self.lanes.len() {
+            let marked = self.transaction(|writer| {
+                let record =
+                    Outgoing { key: Some(&key), value: Some(claim.bytes()), timestamp_ms: now_ms(), headers: None };
+                writer.send(&place, record, mark(0))
+            })?;
+            self.settle_at(&place, marked.get(&mark(0)));
+        }
         self.inner.watermarks(&place).map(|_| ())
     }
 

@@ -186,26 +186,36 @@ impl Drop for Settler {
 impl Work {
     fn run(mut self) {
         while self.wait_for_commits() {
-            let settled = self.checkpoint();
+            let (moment, settled) = match self.moment() {
+                Ok(None) => (None, Ok(())),
+                Ok(Some(moment)) => {
+                    let settled = moment.settle(&self.env, &mut self.checkpoint);
+                    (Some(moment), settled)
+                }
+                Err(failed) => (None, Err(failed)),
+            };
             let mut state = self.shared.state.lock();
-            match settled {
-                Ok(()) => {
-                    state.under_way = None;
-                    state.sizes.0 = self.last.file_size;
+            if let Err(failed) = settled {
+                // Pages that could not be written are forgotten by the system: a later success would mean nothing.
+                // If even this cannot be written down, nothing better can be done.
+                let _ = self.checkpoint.distrust();
+                state.failed = Some(Arc::new(failed));
+                self.shared.changed.notify_all();
+                // One batch more may be open. It must find the pages of both moments in use until it is over: the store
+                // opens next with the last one, or with this one if the disk has its checkpoint after all.
+                while !state.closing {
+                    self.shared.changed.wait(&mut state);
                 }
-                Err(failed) => {
-                    // Pages that could not be written are forgotten by the system: a later success would mean nothing.
-                    // If even this cannot be written down, nothing better can be done.
-                    let _ = self.checkpoint.distrust();
-                    state.failed = Some(Arc::new(failed));
-                }
-            }
-            let over = state.failed.is_some();
-            drop(state);
-            self.shared.changed.notify_all();
-            if over {
                 return;
             }
+            state.under_way = None;
+            if let Some(moment) = moment {
+                state.sizes.0 = moment.file_size;
+                // Only now may the pages of the last one be used again.
+                self.last = moment;
+            }
+            drop(state);
+            self.shared.changed.notify_all();
         }
     }
 
@@ -230,17 +240,13 @@ impl Work {
         }
     }
 
-    fn checkpoint(&mut self) -> Result<(), heed::Error> {
-        let catalog = self.catalog.lock();
+    /// Notes the present moment, between two batches. `None`: nothing was written since the last one.
+    fn moment(&self) -> Result<Option<Moment>, heed::Error> {
+        let _between = self.catalog.lock();
         let moment = Moment::now(&self.env, &self.data)?;
         let mut state = self.shared.state.lock();
         state.under_way = state.waiting.take();
         state.hurry = false;
-        drop(state);
-        drop(catalog);
-        moment.settle(&self.env, &mut self.checkpoint)?;
-        // Only now may the pages of the last one be used again.
-        self.last = moment;
-        Ok(())
+        Ok((moment.metas != self.last.metas).then_some(moment))
     }
 }

@@ -64,7 +64,7 @@ fn full_then_more_room(section: &str) {
     // As full as before: it does not heal by itself, it also does not get worse.
     let mut running = world.start();
     wait_until_full(&world, &mut running, &["cannot grow", &remedy]);
-    // Also a power cut harms nothing now.
+    // Also a kill harms nothing now.
     running.kill();
 
     size("1GiB");
