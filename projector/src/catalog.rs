@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{SourcePosition, TableId, TableSchema};
 use headwater_store::{RowBatch, SchemaId};
 
 use crate::Error;
-use crate::plan::Tables;
+use crate::plan::{Plan, Tables};
 
 /// Tables and schemas, as the store has them.
 #[derive(Debug, Default)]
@@ -113,7 +114,7 @@ impl Catalog {
 
     /// The schemas that these tables had before, the newest first: per step back one schema less of those ever seen, but
     /// the first of each table.
-    pub(crate) fn earlier(&self, tables: &[&TableId]) -> impl Iterator<Item = Tables> {
+    fn earlier(&self, tables: &[&TableId]) -> impl Iterator<Item = Tables> {
         let of_them = |schema: &TableSchema| tables.contains(&&schema.table);
         let seen: Vec<&Arc<TableSchema>> = self.schemas.values().filter(|schema| of_them(schema)).collect();
         let first = latest(seen.iter().rev());
@@ -124,6 +125,12 @@ impl Catalog {
             known.extend(latest(seen[..count].iter()));
             known
         })
+    }
+
+    /// A plan by the newest [earlier](Self::earlier) schemas that a model fits: the best there is once it does not fit the
+    /// current ones, where a column that is gone is null. Told by what is stored alone: whoever asks gets the same.
+    pub(crate) fn earlier_plan(&self, model: &ReadModel) -> Option<Plan> {
+        self.earlier(&model.tables()).find_map(|tables| Plan::new(model, &tables).ok())
     }
 
     /// Those of these tables that nothing is known of.

@@ -218,14 +218,11 @@ impl State {
                     version.problem = None;
                 }
                 Err(error) => {
-                    // The newest that fits is still the best there is: a column that is gone is null from here on. Told
-                    // by what is stored alone, so that a restart goes on as before.
-                    let tables = version.model.tables();
-                    let fitting = self.catalog.earlier(&tables).find_map(|of| Plan::new(&version.model, &of).ok());
-                    version.plan = fitting.map(|mut plan| {
+                    // So that a restart goes on as before.
+                    version.plan = self.catalog.earlier_plan(&version.model);
+                    if let Some(plan) = &mut version.plan {
                         self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
-                        plan
-                    });
+                    }
                     version.indexes = version.plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
                     tracing::warn!(model = version.record.model, problem = %error, "model does not fit its tables");
                     version.problem = Some(error.to_string());

@@ -162,10 +162,8 @@ impl View {
                         None
                     }
                     Err(error) => {
-                        // The newest that fits is still the best there is. Told by what is stored alone: all workers have
-                        // the same plan, however long they have been there.
-                        let mut earlier = self.catalog.earlier(&tables);
-                        version.plan = earlier.find_map(|tables| Plan::new(&version.model, &tables).ok());
+                        // All workers have the same plan, however long they have been there.
+                        version.plan = self.catalog.earlier_plan(&version.model);
                         Some(error.to_string())
                     }
                 },

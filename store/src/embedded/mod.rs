@@ -35,7 +35,7 @@ use tokio::sync::{broadcast, watch};
 
 use self::batch::EmbeddedBatch;
 use self::catalog::{Catalog, numbered};
-use self::environment::{Environment, Fault, Settled};
+use self::environment::{Environment, Fault};
 use self::readers::Readers;
 use self::settler::Settler;
 use crate::{
@@ -90,16 +90,15 @@ impl EmbeddedStore {
     }
 
     fn open_in(options: EmbeddedOptions, boot: Option<u128>) -> Result<Arc<Self>, Error> {
-        let (environment, Settled { data, checkpoint, moment }) = Environment::open(&options, boot)?;
+        let (environment, settled) = Environment::open(&options, boot)?;
         let readers = Readers::new(environment.env.clone());
         let catalog = readers
             .read(|txn| Catalog::read(environment.tables.meta, txn))
             .map_err(|e| environment.fail("read its names", e))?;
         let (versions, frontiers) = (catalog.published_versions(), Arc::new(catalog.frontiers.clone()));
         let catalog = Arc::new(Mutex::new(catalog));
-        let settler =
-            Settler::start(environment.env.clone(), data, checkpoint, moment, catalog.clone(), options.settle_interval)
-                .map_err(|e| environment.fail("start the thread that brings commits to disk", heed::Error::Io(e)))?;
+        let settler = Settler::start(environment.env.clone(), settled, catalog.clone(), options.settle_interval)
+            .map_err(|e| environment.fail("start the thread that brings commits to disk", heed::Error::Io(e)))?;
         let metrics = StoreMetrics::default();
         metrics.size_max.set(i64::try_from(options.size_max).unwrap_or(i64::MAX));
         metrics.used.set(i64::try_from(environment.size()).unwrap_or(i64::MAX));

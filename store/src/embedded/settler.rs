@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::catalog::Catalog;
 use super::checkpoint::{Checkpoint, Held, Metas};
-use super::environment::Fault;
+use super::environment::{Fault, Settled};
 
 /// A batch does not begin while an older commit than this is not on disk.
 pub(super) const BEHIND_MAX: Duration = Duration::from_secs(2);
@@ -106,12 +106,11 @@ impl Settler {
     /// Starts from a moment that has been settled.
     pub(super) fn start(
         env: Env<WithoutTls>,
-        data: File,
-        checkpoint: Checkpoint,
-        last: Moment,
+        settled: Settled,
         catalog: Arc<Mutex<Catalog>>,
         interval: Duration,
     ) -> std::io::Result<Self> {
+        let Settled { data, checkpoint, moment: last } = settled;
         let state = State {
             // What opening wrote is not settled yet.
             waiting: Some(Instant::now()),
