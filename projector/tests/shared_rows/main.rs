@@ -36,7 +36,7 @@ use engine::Kind;
 const CASES: u64 = 500;
 
 /// The same, where every step goes to a server and back.
-const CASES_MONGODB: u64 = 4;
+const CASES_MONGODB: u64 = 8;
 
 #[test]
 fn documents_are_right_whatever_happens_to_the_workers() {
