@@ -15,7 +15,7 @@ use crate::dead_letters::{self, ListedLetter, RetryOutcome};
 use crate::fold::{Fold, FoldOptions, Folded};
 use crate::projector::Projector;
 use crate::shared::Agreement;
-use crate::{Error, ProjectorMetrics, ProjectorStatus, ReplayFrom};
+use crate::{ConsumerStatus, Error, ModelStatus, ProjectorMetrics, ProjectorStatus, ReplayFrom};
 
 /// Commands that may wait before a further one waits for room.
 pub(crate) const QUEUE: usize = 16;
@@ -76,12 +76,24 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Shows what a step did, and that the last error is over.
+    /// Shows what a step did. The last error is over once events were folded again: a step without any may have touched
+    /// nothing of what failed.
     pub(crate) fn count(&self, folded: &Folded) {
         let mut status = self.status.lock();
         status.events_total += folded.events;
         status.documents_written_total += folded.documents.written + folded.documents.deleted;
-        status.last_error = None;
+        if folded.events > 0 {
+            status.last_error = None;
+        }
+    }
+
+    /// Shows how far things are, and that the last error is over where nothing is left to be read.
+    pub(crate) fn look(&self, models: Vec<ModelStatus>, consumers: Vec<ConsumerStatus>, dead_letters: u64) {
+        let mut status = self.status.lock();
+        if consumers.iter().all(|one| one.lag == 0) {
+            status.last_error = None;
+        }
+        (status.models, status.consumers, status.dead_letters) = (models, consumers, dead_letters);
     }
 }
 

@@ -213,11 +213,8 @@ impl Projector {
         let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.fold.model_status()?;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-        let mut status = self.shared.status.lock();
-        status.dead_letters = letters.saturating_sub(self.shared.resolved.lock().len() as u64);
-        status.consumers = consumers;
-        status.models = models;
-        drop(status);
+        let unresolved = letters.saturating_sub(self.shared.resolved.lock().len() as u64);
+        self.shared.look(models, consumers, unresolved);
         self.looked = true;
         Ok(())
     }

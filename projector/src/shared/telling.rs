@@ -43,11 +43,7 @@ impl Worker {
         let unresolved = letters.saturating_sub(resolved.len() as u64);
         *self.shared.resolved.lock() = resolved;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-        let mut status = self.shared.status.lock();
-        status.dead_letters = unresolved;
-        status.consumers = consumers;
-        status.models = models;
-        drop(status);
+        self.shared.look(models, consumers, unresolved);
         self.answer_begun();
         Ok(())
     }

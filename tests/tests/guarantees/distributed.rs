@@ -4,7 +4,7 @@
 //! `HEADWATER_SEED` replays the choices of a run, `HEADWATER_CHAOS_SECONDS` makes it longer (600 is the long form).
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headwater_tests::{Cluster, Process, World, wait_until};
 use rand::rngs::SmallRng;
@@ -217,38 +217,45 @@ fn engines_that_are_away_are_waited_for() {
     let before = process.memory_mib();
     cluster.kafka.kill();
     std::thread::sleep(away);
-    let status = process.admin("/status").unwrap().json();
-    let told = status["sources"][0]["phase"]["error"].as_str().unwrap_or_default().to_string()
-        + status["projector"]["last_error"].as_str().unwrap_or_default();
-    assert!(
-        told.contains("Kafka") || told.contains(&cluster.kafka.bootstrap()),
-        "the status does not tell: {status:#}"
-    );
+    tells(&process, "Kafka");
     cluster.kafka.resume();
-    wait_until("the source to be captured again", PATIENCE, || {
-        let status = process.admin("/status")?.json();
-        let source = &status["sources"][0];
-        if source["phase"]["name"] == "streaming" { Ok(()) } else { Err(source.to_string()) }
-    });
+    follows(&process);
 
     cluster.mongo.kill();
     std::thread::sleep(away);
-    let status = process.admin("/status").unwrap().json();
-    let told = status["projector"]["last_error"].as_str().unwrap_or_default();
-    assert!(told.contains("mongodb://"), "the status does not tell: {status:#}");
+    tells(&process, "mongodb://");
     cluster.mongo.resume();
+    follows(&process);
 
     workload.finish();
     let (api, admin) = (process.url(""), process.admin_url(""));
-    wait_until("the projector to go on", PATIENCE, || {
-        let status = process.admin("/status")?.json();
-        if status["projector"]["last_error"].is_null() { Ok(()) } else { Err(status["projector"].to_string()) }
-    });
     world.verify_with(&["--api", &api, "--admin", &admin, "--wait", "120"]);
     let after = process.memory_mib();
     assert!(after < before + 300, "memory grew from {before} to {after} MiB");
     assert!(process.running().ended().is_none());
     assert!(process.running().stop().success(), "{}", process.log_tail(&world));
+}
+
+/// Waits until the status names who is away: whoever was about to use it gives it some time first.
+fn tells(process: &Process, name: &str) {
+    wait_until("the status to tell who is away", PATIENCE, || {
+        let status = process.admin("/status")?.json();
+        let errors = [&status["sources"][0]["phase"]["error"], &status["projector"]["last_error"]];
+        let told = errors.iter().any(|error| error.as_str().is_some_and(|error| error.contains(name)));
+        if told { Ok(()) } else { Err(format!("{status:#}")) }
+    });
+}
+
+/// Waits until documents have what happens from now on, and the status tells of no error.
+fn follows(process: &Process) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    wait_until("documents to follow the source again", PATIENCE, || {
+        let status = process.admin("/status")?.json();
+        let follows = status["sources"][0]["phase"]["name"] == "streaming"
+            && status["projector"]["last_error"].is_null()
+            && status["sources"][0]["frontier"]["at_micros"].as_u64().is_some_and(|at| u128::from(at) > now);
+        if follows { Ok(()) } else { Err(format!("{status:#}")) }
+    });
 }
 
 /// What is asked of a role that cannot be had is refused with the remedy, before anything starts.
