@@ -16,6 +16,7 @@ mod client;
 mod deliveries;
 mod ends;
 mod fetch;
+mod forgotten;
 mod groups;
 mod lane;
 mod membership;

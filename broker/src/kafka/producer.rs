@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Inner;
 use super::checkpoints::{self, Claim};
 use super::deliveries::{Deliver, Outlet, Undelivered, mark};
+use super::forgotten::{self, Forgotten};
 use super::schemas::Described;
 use super::topics::blocking;
 use super::wire::{self, EventWriter, Outgoing};
@@ -38,6 +39,10 @@ const COMMIT_MAX: Duration = Duration::from_secs(35);
 const OPEN_MAX: Duration = Duration::from_secs(60);
 
 const WRITE: &str = "write records";
+
+/// How often it is looked whether readers see what was appended, and by when they must.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const SEEN_BY: Duration = Duration::from_secs(10);
 
 pub(super) struct KafkaProducer {
     name: Arc<str>,
@@ -59,6 +64,8 @@ impl KafkaProducer {
     pub(super) fn open(inner: Arc<Inner>, name: &str) -> Result<Self, Error> {
         let mut writer = Writer::open(Arc::clone(&inner), name.into())?;
         writer.claim()?;
+        writer.end_forgotten()?;
+        writer.read_schemas()?;
         let (name, claim) = (Arc::clone(&writer.name), writer.claim.clone());
         let (queue, mut appends) = mpsc::unbounded_channel::<Append>();
         let work = move || {
@@ -122,6 +129,8 @@ struct Writer {
     forms: HashMap<Bytes, Form>,
     /// Schemas that are in the log, or in an append of ours after whose failure there is no other.
     published: HashSet<SchemaFingerprint>,
+    /// When it was last looked whether readers see what was appended.
+    looked: Instant,
     /// Whether an append failed.
     broken: bool,
     fenced: bool,
@@ -151,18 +160,24 @@ impl Writer {
     fn open(inner: Arc<Inner>, name: Arc<str>) -> Result<Self, Error> {
         let lanes = [open_lane(&inner, &name)?, open_lane(&inner, &format!("{name}.2"))?];
         inner.cluster.answered();
-        inner.schemas.read_on()?;
-        let published = inner.schemas.fingerprints();
-        let claim = Claim::new();
-        Ok(Self { name, claim, inner, lanes, turn: 0, forms: HashMap::new(), published, broken: false, fenced: false })
+        Ok(Self {
+            name,
+            claim: Claim::new(),
+            inner,
+            lanes,
+            turn: 0,
+            forms: HashMap::new(),
+            published: HashSet::new(),
+            looked: Instant::now(),
+            broken: false,
+            fenced: false,
+        })
     }
 
     /// Writes down that the name is ours, and waits until every reader sees it: what earlier producers of the name
     /// committed is seen then, too.
     ///
-    /// Each lane does so: a broker that was killed between the decision to commit and its markers may forget the marker of
-    /// a partition whose leader it does not know yet when it starts. That transaction stays open to readers until the same
-    /// lane ends another one in the partition. What was answered was decided, so it ends rightly as committed.
+    /// Each lane does so, since here, too, the cluster may have forgotten the end of a transaction: see [`forgotten`].
     fn claim(&mut self) -> Result<(), Error> {
         let (place, key) = (self.inner.checkpoints.clone(), checkpoints::claim_key(&self.name));
         let claim = self.claim.clone();
@@ -177,6 +192,59 @@ impl Writer {
         self.inner.watermarks(&place).map(|_| ())
     }
 
+    /// Ends what earlier producers of the name left open and the cluster forgot, in the topics that begin with the name,
+    /// where nobody else writes, and in that of the schemas.
+    fn end_forgotten(&mut self) -> Result<(), Error> {
+        let (inner, own) = (Arc::clone(&self.inner), self.own_topics());
+        let topics = inner.topics.list()?.into_iter().filter(|(topic, _)| topic.starts_with(&own));
+        let mut places = vec![inner.schema_topic.clone()];
+        for (topic, partitions) in topics {
+            places.extend((0..partitions).map(|partition| TopicPartition { topic: topic.clone(), partition }));
+        }
+        let open = forgotten::among(&inner, &places)?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        let partitions: Vec<String> = open.iter().map(|(place, _)| place.to_string()).collect();
+        tracing::warn!(partitions = partitions.join(", "), "the cluster has forgotten to end transactions; ending them");
+        for _ in 0..self.lanes.len() {
+            let marked = self.transaction(|writer| {
+                let mut records = open.iter().enumerate();
+                records.try_for_each(|(at, (place, last))| writer.send(place, last.again(), mark(at)))
+            })?;
+            let places: Vec<TopicPartition> = open.iter().map(|(place, _)| place.clone()).collect();
+            self.settle(&places, &marked);
+        }
+        open.iter().try_for_each(|(place, _)| inner.watermarks(place).map(|_| ()))
+    }
+
+    /// What the topics begin with that are this name's own.
+    fn own_topics(&self) -> String {
+        format!("{}.", self.name)
+    }
+
+    fn read_schemas(&mut self) -> Result<(), Error> {
+        self.inner.schemas.read_on()?;
+        self.published = self.inner.schemas.fingerprints();
+        Ok(())
+    }
+
+    /// Looks from time to time whether readers see what was appended a while ago. Where they do not, the cluster has
+    /// forgotten to end it, and opening the producer anew does.
+    fn look(&mut self) -> Result<(), Error> {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        for place in self.inner.ends.noted_before(&self.own_topics(), SEEN_BY) {
+            let high = self.inner.scanner.watermarks(&place)?.map_or(u64::MAX, |marks| marks.high.0);
+            if !self.inner.ends.is_reached(&place, high) {
+                return Err(self.inner.engine(WRITE, Forgotten(place)));
+            }
+        }
+        Ok(())
+    }
+
     fn append(&mut self, batches: &[AppendBatch], checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error> {
         if self.fenced {
             return Err(self.fenced());
@@ -185,7 +253,7 @@ impl Writer {
             return Err(Error::Broken { producer: self.name.to_string() });
         }
         let begun = Instant::now();
-        let appended = self.try_append(batches, checkpoint);
+        let appended = self.look().and_then(|()| self.try_append(batches, checkpoint));
         if appended.is_err() {
             self.broken = true;
         } else {

@@ -17,6 +17,8 @@ use crate::{Error, Offset, TopicPartition, Watermarks};
 const LEADER_MAX: Duration = Duration::from_secs(5);
 const LEADER_PAUSE: Duration = Duration::from_millis(25);
 
+const ACTION: &str = "read one of our own topics";
+
 /// Reads single partitions of the engine's own topics. All calls block. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Scanner {
@@ -64,13 +66,23 @@ impl Scanner {
         partition: &TopicPartition,
         from: u64,
         to: u64,
+        each: impl FnMut(&BorrowedMessage<'_>),
+    ) -> Result<(), Error> {
+        let config = self.options.reader(&self.options.reader_group());
+        let consumer = config.create_with_context(Context(Arc::clone(&self.cluster)));
+        self.scan_by(&consumer.map_err(|error| self.cluster.error(ACTION, error))?, partition, from, to, each)
+    }
+
+    /// The same by a consumer that sees more, or less.
+    pub(super) fn scan_by(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        partition: &TopicPartition,
+        from: u64,
+        to: u64,
         mut each: impl FnMut(&BorrowedMessage<'_>),
     ) -> Result<(), Error> {
-        const ACTION: &str = "read one of our own topics";
         let failed = |error| self.cluster.error(ACTION, error);
-        let config = self.options.reader(&self.options.reader_group());
-        let consumer: BaseConsumer<Context> =
-            config.create_with_context(Context(Arc::clone(&self.cluster))).map_err(failed)?;
         let mut list = TopicPartitionList::new();
         let number = i32::try_from(partition.partition).unwrap_or(i32::MAX);
         let offset = rdkafka::Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));

@@ -73,6 +73,48 @@ async fn a_killed_broker_loses_nothing() {
     assert_eq!(texts(&read_all(&*log, "t").await), expected, "each once, none missing");
 }
 
+/// A broker that was killed may have forgotten the end of a transaction in a partition, which then stays open to readers. A
+/// producer that goes on finds out, and opening the name again ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_transaction_that_was_forgotten_is_made_up_for() {
+    let mut kafka = Kafka::start();
+    let log = KafkaLog::open(KafkaOptions::new(kafka.bootstrap())).unwrap();
+    create(&*log, "p.t", 2, Retention::default()).await;
+    let producer = log.producer("p").await.unwrap();
+    producer.append(vec![values("p.t", 0, &["1", "2"]), values("p.t", 1, &["a"])], None).await.unwrap();
+    // By another process, which only sees what readers see, and notes nothing for the producer.
+    let other = KafkaLog::open(KafkaOptions::new(kafka.bootstrap())).unwrap();
+    while other.watermarks(&at("p.t", 0)).await.unwrap().high.0 < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Until the coordinator has it in its own log that all is done.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    kafka.kill();
+    kafka.forget_marker("p.t", 0);
+    kafka.resume();
+
+    assert_eq!(other.watermarks(&at("p.t", 0)).await.unwrap().high.0, 0, "the test must break what it is about");
+    let start = Instant::now();
+    let error = loop {
+        match producer.append(vec![values("p.t", 1, &["b"])], None).await {
+            Ok(_) => assert!(start.elapsed() < Duration::from_secs(30), "the producer does not notice"),
+            Err(error) => break error,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+    let text = format!("{:?} {error}", std::error::Error::source(&error).map(ToString::to_string));
+    assert!(text.contains("p.t-0"), "{text}");
+
+    let again = log.producer("p").await.unwrap();
+    assert!(other.watermarks(&at("p.t", 0)).await.unwrap().high.0 > 2);
+    let found = texts(&read_all(&*other, "p.t").await);
+    assert_eq!(found[..2], ["1", "2"], "what was answered");
+    assert!(found[2..].iter().all(|text| text == "2"), "and the last once more: {found:?}");
+    again.append(vec![values("p.t", 0, &["3"])], None).await.unwrap();
+    assert_eq!(texts(&read_all(&*log, "p.t").await).last().map(String::as_str), Some("3"));
+}
+
 /// A second producer of the name, opened by another process (another log here), shuts out the first for good, whatever
 /// that one has in flight.
 #[tokio::test(flavor = "multi_thread")]

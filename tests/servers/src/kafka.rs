@@ -142,6 +142,28 @@ impl Kafka {
         }
     }
 
+    /// Takes the end of a transaction from the end of a partition, while the broker is stopped: as if it had been killed
+    /// before writing it.
+    pub fn forget_marker(&self, topic: &str, partition: u32) {
+        /// The bit in the attributes of a batch that says that it holds a marker and no records.
+        const CONTROL: u8 = 1 << 5;
+        assert!(self.child.is_none(), "the broker is running");
+        let folder = self.data().join(format!("{topic}-{partition}"));
+        let files = std::fs::read_dir(folder).expect("the partition has a folder");
+        let paths = files.map(|file| file.expect("it can be read").path());
+        // Named by their first offset.
+        let newest = paths.filter(|path| path.extension().is_some_and(|it| it == "log")).max();
+        let path = newest.expect("the partition has a segment");
+        let segment = std::fs::read(&path).expect("it can be read");
+        let (mut at, mut last) = (0, 0);
+        while at < segment.len() {
+            let len: [u8; 4] = segment[at + 8..at + 12].try_into().expect("four bytes");
+            (last, at) = (at, at + 12 + u32::from_be_bytes(len) as usize);
+        }
+        assert!(at == segment.len() && segment[last + 22] & CONTROL != 0, "the last batch is no end of a transaction");
+        File::options().write(true).open(&path).and_then(|file| file.set_len(last as u64)).expect("writable");
+    }
+
     /// Stops and starts.
     pub fn restart(&mut self) {
         self.stop();
