@@ -33,8 +33,8 @@ type Frontiers = Arc<BTreeMap<String, Frontier>>;
 /// How far every source is projected, for answers and for requests that ask for no less.
 pub(crate) struct Freshness {
     frontiers: watch::Receiver<Frontiers>,
-    /// What was said of the last frontiers.
-    said: Mutex<(Frontiers, Moment)>,
+    /// What is said of the frontiers seen last.
+    said: Mutex<(watch::Receiver<Frontiers>, Moment)>,
     /// Requests that may wait at the same time: each holds a place of those being answered.
     waiting: Semaphore,
 }
@@ -63,25 +63,29 @@ enum Source {
 impl Freshness {
     /// Follows these frontiers. At most `waiting_max` requests wait for them at the same time.
     pub(crate) fn new(frontiers: watch::Receiver<Frontiers>, waiting_max: usize) -> Self {
-        let now = frontiers.borrow().clone();
-        let said = Mutex::new((now.clone(), Moment::of(&now)));
-        Self { frontiers, said, waiting: Semaphore::new(waiting_max) }
+        let mut seen = frontiers.clone();
+        let moment = Moment::of(&seen.borrow_and_update());
+        Self { frontiers, said: Mutex::new((seen, moment)), waiting: Semaphore::new(waiting_max) }
     }
 
     /// What every document read after this call is complete up to.
     pub(crate) fn now(&self) -> Moment {
-        let frontiers = self.frontiers.borrow();
-        let mut said = self.said.lock();
-        if !Arc::ptr_eq(&said.0, &frontiers) {
-            *said = (frontiers.clone(), Moment::of(&frontiers));
+        let (seen, moment) = &mut *self.said.lock();
+        // An error says that nobody tells more: the last word stays.
+        if seen.has_changed().unwrap_or(false) {
+            *moment = Moment::of(&seen.borrow_and_update());
         }
-        said.1.clone()
+        moment.clone()
     }
 
     /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks: at once, or, where
     /// it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`. `Some`: the value of
     /// `Preference-Applied`.
-    pub(crate) async fn reach(&self, headers: &HeaderMap, wait_max: Duration) -> Result<Option<HeaderValue>, Problem> {
+    pub(crate) async fn reach(
+        &self,
+        headers: &HeaderMap,
+        wait_max: impl FnOnce() -> Duration,
+    ) -> Result<Option<HeaderValue>, Problem> {
         let Some(token) = headers.get(CONSISTENCY_TOKEN) else { return Ok(None) };
         let malformed = || {
             let detail = "this `Consistency-Token` is none: send one that an answer had, or `source=position` with a \
@@ -109,7 +113,7 @@ impl Freshness {
         let seconds = headers.get_all(PREFER).iter().find_map(preferred_wait).filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(early)?;
         let _place = self.waiting.try_acquire().map_err(|_| early())?;
-        let wait = wait_max.min(Duration::from_secs(seconds.into()));
+        let wait = wait_max().min(Duration::from_secs(seconds.into()));
         let reached = frontiers.wait_for(|frontiers| wanted.is_reached(frontiers));
         match tokio::time::timeout(wait, reached).await {
             Ok(Ok(_)) => Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok()),

@@ -301,7 +301,7 @@ impl Model {
     }
 
     /// The ETag of a document, with its quotes; `shape` tells answers of other shape apart.
-    pub(crate) fn etag(&self, stamp: u64, shape: Option<u64>) -> Vec<u8> {
+    pub(crate) fn etag(&self, stamp: u64, shape: Option<u64>) -> HeaderValue {
         let mut etag = Vec::with_capacity(self.etag_prefix.len() + 40);
         etag.extend_from_slice(&self.etag_prefix);
         etag.extend_from_slice(itoa::Buffer::new().format(stamp).as_bytes());
@@ -310,7 +310,7 @@ impl Model {
             etag.extend_from_slice(itoa::Buffer::new().format(shape).as_bytes());
         }
         etag.push(b'"');
-        etag
+        HeaderValue::try_from(etag).expect("digits, hyphens and quotes")
     }
 }
 

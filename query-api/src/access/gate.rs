@@ -53,12 +53,13 @@ pub(crate) struct Gate {
     counted: AtomicU64,
 }
 
-/// A request that was let in. Its place is free again when it is dropped.
+/// A request that was let in.
 pub(crate) struct Admitted<'g> {
-    _place: Place<'g>,
+    pub(crate) place: Place<'g>,
     /// Who asks.
     pub(crate) principal: Arc<Principal>,
-    verdict: Option<Verdict>,
+    /// What the limit of that caller said.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// A request that was not let in.
@@ -89,8 +90,8 @@ impl Refusal {
     }
 }
 
-/// A place among the requests being answered.
-struct Place<'g>(&'g AtomicUsize);
+/// A place among the requests being answered, free again when this is dropped.
+pub(crate) struct Place<'g>(&'g AtomicUsize);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
@@ -146,7 +147,7 @@ impl Gate {
         let address = self.enter(peer, headers, request_id, now)?;
         let principal = self.identify(headers, address, request_id).await?;
         let verdict = self.count(&principal, address, request_id, now)?;
-        Ok(Admitted { _place: place, principal, verdict })
+        Ok(Admitted { place, principal, verdict })
     }
 
     /// Lets one more request in of a caller who is known, on a connection that was entered.
@@ -159,7 +160,7 @@ impl Gate {
     ) -> Result<Admitted<'_>, Box<Refusal>> {
         let place = self.place().map_err(Refusal::plain)?;
         let verdict = self.count(principal, address, request_id, now)?;
-        Ok(Admitted { _place: place, principal: principal.clone(), verdict })
+        Ok(Admitted { place, principal: principal.clone(), verdict })
     }
 
     /// The first step alone: whether anybody at this address may ask. Answers with the address behind trusted hops.
@@ -251,18 +252,13 @@ impl Gate {
         Ok(place)
     }
 
-    /// What every answer gets on its way out. `origin`: of the page that asked; `admitted`: of a request that was let in.
-    pub(crate) fn finish(
-        &self,
-        origin: Option<&HeaderValue>,
-        admitted: Option<&Admitted<'_>>,
-        response: &mut Response<Body>,
-    ) {
+    /// What every answer gets on its way out. `origin`: of the page that asked; `verdict`: of the limit of who asked.
+    pub(crate) fn finish(&self, origin: Option<&HeaderValue>, verdict: Option<Verdict>, response: &mut Response<Body>) {
         let head = response.headers_mut();
         head.insert(X_CONTENT_TYPE_OPTIONS, NO_SNIFFING);
         // A page says itself what it loads.
         head.entry(CONTENT_SECURITY_POLICY).or_insert(NOTHING_LOADED);
-        if let (Some(limit), Some(verdict)) = (&self.principal_limit, admitted.and_then(|of| of.verdict)) {
+        if let (Some(limit), Some(verdict)) = (&self.principal_limit, verdict) {
             head.insert(RATELIMIT_POLICY, limit.policy());
             if let Some(value) = limit.header(verdict) {
                 head.insert(RATELIMIT, value);

@@ -34,7 +34,7 @@ pub(super) struct Limiter {
 
 /// What the limiter says of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     /// Whether it may go on.
     pub(super) allowed: bool,
     /// How many more may come at once.
@@ -67,15 +67,21 @@ impl Limiter {
         let now = now.saturating_duration_since(self.start).as_nanos() as u64;
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shards[hash as usize % SHARDS].lock();
-        let used = shard.get(&hash).copied().unwrap_or(0).max(now);
-        let ahead = used + self.cost - now;
+        let known = shard.get_mut(&hash);
+        let used = known.as_deref().map_or(now, |used| now.max(*used)) + self.cost;
+        let ahead = used - now;
         if ahead > self.ahead_max {
             return Verdict { allowed: false, remaining: 0, wait: Duration::from_nanos(ahead - self.ahead_max) };
         }
-        if shard.len() >= SHARD_MAX && !shard.contains_key(&hash) {
-            make_room(&mut shard, now);
+        match known {
+            Some(known) => *known = used,
+            None => {
+                if shard.len() >= SHARD_MAX {
+                    make_room(&mut shard, now);
+                }
+                shard.insert(hash, used);
+            }
         }
-        shard.insert(hash, used + self.cost);
         let remaining = (self.ahead_max - ahead) / self.cost;
         Verdict { allowed: true, remaining, wait: Duration::from_nanos(ahead) }
     }
@@ -94,7 +100,7 @@ impl Limiter {
         text.extend_from_slice(itoa::Buffer::new().format(verdict.remaining).as_bytes());
         text.extend_from_slice(b";t=");
         text.extend_from_slice(itoa::Buffer::new().format(seconds(verdict.wait)).as_bytes());
-        HeaderValue::from_bytes(&text).ok()
+        HeaderValue::try_from(text).ok()
     }
 
     #[cfg(test)]

@@ -26,7 +26,7 @@ mod visibility;
 pub(crate) use audit::denied;
 pub(crate) use authenticate::X_API_KEY;
 pub(crate) use binding::Bound;
-pub(crate) use gate::{Gate, Refusal};
+pub(crate) use gate::{Admitted, Gate, Refusal};
 pub use jwt::mixed as mixed_algorithms;
 pub(crate) use policy::Policy;
 pub use principal::ROLES_MAX;

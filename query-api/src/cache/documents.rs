@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
+use smallvec::SmallVec;
 
 /// Bytes an entry takes beside its document and id, about.
 const ENTRY_BYTES: usize = 160;
@@ -33,8 +34,11 @@ pub(crate) struct DocumentCache {
 struct Key {
     version: VersionId,
     compressed: bool,
-    id: Box<[u8]>,
+    id: Id,
 }
+
+/// The id lies in the key itself where it is short, as most are: comparing it looks at no other place of the memory.
+type Id = SmallVec<[u8; 24]>;
 
 /// A key that owns nothing: looking for an entry takes no memory.
 #[derive(Hash)]

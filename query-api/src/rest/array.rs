@@ -6,7 +6,7 @@ use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, ShapeField};
 use headwater_schemas::nearest;
 use hyper::Response;
-use hyper::header::{ETAG, HeaderMap, LINK};
+use hyper::header::{HeaderMap, LINK};
 use sha2::{Digest, Sha256};
 
 use super::format::Format;
@@ -66,9 +66,8 @@ pub(super) async fn array(
     let document = model.visibility.get(&*api.reader, &key, context).await?.ok_or_else(absent)?;
     let mut hasher = DefaultHasher::new();
     (selection.as_ref().map(Selection::fingerprint), start, limit, &*decoded).hash(&mut hasher);
-    let etag = model.etag(document.stamp, format.etag_shape(Some(hasher.finish())));
-    let validator = respond::header(&ETAG, &etag)?;
-    if etag_matches(headers, &etag) {
+    let validator = model.etag(document.stamp, format.etag_shape(Some(hasher.finish())));
+    if etag_matches(headers, validator.as_bytes()) {
         return Ok(respond::not_modified(model, moment, validator, context));
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use hyper::Response;
-use hyper::header::{CONTENT_ENCODING, ETAG, HeaderMap};
+use hyper::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::compressed::{Compression, GZIP};
 use super::format::Format;
@@ -42,9 +42,8 @@ pub(super) async fn point(
     let moment = api.freshness.now();
     let document = model.visibility.get(&*api.reader, &id, context).await?.ok_or_else(absent)?;
     let shape = format.etag_shape(selection.as_ref().map(Selection::fingerprint));
-    let etag = model.etag(document.stamp, shape);
-    let mut validator = respond::header(&ETAG, &etag)?;
-    if etag_matches(headers, &etag) {
+    let mut validator = model.etag(document.stamp, shape);
+    if etag_matches(headers, validator.as_bytes()) {
         let response = respond::not_modified(model, moment, validator, context);
         model.point_metrics.not_modified(started.elapsed());
         return Ok(response);

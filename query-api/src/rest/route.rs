@@ -1,10 +1,13 @@
 //! From the request's path to what answers it.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::poll;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -14,7 +17,7 @@ use super::compressed::Compression;
 use super::format::Format;
 use super::point::Wanted;
 use super::{array, asked_json, describe, list, point, reference};
-use crate::access;
+use crate::access::{self, Admitted};
 use crate::api::Api;
 use crate::channel::ChannelId;
 use crate::context::{ReadContext, RequestId};
@@ -86,17 +89,17 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
     // Kept only where it may have to be told.
     let asked = api.slow_query.map(|_| (request.method().clone(), request.uri().clone()));
     let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
-    let (mut response, admitted, context) = match admitted {
-        Ok(admitted) => {
+    let (mut response, context, verdict, _place) = match admitted {
+        Ok(Admitted { place, principal, verdict }) => {
             // A channel that is not there is found out when it is known who asks.
             let chosen = api.channels.choose(request.uri(), request.headers());
             let channel = chosen.as_ref().copied().unwrap_or(ChannelId::DEFAULT);
-            let context = api.context(request_id.clone(), admitted.principal.clone(), channel, started);
+            let context = api.context(request_id.clone(), principal, channel, started);
             let response = match chosen {
                 Ok(_) => admitted_request(api, request, compression, &context, &mut answered, started).await,
                 Err(problem) => failed(api, &problem, &request_id),
             };
-            (response, Some(admitted), Some(context))
+            (response, Some(context), verdict, Some(place))
         }
         Err(refusal) => {
             let page = (refusal.problem.status == StatusCode::UNAUTHORIZED)
@@ -104,7 +107,7 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
                 .flatten();
             let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
-            (response, None, None)
+            (response, None, None, None)
         }
     };
     let took = started.elapsed();
@@ -131,7 +134,7 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
     let timing = context.as_ref().and_then(|context| context.reads.server_timing());
     response.headers_mut().extend(timing.map(|timing| (SERVER_TIMING, timing)));
     request_id.tell_trace(response.headers_mut());
-    api.gate.finish(origin.as_ref(), admitted.as_ref(), &mut response);
+    api.gate.finish(origin.as_ref(), verdict, &mut response);
     response
 }
 
@@ -145,13 +148,19 @@ async fn admitted_request(
     started: Instant,
 ) -> Response<Body> {
     let request_id = &context.request_id;
-    let dispatched = scope(request_id.clone(), async {
+    let dispatched = pin!(async {
         let mut response = dispatch(api, request, compression, context, answered, started).await?;
         compression.apply(&mut response).await;
         response.headers_mut().extend(answered.applied.take().map(|applied| (PREFERENCE_APPLIED, applied)));
         Ok(response)
     });
-    match tokio::time::timeout(api.gate.deadline, dispatched).await {
+    let mut dispatched = pin!(scope(request_id.clone(), dispatched));
+    // Most answers are there at once: no timer is made for them.
+    let in_time = match poll!(dispatched.as_mut()) {
+        Poll::Ready(response) => Ok(response),
+        Poll::Pending => tokio::time::timeout(api.gate.deadline, dispatched).await,
+    };
+    match in_time {
         Ok(Ok(response)) => response,
         Ok(Err(problem)) => failed(api, &problem, request_id),
         Err(_) => failed(api, &too_slow(), request_id),
@@ -197,17 +206,15 @@ fn too_slow() -> Problem {
 
 /// Whether what a path names takes the method.
 fn check_method(target: Target<'_>, method: &Method) -> Result<(), Problem> {
-    let allowed = match target {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let (fits, allowed) = match target {
         // They say so themselves.
         Target::GraphQl | Target::Bench => return Ok(()),
-        Target::ListQuery(_) | Target::OwnQuery(_) => "POST",
-        Target::List(_) | Target::Own(_) => "GET, HEAD, QUERY",
-        _ => "GET, HEAD",
+        Target::ListQuery(_) | Target::OwnQuery(_) => (*method == Method::POST, "POST"),
+        Target::List(_) | Target::Own(_) => (reads || method.as_str() == "QUERY", "GET, HEAD, QUERY"),
+        _ => (reads, "GET, HEAD"),
     };
-    match allowed.split(", ").any(|known| known == method.as_str()) {
-        true => Ok(()),
-        false => Err(Problem::method_not_allowed(allowed)),
-    }
+    if fits { Ok(()) } else { Err(Problem::method_not_allowed(allowed)) }
 }
 
 async fn dispatch(
@@ -223,7 +230,7 @@ async fn dispatch(
     // Before anything else of the request is looked at.
     check_method(target, request.method())?;
     // The rest of the time is for the answer.
-    let wait_max = api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
+    let wait_max = || api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
     answered.applied = api.freshness.reach(request.headers(), wait_max).await?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;

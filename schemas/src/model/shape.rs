@@ -76,19 +76,17 @@ impl ModelShape {
     /// The bytes a document is stored under, from the id a reader gave: the inverse of [`Self::format_id`]. `None` when
     /// it cannot be an id of this model, which a reader sees as "not found".
     pub fn parse_id(&self, id: &str) -> Option<Vec<u8>> {
-        if id.split('~').count() != self.key.len() {
-            return None;
-        }
+        let mut parts = id.split('~');
         let mut key = Vec::with_capacity(24);
-        for (part, kind) in id.split('~').zip(&self.key) {
-            let part = percent_decode(part)?;
+        for kind in &self.key {
+            let part = percent_decode(parts.next()?)?;
             let value = match kind {
                 ColumnType::Bytes => Value::Bytes(STANDARD.decode(part.as_bytes()).ok()?),
                 kind => Value::parse(&part, kind).ok()?,
             };
             crate::key::write(&mut key, value.scalar()?);
         }
-        Some(key)
+        parts.next().is_none().then_some(key)
     }
 
     /// The id readers name a document by: its key parts as their JSON text without quotes, `%` and `~` in a part written
