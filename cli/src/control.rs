@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use headwater_connectors::{Phase as SourcePhase, SourceStatus};
@@ -18,7 +18,11 @@ use serde_json::{Value, json};
 use crate::config::{Configuration, ModelFile};
 use crate::failure::chain;
 use crate::preflight::Catalogs;
+use crate::report::SILENT_SECONDS;
 use crate::roles::Roles;
+
+/// A document store that is well says every second what has changed. An election of its servers may take some seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Asks a connector how it is doing.
 pub(crate) type AskSource = Box<dyn Fn() -> SourceStatus + Send + Sync>;
@@ -50,13 +54,13 @@ pub(crate) struct Reloaded {
 
 impl Control {
     /// Whether this process does what it is there for: not stopping; a server has a version of every declared model to
-    /// serve; a connector holds its sources; a projector alone works as long as it runs.
+    /// serve, and hears of changes; a connector holds its sources; a projector alone works as long as it runs.
     fn readiness(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
         }
         if self.roles.serve {
-            return self.all_served();
+            return self.all_served().and_then(|()| self.hears());
         }
         let held = |status: &SourceStatus| {
             matches!(
@@ -96,6 +100,23 @@ impl Control {
         }
     }
 
+    /// Whether the document store says what changes. While it does not, what is kept of it grows old.
+    fn hears(&self) -> Result<(), String> {
+        match self.silence() {
+            Some(seconds) => Err(format!(
+                "the document store has not been heard of for {seconds} s: answers may be as old, and what is not kept \
+                 here cannot be read; is it running, and reachable from here?"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// For how many seconds the document store has been silent, where that is longer than it may be.
+    fn silence(&self) -> Option<u64> {
+        let silent = self.reader.as_ref()?.silent_for();
+        (silent > SILENCE_MAX).then_some(silent.as_secs())
+    }
+
     /// Where everything stands, as far as this process knows.
     pub(crate) fn overview(&self) -> Value {
         let projector = self.projector.as_ref().map(ProjectorHandle::status);
@@ -103,6 +124,7 @@ impl Control {
         json!({
             "at_micros": now_micros(),
             "ready": self.readiness().is_ok(),
+            SILENT_SECONDS: self.silence(),
             "roles": self.roles.names(),
             "sources": self.sources_overview(),
             "models": self.models_overview(projector.as_ref()),

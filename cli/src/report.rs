@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::table::{bytes, count, span, table};
 
+/// For how long the document store has been silent, where that is too long.
+pub(crate) const SILENT_SECONDS: &str = "document_store_silent_seconds";
+
 /// The status as tables: sources, models, consumers; rates are between `before` and `now`, where there was a before.
 pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
     let mut parts = vec![sources(now, before).to_string(), models(now).to_string()];
@@ -19,6 +22,12 @@ pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
     let late = behind(now);
     if !late.is_empty() {
         parts.push(late.join("\n"));
+    }
+    if let Some(seconds) = now[SILENT_SECONDS].as_u64() {
+        let silent = span(Duration::from_secs(seconds));
+        parts.push(format!(
+            "the document store has not been heard of for {silent}: readers see what is kept, as it was"
+        ));
     }
     if let Some(error) = now["projector"]["last_error"].as_str() {
         parts.push(format!("projector: {error}"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -57,6 +58,12 @@ pub trait DocumentReader: Send + Sync {
     /// some and must read again; an empty message says so too, when the store itself missed some. A read that starts when
     /// a change was received sees it.
     fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>>;
+
+    /// How long the store has not said whether documents have changed: what is at hand may be as old. It says so every
+    /// second or so, and stays silent when it cannot be reached.
+    fn silent_for(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// A document that is at hand without reading the store: a reader that keeps some says so here. What it keeps is no
     /// older than what it said in [`Self::changes`].

@@ -10,7 +10,7 @@ use crate::arguments::{Global, StatusArguments};
 use crate::client::Client;
 use crate::failure::Outcome;
 use crate::output::say;
-use crate::report::status_text;
+use crate::report::{SILENT_SECONDS, status_text};
 
 /// What rates are taken over when the status is shown once.
 const RATE_OVER: Duration = Duration::from_millis(500);
@@ -57,11 +57,10 @@ fn merged(parts: Vec<Value>) -> Value {
             |it| it.get("documents").is_some(),
         );
         merge_list(&mut all, &part, "consumers", |_, _| false, |_| false);
-        // Letters are of the log, not of a process: whoever counts them counts all.
-        all["dead_letters"] = match (all["dead_letters"].as_u64(), part["dead_letters"].as_u64()) {
-            (Some(a), Some(b)) => a.max(b).into(),
-            (a, b) => a.or(b).into(),
-        };
+        // Letters are of the log, not of a process: whoever counts them counts all. The silence of one is told.
+        for name in ["dead_letters", SILENT_SECONDS] {
+            all[name] = all[name].as_u64().max(part[name].as_u64()).into();
+        }
         let (Some(ours), Some(theirs)) = (all["projector"].as_object_mut(), part["projector"].as_object()) else {
             if all["projector"].is_null() {
                 all["projector"] = part["projector"].clone();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use headwater_store::{
@@ -73,6 +74,10 @@ impl DocumentReader for CachedReader {
     /// Behind what was forgotten for them.
     fn changes(&self) -> broadcast::Receiver<Changes> {
         self.changes.subscribe()
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.store.silent_for()
     }
 
     fn at_hand(&self, version: VersionId, id: &[u8]) -> Option<Document> {

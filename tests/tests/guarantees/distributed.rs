@@ -224,8 +224,14 @@ fn engines_that_are_away_are_waited_for() {
     cluster.mongo.kill();
     std::thread::sleep(away);
     tells(&process, "mongodb://");
+    // Whoever balances the load is to send readers elsewhere.
+    wait_until("the process to be no longer ready", PATIENCE, || {
+        let answer = process.admin("/readyz")?;
+        if answer.status == 503 && answer.body.contains("document store") { Ok(()) } else { Err(answer.body) }
+    });
     cluster.mongo.resume();
     follows(&process);
+    assert_eq!(process.admin("/readyz").unwrap().status, 200);
 
     workload.finish();
     let (api, admin) = (process.url(""), process.admin_url(""));

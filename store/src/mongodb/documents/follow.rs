@@ -4,11 +4,12 @@
 //! itself it has told already. When the server's history does not reach back to where we were, everything is read again
 //! and listeners are told that they missed some.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ResumeToken;
@@ -23,6 +24,11 @@ use crate::{DocumentChange, VersionId, VersionState};
 /// Changes told in one message, at most, however large the transaction is.
 const CHANGES_MAX: usize = 10_000;
 
+/// How long the server may wait for a change before it answers that there is none.
+const ANSWER_EVERY: Duration = Duration::from_secs(1);
+/// Without an answer for so long, the connection is given up: it may be dead without having said so.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -32,8 +38,6 @@ pub(super) type Stream = ChangeStream<Event>;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Event {
-    #[serde(rename = "_id")]
-    token: ResumeToken,
     operation_type: String,
     ns: Namespace,
     document_key: Option<DocumentKey>,
@@ -93,7 +97,7 @@ async fn watch(server: &Server, after: Option<ResumeToken>) -> Result<Stream, Fa
         } },
     ];
     let watch = server.database.watch().pipeline(pipeline).resume_after(after);
-    Ok(watch.max_await_time(Duration::from_secs(1)).await?.with_type())
+    Ok(watch.max_await_time(ANSWER_EVERY).await?.with_type())
 }
 
 fn escaped(name: &str) -> String {
@@ -113,7 +117,7 @@ pub(super) async fn follow(server: Arc<Server>, registry: Arc<Registry>, mut str
 struct Follower {
     server: Arc<Server>,
     registry: Arc<Registry>,
-    /// Of the last change that was taken.
+    /// Behind the last change that was taken.
     token: Option<ResumeToken>,
     /// The transaction to which `changes` belong.
     told: Transaction,
@@ -124,22 +128,32 @@ impl Follower {
     /// Takes changes as they come, until something fails.
     async fn read(&mut self, stream: &mut Stream) -> Fault {
         loop {
-            // What has come already is taken without waiting; before waiting, what was taken is told.
-            let event = match stream.next().now_or_never() {
-                Some(event) => event,
-                None => {
-                    self.tell();
-                    stream.next().await
+            let answered = {
+                let mut next = pin!(stream.next_if_any());
+                // What has come already is taken without waiting; before waiting, what was taken is told.
+                match next.as_mut().now_or_never() {
+                    Some(answered) => answered,
+                    None => {
+                        self.tell();
+                        let Ok(answered) = tokio::time::timeout(SILENCE_MAX, next).await else {
+                            return Fault::NoAnswer;
+                        };
+                        answered
+                    }
                 }
             };
-            let taken = match event {
-                Some(Ok(event)) => self.take(event).await,
-                Some(Err(error)) => Err(error.into()),
-                None => Err(Fault::Refused("the server ended the stream of changes".into())),
+            let taken = match answered {
+                Ok(Some(event)) => self.take(event).await,
+                Ok(None) if stream.is_alive() => Ok(()),
+                Ok(None) => Err(Fault::Refused("the server ended the stream of changes".into())),
+                Err(error) => Err(error.into()),
             };
             if let Err(fault) = taken {
                 return fault;
             }
+            self.registry.heard();
+            // It moves on also where nothing of what changes concerns us: the server's history does not reach back for ever.
+            self.token = stream.resume_token();
         }
     }
 
@@ -173,7 +187,6 @@ impl Follower {
                 None => {}
             }
         }
-        self.token = Some(event.token);
         Ok(())
     }
 
@@ -231,6 +244,7 @@ impl Follower {
             });
             match watched.await {
                 Ok(stream) => {
+                    self.registry.heard();
                     if !resumed {
                         tracing::warn!("changes of documents were missed; listeners read again");
                     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mongodb::bson::{Document as Bson, RawDocument, RawDocumentBuf, doc};
@@ -134,6 +135,10 @@ impl DocumentReader for MongoReader {
 
     fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>> {
         self.registry.changes.subscribe()
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.registry.silent_for()
     }
 
     async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error> {

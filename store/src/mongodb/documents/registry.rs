@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use headwater_schemas::SourcePosition;
 use mongodb::ClientSession;
@@ -65,6 +66,8 @@ pub(super) struct Registry {
     pub(super) frontiers: watch::Sender<Arc<BTreeMap<String, Frontier>>>,
     pub(super) changes: broadcast::Sender<Arc<Vec<DocumentChange>>>,
     own_sessions: Mutex<VecDeque<Vec<u8>>>,
+    /// When the server last said what has changed, or that nothing has.
+    heard: Mutex<Instant>,
 }
 
 impl Registry {
@@ -75,7 +78,18 @@ impl Registry {
             frontiers: watch::Sender::default(),
             changes: broadcast::Sender::new(CHANGES_KEPT),
             own_sessions: Mutex::default(),
+            heard: Mutex::new(Instant::now()),
         }
+    }
+
+    /// The server said what has changed, or that nothing has.
+    pub(super) fn heard(&self) {
+        *self.heard.lock() = Instant::now();
+    }
+
+    /// How long ago it last did.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.heard.lock().elapsed()
     }
 
     /// Reads all of it, and publishes what is new.
