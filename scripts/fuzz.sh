@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets for long, by hand: scripts/fuzz.sh [seconds each, 600] [target …].
 # Needs `rustup toolchain install nightly` and `cargo install cargo-fuzz`. `make test` runs the same functions on the
-# compiler of the project, over inputs bred at random, for ten seconds each (query-api/src/fuzz.rs).
+# compiler of the project, over inputs bred at random, for a minute each (query-api/src/fuzz.rs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

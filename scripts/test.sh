@@ -5,7 +5,7 @@ log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
 status=0
 # Time for each fuzz target: more than anybody waits for between two edits.
-export HEADWATER_FUZZ_SECONDS="${HEADWATER_FUZZ_SECONDS:-10}"
+export HEADWATER_FUZZ_SECONDS="${HEADWATER_FUZZ_SECONDS:-60}"
 # The end-to-end suite comes last and alone: it starts servers and kills processes, and wants the machine for itself.
 # Both runs share one set of features, so that nothing is built twice.
 for which in "--exclude headwater-tests --lib --bins --tests" "--test structure --test guarantees"; do
