@@ -57,7 +57,8 @@ pub enum Phase {
     /// Reaching the source and looking at its state.
     #[default]
     Connecting,
-    /// The source is making the slot, which takes until transactions that were open before have ended.
+    /// The source is making the slot, or about to read a table that is published only now: either takes until transactions
+    /// that were open before have ended.
     WaitingForSlot {
         /// How many transactions are waited for.
         open_transactions: u64,

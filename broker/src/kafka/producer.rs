@@ -206,7 +206,10 @@ impl Writer {
             return Ok(());
         }
         let partitions: Vec<String> = open.iter().map(|(place, _)| place.to_string()).collect();
-        tracing::warn!(partitions = partitions.join(", "), "the cluster has forgotten to end transactions; ending them");
+        tracing::warn!(
+            partitions = partitions.join(", "),
+            "the cluster has forgotten to end transactions; ending them"
+        );
         for _ in 0..self.lanes.len() {
             let marked = self.transaction(|writer| {
                 let mut records = open.iter().enumerate();

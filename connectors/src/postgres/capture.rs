@@ -14,6 +14,7 @@ use super::catalog::{self, Server};
 use super::checkpoint::{Checkpoint, TableSnapshot};
 use super::config::OnLostSlot;
 use super::connect::{Sql, number, replication, text};
+use super::history;
 use super::lsn::Lsn;
 use super::monitor::Monitor;
 use super::plan::TablePlan;
@@ -22,6 +23,7 @@ use super::slot::{self, Slot};
 use super::snapshot::{Snapshot, Stamp, Wanted};
 use super::stream::Stream;
 use super::transaction::to_every_partition;
+use super::writers;
 use crate::metrics::{CaptureMetrics, SourceMetrics};
 use crate::session::now_millis;
 use crate::status::{Phase, StatusCell};
@@ -137,22 +139,26 @@ impl PostgresSource {
         Ok((Stamp { snapshot, position, at_micros, horizon }, Exporter { _slot: None, inside: sql }))
     }
 
+    /// Changes cannot be had any more: `false` where all is to be read again, or else an error.
+    fn lost(&self, problem: String) -> Result<bool, Error> {
+        if self.config.postgres.on_lost_slot == OnLostSlot::Resnapshot {
+            let slot = self.slot_name();
+            tracing::warn!(slot, problem, "making a new slot and reading all tables again, as configured");
+            return Ok(false);
+        }
+        Err(Error::Unsafe {
+            problem,
+            remedy:
+                "changes since then cannot be had any more; set `on_lost_slot: resnapshot` to make a new slot and read \
+                     all tables again, and set max_slot_wal_keep_size so that the server keeps enough"
+                    .into(),
+        })
+    }
+
     /// Compares the checkpoint with the slot; `true` when the slot holds everything behind the checkpoint.
     fn compare(&self, checkpoint: &Checkpoint, slot: Option<&Slot>) -> Result<bool, Error> {
         let name = self.slot_name();
-        let lost = |problem: String| {
-            if self.config.postgres.on_lost_slot == OnLostSlot::Resnapshot {
-                tracing::warn!(slot = name, problem, "making a new slot and reading all tables again, as configured");
-                return Ok(false);
-            }
-            Err(Error::Unsafe {
-                problem,
-                remedy:
-                    "changes since then cannot be had any more; set `on_lost_slot: resnapshot` to make a new slot and \
-                         read all tables again, and set max_slot_wal_keep_size so that the server keeps enough"
-                        .into(),
-            })
-        };
+        let lost = |problem| self.lost(problem);
         let Some(slot) = slot else {
             return lost(format!(
                 "replication slot `{name}` is gone, while capture stands at {}: it was dropped, or this is another server",
@@ -186,8 +192,9 @@ impl PostgresSource {
             let plan = TablePlan::new(table.table_schema(&self.config.source, &types), routes);
             plans.push(plan.clone());
             let noted = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tables.get(&table.name()));
-            let state = noted.cloned().unwrap_or_default();
+            let mut state = noted.cloned().unwrap_or_default();
             if !state.complete {
+                state.published_by = published.by;
                 wanted.push(Wanted { table, published, plan, state });
             }
         }
@@ -203,6 +210,12 @@ impl PostgresSource {
             let mut client = replication(&config.postgres, &config.source, start).await?;
             let system = client.identify_system().await.map_err(cannot_replicate)?;
             check_system(&checkpoint, &system.system_id)?;
+            if system.timeline != checkpoint.timeline || system.xlogpos.0 < checkpoint.resume.0 {
+                return Err(Error::NotReady {
+                    problem: "another server took over while the stream was opened".into(),
+                    remedy: "nothing is to be done: it is looked at anew".into(),
+                });
+            }
             let starting = |source| Error::Replication { action: "start the change stream", source };
             client.start().await.map_err(starting)?;
             client.wait_started().await.map_err(starting)?;
@@ -304,8 +317,16 @@ impl Source for PostgresSource {
             Some(checkpoint) => {
                 let none = pgwire_replication::Lsn(0);
                 let mut session = replication(&config.postgres, &config.source, none).await?;
-                check_system(&checkpoint, &session.identify_system().await.map_err(cannot_replicate)?.system_id)?;
-                self.compare(&checkpoint, existing.as_ref())?
+                let system = session.identify_system().await.map_err(cannot_replicate)?;
+                check_system(&checkpoint, &system.system_id)?;
+                let missing = history::missing(&checkpoint, &system, &mut session).await?;
+                if let Some(checkpoint) = &mut self.checkpoint {
+                    checkpoint.timeline = system.timeline;
+                }
+                match missing {
+                    Some(problem) => self.lost(problem)?,
+                    None => self.compare(&checkpoint, existing.as_ref())?,
+                }
             }
             None => false,
         };
@@ -325,14 +346,10 @@ impl Source for PostgresSource {
             fresh = Some(self.create_slot(&sql, &server, epoch).await?);
         }
         if let Some(checkpoint) = &mut self.checkpoint {
-            // What happened to a table while it was out of the publication is in no stream: for it the log is no
-            // continuation of what was captured. It is read again, above all that is known of it.
-            let known = |name: &&String| checkpoint.tables.contains_key(*name);
-            let again: Vec<String> = tables.published_now.iter().filter(known).cloned().collect();
-            checkpoint.epoch += u32::from(!again.is_empty());
-            for table in again {
-                tracing::warn!(table, epoch = checkpoint.epoch, "was out of the publication: reading it again");
-                checkpoint.tables.insert(table, TableSnapshot::default());
+            let captured = tables.captured.iter().map(|(table, published)| (table.name(), published.by)).collect();
+            for table in checkpoint.compare_tables(&captured) {
+                let epoch = checkpoint.epoch;
+                tracing::warn!(table, epoch, "changes may have passed by while it was not captured: reading it again");
             }
         }
         self.monitor = Some(Monitor::begin(&config.postgres, name, self.status.clone(), self.metrics.clone()));
@@ -347,7 +364,13 @@ impl Source for PostgresSource {
         let position = SourcePosition { epoch: checkpoint.epoch, commit: checkpoint.resume.0, ordinal: 0 };
         let (stamp, exporter) = match fresh {
             Some(fresh) => fresh,
-            None => Self::export_snapshot(&config, position).await?,
+            None => {
+                // A transaction that wrote to a table before it was published is in no stream; a snapshot made before
+                // its end would not have it either.
+                let unread = tables.captured.iter().map(|(table, _)| table).filter(|table| !is_read(&table.name()));
+                writers::wait(&sql, unread, &self.status).await?;
+                Self::export_snapshot(&config, position).await?
+            }
         };
         // The columns are those that the snapshot shows.
         setup::look_again(&exporter.inside, &mut tables).await?;
@@ -389,6 +412,9 @@ impl Source for PostgresSource {
                 }
                 State::Streaming(stream) => {
                     let checkpoint = self.checkpoint.as_mut().ok_or(Error::TaskLost { what: "opens the source" })?;
+                    if let Some(monitor) = &self.monitor {
+                        monitor.check_alive(stream.heard())?;
+                    }
                     return stream.gather(into, routes, checkpoint).await;
                 }
             }
@@ -415,7 +441,7 @@ impl Source for PostgresSource {
 
     fn durable(&mut self, mark: &Mark) {
         let captured = Lsn(mark.token);
-        if let State::Streaming(stream) = &self.state {
+        if let State::Streaming(stream) = &mut self.state {
             stream.acknowledge(captured);
         }
         if let Some(monitor) = &self.monitor {

@@ -199,6 +199,8 @@ pub(crate) struct Published {
     pub(crate) columns: Option<Vec<String>>,
     /// Condition on the rows that are sent, as SQL.
     pub(crate) row_filter: Option<String>,
+    /// The entry that publishes it, or else the publication: a number that no other will have.
+    pub(crate) by: u32,
 }
 
 /// A publication.
@@ -235,8 +237,14 @@ pub(crate) async fn publication(sql: &Sql, server: &Server, name: &str) -> Resul
     } else {
         "NULL AS columns, NULL AS rowfilter"
     };
-    let query =
-        format!("SELECT schemaname, tablename, {details} FROM pg_publication_tables WHERE pubname = {}", literal(name));
+    let query = format!(
+        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
+         FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
+              LEFT JOIN pg_publication_rel r
+                     ON r.prpubid = p.oid AND r.prrelid = format('%I.%I', schemaname, tablename)::regclass
+         WHERE pubname = {}",
+        literal(name)
+    );
     let mut tables = HashMap::new();
     for row in sql.rows("look up the publication's tables", &query).await? {
         let columns = match optional(&row, "columns") {
@@ -245,7 +253,8 @@ pub(crate) async fn publication(sql: &Sql, server: &Server, name: &str) -> Resul
             ),
             None => None,
         };
-        let published = Published { columns, row_filter: optional(&row, "rowfilter").map(str::to_owned) };
+        let row_filter = optional(&row, "rowfilter").map(str::to_owned);
+        let published = Published { columns, row_filter, by: number(&row, "by")? };
         tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
     }
     Ok(Some(Publication { via_root: on("pubviaroot")?, all_tables: on("puballtables")?, left_out, tables }))

@@ -46,6 +46,12 @@ pub(crate) struct TableSnapshot {
     /// Transactions from this one on may have changed rows after they were read.
     #[serde(default)]
     pub(crate) horizon: u64,
+    /// What publishes the table. Something else later on means that it was published by nothing in between.
+    #[serde(default)]
+    pub(crate) published_by: u32,
+    /// Changes passed by without being captured, or the key became another: it is to be read again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) left: bool,
 }
 
 impl Checkpoint {
@@ -67,6 +73,37 @@ impl Checkpoint {
             (self.commit, self.ordinal) = (commit, position.ordinal);
         }
         self.resume = self.resume.max(end);
+    }
+
+    /// Compares what is known of tables with those that are captured now, by name, each with what publishes it; answers
+    /// with those of which changes may have passed by. For them the log is no continuation of what was captured: they
+    /// are to be read again in a new epoch, above all that is known of them.
+    pub(crate) fn compare_tables(&mut self, captured: &BTreeMap<String, u32>) -> Vec<String> {
+        let mut again = Vec::new();
+        for (name, state) in &mut self.tables {
+            match captured.get(name) {
+                None => state.left = true,
+                Some(by) if state.left || (state.published_by != 0 && state.published_by != *by) => {
+                    again.push(name.clone());
+                    *state = TableSnapshot { published_by: *by, ..TableSnapshot::default() };
+                }
+                Some(by) => state.published_by = *by,
+            }
+        }
+        self.epoch += u32::from(!again.is_empty());
+        again
+    }
+
+    /// Notes that changes of a table pass by. One that is not read yet stays as it is: it will be.
+    pub(crate) fn leave(&mut self, table: &str) {
+        if let Some(state) = self.tables.get_mut(table) {
+            state.left = true;
+        }
+    }
+
+    /// Whether changes of a table passed by.
+    pub(crate) fn has_left(&self, table: &str) -> bool {
+        self.tables.get(table).is_some_and(|state| state.left)
     }
 
     pub(crate) fn to_bytes(&self) -> Bytes {

@@ -12,6 +12,7 @@ mod checkpoint;
 mod config;
 mod connect;
 mod copy;
+mod history;
 mod lsn;
 mod monitor;
 mod pgoutput;
@@ -24,6 +25,7 @@ mod stream;
 mod tls;
 mod transaction;
 mod types;
+mod writers;
 
 pub use capture::PostgresSource;
 pub use check::{Finding, Severity, check};

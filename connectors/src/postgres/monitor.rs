@@ -1,7 +1,7 @@
 //! A look at the server once a second: where its log ends, and what it keeps for us.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -25,9 +25,24 @@ pub(crate) struct Seen {
     pub(crate) at_micros: i64,
 }
 
+/// A stream from which nothing comes is believed for so long while the server says that nobody reads the slot, or cannot
+/// be asked. A connection may be dead without either end having said so.
+const UNREAD_MAX: Duration = Duration::from_secs(15);
+const UNSEEN_MAX: Duration = Duration::from_secs(60);
+
+/// When the server last said something about the one who reads the slot.
+#[derive(Clone, Copy, Debug)]
+struct Signs {
+    /// It answered.
+    seen: Instant,
+    /// It answered that somebody reads the slot.
+    read: Instant,
+}
+
 /// The watch over a server; ends when dropped.
 pub(crate) struct Monitor {
     seen: Arc<Mutex<Seen>>,
+    signs: Arc<Mutex<Signs>>,
     captured: Arc<Mutex<Lsn>>,
     task: JoinHandle<()>,
 }
@@ -43,6 +58,8 @@ impl Monitor {
     pub(crate) fn begin(config: &PostgresConfig, slot: String, status: StatusCell, metrics: SourceMetrics) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let captured = Arc::new(Mutex::new(Lsn::default()));
+        let now = Instant::now();
+        let signs = Arc::new(Mutex::new(Signs { seen: now, read: now }));
         let look = Look {
             config: config.clone(),
             slot,
@@ -50,9 +67,26 @@ impl Monitor {
             metrics,
             seen: Arc::clone(&seen),
             captured: Arc::clone(&captured),
+            signs: Arc::clone(&signs),
             warned: false,
         };
-        Self { seen, captured, task: tokio::spawn(look.run()) }
+        Self { seen, captured, signs, task: tokio::spawn(look.run()) }
+    }
+
+    /// Fails when a stream that was last `heard` then seems to be dead.
+    pub(crate) fn check_alive(&self, heard: Instant) -> Result<(), Error> {
+        let signs = *self.signs.lock();
+        let problem = match (signs.read.max(heard).elapsed(), signs.seen.max(heard).elapsed()) {
+            (_, unseen) if unseen > UNSEEN_MAX => "neither the stream nor the server has said anything for a minute",
+            (unread, _) if unread > UNREAD_MAX => {
+                "the server says that nobody reads the slot, and the stream is silent"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::NotReady {
+            problem: problem.into(),
+            remedy: "the connection seems to be dead; it is opened anew".into(),
+        })
     }
 
     /// What was seen last.
@@ -73,6 +107,7 @@ struct Look {
     metrics: SourceMetrics,
     seen: Arc<Mutex<Seen>>,
     captured: Arc<Mutex<Lsn>>,
+    signs: Arc<Mutex<Signs>>,
     warned: bool,
 }
 
@@ -92,11 +127,11 @@ impl Look {
         let query = format!(
             "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at,
                     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS ends,
-                    s.retained, s.safe_wal_size, s.wal_status
+                    s.retained, s.safe_wal_size, s.wal_status, s.active
              FROM (VALUES (1)) v LEFT JOIN LATERAL (
                  SELECT pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                              ELSE pg_current_wal_flush_lsn() END, restart_lsn)::bigint AS retained,
-                        safe_wal_size, wal_status
+                        safe_wal_size, wal_status, active
                  FROM pg_replication_slots WHERE slot_name = {}) s ON true",
             literal(&self.slot)
         );
@@ -112,6 +147,12 @@ impl Look {
     fn take(&mut self, row: &SimpleQueryRow) -> Result<(), Error> {
         let seen = Seen { end: text(row, "ends")?.parse()?, at_micros: number(row, "at")? };
         *self.seen.lock() = seen;
+        let mut signs = self.signs.lock();
+        signs.seen = Instant::now();
+        if optional(row, "active") == Some("t") {
+            signs.read = signs.seen;
+        }
+        drop(signs);
         let retained: Option<u64> = optional(row, "retained").and_then(|n| n.parse().ok());
         let safe: Option<i64> = optional(row, "safe_wal_size").and_then(|n| n.parse().ok());
         let captured = *self.captured.lock();

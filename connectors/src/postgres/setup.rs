@@ -13,8 +13,6 @@ use crate::{ConnectorConfig, Error, Refusal};
 pub(crate) struct Tables {
     pub(crate) captured: Vec<(CatalogTable, Published)>,
     pub(crate) refused: BTreeMap<String, Refusal>,
-    /// Tables (`schema.table`) that the publication lacked until now: changes made to them so far are in no stream.
-    pub(crate) published_now: Vec<String>,
     pub(crate) types: Types,
 }
 
@@ -66,9 +64,8 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             None => good.push(table),
         }
     }
-    let mut published_now = Vec::new();
     if config.postgres.create_publication && !config.postgres.tables.is_empty() {
-        published_now = publish(sql, &name, publication.as_ref(), &good).await?;
+        publish(sql, &name, publication.as_ref(), &good).await?;
         publication = catalog::publication(sql, server, &name).await?;
     }
     let publication = publication.ok_or_else(|| missing_publication(&name))?;
@@ -94,19 +91,24 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             }
         }
     }
-    Ok(Tables { captured, refused, published_now, types })
+    Ok(Tables { captured, refused, types })
 }
 
-/// Reads the captured tables again as `sql`'s transaction sees them. One that is gone or unfit there is left out.
+/// Reads the captured tables again as `sql`'s transaction sees them. One that is gone or unfit there is left out. Fails
+/// when one was rewritten since it was looked at before the transaction's snapshot: what a table is rewritten to, older
+/// snapshots find empty.
 pub(crate) async fn look_again(sql: &Sql, tables: &mut Tables) -> Result<(), Error> {
     let names = tables.captured.iter().map(|(table, _)| (table.schema.as_str(), table.table.as_str()));
     let seen = catalog::tables(sql, &mut tables.types, &catalog::named(names)).await?;
     let mut captured = Vec::new();
     for mut table in seen {
         let known = tables.captured.iter().find(|(known, _)| known.name() == table.name());
-        if let Some((_, published)) = known
+        if let Some((known, published)) = known
             && table.key().is_ok()
         {
+            if known.filenode != table.filenode {
+                return Err(rewritten(&table));
+            }
             if let Some(columns) = &published.columns {
                 table.columns.retain(|column| columns.contains(&column.name));
             }
@@ -115,6 +117,14 @@ pub(crate) async fn look_again(sql: &Sql, tables: &mut Tables) -> Result<(), Err
     }
     tables.captured = captured;
     Ok(())
+}
+
+/// A table has other files than when it was looked at.
+pub(crate) fn rewritten(table: &CatalogTable) -> Error {
+    Error::NotReady {
+        problem: format!("table {} was rewritten or truncated while it was about to be read", table.name()),
+        remedy: "nothing is to be done: it is read anew".into(),
+    }
 }
 
 /// Why a table cannot be captured, if it cannot.
@@ -133,13 +143,13 @@ pub(crate) fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Re
     table.key().err()
 }
 
-/// Makes or completes the publication; answers with the tables it lacked.
+/// Makes or completes the publication.
 async fn publish(
     sql: &Sql,
     name: &str,
     publication: Option<&Publication>,
     tables: &[CatalogTable],
-) -> Result<Vec<String>, Error> {
+) -> Result<(), Error> {
     let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted()).collect::<Vec<_>>().join(", ");
     match publication {
         None => {
@@ -148,8 +158,7 @@ async fn publish(
             let command =
                 format!("CREATE PUBLICATION {} {for_tables} WITH (publish_via_partition_root = true)", quote(name));
             tracing::info!(publication = name, tables = all.len(), "creating the publication");
-            sql.execute("create the publication", &command).await?;
-            Ok(tables_named(&all))
+            sql.execute("create the publication", &command).await
         }
         Some(publication) => {
             let lacking: Vec<&CatalogTable> = tables
@@ -158,18 +167,13 @@ async fn publish(
                 .filter(|table| table.kind != "p" || publication.via_root)
                 .collect();
             if lacking.is_empty() || publication.all_tables {
-                return Ok(Vec::new());
+                return Ok(());
             }
             tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");
             let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(&lacking));
-            sql.execute("add tables to the publication", &command).await?;
-            Ok(tables_named(&lacking))
+            sql.execute("add tables to the publication", &command).await
         }
     }
-}
-
-fn tables_named(tables: &[&CatalogTable]) -> Vec<String> {
-    tables.iter().map(|table| table.name()).collect()
 }
 
 pub(crate) fn missing_publication(name: &str) -> Error {

@@ -11,12 +11,13 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::catalog::{CatalogTable, Published, quote};
+use super::catalog::{CatalogTable, Published, literal, quote};
 use super::checkpoint::TableSnapshot;
 use super::config::PostgresConfig;
-use super::connect::{Sql, failed};
+use super::connect::{Sql, failed, number};
 use super::copy::CopyLine;
 use super::plan::{TablePlan, Tuple};
+use super::setup;
 use crate::session::now_millis;
 use crate::{Error, Gathered, TableProgress};
 
@@ -158,7 +159,8 @@ impl Snapshot {
                     if self.stamp.position.epoch > 1 {
                         sweep(&wanted.plan, &self.stamp, into);
                     }
-                    wanted.state = TableSnapshot { complete: true, ..TableSnapshot::default() };
+                    let published_by = wanted.state.published_by;
+                    wanted.state = TableSnapshot { complete: true, published_by, ..TableSnapshot::default() };
                 }
                 note(&wanted.table.name(), &wanted.state);
             }
@@ -284,7 +286,21 @@ impl Worker {
                 return Ok(false);
             }
         }
+        self.check_files(sql, &wanted.table).await?;
         Ok(self.parts.send(Ok(reader.take(chunk.table, Some(chunk)))).await.is_ok())
+    }
+
+    /// Fails when the table just read has other files than those that the snapshot knows: it looked empty then, however
+    /// many rows it has. Its lock, held since, keeps them as they are.
+    async fn check_files(&self, sql: &Sql, table: &CatalogTable) -> Result<(), Error> {
+        if table.filenode == 0 {
+            return Ok(());
+        }
+        let query =
+            format!("SELECT coalesce(pg_relation_filenode(to_regclass({})), 0) AS filenode", literal(&table.quoted()));
+        let rows = sql.rows("look at a table's file", &query).await?;
+        let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
+        if number::<u32>(row, "filenode")? == table.filenode { Ok(()) } else { Err(setup::rewritten(table)) }
     }
 }
 

@@ -61,6 +61,19 @@ pub(crate) struct Stream {
     in_transaction: bool,
     held: Option<ReplicationEvent>,
     waiting: Option<Waiting>,
+    /// When the server last sent something.
+    heard: Instant,
+    /// Everything before is durable.
+    durable: Lsn,
+    /// A table is to be read again.
+    again: Option<Again>,
+}
+
+/// Why a table is to be read again, which the next session does. This one ends once the checkpoint that says so is
+/// durable: one that reflects more than this position.
+struct Again {
+    problem: String,
+    behind: Lsn,
 }
 
 impl Stream {
@@ -84,11 +97,20 @@ impl Stream {
             in_transaction: false,
             held: None,
             waiting: None,
+            heard: Instant::now(),
+            durable: Lsn::default(),
+            again: None,
         }
     }
 
+    /// When the server last sent something.
+    pub(crate) fn heard(&self) -> Instant {
+        self.heard
+    }
+
     /// Tells the server that everything before `lsn` is durable.
-    pub(crate) fn acknowledge(&self, lsn: Lsn) {
+    pub(crate) fn acknowledge(&mut self, lsn: Lsn) {
+        self.durable = lsn;
         self.client.update_applied_lsn(pgwire_replication::Lsn(lsn.0));
     }
 
@@ -105,8 +127,12 @@ impl Stream {
         routes: &mut Routes,
         checkpoint: &mut Checkpoint,
     ) -> Result<(), Error> {
+        if let Some(again) = self.again.take_if(|again| self.durable > again.behind) {
+            let remedy = "nothing is to be done: the table is read again".into();
+            return Err(Error::NotReady { problem: again.problem, remedy });
+        }
         if self.waiting.is_some() {
-            self.answer(into, routes).await?;
+            self.answer(into, routes, checkpoint).await?;
         }
         loop {
             let event = match self.held.take() {
@@ -118,6 +144,7 @@ impl Stream {
                     None => return Ok(()),
                 },
             };
+            self.heard = Instant::now();
             match event {
                 ReplicationEvent::XLogData { data, .. } => {
                     if into.is_full() && self.makes_event(&data) {
@@ -133,7 +160,7 @@ impl Stream {
                     }
                     self.message(data, None, into)?;
                     if self.waiting.is_some() {
-                        self.answer(into, routes).await?;
+                        self.answer(into, routes, checkpoint).await?;
                     }
                 }
                 ReplicationEvent::Begin { final_lsn, xid, commit_time_micros } => {
@@ -215,12 +242,17 @@ impl Stream {
     }
 
     /// Waits for what was asked and goes on with the message that needed it.
-    async fn answer(&mut self, into: &mut Gathered, routes: &mut Routes) -> Result<(), Error> {
+    async fn answer(
+        &mut self,
+        into: &mut Gathered,
+        routes: &mut Routes,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), Error> {
         match &mut self.waiting {
             Some(Waiting::Relation(lookup)) => {
                 let found = lookup.await?;
                 self.waiting = None;
-                self.learn(found, into, routes);
+                self.learn(found, into, routes, checkpoint);
             }
             Some(Waiting::Columns(_, fetch)) => {
                 let fetched = fetch.await?;
@@ -261,18 +293,34 @@ impl Stream {
         }))
     }
 
-    fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes) {
+    /// Takes a relation in. Changes of a table that is ignored pass by: once it can be captured again, it is to be read
+    /// again. So is a table whose key becomes another: its rows stand under the old one.
+    fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
         let TablePlanParts { oid, table, types } = found;
         let schema = table.table_schema(&self.source, &types);
         let announced = self.announced.get_mut(&schema.table);
         let (Some(announced), false) = (announced, schema.key_columns().is_empty()) else {
             if let Some(Known::Captured(plan)) = self.relations.insert(oid, Known::Ignored) {
                 self.refuse(&plan, &table);
+                checkpoint.leave(&name_of(&plan.schema.table));
             } else if self.announced.contains_key(&schema.table) {
                 self.refuse_keyless(&table);
+                checkpoint.leave(&table.name());
             }
             return;
         };
+        let problem = match () {
+            () if checkpoint.has_left(&table.name()) => Some("can be captured again, after changes passed by"),
+            () if has_other_key(announced, &schema) => Some("has another key"),
+            () => None,
+        };
+        if let Some(problem) = problem {
+            self.relations.insert(oid, Known::Ignored);
+            checkpoint.leave(&table.name());
+            let (problem, behind) = (format!("table {} {problem}", table.name()), checkpoint.resume);
+            self.again.get_or_insert(Again { problem, behind });
+            return;
+        }
         let plan = TablePlan::new(schema, routes);
         if *announced != plan.schema {
             self.transaction.schema(&plan, into);
@@ -285,7 +333,7 @@ impl Stream {
 impl Stream {
     /// Says that a table that was captured is so no longer.
     fn refuse(&self, plan: &TablePlan, table: &CatalogTable) {
-        let was = format!("{}.{}", plan.schema.table.schema, plan.schema.table.table);
+        let was = name_of(&plan.schema.table);
         if was == table.name() {
             self.refuse_keyless(table);
             return;
@@ -307,6 +355,19 @@ impl Stream {
             status.refused_tables.insert(table, refusal);
         });
     }
+}
+
+/// A table as checkpoints name it.
+fn name_of(table: &TableId) -> String {
+    format!("{}.{}", table.schema, table.table)
+}
+
+/// Whether the key is made of other columns, or in another order. A column may be renamed, or another one dropped before it.
+fn has_other_key(one: &TableSchema, other: &TableSchema) -> bool {
+    let names = |schema: &TableSchema| {
+        schema.key_columns().iter().map(|at| schema.columns[*at].name.clone()).collect::<Vec<_>>()
+    };
+    one.key_columns() != other.key_columns() && names(one) != names(other)
 }
 
 fn received(event: Result<Option<ReplicationEvent>, PgWireError>) -> Result<ReplicationEvent, Error> {

@@ -1,5 +1,6 @@
 //! Tables that change while they are captured.
 
+use headwater_connectors::Phase;
 use headwater_schemas::{ColumnType, Op, Value};
 
 use crate::harness::Harness;
@@ -103,4 +104,115 @@ async fn a_table_that_can_no_longer_be_captured_is_told_and_the_others_run_on() 
     assert!(refused["public.keyless"].remedy.contains("ADD PRIMARY KEY"), "{refused:?}");
     assert_eq!(harness.folded("other").await.len(), 1);
     assert_eq!(harness.folded("keyless").await.len(), 1);
+}
+
+/// Waits until a table's rows have these values of `id`, in the order of their keys.
+async fn until_ids(harness: &Harness, table: &str, wanted: &[i64]) {
+    let begin = std::time::Instant::now();
+    loop {
+        harness.caught_up().await;
+        let rows = harness.folded(table).await;
+        if rows.values().map(|row| &row["id"]).eq(&wanted.iter().map(|id| Value::Int(*id)).collect::<Vec<_>>()) {
+            return;
+        }
+        assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{wanted:?}, and captured {rows:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// Nothing is said of changes to a table while it is not configured, or published by nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_left_out_for_a_while_is_read_again() {
+    let mut harness = Harness::streaming(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1), (2)",
+        &["a", "b"],
+    )
+    .await;
+    harness.stop().await;
+    harness.config.postgres.tables.retain(|table| table != "b");
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("DELETE FROM b WHERE id = 1; INSERT INTO b VALUES (3)");
+    harness.caught_up().await;
+    harness.stop().await;
+    harness.config.postgres.tables.push("b".into());
+    harness.start();
+    harness.until_streaming().await;
+    until_ids(&harness, "b", &[2, 3]).await;
+    harness.stop().await;
+
+    // By others, and back again, between two runs: only the entry tells.
+    harness.server.psql("ALTER PUBLICATION headwater_shop DROP TABLE b; DELETE FROM b WHERE id = 2");
+    harness.server.psql("INSERT INTO b VALUES (4); ALTER PUBLICATION headwater_shop ADD TABLE b");
+    harness.start();
+    harness.until_streaming().await;
+    until_ids(&harness, "b", &[3, 4]).await;
+    assert_eq!(harness.folded("a").await.len(), 0);
+}
+
+/// A table that has no key for a while, and one whose key becomes another, are read again without being told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_key_changes_is_read_again() {
+    let harness = Harness::streaming(
+        "CREATE TABLE keyless (id int PRIMARY KEY); INSERT INTO keyless VALUES (1);
+         CREATE TABLE rekeyed (id int PRIMARY KEY, other int NOT NULL); INSERT INTO rekeyed VALUES (1, 10), (2, 20);
+         CREATE TABLE renamed (id int PRIMARY KEY); INSERT INTO renamed VALUES (1)",
+        &["keyless", "rekeyed", "renamed"],
+    )
+    .await;
+    harness.server.psql("ALTER TABLE keyless DROP CONSTRAINT keyless_pkey; INSERT INTO keyless VALUES (2)");
+    harness.caught_up().await;
+    assert!(harness.status().refused_tables.contains_key("public.keyless"));
+    harness.server.psql("ALTER TABLE keyless ADD PRIMARY KEY (id); INSERT INTO keyless VALUES (3)");
+    until_ids(&harness, "keyless", &[1, 2, 3]).await;
+
+    harness.server.psql("ALTER TABLE rekeyed DROP CONSTRAINT rekeyed_pkey, ADD PRIMARY KEY (other)");
+    harness.server.psql("UPDATE rekeyed SET id = 3 WHERE other = 10");
+    // By the new key.
+    until_ids(&harness, "rekeyed", &[3, 2]).await;
+
+    // It is the same column, so nothing is to be read.
+    harness.server.psql("ALTER TABLE renamed RENAME COLUMN id TO number; INSERT INTO renamed VALUES (2)");
+    harness.caught_up().await;
+    let read = harness.events("renamed").await.iter().filter(|event| event.op == Op::Read).count();
+    assert_eq!((harness.folded("renamed").await.len(), read), (2, 1));
+}
+
+/// What a transaction wrote to a table before it was published is in no stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_a_table_are_waited_for_before_it_is_read() {
+    let mut harness =
+        Harness::streaming("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)", &["a"]).await;
+    harness.stop().await;
+    let (client, connection) = tokio_postgres::connect(&harness.server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; INSERT INTO b VALUES (1)").await.unwrap();
+    harness.config.postgres.tables.push("b".into());
+    harness.start();
+    harness.until_status(|status| matches!(status.phase, Phase::WaitingForSlot { open_transactions: 1, .. })).await;
+    client.batch_execute("INSERT INTO b VALUES (2); COMMIT; INSERT INTO b VALUES (3)").await.unwrap();
+    harness.until_streaming().await;
+    until_ids(&harness, "b", &[1, 2, 3]).await;
+}
+
+/// A snapshot finds a table empty that was rewritten since, however many rows it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_rewritten_during_the_snapshot_is_read_anew() {
+    let server = headwater_test_servers::Postgres::start();
+    server.psql(
+        "CREATE TABLE a (id int PRIMARY KEY, text text); INSERT INTO a SELECT n, repeat('x', 200) FROM generate_series(1, 300000) n;
+         CREATE TABLE b (id int PRIMARY KEY, n int); INSERT INTO b SELECT n, n FROM generate_series(1, 50) n",
+    );
+    let mut harness = Harness::new(server, &["a", "b"]);
+    harness.config.postgres.snapshot.workers = 1;
+    harness.start();
+    harness.until_status(|status| matches!(status.phase, Phase::Snapshotting { .. })).await;
+    harness.server.psql("ALTER TABLE b ALTER COLUMN n TYPE bigint");
+    let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. } | Phase::Streaming)).await;
+    assert!(
+        matches!(&status.phase, Phase::Retrying { error, .. } if error.contains("public.b was rewritten")),
+        "{status:?}"
+    );
+    harness.until_streaming().await;
+    until_ids(&harness, "b", &(1..=50).collect::<Vec<_>>()).await;
 }
