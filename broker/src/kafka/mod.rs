@@ -37,6 +37,7 @@ use async_trait::async_trait;
 use rdkafka::admin::AdminClient;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 pub use self::options::{KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
@@ -62,7 +63,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0} ends at {end} for readers, before what this process has appended: another producer's transaction is open there; it \
-     ends when that producer goes on, or by the cluster's timeout",
+     ends when that producer goes on or is opened anew, or by the cluster's timeout",
     end = .1.0
 )]
 struct NotVisible(TopicPartition, Offset);
@@ -154,8 +155,14 @@ impl Inner {
             let marks = match self.scanner.watermarks(partition)? {
                 Some(marks) => marks,
                 None => {
-                    self.topics.require(partition)?;
-                    return Err(Error::UnknownTopic { topic: partition.topic.to_string() });
+                    self.topics.require_anew(partition)?;
+                    // Whoever leads the partition may not have heard yet of a topic that another broker shows.
+                    if Instant::now() > deadline {
+                        let unknown = KafkaError::Global(RDKafkaErrorCode::UnknownTopicOrPartition);
+                        return Err(self.engine("find the end of a partition", unknown));
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
                 }
             };
             // A committed transaction becomes visible a moment after its producer was answered.

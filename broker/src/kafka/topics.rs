@@ -89,13 +89,18 @@ impl Topics {
         }
     }
 
+    /// [`Self::require`], as the cluster says now. Blocks.
+    pub(super) fn require_anew(&self, partition: &TopicPartition) -> Result<(), Error> {
+        self.known.write().remove(&partition.topic);
+        self.require(partition)
+    }
+
     /// The error for a partition that the cluster does not know, or another one.
     pub(super) fn explain(&self, partition: &TopicPartition, action: &'static str, error: KafkaError) -> Error {
         use RDKafkaErrorCode as C;
         match error.rdkafka_error_code() {
             Some(C::UnknownTopicOrPartition | C::UnknownTopic | C::UnknownPartition) => {
-                self.known.write().remove(&partition.topic);
-                match self.require(partition) {
+                match self.require_anew(partition) {
                     Err(error) => error,
                     Ok(()) => self.cluster.error(action, error),
                 }

@@ -1,5 +1,11 @@
 //! Reaching the server: TLS, certificates, and what is said when it does not work.
 
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use headwater_connectors::postgres::{TlsConfig, TlsMode};
 use headwater_connectors::{Phase, Secret};
 use headwater_test_servers::{Postgres, PostgresOptions};
@@ -55,4 +61,71 @@ async fn trouble_is_explained_and_mended_while_running() {
     harness.server.psql("ALTER SYSTEM SET wal_level = 'logical'");
     harness.server.restart();
     harness.until_streaming().await;
+}
+
+/// Connections that lose their way: what is frozen is held open and hands nothing on, not even its end.
+struct Proxy {
+    port: u16,
+    /// Ports of its own on the server's side.
+    frozen: Arc<Mutex<HashSet<u16>>>,
+}
+
+impl Proxy {
+    fn before(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let frozen: Arc<Mutex<HashSet<u16>>> = Arc::default();
+        let held = Arc::clone(&frozen);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
+                let name = server.local_addr().unwrap().port();
+                let ways = [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)];
+                for (from, to) in ways {
+                    let held = Arc::clone(&held);
+                    std::thread::spawn(move || hand_on(from, to, name, &held));
+                }
+            }
+        });
+        Self { port: own, frozen }
+    }
+}
+
+fn hand_on(mut from: TcpStream, mut to: TcpStream, name: u16, frozen: &Mutex<HashSet<u16>>) {
+    from.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let mut bytes = [0; 1 << 16];
+    loop {
+        while frozen.lock().unwrap().contains(&name) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        match from.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(len) if to.write_all(&bytes[..len]).is_ok() => {}
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            _ => break,
+        }
+    }
+    to.shutdown(std::net::Shutdown::Both).ok();
+}
+
+/// A firewall forgets the stream, and the server ends it: nothing of that arrives here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_dead_without_saying_so_is_opened_anew() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE t (id int PRIMARY KEY)");
+    let proxy = Proxy::before(server.port());
+    let mut harness = Harness::new(server, &["t"]);
+    harness.config.postgres.port = proxy.port;
+    harness.start();
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    let port: u16 = harness.server.psql("SELECT client_port FROM pg_stat_replication").parse().unwrap();
+    proxy.frozen.lock().unwrap().insert(port);
+    harness.server.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication; INSERT INTO t VALUES (1)");
+    let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+    let Phase::Retrying { error, .. } = status.phase else { panic!("{status:?}") };
+    assert!(error.contains("seems to be dead"), "{error}");
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    assert_eq!(harness.folded("t").await.len(), 1);
 }

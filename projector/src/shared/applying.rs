@@ -125,6 +125,13 @@ impl Applying {
         Ok(next)
     }
 
+    /// Forgets what waits to be emitted. The store has it until it is known to be in the log: whoever claims the partitions
+    /// next finds it there. None may be owned any more.
+    pub(crate) fn forget_unemitted(&mut self) {
+        self.unemitted.clear();
+        self.ascended = 0;
+    }
+
     /// Gives a partition up. What it was found with is still emitted: that is harmless.
     pub(crate) fn release(&mut self, at: &TopicPartition) {
         self.owned.remove(at);

@@ -13,6 +13,7 @@ use headwater_broker::FetchedBatch;
 use headwater_schemas::DeadLetter;
 use headwater_store::{ByteList, DocumentStore, VersionId};
 
+use super::agreement::Sharing;
 use super::view::SharedRows;
 use crate::Error;
 use crate::build::{project_letter, put_documents};
@@ -109,8 +110,10 @@ impl Building {
         let chunk = self.roots_chunk;
         let documents = &mut self.documents;
         let ready = rows.read(|view, batch| {
-            // Of a version that is gone, nobody wants documents.
-            let version = view.versions.iter().find(|version| version.sharing.topic == work.topic);
+            // Of a version that is gone, nobody wants documents; before the changes of one are followed, what its topic
+            // has is of another store, and the scan that comes names every root.
+            let is_it = |sharing: &Sharing| sharing.topic == work.topic && sharing.follow;
+            let version = view.versions.iter().find(|version| is_it(&version.sharing));
             let Some(version) = version else { return Ok(None) };
             let plan = version.followed_plan()?;
             let (mut roots, mut stamps) = (ByteList::default(), Vec::new());

@@ -173,9 +173,11 @@ impl Share {
         self.building.is_done()
     }
 
-    /// Forgets the roots that were taken and not built; they must be fetched again.
+    /// Forgets the roots that were taken and not built, which must be fetched again, and what waits to be emitted, which
+    /// the next claim of its partitions finds.
     pub fn forget_taken(&mut self) {
         self.building.forget();
+        self.applying.forget_unemitted();
     }
 
     /// The consumer group of stage two.

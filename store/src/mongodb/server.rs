@@ -93,7 +93,7 @@ impl Server {
             operation_max: options.operation_max,
             answer_max: options.operation_max + options.selection_max + PATIENCE,
         };
-        server.check().await?;
+        server.check(options.shared).await?;
         let warm = async {
             client.warm_connection_pool().await;
             Ok(())
@@ -102,7 +102,7 @@ impl Server {
         Ok(server)
     }
 
-    async fn check(&self) -> Result<(), Error> {
+    async fn check(&self, shared: bool) -> Result<(), Error> {
         let hello = self.within("ask for its version", async {
             // Also shows wrong credentials, which a mere greeting would not.
             let ping = self.database.run_command(doc! { "listCollections": 1, "nameOnly": true });
@@ -116,7 +116,14 @@ impl Server {
             let what = "the server is older than MongoDB 5.0".to_owned();
             return Err(unusable(what, "upgrade the server"));
         }
-        if !hello.contains_key("setName") && !hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        let is_sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+        if is_sharded && shared {
+            // A router begins a transaction at the latest time it knows of, which may be before what another one committed.
+            let what = "through the routers of a sharded cluster a projector may not see what another one has committed, so \
+                        several cannot share rows there";
+            return Err(unusable(what.to_owned(), "use a replica set, or let one projector keep its rows to itself"));
+        }
+        if !hello.contains_key("setName") && !is_sharded {
             let what = "the server is no replica set, and so has neither transactions nor change streams".to_owned();
             let remedy = "start mongod with `--replSet rs0` and run `rs.initiate()` once; one node is enough";
             return Err(unusable(what, remedy));

@@ -74,7 +74,7 @@ impl MongoDocuments {
         let mut written = Written::default();
         if self.reader.registry.collection(version).is_none() {
             // Another process made it a moment ago, or removed it.
-            server.bounded(self.reader.registry.read(server)).await?;
+            server.bounded(self.reader.registry.read_versions(server)).await?;
         }
         let Some(collection) = self.reader.registry.collection(version) else { return Ok(written) };
         let mut rest = documents;

@@ -107,9 +107,10 @@ impl<'s> MongoDocumentTransaction<'s> {
         writes: &[DocumentWrite<'_>],
     ) -> Result<Written, Error> {
         if self.shape(version).is_none() {
-            // The process that leads may have told the others a moment ago.
+            // The process that leads may have told the others a moment ago. Frontiers are not read: readers here must hear
+            // of the documents first that others wrote.
             let server = &self.store.reader.server;
-            server.block("read its registry", self.store.reader.registry.read(server))?;
+            server.block("read its registry", self.store.reader.registry.read_versions(server))?;
         }
         let shape = self.shape(version);
         self.check_sizes(writes, shape.as_ref())?;
