@@ -21,7 +21,7 @@ use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
 use crate::channel::{ChannelId, Channels, ChannelsOptions, tell_problems};
 use crate::freshness::Freshness;
 use crate::graphql::{GraphQl, KnownTexts, TrustedTexts};
-use crate::http::serve;
+use crate::http::{WRITE_WAIT, serve};
 use crate::live;
 use crate::metrics::ApiMetrics;
 use crate::query::CursorKey;
@@ -203,7 +203,7 @@ pub async fn start(
     tasks.spawn(check_trusted(api.clone(), cancel.clone()));
     let answering = api.clone();
     let connections_max = options.access.limits.connections_max;
-    tasks.spawn(serve(listener, connections_max, cancel.clone(), move |request, peer| {
+    tasks.spawn(serve(listener, connections_max, WRITE_WAIT, cancel.clone(), move |request, peer| {
         let api = answering.clone();
         async move { rest::answer(&api, request, peer).await }
     }));
@@ -266,7 +266,7 @@ pub async fn start_admin(
 
 fn serve_admin(listener: TcpListener, port: AdminPort, stop: CancellationToken) -> JoinHandle<()> {
     let port = Arc::new(port);
-    tokio::spawn(serve(listener, ADMIN_CONNECTIONS_MAX, stop, move |request, _| {
+    tokio::spawn(serve(listener, ADMIN_CONNECTIONS_MAX, WRITE_WAIT, stop, move |request, _| {
         let port = port.clone();
         async move { admin::answer(&port, request).await }
     }))

@@ -90,7 +90,7 @@ impl Authenticator {
         let issuers = self.auth.iter().flat_map(|auth| &auth.issuers).filter(|issuer| issuer.keys.changes());
         futures_util::future::join_all(issuers.map(|issuer| async {
             loop {
-                issuer.keys.refetch().await;
+                issuer.keys.refresh().await;
                 // Both may be dropped at any time: nothing is lost but a wait.
                 tokio::select! {
                     () = tokio::time::sleep(issuer.refresh()) => {}

@@ -1,8 +1,11 @@
 //! Documents that belong to someone: a claim names whose a caller may see, by their id or by a declared index.
 
-use headwater_schemas::ColumnType;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use headwater_schemas::model::ModelShape;
+use headwater_schemas::{ColumnType, Value};
 use headwater_store::{Filter, KeyRange};
+use percent_encoding::percent_decode_str;
 
 use super::options::BindingRule;
 use super::principal::Principal;
@@ -61,7 +64,7 @@ impl Binding {
         let values = principal.values(&self.claim);
         match &self.place {
             Place::Id => {
-                let mut ids: Vec<Vec<u8>> = values.iter().filter_map(|value| shape.parse_id(value)).collect();
+                let mut ids: Vec<Vec<u8>> = values.iter().filter_map(|value| id_of(shape, value)).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 if let Some(others) = &bound.ids {
@@ -79,6 +82,29 @@ impl Binding {
             }
         }
     }
+}
+
+/// The id that a claim is. Nothing in it is decoded as in the ids that readers send: whoever may choose a user name
+/// could write that of another in a second way. Where a key has several parts the claim is an id, in its one right form.
+fn id_of(shape: &ModelShape, claim: &str) -> Option<Vec<u8>> {
+    match shape.key.as_slice() {
+        [kind] => key_of(claim, kind).ok(),
+        kinds => is_canonical(claim, kinds).then(|| shape.parse_id(claim)).flatten(),
+    }
+}
+
+/// Whether an id of several parts is written as [`ModelShape::format_id`] writes it.
+fn is_canonical(id: &str, kinds: &[ColumnType]) -> bool {
+    let value = |(part, kind): (&str, &ColumnType)| {
+        let part = percent_decode_str(part).decode_utf8().ok()?;
+        match kind {
+            ColumnType::Bytes => STANDARD.decode(part.as_bytes()).map(Value::Bytes).ok(),
+            kind => Value::parse(&part, kind).ok(),
+        }
+    };
+    let Some(values) = id.split('~').zip(kinds).map(value).collect::<Option<Vec<Value>>>() else { return false };
+    let Some(parts) = values.iter().map(Value::scalar).collect::<Option<Vec<_>>>() else { return false };
+    ModelShape::format_id(parts) == id
 }
 
 impl Visibility {
@@ -114,5 +140,63 @@ impl Bound {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(key: &[ColumnType]) -> ModelShape {
+        ModelShape {
+            model: "account".into(),
+            version: 1,
+            doc: None,
+            key: key.to_vec(),
+            fields: Vec::new(),
+            indexes: Vec::new(),
+        }
+    }
+
+    /// What a document with this id is stored under.
+    fn stored(shape: &ModelShape, parts: &[Value]) -> Vec<u8> {
+        let parts = parts.iter().map(|part| part.scalar().expect("a scalar"));
+        shape.parse_id(&ModelShape::format_id(parts)).expect("an id")
+    }
+
+    #[test]
+    fn a_claim_is_the_id_of_nobody_else() {
+        let shape = shape(&[ColumnType::Text]);
+        for name in ["alice", "al%69ce", "a~b", "100%", "%7E", "%25", ""] {
+            let own = stored(&shape, &[Value::Text(name.into())]);
+            assert_eq!(id_of(&shape, name), Some(own), "{name}");
+        }
+        assert_ne!(id_of(&shape, "al%69ce"), id_of(&shape, "alice"));
+    }
+
+    #[test]
+    fn a_claim_of_another_type_is_nobodys() {
+        for (kind, claim, own) in [
+            (ColumnType::Int64, "7", Some(Value::Int(7))),
+            (ColumnType::Int64, "%37", None),
+            (ColumnType::Bytes, "AQI=", Some(Value::Bytes(vec![1, 2]))),
+            (ColumnType::Uuid, "nobody", None),
+        ] {
+            let shape = shape(std::slice::from_ref(&kind));
+            assert_eq!(id_of(&shape, claim), own.map(|own| stored(&shape, &[own])), "{kind:?} {claim}");
+        }
+    }
+
+    #[test]
+    fn a_claim_of_several_parts_is_an_id_in_its_one_form() {
+        let shape = shape(&[ColumnType::Text, ColumnType::Int32]);
+        for name in ["alice", "a~b", "100%"] {
+            let parts = [Value::Text(name.into()), Value::Int(7)];
+            let id = ModelShape::format_id(parts.iter().map(|part| part.scalar().expect("a scalar")));
+            assert_eq!(id_of(&shape, &id), Some(stored(&shape, &parts)), "{id}");
+        }
+        for claim in ["al%69ce~7", "alice~07", "alice~%37", "a%7eb~7", "alice", "alice~7~7", "100%~7", "%FF~7"] {
+            assert_eq!(id_of(&shape, claim), None, "{claim}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! JSON Web Tokens: whose they are, whether they hold, until when.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -20,7 +21,7 @@ const TOKEN_ROLES_MAX: usize = 256;
 /// An issuer whose tokens are believed.
 pub(super) struct Issuer {
     options: IssuerOptions,
-    pub(super) keys: Keys,
+    pub(super) keys: Arc<Keys>,
 }
 
 /// Why a token is not believed. Told to the log, and to the caller only as "it is not valid".
@@ -59,7 +60,7 @@ impl Refused {
 
 impl Issuer {
     pub(super) fn new(options: &IssuerOptions) -> Self {
-        Self { keys: Keys::new(&options.keys, options.refetch_min), options: options.clone() }
+        Self { keys: Arc::new(Keys::new(&options.keys, options.refetch_min)), options: options.clone() }
     }
 
     pub(super) fn refresh(&self) -> Duration {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::RwLock;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::options::KeySource;
 
@@ -28,7 +29,7 @@ pub(super) struct Keys {
     /// Rises whenever the keys change: what was verified by others is to be verified again.
     generation: AtomicU64,
     /// When keys were last fetched or tried to be. Held while it is done, so that one does it and others wait.
-    fetched: tokio::sync::Mutex<Option<Instant>>,
+    fetched: Arc<Mutex<Option<Instant>>>,
     refetch_min: Duration,
 }
 
@@ -76,7 +77,7 @@ impl Keys {
             source,
             known: RwLock::new(Arc::new(keys)),
             generation: AtomicU64::new(0),
-            fetched: tokio::sync::Mutex::new(None),
+            fetched: Arc::default(),
             refetch_min,
         }
     }
@@ -108,14 +109,41 @@ impl Keys {
         Candidates { known, places }
     }
 
-    /// Fetches the keys again, unless that was done a moment ago. Whoever comes while it is being done waits for it.
-    pub(super) async fn refetch(&self) {
-        let mut fetched = self.fetched.lock().await;
-        if !self.changes() || fetched.is_some_and(|at| at.elapsed() < self.refetch_min) {
+    /// Fetches the keys again for a token, unless that was done a moment ago. Whoever comes while it is being done waits
+    /// for it.
+    pub(super) async fn refetch(self: &Arc<Self>) {
+        let fetched = self.fetched.clone().lock_owned().await;
+        if fetched.is_none_or(|at| at.elapsed() >= self.refetch_min) {
+            self.fetch_with(fetched).await;
+        }
+    }
+
+    /// Fetches the keys again because it is time to. It does not matter when that was last done: whoever sends tokens
+    /// with unknown keys could otherwise put it off for ever.
+    pub(super) async fn refresh(self: &Arc<Self>) {
+        let fetched = self.fetched.clone().lock_owned().await;
+        self.fetch_with(fetched).await;
+    }
+
+    /// Fetches the keys and keeps them, as a task of its own: a request can be dropped at any time, and what was fetched
+    /// for it would be lost while nobody else may fetch.
+    async fn fetch_with(self: &Arc<Self>, mut fetched: OwnedMutexGuard<Option<Instant>>) {
+        if !self.changes() {
             return;
         }
         // Before it is tried: a failure is not repeated at once either.
         *fetched = Some(Instant::now());
+        let keys = self.clone();
+        let done = tokio::spawn(async move {
+            keys.fetch_and_keep().await;
+            drop(fetched);
+        });
+        if let Err(error) = done.await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the fetch of an issuer's keys did not end");
+        }
+    }
+
+    async fn fetch_and_keep(&self) {
         match self.fetch().await {
             Ok(keys) => {
                 let same = {
@@ -205,5 +233,81 @@ impl Key {
             _ => false,
         };
         same && self.id == other.id && self.algorithm == other.algorithm
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    /// Serves key sets on a port, one after another, each once it may; tells how many it was asked for.
+    fn issuer(sets: Vec<(&'static str, std::sync::mpsc::Receiver<()>)>) -> (String, Arc<AtomicU64>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = asked.clone();
+        std::thread::spawn(move || {
+            for (set, may) in sets {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = may.recv();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", set.len());
+                let _ = stream.write_all((head + set).as_bytes());
+            }
+        });
+        (url, asked)
+    }
+
+    const ONE: &str =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"one","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    const TWO: &str =
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"two","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        for _ in 0..500 {
+            if holds() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited too long for {what}");
+    }
+
+    #[tokio::test]
+    async fn what_is_fetched_for_a_request_that_goes_away_is_kept() {
+        let (go, may) = std::sync::mpsc::channel();
+        let (url, asked) = issuer(vec![(ONE, may)]);
+        let keys = Arc::new(Keys::new(&KeySource::Url(url), Duration::from_secs(3600)));
+        {
+            let mut request = pin!(keys.refetch());
+            assert!(request.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            until("the issuer to be asked", || asked.load(Ordering::SeqCst) == 1).await;
+        }
+        go.send(()).expect("the issuer waits");
+        until("the key to be known", || !keys.candidates(Some("one"), Algorithm::EdDSA).is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn requests_cannot_put_off_the_refresh() {
+        let sets = [ONE, TWO].map(|set| {
+            let (go, may) = std::sync::mpsc::channel();
+            go.send(()).expect("it is kept");
+            (set, may)
+        });
+        let (url, asked) = issuer(sets.into());
+        let keys = Arc::new(Keys::new(&KeySource::Url(url), Duration::from_secs(3600)));
+        let is_known = |id| !keys.candidates(Some(id), Algorithm::EdDSA).is_empty();
+        keys.refetch().await;
+        keys.refetch().await;
+        assert_eq!((asked.load(Ordering::SeqCst), is_known("one")), (1, true), "a request asks once in a while only");
+        keys.refresh().await;
+        assert_eq!((is_known("one"), is_known("two")), (false, true), "a key that was taken back is forgotten");
     }
 }

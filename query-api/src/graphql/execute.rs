@@ -2,12 +2,15 @@
 
 use apollo_compiler::response::{JsonMap, JsonValue};
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
 use headwater_store::{Document, DocumentReader};
+use tokio::task::yield_now;
 
 #[cfg(test)]
 use super::GraphQlRequest;
 use super::error::{Problem, Step, write_errors};
+use super::introspection::Counter;
 use super::operation::{Budget, Operation, Refused};
 use super::plan::{Connection, EdgePart, Object, PagePart, Part, Root, Wanted};
 use super::prepare::Prepared;
@@ -79,6 +82,9 @@ impl GraphQl {
         let Operation { prepared, plan, variables, firsts } = operation;
         context.reads.note_operation(&prepared.normal);
         let sources = &prepared.document.sources;
+        if plan.introspects {
+            self.count_introspection(operation, budget).map_err(|problem| vec![problem])?;
+        }
         let asker = Asker { catalog: &self.catalog, limits: &self.limits, reader, context, variables, sources };
         let asked = asker.all(plan, firsts, budget).await?;
         let (introspection, mut problems) = match plan.introspects {
@@ -88,7 +94,7 @@ impl GraphQl {
 
         let answers = match asked.as_slice() {
             [one] => vec![self.ask(one, reader, context).await],
-            all => join_all(all.iter().map(|one| self.ask(one, reader, context))).await,
+            all => in_turns(all.iter().map(|one| self.ask(one, reader, context))).await,
         };
         let is_broken = answers.iter().any(|answer| matches!(answer, Answer::Failed(_)));
 
@@ -118,6 +124,15 @@ impl GraphQl {
         }
         writer.put(b"}");
         Ok(GraphQlResponse { status: 200, body: Bytes::from(writer.out), is_clean, is_broken })
+    }
+
+    /// Refuses what asks more about the schema than one request may.
+    fn count_introspection(&self, operation: &Operation, budget: &mut Budget) -> Result<(), Problem> {
+        let Operation { prepared, variables, .. } = operation;
+        budget.spend_introspection(|left| {
+            let (schema, implementers, document) = (&self.schema, &self.implementers, &prepared.document);
+            Counter { schema, implementers, document, variables, left }.count(&prepared.operation)
+        })
     }
 
     /// The part of `data` that asks about the schema, by response key.
@@ -292,6 +307,20 @@ impl GraphQl {
         writer.put(b"}");
         Ok(())
     }
+}
+
+/// Waits for all of these, side by side. A store at hand answers at once and never waits, so the runtime gets its turn
+/// between answers: else no deadline could end what takes too long.
+async fn in_turns<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: FuturesOrdered<_> = all.collect();
+    let mut done = Vec::with_capacity(waiting.len());
+    while let Some(one) = waiting.next().await {
+        done.push(one);
+        if !waiting.is_empty() {
+            yield_now().await;
+        }
+    }
+    done
 }
 
 fn placeless() -> Problem {

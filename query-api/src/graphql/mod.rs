@@ -2,12 +2,14 @@
 //!
 //! The schema is generated from the models' shapes ([`sdl`], named by [`catalog`]). A query is parsed and validated by
 //! `apollo-compiler`, compiled to a [`plan`] once ([`prepare`]), and executed by copying ranges of stored bytes into one
-//! response buffer ([`write`], over [`scan`]): no resolvers, no tree of values. Introspection is `apollo-compiler`'s.
+//! response buffer ([`write`], over [`scan`]): no resolvers, no tree of values. Introspection is `apollo-compiler`'s, once it was
+//! counted ([`introspection`]).
 
 mod arguments;
 mod catalog;
 mod error;
 mod execute;
+mod introspection;
 mod known;
 mod names;
 mod operation;
@@ -57,7 +59,8 @@ pub(crate) struct GraphQlLimits {
     pub(crate) aliases_max: usize,
     /// Fields of the operation once its fragments are spread.
     pub(crate) fields_max: usize,
-    /// Fields written to the response, with `first` (10 for a nested array without) for the length of arrays.
+    /// Fields written to the response, with `first` (10 for a nested array without) for the length of arrays, and what a
+    /// page or a count looks at in an index. Of the schema as many values, or more where the schema is large.
     pub(crate) cost_max: usize,
     /// Documents of one page, and ids of one `…ByIds`.
     pub(crate) page_max: usize,
@@ -119,6 +122,8 @@ pub(crate) struct GraphQl {
     schema: Valid<Schema>,
     implementers: HashMap<apollo_compiler::Name, Implementers>,
     limits: GraphQlLimits,
+    /// Values of the schema that one request may ask for.
+    introspection_max: usize,
     cache: Cache,
 }
 
@@ -134,8 +139,9 @@ impl GraphQl {
         let schema = Schema::parse_and_validate(sdl.as_str(), "schema.graphql")
             .map_err(|invalid| Error::Schema { message: invalid.errors.to_string() })?;
         let implementers = schema.implementers_map();
+        let introspection_max = introspection::values_max(&schema, limits.cost_max);
         let cache = Cache::new(limits.plans_max);
-        Ok(Self { catalog, schema, implementers, limits, cache })
+        Ok(Self { catalog, schema, implementers, limits, introspection_max, cache })
     }
 }
 

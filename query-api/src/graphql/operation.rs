@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use apollo_compiler::executable::OperationType;
 use apollo_compiler::request::coerce_variable_values;
-use apollo_compiler::response::JsonMap;
+use apollo_compiler::response::serde_json_bytes::ByteString;
+use apollo_compiler::response::{JsonMap, JsonValue};
 use apollo_compiler::validation::Valid;
 
 use super::arguments::count;
 use super::error::{Problem, write_errors};
+use super::introspection::TooMany;
 use super::plan::{Plan, Wanted};
 use super::prepare::Prepared;
 use super::request::point;
@@ -101,29 +103,77 @@ impl From<crate::problem::Problem> for Refused {
 pub(crate) struct Budget {
     max: usize,
     left: usize,
+    introspection_max: usize,
+    /// Values of the schema that may still be asked for.
+    introspection_left: usize,
 }
 
 impl Budget {
     /// Takes what an operation costs.
     pub(super) fn spend(&mut self, cost: usize) -> Result<(), Problem> {
-        if let Some(left) = self.left.checked_sub(cost) {
-            self.left = left;
+        self.check(cost)?;
+        self.left -= cost;
+        Ok(())
+    }
+
+    /// Whether there is so much left.
+    pub(super) fn check(&self, cost: usize) -> Result<(), Problem> {
+        let (max, left) = (self.max, self.left);
+        if cost <= left {
             return Ok(());
         }
-        let (max, left) = (self.max, self.left);
-        let rest = if left == max { String::new() } else { format!(", of which others of this request leave {left}") };
         let message = format!(
-            "the operation costs {cost}, over the limit of {max}{rest}: ask for fewer documents (`first`), fewer nested \
-             elements (`first`) or fewer fields"
+            "the operation costs {cost} or more, over the limit of {max}{}: ask for fewer documents (`first`), fewer \
+             nested elements (`first`), fewer fields, or fewer pages and counts at once",
+            rest(max, left)
         );
         Err(Problem::limit(message, "cost"))
+    }
+
+    /// Takes what an operation asks about the schema: `count` is told what is left, and tells what is left then.
+    pub(super) fn spend_introspection(
+        &mut self,
+        count: impl FnOnce(usize) -> Result<usize, TooMany>,
+    ) -> Result<(), Problem> {
+        let (max, left) = (self.introspection_max, self.introspection_left);
+        let too_many = |TooMany| {
+            let message = format!(
+                "the operation asks for more than {left} values of the schema, over the limit of {max}{}: ask for fewer \
+                 lists within lists, or send the introspection query of your tools by itself",
+                rest(max, left)
+            );
+            Problem::limit(message, "introspection")
+        };
+        self.introspection_left = count(left).map_err(too_many)?;
+        Ok(())
+    }
+}
+
+/// What others of the same request leave of a limit, where they took some.
+fn rest(max: usize, left: usize) -> String {
+    if left == max { String::new() } else { format!(", of which others of this request leave {left}") }
+}
+
+fn copied(text: &ByteString) -> ByteString {
+    text.as_str().to_owned().into()
+}
+
+fn copied_value(value: &JsonValue) -> JsonValue {
+    match value {
+        JsonValue::String(text) => JsonValue::String(copied(text)),
+        JsonValue::Array(items) => JsonValue::Array(items.iter().map(copied_value).collect()),
+        JsonValue::Object(members) => {
+            JsonValue::Object(members.iter().map(|(name, value)| (copied(name), copied_value(value))).collect())
+        }
+        JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) => value.clone(),
     }
 }
 
 impl GraphQl {
     /// What one request may cost.
     pub(crate) fn budget(&self) -> Budget {
-        Budget { max: self.limits.cost_max, left: self.limits.cost_max }
+        let (max, introspection_max) = (self.limits.cost_max, self.introspection_max);
+        Budget { max, left: max, introspection_max, introspection_left: introspection_max }
     }
 
     /// Makes a request ready to be answered. A text that was seen before is neither parsed nor validated again.
@@ -147,6 +197,26 @@ impl GraphQl {
             firsts.push(value.map_err(|problem| one(problem.at(first.location(), &prepared.document.sources)))?);
         }
         Ok(Operation { prepared, plan, variables, firsts })
+    }
+
+    /// Makes an operation fit to be kept, with the request it can be made of again. Texts of a request are parts of its
+    /// body, which they would keep whole: here they are copied, and variables that the operation does not declare are
+    /// left out.
+    pub(crate) fn keep(
+        &self,
+        request: &GraphQlRequest,
+        operation: &Operation,
+    ) -> Result<(GraphQlRequest, Operation), Refused> {
+        let declared = &operation.prepared.operation.variables;
+        let is_declared = |name: &ByteString| declared.iter().any(|variable| variable.name == name.as_str());
+        let given = request.variables.iter().filter(|(name, _)| is_declared(name));
+        let kept = GraphQlRequest {
+            query: copied(&request.query),
+            operation_name: request.operation_name.as_ref().map(copied),
+            variables: given.map(|(name, value)| (copied(name), copied_value(value))).collect(),
+        };
+        let operation = self.operation(&kept)?;
+        Ok((kept, operation))
     }
 
     /// The document that a subscription follows, and as what it is seen; no id when it cannot be one of its model.

@@ -90,6 +90,13 @@ pub(super) struct Connection {
     pub(super) slots: Vec<(Box<[u8]>, Part)>,
 }
 
+impl Connection {
+    /// Whether `totalCount` is wanted.
+    pub(super) fn is_counted(&self) -> bool {
+        self.slots.iter().any(|(_, part)| matches!(part, Part::TotalCount))
+    }
+}
+
 /// One field of a connection, its edges or its page info.
 pub(super) enum Part {
     /// Always the same bytes.
@@ -278,7 +285,7 @@ impl<'a> Compiler<'a> {
         out: &mut Collected<'a>,
     ) -> Result<(), Problem> {
         for selection in &set.selections {
-            if !self.included(selection.directives()) {
+            if !is_included(selection.directives(), self.variables) {
                 continue;
             }
             match selection {
@@ -295,18 +302,19 @@ impl<'a> Compiler<'a> {
         }
         Ok(())
     }
+}
 
-    fn included(&self, directives: &executable::DirectiveList) -> bool {
-        let holds = |name: &str| {
-            let argument = directives.get(name)?.specified_argument_by_name("if")?;
-            match &**argument {
-                Value::Boolean(value) => Some(*value),
-                Value::Variable(name) => self.variables.get(name.as_str())?.as_bool(),
-                _ => None,
-            }
-        };
-        holds("skip") != Some(true) && holds("include") != Some(false)
-    }
+/// Whether `@skip` and `@include` leave a selection where it is.
+pub(super) fn is_included(directives: &executable::DirectiveList, variables: &JsonMap) -> bool {
+    let holds = |name: &str| {
+        let argument = directives.get(name)?.specified_argument_by_name("if")?;
+        match &**argument {
+            Value::Boolean(value) => Some(*value),
+            Value::Variable(name) => variables.get(name.as_str())?.as_bool(),
+            _ => None,
+        }
+    };
+    holds("skip") != Some(true) && holds("include") != Some(false)
 }
 
 /// The variables that `@skip` and `@include` look at, anywhere in a document.

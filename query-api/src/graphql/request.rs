@@ -6,6 +6,7 @@ use apollo_compiler::parser::SourceMap;
 use apollo_compiler::response::JsonMap;
 use headwater_schemas::model::Operator;
 use headwater_store::DocumentReader;
+use tokio::task::yield_now;
 
 use super::GraphQlLimits;
 use super::arguments::{Input, argument, count};
@@ -19,6 +20,9 @@ use crate::query::{CONDITIONS_MAX, Condition, ListQuery, ListRequest, Sort};
 
 /// Elements a nested array without `first` is taken to have when the cost is computed.
 const ELEMENTS_ASSUMED: usize = 10;
+
+/// Entries of an index that may be looked at for what one field costs to write.
+const ENTRIES_PER_FIELD: usize = 5;
 
 /// What one field of `data` asks of the store.
 pub(super) enum Asked {
@@ -66,8 +70,14 @@ impl Asker<'_> {
         budget: &mut Budget,
     ) -> Result<Vec<Asked>, Vec<Problem>> {
         let (mut asked, mut problems) = (Vec::with_capacity(plan.roots.len()), Vec::new());
-        let mut cost = 0usize;
-        for root in &plan.roots {
+        let mut cost = plan.roots.iter().fold(0, |sum: usize, root| sum.saturating_add(self.looks_cost(root)));
+        // To choose how a page is read looks at an index already.
+        budget.check(cost).map_err(|problem| vec![problem])?;
+        for (at, root) in plan.roots.iter().enumerate() {
+            if at > 0 && matches!(root.kind, Wanted::Connection(..)) {
+                // So that a deadline can end it: a store at hand never waits.
+                yield_now().await;
+            }
             match self.one(root).await {
                 Ok(one) => {
                     cost = cost.saturating_add(cost_of(root, &one, firsts));
@@ -107,6 +117,14 @@ impl Asker<'_> {
         })
     }
 
+    /// What the index entries cost that a field may look at, however few documents it finds: those of a page, and the
+    /// same again where it counts.
+    fn looks_cost(&self, root: &Root) -> usize {
+        let Wanted::Connection(_, connection) = &root.kind else { return 0 };
+        let looks = 1 + usize::from(connection.is_counted());
+        (self.context.entries_max / ENTRIES_PER_FIELD).saturating_mul(looks)
+    }
+
     /// Documents of one page of a model, at most.
     fn page_max(&self, model: &Model) -> usize {
         self.limits.page_max.min(model.visibility.page.max)
@@ -142,10 +160,9 @@ impl Asker<'_> {
             limit: limit.max(1),
         };
         let query = ListQuery::new(self.reader, wanted, self.context).await?;
-        let counted = connection.slots.iter().any(|(_, part)| matches!(part, Part::TotalCount));
         let has_cursor = |edge: &[(Box<[u8]>, EdgePart)]| edge.iter().any(|(_, part)| matches!(part, EdgePart::Cursor));
         let places = connection.slots.iter().any(|(_, part)| matches!(part, Part::Edges(edge) if has_cursor(edge)));
-        Ok(Asked::Page(Box::new(Paged { query, limit, count: counted, places })))
+        Ok(Asked::Page(Box::new(Paged { query, limit, count: connection.is_counted(), places })))
     }
 }
 

@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 
+use crate::http::weight;
 use crate::problem::Problem;
 
 /// A form of answers.
@@ -33,7 +34,7 @@ impl Media {
                     "application/json" => Self::Json,
                     _ => continue,
                 };
-                let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1000, quality);
+                let quality = weight(parts);
                 // Of equals the newer form, and of several ranges that mean the same the one that likes it more.
                 let is_better = best.is_none_or(|(than, of)| {
                     quality > than || (quality == than && of == Self::Json && media == Self::Response && kind != "*/*")
@@ -61,11 +62,6 @@ impl Media {
             _ => status,
         }
     }
-}
-
-/// A weight in thousandths; what is no weight counts as nothing.
-fn quality(text: &str) -> u16 {
-    text.parse::<f32>().ok().filter(|weight| (0.0..=1.0).contains(weight)).map_or(0, |weight| (weight * 1000.0) as u16)
 }
 
 /// The answer to a client that takes none of the forms there are.

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, VARY};
 use hyper::{Method, Request, Response, StatusCode};
 use sha2::{Digest, Sha256};
+use tokio::task::yield_now;
 
 pub(crate) use self::given::Asked;
 use self::given::Given;
@@ -96,6 +97,8 @@ pub(crate) async fn answer(
             for (at, asked) in batch.into_iter().enumerate() {
                 if at > 0 {
                     body.push(b',');
+                    // So that the deadline can end it: a store at hand never waits.
+                    yield_now().await;
                 }
                 body.extend_from_slice(&one_of_many(api, graphql, asked, port, &mut budget, context).await);
             }

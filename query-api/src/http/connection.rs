@@ -15,6 +15,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -23,6 +24,8 @@ use super::Body;
 
 /// How long a client may take to send a request's head, and how long a connection may be idle.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of what is sent to it: an answer, and a place among the connections, are held for it.
+pub(crate) const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// How long requests that are being answered may go on after the stop.
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of a connection's buffers, at most: also the longest head of a request.
@@ -31,9 +34,15 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` is cancelled, then lets running requests end, and returns. `answer` is told the address of the
-/// other end too. Beyond `connections_max` a connection waits until another ends.
-pub(crate) async fn serve<A, R>(listener: TcpListener, connections_max: usize, stop: CancellationToken, answer: A)
-where
+/// other end too. Beyond `connections_max` a connection waits until another ends. One whose client takes nothing for
+/// `write_wait` is cut.
+pub(crate) async fn serve<A, R>(
+    listener: TcpListener,
+    connections_max: usize,
+    write_wait: Duration,
+    stop: CancellationToken,
+    answer: A,
+) where
     A: Fn(Request<Incoming>, IpAddr) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<Body>> + Send + 'static,
 {
@@ -52,6 +61,8 @@ where
         match accepted {
             Ok(((stream, peer), place)) => {
                 let held = Held(Arc::new((place, connections.token())));
+                let mut stream = TimeoutStream::new(stream);
+                stream.set_write_timeout(Some(write_wait));
                 connections.spawn(connection(stream, peer.ip(), stop.clone(), answer.clone(), held));
             }
             Err(error) => {
@@ -74,13 +85,18 @@ pub(crate) struct Held(
     #[expect(dead_code, reason = "held for its drop")] Arc<(OwnedSemaphorePermit, TaskTrackerToken)>,
 );
 
-async fn connection<A, R>(stream: TcpStream, peer: IpAddr, stop: CancellationToken, answer: A, held: Held)
-where
+async fn connection<A, R>(
+    stream: TimeoutStream<TcpStream>,
+    peer: IpAddr,
+    stop: CancellationToken,
+    answer: A,
+    held: Held,
+) where
     A: Fn(Request<Incoming>, IpAddr) -> R,
     R: Future<Output = Response<Body>>,
 {
     // Without it the kernel holds back the last segment of an answer until the one before is acknowledged.
-    if stream.set_nodelay(true).is_err() {
+    if stream.get_ref().set_nodelay(true).is_err() {
         return;
     }
     let service = service_fn(|mut request: Request<Incoming>| {
@@ -93,7 +109,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
         .with_upgrades();
     let mut serving = pin!(serving);
     // Both arms may be dropped and taken up again: the connection keeps its state in `serving`.
@@ -109,5 +125,53 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const BODY: usize = 64 << 20;
+
+    /// What a client gets that reads nothing for so long.
+    async fn read_after(wait: Duration) -> usize {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stop = CancellationToken::new();
+        let body = Bytes::from(vec![b' '; BODY]);
+        let answer = move |_: Request<Incoming>, _| std::future::ready(Response::new(Body::Whole(body.clone())));
+        let serving = tokio::spawn(serve(listener, 1, Duration::from_millis(500), stop.clone(), answer));
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it is taken");
+        tokio::time::sleep(wait).await;
+        let (mut read, mut bytes) = (0, vec![0; 1 << 20]);
+        while let Ok(len @ 1..) = client.read(&mut bytes).await {
+            read += len;
+            if read > BODY {
+                break;
+            }
+        }
+        // The only place is free again.
+        let begin = Instant::now();
+        drop(client);
+        let mut other = TcpStream::connect(address).await.expect("it listens");
+        other.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it is taken");
+        assert!(other.read(&mut bytes).await.is_ok_and(|len| len > 0) && begin.elapsed() < Duration::from_secs(5));
+        drop(other);
+        stop.cancel();
+        serving.await.expect("it ends");
+        read
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_takes_nothing_is_cut() {
+        assert!(read_after(Duration::from_millis(1)).await > BODY, "whoever reads gets all of it");
+        assert!(read_after(Duration::from_secs(2)).await < BODY, "and who does not is cut");
     }
 }

@@ -59,14 +59,40 @@ pub(crate) fn preferred_wait(prefer: &HeaderValue) -> Option<u32> {
     })
 }
 
-/// Whether the client asks for a live stream.
+/// Whether the client takes a live stream, whatever else it likes better: for what is answered in no other way.
 pub(crate) fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|given| {
-        given.as_bytes().split(|byte| *byte == b',').any(|kind| {
-            let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
-            kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-        })
-    })
+    event_stream_weights(headers).0 > 0
+}
+
+/// Whether the client asks for a live stream: nothing else it names is liked better.
+pub(crate) fn prefers_event_stream(headers: &HeaderMap) -> bool {
+    let (stream, others) = event_stream_weights(headers);
+    stream > 0 && stream >= others
+}
+
+/// The weight of a live stream in `Accept`, and the highest of everything else that is named.
+fn event_stream_weights(headers: &HeaderMap) -> (u16, u16) {
+    let (mut stream, mut others) = (0, 0);
+    for given in headers.get_all(ACCEPT) {
+        for range in given.to_str().unwrap_or_default().split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let of = if kind.eq_ignore_ascii_case("text/event-stream") { &mut stream } else { &mut others };
+            if !kind.is_empty() {
+                *of = weight(parts).max(*of);
+            }
+        }
+    }
+    (stream, others)
+}
+
+/// The weight among the parameters of a media range, in thousandths: 1000 where none is given, and nothing where what is
+/// given is none.
+pub(crate) fn weight<'p>(mut parameters: impl Iterator<Item = &'p str>) -> u16 {
+    let given = parameters.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    let Some(given) = given else { return 1000 };
+    let weight = given.parse::<f32>().ok().filter(|weight| (0.0..=1.0).contains(weight));
+    weight.map_or(0, |weight| (weight * 1000.0) as u16)
 }
 
 #[cfg(test)]
@@ -85,6 +111,38 @@ mod tests {
         ] {
             assert_eq!(preferred_wait(&HeaderValue::from_static(given)), wanted, "{given}");
         }
+    }
+
+    #[test]
+    fn a_stream_is_for_those_who_like_nothing_better() {
+        for (given, accepted, preferred) in [
+            ("text/event-stream", true, true),
+            ("Text/Event-Stream; charset=utf-8", true, true),
+            ("application/json, text/event-stream", true, true),
+            ("text/event-stream;q=0.5, application/json;q=0.5", true, true),
+            ("text/event-stream, */*;q=0.1", true, true),
+            ("application/json, text/event-stream;q=0.9", true, false),
+            ("*/*, text/event-stream; q=0.5", true, false),
+            ("application/json, text/event-stream;q=0", false, false),
+            ("text/event-stream;Q=0.000", false, false),
+            ("text/event-stream;q=x", false, false),
+            ("text/event-stream-2", false, false),
+            ("*/*", false, false),
+            ("application/json", false, false),
+            ("", false, false),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(given))]);
+            assert_eq!(
+                (accepts_event_stream(&headers), prefers_event_stream(&headers)),
+                (accepted, preferred),
+                "{given}"
+            );
+        }
+        let mut headers = HeaderMap::new();
+        assert!(!prefers_event_stream(&headers));
+        headers.append(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.append(ACCEPT, HeaderValue::from_static("text/event-stream;q=0.2"));
+        assert!(!prefers_event_stream(&headers), "the header may come in several lines");
     }
 
     #[test]

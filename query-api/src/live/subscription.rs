@@ -56,6 +56,7 @@ impl Subscription {
         operation: Operation,
         context: &ReadContext,
     ) -> Result<(Self, Bytes), Refused> {
+        let (request, operation) = view.graphql()?.keep(&request, &operation)?;
         let (version, listener) = listen(api, &view, &operation)?;
         let mut begun = Self {
             serving: api.serving.clone(),

@@ -23,7 +23,7 @@ use crate::channel::ChannelId;
 use crate::context::{ReadContext, RequestId};
 use crate::graphql_http::{self, Port};
 use crate::graphql_ws;
-use crate::http::{Body, PREFERENCE_APPLIED, SERVER_TIMING, accepts_event_stream};
+use crate::http::{Body, PREFERENCE_APPLIED, SERVER_TIMING, prefers_event_stream};
 use crate::live;
 use crate::metrics::{About, Route};
 use crate::observe::scope;
@@ -251,7 +251,7 @@ async fn dispatch(
             answered.route = Route::Point;
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
-            if accepts_event_stream(headers) {
+            if prefers_event_stream(headers) {
                 answered.route = Route::Live;
                 return Box::pin(live::stream(api, model, id, query.unwrap_or_default(), headers, context)).await;
             }
@@ -266,7 +266,7 @@ async fn dispatch(
             let model = find(&view, name, context)?;
             answered.model = Some(model.clone());
             let query = query.unwrap_or_default();
-            if accepts_event_stream(headers) {
+            if prefers_event_stream(headers) {
                 answered.route = Route::Live;
                 return Box::pin(live::list(api, model, live::Of::All, query, headers, context)).await;
             }
@@ -384,7 +384,7 @@ async fn own(
         Some([]) => None,
         Some([id]) => Some(id.clone()),
         _ => {
-            if let Some(query) = query.filter(|_| accepts_event_stream(headers)) {
+            if let Some(query) = query.filter(|_| prefers_event_stream(headers)) {
                 return live::list(api, model, live::Of::Own, query, headers, context).await;
             }
             let format = Format::chosen(headers, Format::OF_LIST, Format::usual(model))?;

@@ -103,6 +103,17 @@ fn several_are_answered_in_order_up_to_the_limit() {
 }
 
 #[test]
+fn a_deadline_ends_a_batch_that_never_waits() {
+    let world = World::with_options(|options| {
+        options.graphql.batch_max = 1_000;
+        options.access.limits.deadline = std::time::Duration::from_millis(1);
+    });
+    let one = json!({"query": "{ customersByIds(ids: [1, 2, 3, 4, 5, 6, 7, 8, 9]) { id name } }"});
+    let answer = post(&world, &json!(vec![one; 1_000]));
+    assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("deadline")));
+}
+
+#[test]
 fn a_query_that_was_sent_once_is_known_by_its_hash() {
     let world = World::new();
     let query = "query One($id: ID!) { customer(id: $id) { id } }";

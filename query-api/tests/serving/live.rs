@@ -56,6 +56,17 @@ fn every_change_is_told_and_a_client_resumes() {
 }
 
 #[test]
+fn a_client_that_likes_json_better_gets_no_stream() {
+    let world = World::new();
+    for accept in ["application/json, text/event-stream;q=0", "text/event-stream;q=0.5, application/json"] {
+        for path in ["/v1/customer/7", "/v1/customer"] {
+            let answer = world.get_with(path, &[("accept", accept)]);
+            assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{path} {accept}");
+        }
+    }
+}
+
+#[test]
 fn a_stream_goes_over_to_a_new_version_and_ends_with_the_server() {
     let world = World::new();
     let mut events = follow(&world, "/v1/customer/7", None);

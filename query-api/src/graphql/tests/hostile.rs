@@ -1,9 +1,10 @@
 //! Queries that ask for too much, or for what is not there.
 
+use apollo_compiler::response::JsonValue;
 use serde_json::json;
 
 use super::fixture::Fixture;
-use crate::graphql::GraphQlLimits;
+use crate::graphql::{GraphQlLimits, GraphQlRequest};
 
 #[tokio::test]
 async fn mistyped_names_are_named_with_the_nearest() {
@@ -62,7 +63,7 @@ async fn limited(fixture: &Fixture, query: &str, limit: &str) {
 #[tokio::test]
 async fn every_limit_is_named() {
     let fixture =
-        Fixture::with(GraphQlLimits { depth_max: 4, cost_max: 500, page_max: 50, ..GraphQlLimits::default() });
+        Fixture::with(GraphQlLimits { depth_max: 4, cost_max: 2_500, page_max: 50, ..GraphQlLimits::default() });
     let flood: String = (0..101).map(|n| format!("a{n}: __typename ")).collect();
     limited(&fixture, &format!("{{ {flood} }}"), "aliases").await;
     limited(&fixture, &format!("{{ {} }}", "__typename ".repeat(4_001)), "tokens").await;
@@ -126,4 +127,57 @@ async fn the_worst_texts_are_answered_soon() {
         assert!(!limited, "not the worst that is let in: {}", &query[..60]);
         assert!(status == 200 || body["errors"][0]["message"].is_string(), "{body}");
     }
+}
+
+#[tokio::test]
+async fn pages_and_counts_cost_what_they_may_look_at() {
+    let fixture = Fixture::new();
+    // Each page looks at up to 10,000 entries, and so does each count.
+    let pages = |count: usize, fields: &str| -> String {
+        let one = |n: usize| format!("a{n}: customerAccounts(first: 1) {{ {fields} }} ");
+        format!("{{ {} }}", (0..count).map(one).collect::<String>())
+    };
+    fixture.data(&pages(20, "totalCount nodes { id }"), json!({})).await;
+    fixture.data(&pages(90, "nodes { id }"), json!({})).await;
+    limited(&fixture, &pages(100, "nodes { id }"), "cost").await;
+    limited(&fixture, &pages(60, "totalCount"), "cost").await;
+}
+
+#[tokio::test]
+async fn a_deadline_comes_between_the_fields_of_an_operation() {
+    let fixture = Fixture::new();
+    let query = "{ a: customerAccounts { nodes { id } } b: customerAccount(id: 1) { id } c: tariffs { totalCount } }";
+    let mut answer = std::pin::pin!(fixture.send(query, json!({})));
+    let polled = futures_util::poll!(answer.as_mut());
+    assert!(polled.is_pending(), "a store at hand answers at once, and still others get their turn");
+    assert_eq!(answer.await.0, 200);
+    let one = std::pin::pin!(fixture.send("{ customerAccounts { nodes { id } } }", json!({})));
+    assert!(futures_util::poll!(one).is_ready(), "what is asked alone is answered without a detour");
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_request_is_not_its_body() {
+    let fixture = Fixture::new();
+    let text = json!({
+        "query": "subscription S($id: ID!) { customerAccountChanged(id: $id) { id } }",
+        "name": "S", "variables": {"id": "1", "other": {"more": ["x".repeat(1 << 20)]}},
+    });
+    let body = bytes::Bytes::from(text.to_string());
+    let JsonValue::Object(mut members) = JsonValue::from_bytes(body.clone()).expect("JSON") else {
+        panic!("no object")
+    };
+    let mut text = |name: &str| match members.remove(name) {
+        Some(JsonValue::String(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let (query, name) = (text("query"), text("name"));
+    let Some(JsonValue::Object(variables)) = members.remove("variables") else { panic!("no variables") };
+    let request = GraphQlRequest { query, operation_name: Some(name), variables };
+    let operation = fixture.graphql.operation(&request).expect("it is valid");
+    let kept = fixture.graphql.keep(&request, &operation).expect("it is still valid");
+    drop((members, request, operation));
+    assert!(body.is_unique(), "nothing refers to the body");
+    assert_eq!(kept.0.variables.len(), 1);
+    let followed = fixture.graphql.followed(&kept.1).expect("a document");
+    assert!(followed.1.is_some());
 }
