@@ -5,7 +5,8 @@
 //! another transaction in the partition, which may be never. So whoever opens a name looks whether readers see the end of
 //! every partition of it: both lanes are open by then, which ends whatever the cluster remembers. Where they do not, the
 //! last record is written once more by each lane. What was answered was decided, so it ends rightly as committed; and
-//! once more is harmless, since it is the last.
+//! once more is harmless, since it is the last. It may be one of an aborted transaction: a change that comes to light
+//! before it is captured again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

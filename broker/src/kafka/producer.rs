@@ -193,10 +193,12 @@ impl Writer {
     }
 
     /// Ends what earlier producers of the name left open and the cluster forgot, in the topics that begin with the name,
-    /// where nobody else writes, and in that of the schemas.
+    /// where nobody else writes. Not in those whose name goes on with `__`: there every append writes, which ends it, and
+    /// a record that was aborted must not come to light. In that of the schemas others may be what is waited for.
     fn end_forgotten(&mut self) -> Result<(), Error> {
         let (inner, own) = (Arc::clone(&self.inner), self.own_topics());
-        let topics = inner.topics.list()?.into_iter().filter(|(topic, _)| topic.starts_with(&own));
+        let is_own = |topic: &str| topic.strip_prefix(&own).is_some_and(|rest| !rest.starts_with("__"));
+        let topics = inner.topics.list()?.into_iter().filter(|(topic, _)| is_own(topic));
         let mut places = vec![inner.schema_topic.clone()];
         for (topic, partitions) in topics {
             places.extend((0..partitions).map(|partition| TopicPartition { topic: topic.clone(), partition }));
@@ -215,10 +217,13 @@ impl Writer {
                 let mut records = open.iter().enumerate();
                 records.try_for_each(|(at, (place, last))| writer.send(place, last.again(), mark(at)))
             })?;
-            let places: Vec<TopicPartition> = open.iter().map(|(place, _)| place.clone()).collect();
-            self.settle(&places, &marked);
+            for (at, (place, _)) in open.iter().enumerate().filter(|(_, (place, _))| is_own(&place.topic)) {
+                self.settle_at(place, marked.get(&mark(at)));
+            }
         }
-        open.iter().try_for_each(|(place, _)| inner.watermarks(place).map(|_| ()))
+        open.iter()
+            .filter(|(place, _)| is_own(&place.topic))
+            .try_for_each(|(place, _)| inner.watermarks(place).map(|_| ()))
     }
 
     /// What the topics begin with that are this name's own.

@@ -121,14 +121,21 @@ impl PostgresSource {
             tables: BTreeMap::new(),
         });
         let position = SourcePosition { epoch, commit: created.consistent_point.0, ordinal: 0 };
-        let stamp = Stamp { snapshot: created.snapshot, position, at_micros, horizon };
+        let covers = created.consistent_point;
+        let stamp = Stamp { snapshot: created.snapshot, position, at_micros, horizon, covers };
         Ok((stamp, Exporter { _slot: Some(created.session), inside }))
     }
 
     /// Exports a snapshot of its own, for tables whose reading was interrupted or that were configured later. Its rows
     /// are stamped with the position from which streaming goes on: changes between that position and the snapshot come
     /// again, in order, and bring every row to where it belongs.
-    async fn export_snapshot(config: &ConnectorConfig, position: SourcePosition) -> Result<(Stamp, Exporter), Error> {
+    ///
+    /// `covers`: see [`Stamp`].
+    async fn export_snapshot(
+        config: &ConnectorConfig,
+        position: SourcePosition,
+        covers: Lsn,
+    ) -> Result<(Stamp, Exporter), Error> {
         let sql = Sql::connect(&config.postgres).await?;
         sql.execute("open a snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let query = format!("SELECT pg_export_snapshot() AS snapshot, {SNAPSHOT_FACTS}");
@@ -136,7 +143,7 @@ impl PostgresSource {
         let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
         let snapshot = text(row, "snapshot")?.to_owned();
         let (horizon, at_micros) = (number(row, "horizon")?, number(row, "at")?);
-        Ok((Stamp { snapshot, position, at_micros, horizon }, Exporter { _slot: None, inside: sql }))
+        Ok((Stamp { snapshot, position, at_micros, horizon, covers }, Exporter { _slot: None, inside: sql }))
     }
 
     /// Changes cannot be had any more: `false` where all is to be read again, or else an error.
@@ -319,7 +326,7 @@ impl Source for PostgresSource {
                 let mut session = replication(&config.postgres, &config.source, none).await?;
                 let system = session.identify_system().await.map_err(cannot_replicate)?;
                 check_system(&checkpoint, &system.system_id)?;
-                let missing = history::missing(&checkpoint, &system, &mut session).await?;
+                let missing = history::missing(&checkpoint, &server, &system, &mut session).await?;
                 if let Some(checkpoint) = &mut self.checkpoint {
                     checkpoint.timeline = system.timeline;
                 }
@@ -368,8 +375,8 @@ impl Source for PostgresSource {
                 // A transaction that wrote to a table before it was published is in no stream; a snapshot made before
                 // its end would not have it either.
                 let unread = tables.captured.iter().map(|(table, _)| table).filter(|table| !is_read(&table.name()));
-                writers::wait(&sql, unread, &self.status).await?;
-                Self::export_snapshot(&config, position).await?
+                let covers = writers::wait(&sql, unread, &self.status).await?;
+                Self::export_snapshot(&config, position, covers).await?
             }
         };
         // The columns are those that the snapshot shows.

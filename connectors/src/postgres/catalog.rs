@@ -20,7 +20,7 @@ pub(crate) struct CatalogTable {
     pub(crate) identity: String,
     pub(crate) rows_estimate: Option<u64>,
     pub(crate) blocks: u64,
-    /// Changes when the table is rewritten.
+    /// The file that whoever asked sees the table in; a table that is rewritten gets another one.
     pub(crate) filenode: u32,
     pub(crate) readable: bool,
     pub(crate) columns: Vec<CatalogColumn>,
@@ -127,7 +127,7 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
     let query = format!(
         "SELECT n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint AS rows,
                 pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
-                coalesce(pg_relation_filenode(c.oid), 0) AS filenode,
+                c.relfilenode AS filenode,
                 has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
                 (SELECT coalesce(json_agg(json_build_object(
                             'name', a.attname, 'type_oid', a.atttypid::bigint,
@@ -181,15 +181,18 @@ pub(crate) struct Server {
     /// As in `server_version_num`: 150004 is 15.4.
     pub(crate) version: u32,
     pub(crate) wal_level: String,
+    /// It follows another server, or is still reading its own log.
+    pub(crate) in_recovery: bool,
 }
 
 /// Asks what server this is.
 pub(crate) async fn server(sql: &Sql) -> Result<Server, Error> {
-    let query = "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level";
+    let query = "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level,
+                        pg_is_in_recovery() AS in_recovery";
     let rows = sql.rows("ask for the server's settings", query).await?;
     let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
     let (version, wal_level) = (number(row, "version")?, text(row, "wal_level")?.to_owned());
-    Ok(Server { version, wal_level })
+    Ok(Server { version, wal_level, in_recovery: text(row, "in_recovery")? == "t" })
 }
 
 /// A table's place in a publication.
@@ -240,8 +243,9 @@ pub(crate) async fn publication(sql: &Sql, server: &Server, name: &str) -> Resul
     let query = format!(
         "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
          FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-              LEFT JOIN pg_publication_rel r
-                     ON r.prpubid = p.oid AND r.prrelid = format('%I.%I', schemaname, tablename)::regclass
+              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+                         JOIN pg_namespace n ON n.oid = c.relnamespace)
+                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
          WHERE pubname = {}",
         literal(name)
     );

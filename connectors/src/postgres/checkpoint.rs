@@ -17,6 +17,8 @@ pub(crate) struct Checkpoint {
     pub(crate) slot: String,
     /// The cluster's system identifier.
     pub(crate) system: String,
+    /// The timeline on which its log was last found to have all that is captured; 0: it was not looked.
+    #[serde(default, rename = "followed_timeline")]
     pub(crate) timeline: u32,
     /// Where the slot began: the state that its exported snapshot showed.
     pub(crate) consistent_point: Lsn,
@@ -46,6 +48,9 @@ pub(crate) struct TableSnapshot {
     /// Transactions from this one on may have changed rows after they were read.
     #[serde(default)]
     pub(crate) horizon: u64,
+    /// Every transaction that committed before is in what was read, as far as the table goes.
+    #[serde(default)]
+    pub(crate) covers: Lsn,
     /// What publishes the table. Something else later on means that it was published by nothing in between.
     #[serde(default)]
     pub(crate) published_by: u32,
@@ -90,7 +95,13 @@ impl Checkpoint {
                 Some(by) => state.published_by = *by,
             }
         }
-        self.epoch += u32::from(!again.is_empty());
+        if !again.is_empty() {
+            self.epoch += 1;
+            // What was read in the epoch before stands below the new one: whoever ends reading a table there clears it.
+            for state in self.tables.values_mut().filter(|state| !state.complete && !state.left) {
+                *state = TableSnapshot { published_by: state.published_by, ..TableSnapshot::default() };
+            }
+        }
         again
     }
 
@@ -99,6 +110,11 @@ impl Checkpoint {
         if let Some(state) = self.tables.get_mut(table) {
             state.left = true;
         }
+    }
+
+    /// Whether what a transaction did to a table is in what was read of it.
+    pub(crate) fn covers(&self, table: &str, commit: Lsn) -> bool {
+        self.tables.get(table).is_some_and(|state| commit < state.covers)
     }
 
     /// Whether changes of a table passed by.
@@ -138,6 +154,37 @@ impl TableSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_epoch_keeps_nothing_that_is_half_read() {
+        let table = |complete, published_by| TableSnapshot {
+            complete,
+            blocks: if complete { vec![] } else { vec![(0, 10)] },
+            published_by,
+            ..TableSnapshot::default()
+        };
+        let tables = [("read", table(true, 1)), ("half", table(false, 2)), ("gone", table(true, 3))];
+        let mut checkpoint = Checkpoint {
+            epoch: 1,
+            slot: "s".into(),
+            system: "1".into(),
+            timeline: 1,
+            consistent_point: Lsn(1),
+            commit: Lsn(1),
+            ordinal: 0,
+            resume: Lsn(1),
+            at_micros: 0,
+            tables: tables.map(|(name, state)| (name.to_owned(), state)).into(),
+        };
+        let captured =
+            |published: &[(&str, u32)]| published.iter().map(|(name, by)| ((*name).to_owned(), *by)).collect();
+        assert!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2)])).is_empty());
+        assert!(checkpoint.has_left("gone") && checkpoint.epoch == 1 && !checkpoint.tables["half"].blocks.is_empty());
+        assert_eq!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2), ("gone", 3)])), ["gone"]);
+        assert!(checkpoint.epoch == 2 && checkpoint.tables["read"].complete && !checkpoint.tables["gone"].complete);
+        assert_eq!(checkpoint.tables["half"], TableSnapshot { published_by: 2, ..TableSnapshot::default() });
+        assert_eq!(checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)])), ["read"]);
+    }
 
     #[test]
     fn ranges_join() {

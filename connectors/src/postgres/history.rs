@@ -7,6 +7,7 @@
 
 use pgwire_replication::{IdentifySystem, ReplicationClient};
 
+use super::catalog::Server;
 use super::checkpoint::Checkpoint;
 use super::lsn::Lsn;
 use crate::Error;
@@ -14,22 +15,33 @@ use crate::Error;
 /// Compares the server's log with the checkpoint: `Some` says what is missing in it.
 pub(super) async fn missing(
     checkpoint: &Checkpoint,
+    server: &Server,
     system: &IdentifySystem,
     session: &mut ReplicationClient,
 ) -> Result<Option<String>, Error> {
     let (captured, end) = (checkpoint.resume, Lsn(system.xlogpos.0));
+    let (now, then) = (system.timeline, checkpoint.timeline);
+    if end < captured && server.in_recovery && now == then {
+        return Err(Error::NotReady {
+            problem: format!("the server is at {end}, before what is captured ({captured}), and reads on in its log"),
+            remedy: "nothing is to be done: it is looked at again".into(),
+        });
+    }
     if end < captured {
         return Ok(Some(format!(
             "the server's log ends at {end}, before what is captured ({captured}): it was restored from an older copy, or is a \
              standby that took over before it had everything"
         )));
     }
-    if system.timeline == checkpoint.timeline {
+    // A checkpoint from before timelines were looked at has none.
+    if now == then || then == 0 {
         return Ok(None);
     }
+    if now < then {
+        return Ok(Some(format!("the server is on timeline {now}, and capture was on timeline {then} already")));
+    }
     let failed = |source| Error::Replication { action: "read the history of the timeline", source };
-    let history = session.timeline_history(system.timeline).await.map_err(failed)?;
-    let (now, then) = (system.timeline, checkpoint.timeline);
+    let history = session.timeline_history(now).await.map_err(failed)?;
     Ok(match left_at(&String::from_utf8_lossy(&history.content), then) {
         Some(left) if left >= captured => None,
         Some(left) => Some(format!(

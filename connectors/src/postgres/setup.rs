@@ -94,21 +94,16 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
     Ok(Tables { captured, refused, types })
 }
 
-/// Reads the captured tables again as `sql`'s transaction sees them. One that is gone or unfit there is left out. Fails
-/// when one was rewritten since it was looked at before the transaction's snapshot: what a table is rewritten to, older
-/// snapshots find empty.
+/// Reads the captured tables again as `sql`'s transaction sees them. One that is gone or unfit there is left out.
 pub(crate) async fn look_again(sql: &Sql, tables: &mut Tables) -> Result<(), Error> {
     let names = tables.captured.iter().map(|(table, _)| (table.schema.as_str(), table.table.as_str()));
     let seen = catalog::tables(sql, &mut tables.types, &catalog::named(names)).await?;
     let mut captured = Vec::new();
     for mut table in seen {
         let known = tables.captured.iter().find(|(known, _)| known.name() == table.name());
-        if let Some((known, published)) = known
+        if let Some((_, published)) = known
             && table.key().is_ok()
         {
-            if known.filenode != table.filenode {
-                return Err(rewritten(&table));
-            }
             if let Some(columns) = &published.columns {
                 table.columns.retain(|column| columns.contains(&column.name));
             }
@@ -117,14 +112,6 @@ pub(crate) async fn look_again(sql: &Sql, tables: &mut Tables) -> Result<(), Err
     }
     tables.captured = captured;
     Ok(())
-}
-
-/// A table has other files than when it was looked at.
-pub(crate) fn rewritten(table: &CatalogTable) -> Error {
-    Error::NotReady {
-        problem: format!("table {} was rewritten or truncated while it was about to be read", table.name()),
-        remedy: "nothing is to be done: it is read anew".into(),
-    }
 }
 
 /// Why a table cannot be captured, if it cannot.

@@ -16,8 +16,8 @@ use super::checkpoint::TableSnapshot;
 use super::config::PostgresConfig;
 use super::connect::{Sql, failed, number};
 use super::copy::CopyLine;
+use super::lsn::Lsn;
 use super::plan::{TablePlan, Tuple};
-use super::setup;
 use crate::session::now_millis;
 use crate::{Error, Gathered, TableProgress};
 
@@ -48,6 +48,8 @@ pub(crate) struct Stamp {
     pub(crate) at_micros: i64,
     /// First transaction that the snapshot may not see.
     pub(crate) horizon: u64,
+    /// It sees every transaction that committed before, as far as the tables go that are read.
+    pub(crate) covers: Lsn,
 }
 
 /// A run of blocks of one table.
@@ -94,6 +96,7 @@ impl Snapshot {
             if wanted.state.blocks.is_empty() {
                 wanted.state.filenode = wanted.table.filenode;
                 wanted.state.horizon = stamp.horizon;
+                wanted.state.covers = stamp.covers;
             }
         }
         let (sender, parts) = mpsc::channel(PARTS_WAITING);
@@ -159,8 +162,8 @@ impl Snapshot {
                     if self.stamp.position.epoch > 1 {
                         sweep(&wanted.plan, &self.stamp, into);
                     }
-                    let published_by = wanted.state.published_by;
-                    wanted.state = TableSnapshot { complete: true, published_by, ..TableSnapshot::default() };
+                    let TableSnapshot { published_by, covers, .. } = wanted.state;
+                    wanted.state = TableSnapshot { complete: true, published_by, covers, ..TableSnapshot::default() };
                 }
                 note(&wanted.table.name(), &wanted.state);
             }
@@ -290,17 +293,26 @@ impl Worker {
         Ok(self.parts.send(Ok(reader.take(chunk.table, Some(chunk)))).await.is_ok())
     }
 
-    /// Fails when the table just read has other files than those that the snapshot knows: it looked empty then, however
-    /// many rows it has. Its lock, held since, keeps them as they are.
+    /// Fails when the table just read, or one of its partitions, has another file than the one that the snapshot knows: it
+    /// looked empty then, however many rows it has. Its lock, held since, keeps it as it is.
     async fn check_files(&self, sql: &Sql, table: &CatalogTable) -> Result<(), Error> {
-        if table.filenode == 0 {
-            return Ok(());
-        }
-        let query =
-            format!("SELECT coalesce(pg_relation_filenode(to_regclass({})), 0) AS filenode", literal(&table.quoted()));
+        // The catalog is shown by the snapshot, and what the function tells is the present.
+        let query = format!(
+            "WITH asked AS (SELECT to_regclass({})::oid AS oid)
+             SELECT count(*) AS rewritten FROM pg_class c
+             WHERE c.oid IN (SELECT oid FROM asked UNION SELECT relid FROM asked, pg_partition_tree(asked.oid))
+               AND c.relkind = 'r' AND c.relfilenode <> coalesce(pg_relation_filenode(c.oid), 0)",
+            literal(&table.quoted())
+        );
         let rows = sql.rows("look at a table's file", &query).await?;
         let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
-        if number::<u32>(row, "filenode")? == table.filenode { Ok(()) } else { Err(setup::rewritten(table)) }
+        if number::<u64>(row, "rewritten")? == 0 {
+            return Ok(());
+        }
+        Err(Error::NotReady {
+            problem: format!("table {} was rewritten or truncated while it was about to be read", table.name()),
+            remedy: "nothing is to be done: it is read anew".into(),
+        })
     }
 }
 

@@ -294,13 +294,17 @@ impl Stream {
     }
 
     /// Takes a relation in. Changes of a table that is ignored pass by: once it can be captured again, it is to be read
-    /// again. So is a table whose key becomes another: its rows stand under the old one.
+    /// again. So is a table whose key becomes another: its rows stand under the old one. Neither is so while the log is
+    /// behind the reading of the table, which has those changes.
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
         let TablePlanParts { oid, table, types } = found;
         let schema = table.table_schema(&self.source, &types);
+        let covered = checkpoint.covers(&table.name(), self.transaction.commit());
         let announced = self.announced.get_mut(&schema.table);
         let (Some(announced), false) = (announced, schema.key_columns().is_empty()) else {
-            if let Some(Known::Captured(plan)) = self.relations.insert(oid, Known::Ignored) {
+            if covered {
+                self.relations.insert(oid, Known::Ignored);
+            } else if let Some(Known::Captured(plan)) = self.relations.insert(oid, Known::Ignored) {
                 self.refuse(&plan, &table);
                 checkpoint.leave(&name_of(&plan.schema.table));
             } else if self.announced.contains_key(&schema.table) {
@@ -316,6 +320,9 @@ impl Stream {
         };
         if let Some(problem) = problem {
             self.relations.insert(oid, Known::Ignored);
+            if covered {
+                return;
+            }
             checkpoint.leave(&table.name());
             let (problem, behind) = (format!("table {} {problem}", table.name()), checkpoint.resume);
             self.again.get_or_insert(Again { problem, behind });

@@ -3,6 +3,7 @@
 use headwater_schemas::{EventHeader, Op, SourcePosition};
 
 use super::catalog::{literal, quote};
+use super::lsn::Lsn;
 use super::pgoutput::{Cell, Message, Old, Tuples};
 use super::plan::{BadCell, TablePlan, Tuple};
 use super::snapshot::dead_letter;
@@ -59,6 +60,11 @@ impl Transaction {
     pub(crate) fn begin(&mut self, commit: u64, xid: u32, committed_at_micros: i64) {
         (self.commit, self.xid, self.committed_at_micros) = (commit, xid, committed_at_micros);
         self.ordinal = 0;
+    }
+
+    /// Where the transaction was committed.
+    pub(crate) fn commit(&self) -> Lsn {
+        Lsn(self.commit)
     }
 
     /// The transaction's number, as the stream names it.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::catalog::{CatalogTable, literal};
 use super::connect::{Sql, text};
+use super::lsn::Lsn;
 use crate::Error;
 use crate::status::{Phase, StatusCell};
 
@@ -13,15 +14,20 @@ const POLL: Duration = Duration::from_millis(200);
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits until every transaction has ended that has written to one of these tables by now; nobody else waits. What it
-/// wrote before a table was published is not decoded, so a snapshot must see it.
+/// wrote before a table was published is not decoded, so a snapshot must see it. Answers where the log ended before that:
+/// a snapshot made from now on sees what was committed to these tables before there.
 pub(super) async fn wait<'t>(
     sql: &Sql,
     tables: impl Iterator<Item = &'t CatalogTable>,
     status: &StatusCell,
-) -> Result<(), Error> {
+) -> Result<Lsn, Error> {
     let tables: Vec<String> = tables.map(|table| literal(&table.quoted())).collect();
+    let end =
+        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END AS at";
+    let rows = sql.rows("ask where the log ends", end).await?;
+    let end = text(rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?, "at")?.parse()?;
     if tables.is_empty() {
-        return Ok(());
+        return Ok(end);
     }
     let query = format!(
         "WITH asked AS (SELECT t::regclass AS oid FROM unnest(ARRAY[{}]) t)
@@ -43,7 +49,7 @@ pub(super) async fn wait<'t>(
             Some(before) => before.intersection(&now).cloned().collect(),
         };
         if left.is_empty() {
-            return Ok(());
+            return Ok(end);
         }
         if begin.elapsed() > TELL_AFTER {
             let (open_transactions, oldest_seconds) = (left.len() as u64, begin.elapsed().as_secs());

@@ -195,24 +195,51 @@ async fn writers_of_a_table_are_waited_for_before_it_is_read() {
     until_ids(&harness, "b", &[1, 2, 3]).await;
 }
 
+/// The stream begins before the key changed: what it tells of the old one is in what was read since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_changed_while_nobody_looked_is_read_once() {
+    let mut harness = Harness::streaming(
+        "CREATE TABLE t (id int PRIMARY KEY, other int NOT NULL); INSERT INTO t VALUES (1, 10), (2, 20)",
+        &["t"],
+    )
+    .await;
+    harness.stop().await;
+    for _ in 0..20 {
+        harness.server.psql("UPDATE t SET id = id + 2");
+    }
+    harness.server.psql("ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (other)");
+    harness.server.psql("UPDATE t SET id = 7 WHERE other = 20");
+    harness.start();
+    until_ids(&harness, "t", &[41, 7]).await;
+    harness.server.psql("INSERT INTO t VALUES (8, 5)");
+    until_ids(&harness, "t", &[8, 41, 7]).await;
+    let epochs = harness.events("t").await.iter().map(|event| event.position.epoch).max();
+    assert_eq!(epochs, Some(2), "it was read again once");
+}
+
 /// A snapshot finds a table empty that was rewritten since, however many rows it has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_rewritten_during_the_snapshot_is_read_anew() {
-    let server = headwater_test_servers::Postgres::start();
-    server.psql(
-        "CREATE TABLE a (id int PRIMARY KEY, text text); INSERT INTO a SELECT n, repeat('x', 200) FROM generate_series(1, 300000) n;
-         CREATE TABLE b (id int PRIMARY KEY, n int); INSERT INTO b SELECT n, n FROM generate_series(1, 50) n",
-    );
-    let mut harness = Harness::new(server, &["a", "b"]);
-    harness.config.postgres.snapshot.workers = 1;
-    harness.start();
-    harness.until_status(|status| matches!(status.phase, Phase::Snapshotting { .. })).await;
-    harness.server.psql("ALTER TABLE b ALTER COLUMN n TYPE bigint");
-    let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. } | Phase::Streaming)).await;
-    assert!(
-        matches!(&status.phase, Phase::Retrying { error, .. } if error.contains("public.b was rewritten")),
-        "{status:?}"
-    );
-    harness.until_streaming().await;
-    until_ids(&harness, "b", &(1..=50).collect::<Vec<_>>()).await;
+    let whole = "CREATE TABLE b (id int PRIMARY KEY, n int)";
+    let parts =
+        "CREATE TABLE b (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF b DEFAULT";
+    for create in [whole, parts] {
+        let server = headwater_test_servers::Postgres::start();
+        server.psql(&format!(
+            "CREATE TABLE a (id int PRIMARY KEY, text text);
+             INSERT INTO a SELECT n, repeat('x', 200) FROM generate_series(1, 300000) n;
+             {create}; INSERT INTO b SELECT n, n FROM generate_series(1, 50) n"
+        ));
+        let mut harness = Harness::new(server, &["a", "b"]);
+        harness.config.postgres.snapshot.workers = 1;
+        harness.start();
+        harness.until_status(|status| matches!(status.phase, Phase::Snapshotting { .. })).await;
+        harness.server.psql("ALTER TABLE b ALTER COLUMN n TYPE bigint");
+        let status =
+            harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. } | Phase::Streaming)).await;
+        let Phase::Retrying { error, .. } = status.phase else { panic!("{create}: {status:?}") };
+        assert!(error.contains("public.b was rewritten"), "{create}: {error}");
+        harness.until_streaming().await;
+        until_ids(&harness, "b", &(1..=50).collect::<Vec<_>>()).await;
+    }
 }
