@@ -64,12 +64,22 @@ pub(crate) fn seeds(plan: &Plan, changes: &BTreeMap<TableId, TableChanges<'_>>) 
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for change in &changes.changes {
             images(changes, change, &root.columns, &mut before, &mut after);
-            if before != after {
+            if differ(&before, &after) {
                 seeds.roots.push(change.key);
             }
         }
     }
     seeds
+}
+
+/// Whether two images are written differently: the two zeros of a float are equal, and are not.
+fn differ(before: &[ValueRef<'_>], after: &[ValueRef<'_>]) -> bool {
+    let other = |(one, other): (&ValueRef<'_>, &ValueRef<'_>)| match (one, other) {
+        (ValueRef::Float32(one), ValueRef::Float32(other)) => one.to_bits() != other.to_bits(),
+        (ValueRef::Float64(one), ValueRef::Float64(other)) => one.to_bits() != other.to_bits(),
+        (one, other) => one != other,
+    };
+    before.len() != after.len() || before.iter().zip(after).any(other)
 }
 
 /// Goes on from the seeds, reading the rows as they are now, and adds the roots that are reached to `dirty`.
@@ -125,7 +135,7 @@ fn changed<'c>(
     let (mut before, mut after): (Vec<ValueRef<'c>>, Vec<ValueRef<'c>>) = (Vec::new(), Vec::new());
     for change in &changes.changes {
         images(changes, change, columns, &mut before, &mut after);
-        if before == after {
+        if !differ(&before, &after) {
             continue;
         }
         for cells in [&before, &after] {
@@ -186,4 +196,18 @@ fn each_row(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_differ_where_they_are_written_differently() {
+        let float = |n: f64| vec![ValueRef::Float64(n)];
+        assert!(differ(&float(0.0), &float(-0.0)), "their JSON differs");
+        assert!(!differ(&float(f64::NAN), &float(f64::NAN)));
+        assert!(differ(&[], &float(0.0)) && !differ(&float(1.5), &float(1.5)));
+        assert!(differ(&[ValueRef::Int(1)], &[ValueRef::Int(2)]));
+    }
 }

@@ -99,7 +99,12 @@ impl State {
     /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
     /// sources' snapshots done and read, and its topics read again where it is a replay.
     pub(crate) fn is_ready(&self, version: &Version) -> bool {
-        let snapshot_done = |source: &str| self.frontiers.get(source).is_some_and(|frontier| frontier.snapshot_done);
+        // What is newest counts: a table that was configured later is read in a snapshot of its own, and until that is folded
+        // the frontier stays where it was.
+        let snapshot_done = |source: &str| {
+            self.frontiers.get(source).is_some_and(|frontier| frontier.snapshot_done)
+                && self.progress.get(source).map_or(!self.awaited.contains(source), |progress| progress.snapshot_done)
+        };
         version.plan.is_some()
             && version.problem.is_none()
             && version.replay.as_ref().is_none_or(Replay::is_done)

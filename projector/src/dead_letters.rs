@@ -11,14 +11,14 @@ use headwater_broker::{
     AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, Retention, TopicPartition,
     TopicSpec,
 };
-use headwater_schemas::{DeadLetter, Payload, dead_letter_topic};
+use headwater_schemas::{DeadLetter, Payload, Stage, dead_letter_topic};
 use headwater_store::RowBatch;
 use serde::Serialize;
 
 use crate::Error;
 use crate::apply::Mode;
 use crate::clock::now_ms;
-use crate::fold::Fold;
+use crate::fold::{Fold, Letters};
 use crate::keys::KeySet;
 use crate::records::{Input, decode};
 
@@ -186,13 +186,10 @@ impl Fold {
         resolved(&*self.store.begin()?)
     }
 
-    /// Tries a letter again, in a commit of its own; `None` when the projector has no way to.
-    pub(crate) fn retry(&mut self, listed: &ListedLetter) -> Result<Option<bool>, Error> {
+    /// Tries a letter again, in a commit of its own; `None` when the projector has no way to. Documents that its record makes
+    /// impossible are `append`ed as letters of their own.
+    pub(crate) fn retry(&mut self, listed: &ListedLetter, append: &mut Letters<'_>) -> Result<Option<bool>, Error> {
         let mut failed = 0;
-        let mut letters = |again: &[DeadLetter]| {
-            failed += again.len();
-            Ok(())
-        };
         let bytes = |text: &String| STANDARD.decode(text).ok();
         match &listed.letter.payload {
             Payload::SourceMessage(_) => return Ok(None),
@@ -204,6 +201,12 @@ impl Fold {
                 let from = TopicPartition { topic: topic.as_str().into(), partition: *partition };
                 let records = Bytes::copy_from_slice(records.as_bytes());
                 let batch = FetchedBatch::new(from, Offset(*offset), prelude.into(), records, 1);
+                let mut letters = |found: &[DeadLetter]| {
+                    let (of_documents, others): (Vec<DeadLetter>, Vec<DeadLetter>) =
+                        found.iter().cloned().partition(|letter| letter.stage == Stage::Project);
+                    failed += others.len();
+                    append(&of_documents)
+                };
                 self.step(|state, batch_of_store, options| {
                     let inputs = [Input::whole(&batch)];
                     let decoded = decode(batch_of_store, &mut state.catalog, &options.prefix, &inputs)?;
@@ -223,7 +226,8 @@ impl Fold {
                             state.build(batch, at, dirty, as_of, &mut again)?;
                         }
                     }
-                    letters(&again)
+                    failed += again.len();
+                    Ok(())
                 })?;
             }
         }

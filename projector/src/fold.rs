@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows of threads, time-outs or the log, so that property tests drive it directly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub(crate) frontiers: BTreeMap<String, Frontier>,
     /// Newest progress of each source; not of the store, and kept when the rest is read again.
     pub(crate) progress: BTreeMap<String, SourceProgress>,
+    /// Sources that have progress in the log: until it is read, their frontiers say nothing of snapshots; as `progress`.
+    pub(crate) awaited: BTreeSet<String>,
     /// Up to where partitions must be read before a version that needs them is built; as `progress`.
     pub(crate) floors: BTreeMap<(String, u32), u64>,
     /// Roots that are rebuilt with one read per relation.
@@ -169,9 +171,16 @@ impl Fold {
         sources
     }
 
-    /// Says that a partition must have been read up to `offset` before versions that need it are built.
+    /// Says that there is progress of a source in the log, without which no version is built.
+    pub fn await_progress(&mut self, source: &str) {
+        self.state.awaited.insert(source.to_owned());
+    }
+
+    /// Says that a partition must have been read up to `offset` before versions that need it are built. Said again of one
+    /// that was not read for a while.
     pub fn set_floor(&mut self, topic: &str, partition: u32, offset: u64) {
-        self.state.floors.entry((topic.to_string(), partition)).or_insert(offset);
+        let floor = self.state.floors.entry((topic.to_string(), partition)).or_insert(offset);
+        *floor = offset.max(*floor);
     }
 }
 
@@ -185,6 +194,7 @@ impl State {
             frontiers: batch.frontiers()?,
             progress: std::mem::take(&mut self.progress),
             floors: std::mem::take(&mut self.floors),
+            awaited: std::mem::take(&mut self.awaited),
             roots_chunk: 512,
             unfinished: batch.unfinished()?,
             ..State::default()

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headwater_broker::{EventLog, FetchLimits, FetchedBatch, Offset, TopicPartition};
+use headwater_broker::{EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -179,12 +179,31 @@ impl Projector {
             return Ok(());
         }
         let limits = FetchLimits { bytes_max: self.options.batch_bytes_max, wait_max: Duration::ZERO };
-        let batches = self.runtime.block_on(self.log.fetch(&from, limits))?;
+        let batches = match self.runtime.block_on(self.log.fetch(&from, limits)) {
+            Err(error @ headwater_broker::Error::OffsetOutOfRange { .. }) => {
+                return self.replay_what_is_left(&from, error);
+            }
+            fetched => fetched?,
+        };
         let inputs: Vec<Input<'_>> = batches.iter().map(Input::whole).collect();
         let Self { fold, letters, runtime, .. } = self;
         let folded = fold.replay_batch(&inputs, &mut |found| runtime.block_on(letters.append(found)))?;
         self.count(&folded);
         Ok(())
+    }
+
+    /// Retention, which does not wait for a replay, has removed what it was to read next: it goes on behind that. What it
+    /// reads repairs rows that are there already, so nothing is missing for it.
+    fn replay_what_is_left(&mut self, from: &[FetchFrom], error: headwater_broker::Error) -> Result<(), Error> {
+        let mut lows = Vec::new();
+        for FetchFrom { partition, offset } in from {
+            let low = self.runtime.block_on(self.log.watermarks(partition))?.low;
+            if low > *offset {
+                tracing::warn!(%partition, offset = offset.0, low = low.0, "a replay was overtaken by retention");
+                lows.push((partition.clone(), low));
+            }
+        }
+        if lows.is_empty() { Err(error.into()) } else { self.fold.replay_behind(&lows) }
     }
 
     fn background(&mut self) -> Result<(), Error> {
@@ -249,8 +268,10 @@ impl Projector {
                     Some(offset) => Offset(*offset),
                     None => marks.low,
                 };
-                if progress.is_none() {
-                    self.fold.set_floor(topic, partition, marks.high.0);
+                match progress {
+                    None => self.fold.set_floor(topic, partition, marks.high.0),
+                    Some(source) if marks.high > marks.low => self.fold.await_progress(source),
+                    Some(_) => {}
                 }
                 ends.insert(place.clone(), marks.high);
                 self.places.insert(place, next);
@@ -293,13 +314,14 @@ impl Projector {
     fn retry(&mut self, offsets: Option<Vec<u64>>) -> Result<RetryOutcome, Error> {
         let resolved = self.shared.resolved.lock().clone();
         let prefix = &self.options.prefix;
-        let letters = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;
+        let all = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;
         let mut outcome = RetryOutcome::default();
-        for listed in letters {
+        for listed in all {
             if offsets.as_ref().is_some_and(|offsets| !offsets.contains(&listed.offset)) {
                 continue;
             }
-            match self.fold.retry(&listed)? {
+            let Self { fold, letters, runtime, .. } = self;
+            match fold.retry(&listed, &mut |found| runtime.block_on(letters.append(found)))? {
                 None => outcome.skipped += 1,
                 Some(done) => {
                     outcome.retried += 1;

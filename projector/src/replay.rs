@@ -11,10 +11,10 @@ use headwater_broker::{EventLog, FetchFrom, Offset, TopicPartition};
 
 use crate::Error;
 use crate::apply::Mode;
-use crate::fold::{Fold, Folded, Letters};
+use crate::fold::{Fold, Folded, Letters, State};
 use crate::records::{Input, decode};
 use crate::status::{ModelState, ModelStatus, Phase, Progress};
-use crate::version::{ReplayPart, Scan};
+use crate::version::{ReplayPart, Scan, Version};
 
 /// Where a replay begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,14 @@ pub(crate) async fn plan(log: &dyn EventLog, topics: &[String], from: &ReplayFro
     Ok(parts)
 }
 
+impl State {
+    /// The version whose replay is under way.
+    fn replaying(&mut self) -> Option<&mut Version> {
+        let is_it = |it: &&mut Version| it.is_building() && it.replay.as_ref().is_some_and(|replay| !replay.is_done());
+        self.versions.iter_mut().find(is_it)
+    }
+}
+
 impl Fold {
     /// Where the replays that are under way go on.
     pub(crate) fn replay_places(&self) -> Vec<FetchFrom> {
@@ -81,10 +89,7 @@ impl Fold {
             let offsets = std::mem::take(&mut decoded.offsets);
             let folded = state.fold(batch, options, decoded, Mode::Repair, letters)?;
             fail::fail_point!("projector::replay");
-            let unfinished = |it: &&mut crate::version::Version| {
-                it.is_building() && it.replay.as_ref().is_some_and(|replay| !replay.is_done())
-            };
-            if let Some(version) = state.versions.iter_mut().find(unfinished) {
+            if let Some(version) = state.replaying() {
                 if let Some(replay) = &mut version.replay {
                     for part in &mut replay.parts {
                         if let Some(next) = offsets.get(&(part.topic.clone(), part.partition)) {
@@ -97,6 +102,23 @@ impl Fold {
                 version.save_replay(batch)?;
             }
             Ok(folded)
+        })
+    }
+
+    /// Has the replay that is under way go on at these offsets, or behind them.
+    pub(crate) fn replay_behind(&mut self, lows: &[(TopicPartition, Offset)]) -> Result<(), Error> {
+        self.step(|state, batch, _| {
+            let Some(version) = state.replaying() else { return Ok(()) };
+            let Some(replay) = &mut version.replay else { return Ok(()) };
+            for part in &mut replay.parts {
+                let is_it =
+                    |(at, _): &&(TopicPartition, Offset)| *at.topic == *part.topic && at.partition == part.partition;
+                if let Some((_, low)) = lows.iter().find(is_it) {
+                    replay.done += low.0.min(part.end).saturating_sub(part.next);
+                    part.next = part.next.max(low.0);
+                }
+            }
+            version.save_replay(batch)
         })
     }
 

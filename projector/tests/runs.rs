@@ -131,16 +131,21 @@ impl Source {
         let to = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
         let events = AppendBatch { to, prelude: schema.to_bytes().into(), records };
         self.producer.append(vec![events], None).await.unwrap();
+        self.tell(true, 0).await;
+    }
+
+    /// Appends progress: all there is, and so many offsets more.
+    async fn tell(&self, snapshot_done: bool, ahead: u64) {
         let mut watermarks = BTreeMap::new();
         for schema in schemas() {
             let topic = schema.table.topic(PREFIX);
             let place = TopicPartition { topic: topic.as_str().into(), partition: 0 };
-            watermarks.insert(topic, vec![self.log.watermarks(&place).await.unwrap().high.0]);
+            watermarks.insert(topic, vec![self.log.watermarks(&place).await.unwrap().high.0 + ahead]);
         }
         let progress = SourceProgress {
             position: SourcePosition::after_commit(1, self.commit),
             at_micros: 1_000_000,
-            snapshot_done: true,
+            snapshot_done,
             watermarks,
         };
         let mut records = RecordBuffer::default();
@@ -323,6 +328,29 @@ async fn a_replay_and_a_changed_definition_are_built_beside_and_switched() {
 
 /// A column that a model reads is dropped, and the projector starts again: it goes on as it did before, with nulls, and
 /// says what is wrong; until the column is back.
+/// The frontier says that all is read, and the connector by now that a table is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_waits_for_the_snapshot_of_a_table_that_came_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let flat = model("model: customer\nroot: { table: shop.customers, key: id }\nfields: { id: id, name: name }\n");
+    let running = Running::start(&source, open_store(folder.path()), vec![flat]);
+    let served = running.document_when(1, "the first document", |document| document.is_some()).await;
+    let store = running.stop().await;
+    source.tell(false, 1000).await;
+    let running = Running::start(&source, store, vec![model(MODEL)]);
+    let building = |it: &ProjectorStatus| it.models.iter().any(|model| model.state == ModelState::Building);
+    let read = |it: &ProjectorStatus| it.consumers.len() == 4 && it.consumers.iter().all(|it| it.lag == 0);
+    running.status_when("all to be read", |it| building(it) && read(it)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(building(&running.handle.status()), "some of its rows are missing");
+    assert_eq!(running.document(1).await, served);
+    source.tell(true, 0).await;
+    running.document_when(1, "the new version", |document| document == Some(ADA)).await;
+    running.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_goes_on_although_the_model_does_not_fit_any_more() {
     let folder = tempfile::tempdir().unwrap();

@@ -68,8 +68,11 @@ impl Leading {
         let topics: Vec<String> = tables.iter().map(|table| table.topic(around.prefix)).collect();
         let snapshot_done = |source: &str| {
             let published = self.published.get(source).is_some_and(|frontier| frontier.snapshot_done);
-            let applied = |progress: &SourceProgress| progress.snapshot_done && is_reached(progress, &topics, emitted);
-            published || self.progress.get(source).is_some_and(applied)
+            // What is newest counts: a table that was configured later is read in a snapshot of its own.
+            let done = |progress: &SourceProgress| {
+                progress.snapshot_done && (published || is_reached(progress, &topics, emitted))
+            };
+            self.progress.get(source).is_some_and(done)
         };
         version.plan.is_some()
             && version.problem.is_none()
