@@ -52,13 +52,17 @@ impl Client {
         (status, serde_json::from_str(&body).unwrap())
     }
 
-    fn graphql(&self, query: &str) -> Json {
+    /// `None`: it costs too much, so less must be asked at once.
+    fn graphql(&self, query: &str) -> Option<Json> {
         let body = json!({ "query": query }).to_string();
         let request = self.agent.as_ref().unwrap().post(format!("{}/graphql", self.base));
         let mut response = request.header("content-type", "application/json").send(body).unwrap();
         let mut answer: Json = serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap();
+        if answer["errors"][0]["extensions"]["limit"] == "cost" {
+            return None;
+        }
         assert!(answer.get("errors").is_none(), "{query}\n{answer}");
-        answer["data"]["answer"].take()
+        Some(answer["data"]["answer"].take())
     }
 
     /// Every document of every page, and how many pages there were.
@@ -99,12 +103,17 @@ impl Client {
             format!(", orderBy: {}_{direction}", index.name.replace('.', "_"))
         });
         let (sort, wheres, chosen) = (sort.unwrap_or_default(), wheres(query), selection(shape, &query.paths));
-        let (mut all, mut after, mut count) = (Vec::new(), String::new(), None);
+        let (mut all, mut after, mut count, mut first) = (Vec::new(), String::new(), None, query.limit);
         for _ in 0..PAGES_MAX {
-            let mut answer = self.graphql(&format!(
-                "{{ answer: {}s(first: {}{wheres}{sort}{after}) {{ nodes {chosen} pageInfo {{ hasNextPage endCursor }} totalCount }} }}",
-                shape.model, query.limit
-            ));
+            let asked = format!(
+                "{{ answer: {}s(first: {first}{wheres}{sort}{after}) {{ nodes {chosen} pageInfo {{ hasNextPage endCursor }} totalCount }} }}",
+                shape.model
+            );
+            let Some(mut answer) = self.graphql(&asked) else {
+                assert!(first > 1, "{asked}");
+                first /= 2;
+                continue;
+            };
             all.append(answer["nodes"].as_array_mut().unwrap());
             count = answer["totalCount"].as_u64();
             if answer["pageInfo"]["hasNextPage"] != true {
@@ -116,13 +125,18 @@ impl Client {
     }
 
     pub(crate) fn graphql_batch(&self, shape: &ModelShape, ids: &[&str], paths: &Paths) -> Vec<Json> {
-        let (ids, chosen) = (json!(ids), selection(shape, paths));
-        let answer = self.graphql(&format!("{{ answer: {}sByIds(ids: {ids}) {chosen} }}", shape.model));
+        let asked = format!("{{ answer: {}sByIds(ids: {}) {} }}", shape.model, json!(ids), selection(shape, paths));
+        let Some(answer) = self.graphql(&asked) else {
+            assert!(ids.len() > 1, "{asked}");
+            let (some, others) = ids.split_at(ids.len() / 2);
+            return [self.graphql_batch(shape, some, paths), self.graphql_batch(shape, others, paths)].concat();
+        };
         answer.as_array().unwrap().clone()
     }
 
     pub(crate) fn graphql_one(&self, shape: &ModelShape, id: &str, paths: &Paths) -> Json {
-        self.graphql(&format!("{{ answer: {}(id: {}) {} }}", shape.model, json!(id), selection(shape, paths)))
+        let asked = format!("{{ answer: {}(id: {}) {} }}", shape.model, json!(id), selection(shape, paths));
+        self.graphql(&asked).expect("one document does not cost too much")
     }
 }
 
