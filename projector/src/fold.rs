@@ -19,7 +19,7 @@ use crate::changes::TableChanges;
 use crate::evaluate::Documents;
 use crate::keys::KeySet;
 use crate::plan::Plan;
-use crate::records::{Decoded, Input, decode};
+use crate::records::{Decoded, Input, decode, read_anew};
 use crate::version::Version;
 
 /// Takes dead letters, and answers when they are durable. Called before the commit that they belong to: a letter may
@@ -131,7 +131,12 @@ impl Fold {
                     state.offsets.insert((topic.clone(), *partition), *offset);
                 }
             }
-            state.progress.extend(decoded.progress.iter().map(|(source, progress)| (source.clone(), progress.clone())));
+            for (source, progress) in &decoded.progress {
+                for (topic, partition, end) in read_anew(state.progress.get(source), progress) {
+                    state.raise_floor(&topic, partition, end);
+                }
+                state.progress.insert(source.clone(), progress.clone());
+            }
             state.fold(batch, options, decoded, Mode::Follow, letters)
         })
     }
@@ -179,12 +184,16 @@ impl Fold {
     /// Says that a partition must have been read up to `offset` before versions that need it are built. Said again of one
     /// that was not read for a while.
     pub fn set_floor(&mut self, topic: &str, partition: u32, offset: u64) {
-        let floor = self.state.floors.entry((topic.to_string(), partition)).or_insert(offset);
-        *floor = offset.max(*floor);
+        self.state.raise_floor(topic, partition, offset);
     }
 }
 
 impl State {
+    fn raise_floor(&mut self, topic: &str, partition: u32, offset: u64) {
+        let floor = self.floors.entry((topic.to_string(), partition)).or_insert(offset);
+        *floor = offset.max(*floor);
+    }
+
     fn load(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
         let offsets = batch.offsets()?.into_iter().map(|(topic, partition, offset)| ((topic, partition), offset));
         let mut state = State {

@@ -95,6 +95,17 @@ pub(crate) fn progress_source<'t>(prefix: &str, topic: &'t str) -> Option<&'t st
     topic.strip_prefix(prefix)?.strip_prefix('.')?.strip_suffix(".__progress")
 }
 
+/// The ends of partitions up to which a snapshot was read that is told of now, in progress that follows other progress: of
+/// all tables where one was still being read before, or else of those that are new.
+pub(crate) fn read_anew(before: Option<&SourceProgress>, now: &SourceProgress) -> Vec<(String, u32, u64)> {
+    let before = before.filter(|before| before.snapshot_done);
+    let is_new = |topic: &String| before.is_none_or(|before| !before.watermarks.contains_key(topic));
+    let topics = now.watermarks.iter().filter(|(topic, _)| now.snapshot_done && is_new(topic));
+    topics
+        .flat_map(|(topic, ends)| (0u32..).zip(ends).map(|(partition, end)| (topic.clone(), partition, *end)))
+        .collect()
+}
+
 /// Decodes all inputs; schemas that are new are stored.
 pub(crate) fn decode<'b>(
     batch: &mut dyn RowBatch,

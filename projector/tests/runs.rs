@@ -346,7 +346,15 @@ async fn a_version_waits_for_the_snapshot_of_a_table_that_came_later() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(building(&running.handle.status()), "some of its rows are missing");
     assert_eq!(running.document(1).await, served);
-    source.tell(true, 0).await;
+    // All are in the log, and not yet read.
+    source.tell(true, 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(building(&running.handle.status()), "some of its rows are still on their way");
+    assert_eq!(running.document(1).await, served);
+    let [customers, invoices, lines] = schemas();
+    source.append(&lines, Op::Create, &[vec![Value::Int(103), Value::Int(12), Value::Null]]).await;
+    source.append(&invoices, Op::Update, &[vec![Value::Int(12), Value::Int(2), text("draft")]]).await;
+    source.append(&customers, Op::Update, &[vec![Value::Int(2), text("Rob")]]).await;
     running.document_when(1, "the new version", |document| document == Some(ADA)).await;
     running.stop().await;
 }

@@ -12,6 +12,8 @@ use crate::{Error, Refusal};
 /// One table.
 #[derive(Clone, Debug)]
 pub(crate) struct CatalogTable {
+    /// Its number, which a table of the same name that is made later does not get; 0 where it was announced.
+    pub(crate) oid: u32,
     pub(crate) schema: String,
     pub(crate) table: String,
     /// `pg_class.relkind`: `r` table, `p` partitioned.
@@ -125,7 +127,7 @@ pub(crate) fn named<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
 /// The tables for which `condition` (over `pg_class c` and `pg_namespace n`) holds, and the types of their columns.
 pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Result<Vec<CatalogTable>, Error> {
     let query = format!(
-        "SELECT n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint AS rows,
+        "SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint AS rows,
                 pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
                 c.relfilenode AS filenode,
                 has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
@@ -161,6 +163,7 @@ fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
     let malformed = |_| Error::Malformed { what: "description of a table in the catalog" };
     let rows: i64 = number(row, "rows")?;
     Ok(CatalogTable {
+        oid: number(row, "oid")?,
         schema: text(row, "nspname")?.into(),
         table: text(row, "relname")?.into(),
         kind: text(row, "relkind")?.into(),
@@ -294,6 +297,7 @@ impl CatalogTable {
         indexes: Vec<UniqueIndex>,
     ) -> Self {
         Self {
+            oid: 0,
             schema,
             table,
             kind: "r".into(),

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::catalog::{CatalogTable, Published, literal, quote};
 use super::checkpoint::TableSnapshot;
 use super::config::PostgresConfig;
-use super::connect::{Sql, failed, number};
+use super::connect::{Sql, failed, number, optional};
 use super::copy::CopyLine;
 use super::lsn::Lsn;
 use super::plan::{TablePlan, Tuple};
@@ -293,24 +293,29 @@ impl Worker {
         Ok(self.parts.send(Ok(reader.take(chunk.table, Some(chunk)))).await.is_ok())
     }
 
-    /// Fails when the table just read, or one of its partitions, has another file than the one that the snapshot knows: it
-    /// looked empty then, however many rows it has. Its lock, held since, keeps it as it is.
+    /// Fails when the table just read is another one of that name, or it or one of its partitions has another file than the
+    /// one that the snapshot knows: it looked empty then, however many rows it has. Its lock, held since, keeps it as it
+    /// is.
     async fn check_files(&self, sql: &Sql, table: &CatalogTable) -> Result<(), Error> {
         // The catalog is shown by the snapshot, and what the function tells is the present.
         let query = format!(
             "WITH asked AS (SELECT to_regclass({})::oid AS oid)
-             SELECT count(*) AS rewritten FROM pg_class c
+             SELECT count(*) AS rewritten, (SELECT oid FROM asked)::bigint AS oid FROM pg_class c
              WHERE c.oid IN (SELECT oid FROM asked UNION SELECT relid FROM asked, pg_partition_tree(asked.oid))
                AND c.relkind = 'r' AND c.relfilenode <> coalesce(pg_relation_filenode(c.oid), 0)",
             literal(&table.quoted())
         );
         let rows = sql.rows("look at a table's file", &query).await?;
         let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
-        if number::<u64>(row, "rewritten")? == 0 {
+        let is_it = optional(row, "oid").and_then(|oid| oid.parse().ok()) == Some(table.oid);
+        if is_it && number::<u64>(row, "rewritten")? == 0 {
             return Ok(());
         }
         Err(Error::NotReady {
-            problem: format!("table {} was rewritten or truncated while it was about to be read", table.name()),
+            problem: format!(
+                "table {} was rewritten, truncated or replaced while it was about to be read",
+                table.name()
+            ),
             remedy: "nothing is to be done: it is read anew".into(),
         })
     }

@@ -223,7 +223,9 @@ async fn a_table_that_is_rewritten_during_the_snapshot_is_read_anew() {
     let whole = "CREATE TABLE b (id int PRIMARY KEY, n int)";
     let parts =
         "CREATE TABLE b (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); CREATE TABLE p PARTITION OF b DEFAULT";
-    for create in [whole, parts] {
+    let rewrite = "ALTER TABLE b ALTER COLUMN n TYPE bigint";
+    let replace = format!("DROP TABLE b; {whole}; INSERT INTO b SELECT n, n FROM generate_series(1, 50) n");
+    for (create, change) in [(whole, rewrite), (parts, rewrite), (whole, &*replace)] {
         let server = headwater_test_servers::Postgres::start();
         server.psql(&format!(
             "CREATE TABLE a (id int PRIMARY KEY, text text);
@@ -234,11 +236,11 @@ async fn a_table_that_is_rewritten_during_the_snapshot_is_read_anew() {
         harness.config.postgres.snapshot.workers = 1;
         harness.start();
         harness.until_status(|status| matches!(status.phase, Phase::Snapshotting { .. })).await;
-        harness.server.psql("ALTER TABLE b ALTER COLUMN n TYPE bigint");
+        harness.server.psql(change);
         let status =
             harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. } | Phase::Streaming)).await;
         let Phase::Retrying { error, .. } = status.phase else { panic!("{create}: {status:?}") };
-        assert!(error.contains("public.b was rewritten"), "{create}: {error}");
+        assert!(error.contains("public.b was rewritten, truncated or replaced"), "{create}: {error}");
         harness.until_streaming().await;
         until_ids(&harness, "b", &(1..=50).collect::<Vec<_>>()).await;
     }

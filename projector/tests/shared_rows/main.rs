@@ -51,12 +51,13 @@ fn documents_are_right_whatever_happens_to_the_workers_in_mongodb() {
 fn run(kind: Kind, cases: u64) {
     let ran = cases::run(kind, cases, |seed, alone| Case::new(kind, seed, alone).run(), Tally::add);
     let Some((tally, cases)) = ran else { return };
-    // What is never reached is not tested.
-    let late_writes = if matches!(kind, Kind::Here) { tally.late_writes } else { u64::MAX };
+    // What is never reached is not tested. In a few cases what is rare may not come.
+    let of_many = |often| if matches!(kind, Kind::Here) { often } else { u64::MAX };
+    let (late_writes, recovered) = (of_many(tally.late_writes), of_many(tally.recovered));
     for often in [tally.moves, tally.taken_over, late_writes, tally.frontiers] {
         assert!(often > cases, "too little happened: {tally:?}");
     }
-    for seldom in [tally.crashes, tally.failures, tally.recovered] {
+    for seldom in [tally.crashes, tally.failures, recovered] {
         assert!(seldom > cases / 5, "too little happened: {tally:?}");
     }
 }

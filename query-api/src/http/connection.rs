@@ -24,8 +24,9 @@ use super::Body;
 
 /// How long a client may take to send a request's head, and how long a connection may be idle.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
-/// How long a client may take nothing of what is sent to it: an answer, and a place among the connections, are held for it.
-pub(crate) const WRITE_WAIT: Duration = Duration::from_secs(30);
+/// How long a client may take too little for the system to want more: an answer, and a place among the connections, are held
+/// for it. The system wants more once a part of its buffer is free, which may be a megabyte: a slow reader needs some time.
+pub(crate) const WRITE_WAIT: Duration = Duration::from_secs(120);
 /// How long requests that are being answered may go on after the stop.
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
 /// Bytes of a connection's buffers, at most: also the longest head of a request.

@@ -10,6 +10,7 @@ use headwater_store::{Frontier, VersionState};
 
 use super::{Leading, Marks, Surroundings, built, ends, has_passed};
 use crate::Error;
+use crate::records::read_anew;
 use crate::shared::view::{SharedRows, View};
 
 /// Progress of one source that may wait to be projected, before newer progress waits outside.
@@ -45,6 +46,11 @@ impl Leading {
             self.read_on.insert(source.clone(), batch.next());
             let progress = batch.records().filter_map(|record| serde_json::from_slice(record.value?).ok());
             if let Some(progress) = progress.last() {
+                for (topic, partition, end) in read_anew(self.progress.get(source), &progress) {
+                    let at = TopicPartition { topic: topic.into(), partition };
+                    let floor = self.floors.entry(at).or_insert(end);
+                    *floor = end.max(*floor);
+                }
                 self.progress.insert(source.clone(), progress);
             }
         }
