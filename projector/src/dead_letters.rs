@@ -205,7 +205,7 @@ impl Fold {
                     let (of_documents, others): (Vec<DeadLetter>, Vec<DeadLetter>) =
                         found.iter().cloned().partition(|letter| letter.stage == Stage::Project);
                     failed += others.len();
-                    append(&of_documents)
+                    if of_documents.is_empty() { Ok(()) } else { append(&of_documents) }
                 };
                 self.step(|state, batch_of_store, options| {
                     let inputs = [Input::whole(&batch)];

@@ -326,13 +326,13 @@ impl Source for PostgresSource {
                 let mut session = replication(&config.postgres, &config.source, none).await?;
                 let system = session.identify_system().await.map_err(cannot_replicate)?;
                 check_system(&checkpoint, &system.system_id)?;
-                let missing = history::missing(&checkpoint, &server, &system, &mut session).await?;
-                if let Some(checkpoint) = &mut self.checkpoint {
-                    checkpoint.timeline = system.timeline;
-                }
-                match missing {
+                match history::missing(&checkpoint, &server, &system, &mut session).await? {
                     Some(problem) => self.lost(problem)?,
-                    None => self.compare(&checkpoint, existing.as_ref())?,
+                    None => {
+                        let keep = self.compare(&checkpoint, existing.as_ref())?;
+                        self.checkpoint = Some(Checkpoint { timeline: system.timeline, ..checkpoint });
+                        keep
+                    }
                 }
             }
             None => false,

@@ -117,6 +117,10 @@ pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// As SQL: the numbers of the tables of a query `asked`, and of their partitions.
+pub(crate) const WITH_PARTITIONS: &str =
+    "SELECT oid FROM asked UNION SELECT relid FROM asked, pg_partition_tree(asked.oid)";
+
 /// The condition that picks tables by name, for [`tables`].
 pub(crate) fn named<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let pairs: Vec<String> =

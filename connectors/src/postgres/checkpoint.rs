@@ -105,7 +105,7 @@ impl Checkpoint {
         again
     }
 
-    /// Notes that changes of a table pass by. One that is not read yet stays as it is: it will be.
+    /// Notes that changes of a table pass by. One of which nothing is known is read in any case.
     pub(crate) fn leave(&mut self, table: &str) {
         if let Some(state) = self.tables.get_mut(table) {
             state.left = true;

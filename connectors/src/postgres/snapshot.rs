@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::catalog::{CatalogTable, Published, literal, quote};
+use super::catalog::{CatalogTable, Published, WITH_PARTITIONS, literal, quote};
 use super::checkpoint::TableSnapshot;
 use super::config::PostgresConfig;
 use super::connect::{Sql, failed, number, optional};
@@ -301,7 +301,7 @@ impl Worker {
         let query = format!(
             "WITH asked AS (SELECT to_regclass({})::oid AS oid)
              SELECT count(*) AS rewritten, (SELECT oid FROM asked)::bigint AS oid FROM pg_class c
-             WHERE c.oid IN (SELECT oid FROM asked UNION SELECT relid FROM asked, pg_partition_tree(asked.oid))
+             WHERE c.oid IN ({WITH_PARTITIONS})
                AND c.relkind = 'r' AND c.relfilenode <> coalesce(pg_relation_filenode(c.oid), 0)",
             literal(&table.quoted())
         );

@@ -313,19 +313,20 @@ impl Stream {
             }
             return;
         };
-        let problem = match () {
-            () if checkpoint.has_left(&table.name()) => Some("can be captured again, after changes passed by"),
-            () if has_other_key(announced, &schema) => Some("has another key"),
-            () => None,
+        let problem = if checkpoint.has_left(&table.name()) {
+            Some("can be captured again, after changes passed by")
+        } else if has_other_key(announced, &schema) {
+            Some("has another key")
+        } else {
+            None
         };
         if let Some(problem) = problem {
             self.relations.insert(oid, Known::Ignored);
-            if covered {
-                return;
+            if !covered {
+                checkpoint.leave(&table.name());
+                let (problem, behind) = (format!("table {} {problem}", table.name()), checkpoint.resume);
+                self.again.get_or_insert(Again { problem, behind });
             }
-            checkpoint.leave(&table.name());
-            let (problem, behind) = (format!("table {} {problem}", table.name()), checkpoint.resume);
-            self.again.get_or_insert(Again { problem, behind });
             return;
         }
         let plan = TablePlan::new(schema, routes);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::catalog::{CatalogTable, literal};
+use super::catalog::{CatalogTable, WITH_PARTITIONS, literal};
 use super::connect::{Sql, text};
 use super::lsn::Lsn;
 use crate::Error;
@@ -35,7 +35,7 @@ pub(super) async fn wait<'t>(
          WHERE l.locktype = 'relation' AND l.granted
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
            AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-           AND l.relation IN (SELECT oid FROM asked UNION SELECT relid FROM asked, pg_partition_tree(asked.oid))",
+           AND l.relation IN ({WITH_PARTITIONS})",
         tables.join(", ")
     );
     let begin = Instant::now();

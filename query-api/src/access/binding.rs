@@ -1,11 +1,8 @@
 //! Documents that belong to someone: a claim names whose a caller may see, by their id or by a declared index.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use headwater_schemas::ColumnType;
 use headwater_schemas::model::ModelShape;
-use headwater_schemas::{ColumnType, Value};
 use headwater_store::{Filter, KeyRange};
-use percent_encoding::percent_decode_str;
 
 use super::options::BindingRule;
 use super::principal::Principal;
@@ -89,22 +86,8 @@ impl Binding {
 fn id_of(shape: &ModelShape, claim: &str) -> Option<Vec<u8>> {
     match shape.key.as_slice() {
         [kind] => key_of(claim, kind).ok(),
-        kinds => is_canonical(claim, kinds).then(|| shape.parse_id(claim)).flatten(),
+        _ => shape.parse_canonical_id(claim),
     }
-}
-
-/// Whether an id of several parts is written as [`ModelShape::format_id`] writes it.
-fn is_canonical(id: &str, kinds: &[ColumnType]) -> bool {
-    let value = |(part, kind): (&str, &ColumnType)| {
-        let part = percent_decode_str(part).decode_utf8().ok()?;
-        match kind {
-            ColumnType::Bytes => STANDARD.decode(part.as_bytes()).map(Value::Bytes).ok(),
-            kind => Value::parse(&part, kind).ok(),
-        }
-    };
-    let Some(values) = id.split('~').zip(kinds).map(value).collect::<Option<Vec<Value>>>() else { return false };
-    let Some(parts) = values.iter().map(Value::scalar).collect::<Option<Vec<_>>>() else { return false };
-    ModelShape::format_id(parts) == id
 }
 
 impl Visibility {
@@ -145,6 +128,8 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
+    use headwater_schemas::Value;
+
     use super::*;
 
     fn shape(key: &[ColumnType]) -> ModelShape {

@@ -79,14 +79,17 @@ impl ModelShape {
         let mut parts = id.split('~');
         let mut key = Vec::with_capacity(24);
         for kind in &self.key {
-            let part = percent_decode(parts.next()?)?;
-            let value = match kind {
-                ColumnType::Bytes => Value::Bytes(STANDARD.decode(part.as_bytes()).ok()?),
-                kind => Value::parse(&part, kind).ok()?,
-            };
-            crate::key::write(&mut key, value.scalar()?);
+            crate::key::write(&mut key, parse_part(parts.next()?, kind)?.scalar()?);
         }
         parts.next().is_none().then_some(key)
+    }
+
+    /// [`Self::parse_id`] of an id that is written as [`Self::format_id`] writes it, and in no other way.
+    pub fn parse_canonical_id(&self, id: &str) -> Option<Vec<u8>> {
+        let values = id.split('~').zip(&self.key).map(|(part, kind)| parse_part(part, kind));
+        let values: Vec<Value> = values.collect::<Option<_>>()?;
+        let parts: Vec<ValueRef<'_>> = values.iter().map(Value::scalar).collect::<Option<_>>()?;
+        (Self::format_id(parts) == id).then(|| self.parse_id(id)).flatten()
     }
 
     /// The id readers name a document by: its key parts as their JSON text without quotes, `%` and `~` in a part written
@@ -132,6 +135,15 @@ impl ModelShape {
             }
         }
         id
+    }
+}
+
+/// The value of one part of an id.
+fn parse_part(part: &str, kind: &ColumnType) -> Option<Value> {
+    let part = percent_decode(part)?;
+    match kind {
+        ColumnType::Bytes => STANDARD.decode(part.as_bytes()).ok().map(Value::Bytes),
+        kind => Value::parse(&part, kind).ok(),
     }
 }
 
