@@ -1,5 +1,7 @@
 //! Events into rows: per key the greatest source position wins, whatever the order of arrival.
 
+use std::collections::HashSet;
+
 use headwater_schemas::{RowRef, SourcePosition, TableId, key};
 use headwater_store::{ByteList, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId};
 
@@ -66,7 +68,8 @@ impl TableIndexes {
 /// A join key: number of its index, and where it begins and ends.
 pub(crate) type Span = (usize, usize, usize);
 
-/// Applies the events of one table to its rows and tells what changed.
+/// Applies the events of one table to its rows, a part at a time, and tells `each` what changed: the rows before may be
+/// far larger than the events, and are not held all at once.
 pub(crate) fn apply<'b>(
     batch: &mut dyn RowBatch,
     catalog: &Catalog,
@@ -74,20 +77,57 @@ pub(crate) fn apply<'b>(
     indexes: &TableIndexes,
     mut events: Vec<RowEvent<'b>>,
     mode: Mode,
-) -> Result<TableChanges<'b>, Error> {
+    mut each: impl FnMut(&TableChanges<'b>),
+) -> Result<(), Error> {
+    sort(catalog, &mut events);
+    let mut from = 0;
+    while from < events.len() {
+        let (changes, end) = apply_part(batch, catalog, table, indexes, &events, from, mode)?;
+        each(&changes);
+        from = end;
+    }
+    Ok(())
+}
+
+/// Brings events into the order in which they are applied: all of a key together, by position. Rows that came from
+/// another key and miss something come first: what they miss lies under that key, where an event may delete it.
+fn sort(catalog: &Catalog, events: &mut [RowEvent<'_>]) {
+    let torn = events.iter().filter(|event| event.row.is_some_and(|row| row.has_missing()));
+    let moved: HashSet<Vec<u8>> = torn
+        .filter(|event| {
+            let before = event.before.and_then(|before| key_of(catalog, event.schema, before));
+            before.is_some_and(|before| before != event.key)
+        })
+        .map(|event| event.key.to_vec())
+        .collect();
+    let stays = |event: &RowEvent<'_>| !moved.is_empty() && !moved.contains(event.key);
     // Stable: of two events with one position the later record wins in a repair.
-    events.sort_by(|a, b| a.key.cmp(b.key).then(a.position.cmp(&b.position)));
+    events.sort_by(|a, b| (stays(a), a.key, a.position).cmp(&(stays(b), b.key, b.position)));
+}
+
+/// Applies the events from number `from` on whose rows before can be held at once; answers up to which.
+fn apply_part<'b>(
+    batch: &mut dyn RowBatch,
+    catalog: &Catalog,
+    table: &TableId,
+    indexes: &TableIndexes,
+    events: &[RowEvent<'b>],
+    from: usize,
+    mode: Mode,
+) -> Result<(TableChanges<'b>, usize), Error> {
     let mut keys = ByteList::default();
-    for group in events.chunk_by(|a, b| a.key == b.key) {
+    for group in events[from..].chunk_by(|a, b| a.key == b.key) {
         keys.push(group[0].key);
     }
     let mut out = TableChanges::new(table.clone());
-    batch.rows_by_key(table, &keys, &mut out.old)?;
+    let read = batch.rows_by_key(table, &keys, 0, &mut out.old)?;
+    let mut end = from;
     let truncated = catalog.truncated_at(table);
     let mut positions = Vec::new();
     let mut slots = out.old.slots().iter().enumerate().peekable();
-    let mut merger = Merger { batch: &*batch, catalog, table };
-    for (request, group) in events.chunk_by(|a, b| a.key == b.key).enumerate() {
+    let merger = Merger { batch: &*batch, catalog, table };
+    for (request, group) in events[from..].chunk_by(|a, b| a.key == b.key).enumerate().take(read) {
+        end += group.len();
         let old = slots.next_if(|(_, slot)| slot.request as usize == request);
         let mut position = old.map(|(_, slot)| slot.position).max(truncated);
         let stored = position;
@@ -113,7 +153,7 @@ pub(crate) fn apply<'b>(
                         (None, true) => None,
                     };
                     let start = out.merged.len();
-                    let filled = merger.fill(event, known, &events)?;
+                    let filled = merger.fill(event, known, events)?;
                     out.merged.extend_from_slice(&filled);
                     Some((event.schema, NewImage::Merged(start..out.merged.len())))
                 }
@@ -139,7 +179,7 @@ pub(crate) fn apply<'b>(
         out.changes.push(Change { key: group[0].key, old: old.map(|(at, _)| at), new });
     }
     put(batch, indexes, &out, &positions)?;
-    Ok(out)
+    Ok((out, end))
 }
 
 /// Rows of an arena that are older than `below` become tombstones.
@@ -222,7 +262,7 @@ impl Merger<'_> {
     /// before that came with the event; the row under the key before, where the key changed. What none of them knows
     /// stays missing, and a document that needs it goes to the dead letters.
     fn fill(
-        &mut self,
+        &self,
         event: &RowEvent<'_>,
         known: Option<(SchemaId, Vec<u8>)>,
         events: &[RowEvent<'_>],
@@ -234,7 +274,7 @@ impl Merger<'_> {
         let Some(before) = event.before.filter(|_| RowRef(&row).has_missing()) else { return Ok(row) };
         row = self.merged(event.schema, &row, event.schema, before);
         if RowRef(&row).has_missing()
-            && let Some(old_key) = self.key_of(event.schema, before)
+            && let Some(old_key) = key_of(self.catalog, event.schema, before)
             && old_key != event.key
         {
             // Within this micro-batch first: the row as it was before it was deleted under its old key.
@@ -246,7 +286,7 @@ impl Merger<'_> {
             let mut keys = ByteList::default();
             keys.push(&old_key);
             let mut arena = RowArena::default();
-            self.batch.rows_by_key(self.table, &keys, &mut arena)?;
+            self.batch.rows_by_key(self.table, &keys, 0, &mut arena)?;
             if let Some(slot) = arena.slots().first()
                 && let Some(image) = arena.row(slot)
             {
@@ -262,16 +302,75 @@ impl Merger<'_> {
         RowRef(row).fill_missing(old, |at| old_schema.column_index(&schema.columns.get(at)?.name), &mut out);
         out
     }
+}
 
-    fn key_of(&self, schema: SchemaId, row: RowRef<'_>) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
-        for at in self.catalog.schema(schema).key_columns() {
-            let value = row.cell(at);
-            if value.is_null() {
-                return None;
-            }
-            key::write(&mut out, value);
+fn key_of(catalog: &Catalog, schema: SchemaId, row: RowRef<'_>) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for at in catalog.schema(schema).key_columns() {
+        let value = row.cell(at);
+        if value.is_null() {
+            return None;
         }
-        (!out.is_empty()).then_some(out)
+        key::write(&mut out, value);
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use headwater_schemas::{Column, ColumnType, RowBuilder, TableSchema, Value, ValueRef};
+    use headwater_store::ProjectionStore;
+    use headwater_store::READ_BYTES;
+    use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+
+    use super::*;
+
+    fn row(cells: &[Value]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut row = RowBuilder::new(&mut out);
+        cells.iter().for_each(|cell| row.push_value(cell));
+        out
+    }
+
+    /// The row under the old key fills a read by itself, so that what comes behind it is applied later.
+    #[test]
+    fn what_a_row_under_a_new_key_misses_is_found_however_large_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
+        let mut batch = ProjectionStore::begin(&*store).unwrap();
+        let column =
+            |name: &str, kind, key_ordinal| Column { name: name.into(), kind, source_type: String::new(), key_ordinal };
+        let table = TableId::new("shop", "public", "notes");
+        let columns = vec![column("id", ColumnType::Int64, Some(0)), column("text", ColumnType::Text, None)];
+        let prelude = TableSchema { table: table.clone(), columns }.to_bytes().into();
+        let mut catalog = Catalog::default();
+        let schema = catalog.schema_of(&mut *batch, &prelude).unwrap().unwrap();
+        let indexes = TableIndexes::new(table.clone(), Vec::new(), &catalog);
+        let long = Value::Text("x".repeat(READ_BYTES));
+        let keys = [1, 2].map(|id| key::of(ValueRef::Int(id)));
+        let whole = row(&[Value::Int(1), long.clone()]);
+        let before = row(&[Value::Int(1), Value::Missing]);
+        let moved = row(&[Value::Int(2), Value::Missing]);
+        let event = |key, ordinal, row, before| RowEvent {
+            key,
+            position: SourcePosition { epoch: 1, commit: 1, ordinal },
+            schema,
+            row,
+            before,
+        };
+        let created = event(&*keys[0], 1, Some(RowRef(&whole)), None);
+        let deleted = event(&*keys[0], 2, None, Some(RowRef(&before)));
+        let created_again = event(&*keys[1], 3, Some(RowRef(&moved)), Some(RowRef(&before)));
+        let mut parts = 0;
+        for events in [vec![created], vec![deleted, created_again]] {
+            apply(&mut *batch, &catalog, &table, &indexes, events, Mode::Follow, |_| parts += 1).unwrap();
+        }
+        let mut asked = ByteList::default();
+        asked.push(&keys[1]);
+        let mut found = RowArena::default();
+        batch.rows_by_key(&table, &asked, 0, &mut found).unwrap();
+        assert_eq!(found.row(&found.slots()[0]).unwrap().0, row(&[Value::Int(2), long]));
+        assert!(parts > 1, "{parts} parts");
     }
 }

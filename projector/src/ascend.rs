@@ -1,9 +1,7 @@
 //! From changed rows up to the roots whose documents they may be part of.
 
-use std::collections::BTreeMap;
-
+use headwater_schemas::ValueRef;
 use headwater_schemas::model::Predicate;
-use headwater_schemas::{TableId, ValueRef};
 use headwater_store::{RowArena, RowBatch};
 
 use crate::Error;
@@ -12,9 +10,6 @@ use crate::columns::{Columns, write_join_key};
 use crate::keys::KeySet;
 use crate::level::lookup;
 use crate::plan::{Access, Hop, Plan};
-
-/// Keys looked up with one call; bounds the rows held at once.
-const CHUNK: usize = 4_096;
 
 /// Where the ascent from some changed rows begins: what can be told from their images alone, without reading. It stays
 /// true however much later the reading comes.
@@ -29,47 +24,41 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.roots.is_empty() && self.ups.iter().chain(&self.overs).all(KeySet::is_empty)
+    /// None as yet.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let empty = || vec![KeySet::default(); plan.nodes.len()];
+        Self { ups: empty(), overs: empty(), roots: KeySet::default() }
     }
-}
 
-/// Adds to `dirty` the keys of all roots that a changed row can reach, from its image before and from that after.
-pub(crate) fn ascend(
-    plan: &Plan,
-    batch: &dyn RowBatch,
-    changes: &BTreeMap<TableId, TableChanges<'_>>,
-    dirty: &mut KeySet,
-) -> Result<(), Error> {
-    climb(plan, batch, seeds(plan, changes), dirty)
-}
-
-/// Begins an ascent from the images before and after of changed rows.
-pub(crate) fn seeds(plan: &Plan, changes: &BTreeMap<TableId, TableChanges<'_>>) -> Seeds {
-    let empty = || vec![KeySet::default(); plan.nodes.len()];
-    let mut seeds = Seeds { ups: empty(), overs: empty(), roots: KeySet::default() };
-    for (number, node) in plan.nodes.iter().enumerate().skip(1) {
-        let edge = node.edge.as_ref().expect("only the root has no edge");
-        if let Some(changes) = changes.get(&node.columns.table) {
-            changed(changes, &node.columns, node.filter.as_ref(), &edge.hop, &mut seeds.ups[number]);
+    /// Adds those of the images before and after of changed rows.
+    pub(crate) fn add(&mut self, plan: &Plan, changes: &TableChanges<'_>) {
+        if changes.changes.is_empty() {
+            return;
         }
-        if let Some(bridge) = &edge.through
-            && let Some(changes) = changes.get(&bridge.columns.table)
-        {
-            changed(changes, &bridge.columns, bridge.filter.as_ref(), &bridge.hop, &mut seeds.overs[number]);
+        for (number, node) in plan.nodes.iter().enumerate().skip(1) {
+            let edge = node.edge.as_ref().expect("only the root has no edge");
+            if node.columns.table == changes.table {
+                changed(changes, &node.columns, node.filter.as_ref(), &edge.hop, &mut self.ups[number]);
+            }
+            if let Some(bridge) = edge.through.as_ref().filter(|bridge| bridge.columns.table == changes.table) {
+                changed(changes, &bridge.columns, bridge.filter.as_ref(), &bridge.hop, &mut self.overs[number]);
+            }
         }
-    }
-    let root = &plan.nodes[0];
-    if let Some(changes) = changes.get(&root.columns.table) {
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        for change in &changes.changes {
-            images(changes, change, &root.columns, &mut before, &mut after);
-            if differ(&before, &after) {
-                seeds.roots.push(change.key);
+        let root = &plan.nodes[0];
+        if root.columns.table == changes.table {
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            for change in &changes.changes {
+                images(changes, change, &root.columns, &mut before, &mut after);
+                if differ(&before, &after) {
+                    self.roots.push(change.key);
+                }
             }
         }
     }
-    seeds
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.roots.is_empty() && self.ups.iter().chain(&self.overs).all(KeySet::is_empty)
+    }
 }
 
 /// Whether two images are written differently: the two zeros of a float are equal, and are not.
@@ -180,10 +169,12 @@ fn each_row(
     visit: &mut dyn FnMut(&[u8], &[ValueRef<'_>]),
 ) -> Result<(), Error> {
     let count = keys.settle();
+    let keys = keys.list(0..count);
     let mut arena = RowArena::default();
-    for start in (0..count).step_by(CHUNK) {
+    let mut from = 0;
+    while from < count {
         arena.clear();
-        lookup(batch, access, &keys.list(start..count.min(start + CHUNK)), &mut arena)?;
+        from = lookup(batch, access, &keys, from, &mut arena)?;
         let mut cells = Vec::new();
         for slot in arena.slots() {
             let Some(row) = arena.row(slot) else { continue };

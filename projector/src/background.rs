@@ -5,13 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use headwater_store::{Batch, ByteList, JoinIndex, RowArena, RowBatch, RowWrite, VersionId, VersionState, Written};
+use headwater_store::{Batch, JoinIndex, RowArena, RowBatch, RowWrite, VersionId, VersionState, Written};
 
 use crate::Error;
 use crate::apply::TableIndexes;
 use crate::build::sum;
 use crate::clock::now_ms;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
+use crate::keys::KeySet;
 use crate::version::{Replay, Scan, Version, retired_note};
 
 /// Documents removed between two looks at the clock.
@@ -142,14 +143,11 @@ impl State {
             return Ok(Written::default());
         };
         let last = rows.key(last).to_vec();
-        let mut roots = ByteList::default();
+        let mut roots = KeySet::default();
         let live = rows.slots().iter().filter(|slot| rows.row(slot).is_some());
         live.for_each(|slot| roots.push(rows.key(slot)));
         let as_of = self.as_of(at, 0);
-        let written = match roots.is_empty() {
-            true => Written::default(),
-            false => self.build_chunk(batch, at, &roots, as_of, letters)?,
-        };
+        let written = self.build(batch, at, roots, as_of, letters)?;
         let version = &mut self.versions[at];
         if let Scan::Running { after, done, .. } = &mut version.scan {
             *after = Some(last);

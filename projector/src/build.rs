@@ -40,18 +40,19 @@ impl State {
         let mut start = 0;
         while start < count {
             let end = count.min(start + self.roots_chunk);
-            let roots = dirty.list(start..end);
-            written = sum(written, self.build_chunk(batch, version, &roots, as_of, letters)?);
-            start = end;
+            let mut roots = dirty.list(start..end);
+            written = sum(written, self.build_chunk(batch, version, &mut roots, as_of, letters)?);
+            start += roots.len();
         }
         Ok(written)
     }
 
-    pub(crate) fn build_chunk(
+    /// Rebuilds the documents of as many of these roots as can be read at once, and leaves those of the list.
+    fn build_chunk(
         &mut self,
         batch: &mut dyn Batch,
         version: usize,
-        roots: &ByteList,
+        roots: &mut ByteList,
         as_of: i64,
         letters: &mut Vec<DeadLetter>,
     ) -> Result<Written, Error> {
@@ -117,7 +118,7 @@ pub(crate) fn project_letter(
     let mut keys = ByteList::default();
     keys.push(root);
     let mut arena = RowArena::default();
-    batch.rows_by_key(table, &keys, &mut arena)?;
+    batch.rows_by_key(table, &keys, 0, &mut arena)?;
     let id = arena.slots().first().and_then(|slot| {
         let (schema, row) = (catalog.schema(slot.schema), arena.row(slot)?);
         Some(ModelShape::format_id(schema.key_columns().into_iter().map(|at| row.cell(at))))

@@ -147,6 +147,11 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// Whether less of the same may go well.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Store(headwater_store::Error::BatchTooLarge { .. }))
+    }
+
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

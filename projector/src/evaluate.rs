@@ -8,7 +8,7 @@ use headwater_store::{ByteList, DocumentWrite, RowArena, RowBatch};
 
 use crate::Error;
 use crate::expression::{CastError, Evaluated, Formula, decimal_text};
-use crate::level::{Level, Rows, Torn};
+use crate::level::{Level, Reader, Rows, Torn, Unread};
 use crate::plan::{Access, Plan, PlanCompute, PlanField, PlanNode};
 
 /// Evaluated documents, in the order of the roots. Reused from chunk to chunk, with its memory.
@@ -30,14 +30,28 @@ struct Built {
 }
 
 impl Documents {
-    /// Evaluates the documents of `roots`, which are sorted and unique; what was evaluated before is forgotten.
-    pub(crate) fn evaluate(&mut self, plan: &Plan, batch: &dyn RowBatch, roots: &ByteList) -> Result<(), Error> {
-        self.bytes.clear();
-        self.documents.clear();
-        self.entries.clear();
+    /// Evaluates the documents of `roots`, which are sorted and unique, and leaves of these the first whose rows can be
+    /// held at once; what was evaluated before is forgotten.
+    pub(crate) fn evaluate(&mut self, plan: &Plan, batch: &dyn RowBatch, roots: &mut ByteList) -> Result<(), Error> {
         let mut arenas = std::mem::take(&mut self.arenas);
         arenas.resize_with(plan.nodes.len() * 2, RowArena::default);
-        let done = self.evaluate_in(plan, batch, roots, &mut arenas);
+        let done = loop {
+            self.bytes.clear();
+            self.documents.clear();
+            self.entries.clear();
+            let reader = Reader { batch, bounded: roots.len() > 1 };
+            match self.evaluate_in(plan, reader, roots, &mut arenas) {
+                Err(Unread::TooMuch) => roots.truncate(roots.len() / 2),
+                Err(Unread::Failed(Error::Store(error)))
+                    if roots.len() == 1 && matches!(error, headwater_store::Error::TooManyRows { .. }) =>
+                {
+                    self.documents.push(Built { body: None, entries: 0..0, poison: Some(error.to_string()) });
+                    break Ok(());
+                }
+                Err(Unread::Failed(error)) => break Err(error),
+                Ok(()) => break Ok(()),
+            }
+        };
         self.read_bytes = arenas.iter().map(RowArena::byte_len).sum();
         arenas.iter_mut().for_each(RowArena::clear);
         self.arenas = arenas;
@@ -47,19 +61,19 @@ impl Documents {
     fn evaluate_in(
         &mut self,
         plan: &Plan,
-        batch: &dyn RowBatch,
+        reader: Reader<'_>,
         roots: &ByteList,
         mut arenas: &mut [RowArena],
-    ) -> Result<(), Error> {
+    ) -> Result<(), Unread> {
         let root = &plan.nodes[0];
         let (first, rest) = arenas.split_first_mut().expect("an arena per node");
         arenas = rest;
         let access = Access::Key(root.columns.table.clone());
-        let rows = Rows::fetch(batch, &access, roots, &root.columns, root.filter.as_ref(), first)?;
+        let rows = Rows::fetch(reader, &access, roots, &root.columns, root.filter.as_ref(), first)?;
         let mut levels = vec![Level::roots(rows, roots.len())];
         for node in &plan.nodes[1..] {
             let parent = node.edge.as_ref().expect("only the root has no edge").parent;
-            let level = Level::below(batch, node, &levels[parent], &mut arenas)?;
+            let level = Level::below(reader, node, &levels[parent], &mut arenas)?;
             levels.push(level);
         }
         let mut writer = Writer { plan, levels: &levels, out: self };

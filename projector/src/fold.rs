@@ -12,7 +12,7 @@ use headwater_store::{Batch, ByteList, Frontier, JoinIndex, ProjectionStore, Row
 
 use crate::Error;
 use crate::apply::{Mode, TableIndexes, apply, erase};
-use crate::ascend::ascend;
+use crate::ascend::{Seeds, climb};
 use crate::build::sum;
 use crate::catalog::Catalog;
 use crate::changes::TableChanges;
@@ -188,6 +188,25 @@ impl Fold {
     }
 }
 
+/// The ascents from what a micro-batch changed, of which only the keys they begin with are held.
+struct Ascents {
+    /// Rows that changed.
+    changed: u64,
+    /// Of each version that follows changes.
+    seeds: Vec<Option<Seeds>>,
+}
+
+impl Ascents {
+    fn begin(&mut self, state: &State, changes: &TableChanges<'_>) {
+        self.changed += changes.changes.len() as u64;
+        for (version, seeds) in state.versions.iter().zip(&mut self.seeds) {
+            if let (Some(plan), Some(seeds)) = (version.followed_plan(), seeds) {
+                seeds.add(plan, changes);
+            }
+        }
+    }
+}
+
 impl State {
     fn raise_floor(&mut self, topic: &str, partition: u32, offset: u64) {
         let floor = self.floors.entry((topic.to_string(), partition)).or_insert(offset);
@@ -289,23 +308,17 @@ impl State {
             self.replan(batch)?;
         }
         let mut dirty = self.take_unfinished();
-        let mut rows = 0;
+        let mut ascents = self.ascents();
         for (table, at) in &decoded.truncates {
-            rows += self.truncate(batch, options, table, *at, &mut dirty)?;
+            self.truncate(batch, options, table, *at, &mut ascents)?;
         }
-        let mut changes = BTreeMap::new();
         for (table, events) in decoded.rows {
-            if events.is_empty() {
-                continue;
-            }
             let indexes = self.indexes_of(&table);
-            let changed = apply(batch, &self.catalog, &table, &indexes, events, mode)?;
-            rows += changed.changes.len() as u64;
-            changes.insert(table, changed);
+            apply(batch, &self.catalog, &table, &indexes, events, mode, |changes| ascents.begin(self, changes))?;
         }
         fail::fail_point!("projector::mid_batch");
-        self.ascend_all(batch, &changes, &mut dirty)?;
-        drop(changes);
+        let rows = ascents.changed;
+        self.climb_all(batch, ascents, &mut dirty)?;
         self.advance(batch, options)?;
         let mut found = decoded.letters;
         let mut documents = Written::default();
@@ -345,19 +358,18 @@ impl State {
         known.unwrap_or_else(|| TableIndexes::new(table.clone(), Vec::new(), &self.catalog))
     }
 
-    fn ascend_all(
-        &self,
-        batch: &dyn Batch,
-        changes: &BTreeMap<TableId, TableChanges<'_>>,
-        dirty: &mut [KeySet],
-    ) -> Result<(), Error> {
-        if changes.values().all(|changes| changes.changes.is_empty()) {
-            return Ok(());
-        }
-        for (version, dirty) in self.versions.iter().zip(dirty) {
-            let Some(plan) = version.plan.as_ref().filter(|_| version.follows(&[])) else { continue };
-            ascend(plan, batch, changes, dirty)?;
-            dirty.retain(|root| version.follows(root));
+    fn ascents(&self) -> Ascents {
+        let begin = |version: &Version| version.followed_plan().map(Seeds::new);
+        Ascents { changed: 0, seeds: self.versions.iter().map(begin).collect() }
+    }
+
+    fn climb_all(&self, batch: &dyn Batch, ascents: Ascents, dirty: &mut [KeySet]) -> Result<(), Error> {
+        for ((version, seeds), dirty) in self.versions.iter().zip(ascents.seeds).zip(dirty) {
+            let (Some(plan), Some(seeds)) = (version.followed_plan(), seeds) else { continue };
+            if !seeds.is_empty() {
+                climb(plan, batch, seeds, dirty)?;
+                dirty.retain(|root| version.follows(root));
+            }
         }
         Ok(())
     }
@@ -369,20 +381,17 @@ impl State {
         options: &FoldOptions,
         table: &TableId,
         at: SourcePosition,
-        dirty: &mut [KeySet],
-    ) -> Result<u64, Error> {
+        ascents: &mut Ascents,
+    ) -> Result<(), Error> {
         self.catalog.truncated(batch, table, at)?;
         let indexes = self.indexes_of(table);
         let mut after: Option<Vec<u8>> = None;
-        let mut gone = 0;
         loop {
             let mut arena = RowArena::default();
             batch.scan_rows(table, after.as_deref(), options.slice_rows, &mut arena)?;
-            let Some(last) = arena.slots().last() else { return Ok(gone) };
+            let Some(last) = arena.slots().last() else { return Ok(()) };
             after = Some(arena.key(last).to_vec());
-            let changes = erase(batch, table, &indexes, &arena, at)?;
-            gone += changes.changes.len() as u64;
-            self.ascend_all(batch, &BTreeMap::from([(table.clone(), changes)]), dirty)?;
+            ascents.begin(self, &erase(batch, table, &indexes, &arena, at)?);
         }
     }
 

@@ -13,6 +13,33 @@ use crate::plan::{Access, Hop, PlanNode};
 /// Stands for "no group" and "no row".
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// How rows are read for some roots.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'r> {
+    pub(crate) batch: &'r dyn RowBatch,
+    /// Nothing is read beyond what an arena takes at a time: where that is too little, fewer roots are to be read for.
+    pub(crate) bounded: bool,
+}
+
+/// Why rows were not read.
+pub(crate) enum Unread {
+    TooMuch,
+    Failed(Error),
+}
+
+impl Reader<'_> {
+    fn read(&self, access: &Access, keys: &ByteList, arena: &mut RowArena) -> Result<(), Unread> {
+        let mut from = 0;
+        while from < keys.len() {
+            from = lookup(self.batch, access, keys, from, arena).map_err(Unread::Failed)?;
+            if self.bounded && from < keys.len() {
+                return Err(Unread::TooMuch);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Rows as fetched, by request.
 pub(crate) struct Rows<'a> {
     pub(crate) arena: &'a RowArena,
@@ -28,15 +55,15 @@ pub(crate) struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Fetches and decodes; `arena` is emptied first.
     pub(crate) fn fetch(
-        batch: &dyn RowBatch,
+        reader: Reader<'_>,
         access: &Access,
         keys: &ByteList,
         columns: &Columns,
         filter: Option<&Predicate<usize>>,
         arena: &'a mut RowArena,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Unread> {
         arena.clear();
-        lookup(batch, access, keys, arena)?;
+        reader.read(access, keys, arena)?;
         let arena: &'a RowArena = arena;
         let width = columns.width();
         let count = arena.slots().len();
@@ -120,11 +147,11 @@ impl<'a> Level<'a> {
 
     /// The rows of a node below `near`.
     pub(crate) fn below(
-        batch: &dyn RowBatch,
+        reader: Reader<'_>,
         node: &PlanNode,
         near: &Level<'a>,
         arenas: &mut &'a mut [RowArena],
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Unread> {
         let edge = node.edge.as_ref().expect("only the root has no edge");
         let keep = if node.one {
             1
@@ -137,7 +164,7 @@ impl<'a> Level<'a> {
         let (keys, group_of) = Keys::of(&near.rows, near.items.iter().copied(), first);
         let Some(bridge) = &edge.through else {
             let arena = take_arena(arenas);
-            let rows = Rows::fetch(batch, &first.down, &keys, &node.columns, node.filter.as_ref(), arena)?;
+            let rows = Rows::fetch(reader, &first.down, &keys, &node.columns, node.filter.as_ref(), arena)?;
             let mut level = Self {
                 rows,
                 items: Vec::new(),
@@ -151,11 +178,11 @@ impl<'a> Level<'a> {
             return Ok(level);
         };
         let links =
-            Rows::fetch(batch, &first.down, &keys, &bridge.columns, bridge.filter.as_ref(), take_arena(arenas))?;
+            Rows::fetch(reader, &first.down, &keys, &bridge.columns, bridge.filter.as_ref(), take_arena(arenas))?;
         let live = (0..number(links.count())).filter(|link| links.passes(*link));
         let (far_keys, request_of) = Keys::of(&links, live, &edge.hop);
         let rows =
-            Rows::fetch(batch, &edge.hop.down, &far_keys, &node.columns, node.filter.as_ref(), take_arena(arenas))?;
+            Rows::fetch(reader, &edge.hop.down, &far_keys, &node.columns, node.filter.as_ref(), take_arena(arenas))?;
         let mut level = Self { rows, items: Vec::new(), groups: Vec::new(), torn_groups: Vec::new(), group_of };
         for request in 0..number(keys.len()) {
             let mut members = Vec::new();
@@ -222,21 +249,18 @@ impl<'a> Level<'a> {
 /// A needed column of a row was never sent.
 pub(crate) struct Torn;
 
-/// Reads rows by an access path into `arena`.
+/// Reads rows by an access path into `arena`, for the keys from number `from` on until it is full; answers up to which.
 pub(crate) fn lookup(
     batch: &dyn RowBatch,
     access: &Access,
     keys: &ByteList,
+    from: usize,
     arena: &mut RowArena,
-) -> Result<(), Error> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    match access {
-        Access::Key(table) => batch.rows_by_key(table, keys, arena)?,
-        Access::Index(index) => batch.rows_by_join(index, keys, arena)?,
-    }
-    Ok(())
+) -> Result<usize, Error> {
+    Ok(match access {
+        Access::Key(table) => batch.rows_by_key(table, keys, from, arena)?,
+        Access::Index(index) => batch.rows_by_join(index, keys, from, arena)?,
+    })
 }
 
 /// Join keys of rows: sorted, each once.

@@ -16,7 +16,7 @@ use crate::dead_letters::{self, LetterBox, RetryOutcome};
 use crate::fold::{Fold, Folded};
 use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::observer::{Observation, Observer};
-use crate::records::{Input, micro_batches, progress_source};
+use crate::records::{Input, divided, micro_batches, progress_source, record_count};
 use crate::rounds::{self, BackOff, Woken};
 use crate::status::ConsumerStatus;
 use crate::{Error, ProjectorMetrics, replay};
@@ -155,7 +155,14 @@ impl Projector {
     fn micro_batch(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
         let began = Instant::now();
         let Self { fold, letters, runtime, .. } = self;
-        let folded = fold.micro_batch(inputs, &mut |found| runtime.block_on(letters.append(found)))?;
+        let folded = match fold.micro_batch(inputs, &mut |found| runtime.block_on(letters.append(found))) {
+            Err(error) if error.is_too_large() && record_count(inputs) > 1 => {
+                let (first, rest) = divided(inputs);
+                self.micro_batch(&first)?;
+                return self.micro_batch(&rest);
+            }
+            folded => folded?,
+        };
         rounds::passed(inputs, &mut self.places, &mut self.written_at, &self.metrics);
         self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.fresh(&folded);
@@ -209,7 +216,12 @@ impl Projector {
     fn background(&mut self) -> Result<(), Error> {
         let Self { fold, letters, runtime, .. } = self;
         let budget = if fold.is_serving() { SLICE.0 } else { SLICE.1 };
-        let folded = fold.background(budget, &mut |found| runtime.block_on(letters.append(found)))?;
+        let letters = &mut |found: &[_]| runtime.block_on(letters.append(found));
+        let folded = match fold.background(budget, letters) {
+            // A slice alone.
+            Err(error) if error.is_too_large() => fold.background(Duration::ZERO, letters)?,
+            folded => folded?,
+        };
         if let Some(folded) = folded {
             self.count(&folded);
         }

@@ -1,6 +1,6 @@
 //! Records of the log into events by table. What cannot be read becomes a dead letter and holds nothing up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -71,6 +71,31 @@ pub(crate) fn micro_batches<'b>(
         }
     }
     if inputs.is_empty() { Ok(()) } else { each(&inputs) }
+}
+
+/// Two smaller batches of one that has several records. The first goes first: no record of a partition overtakes another.
+pub(crate) fn divided<'b>(inputs: &[Input<'b>]) -> (Vec<Input<'b>>, Vec<Input<'b>>) {
+    // Of a partition with several runs of records only the first is taken.
+    let mut seen = BTreeSet::new();
+    let (first, later): (Vec<Input<'b>>, Vec<Input<'b>>) =
+        inputs.iter().copied().partition(|input| seen.insert(input.batch.from.clone()));
+    if !later.is_empty() {
+        return (first, later);
+    }
+    if first.iter().all(|input| input.take <= 1) {
+        let (one, others) = first.split_at(first.len() / 2);
+        return (one.to_vec(), others.to_vec());
+    }
+    let half = |input: &Input<'b>| input.take.div_ceil(2);
+    let front = first.iter().map(|input| Input { take: half(input), ..*input }).collect();
+    let back =
+        first.iter().map(|input| Input { skip: input.skip + half(input), take: input.take - half(input), ..*input });
+    (front, back.filter(|input| input.take > 0).collect())
+}
+
+/// How many records these are.
+pub(crate) fn record_count(inputs: &[Input<'_>]) -> usize {
+    inputs.iter().map(|input| input.take).sum()
 }
 
 /// Events of a micro-batch.

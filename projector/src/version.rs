@@ -149,6 +149,11 @@ impl Version {
         self.record.state == VersionState::Building
     }
 
+    /// By what changes of rows are followed up, where any are this version's business now.
+    pub(crate) fn followed_plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().filter(|_| self.follows(&[]))
+    }
+
     /// Whether a change of this root is this version's business now.
     pub(crate) fn follows(&self, root: &[u8]) -> bool {
         match (&self.record.state, &self.scan) {

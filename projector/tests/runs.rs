@@ -23,7 +23,7 @@ use headwater_schemas::{
     progress_topic,
 };
 use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
-use headwater_store::{DocumentReader, VersionState};
+use headwater_store::{DocumentReader, ProjectionStore, VersionState};
 use tokio_util::sync::CancellationToken;
 
 const PREFIX: &str = "t";
@@ -173,11 +173,20 @@ struct Running {
 
 impl Running {
     fn start(source: &Source, store: Arc<EmbeddedStore>, models: Vec<ReadModel>) -> Self {
+        Self::start_over(source, store.clone(), store, models)
+    }
+
+    /// Writes by way of `writer`, which keeps everything in `store`.
+    fn start_over(
+        source: &Source,
+        store: Arc<EmbeddedStore>,
+        writer: Arc<dyn ProjectionStore>,
+        models: Vec<ReadModel>,
+    ) -> Self {
         let cancel = CancellationToken::new();
         let mut options = ProjectorOptions::new(PREFIX, models);
         options.retired_grace = Duration::ZERO;
-        let handle =
-            start(options, source.log.clone(), store.clone(), ProjectorMetrics::default(), cancel.clone()).unwrap();
+        let handle = start(options, source.log.clone(), writer, ProjectorMetrics::default(), cancel.clone()).unwrap();
         Self { handle, cancel, store }
     }
 
@@ -434,7 +443,8 @@ async fn a_failing_store_is_tried_again_and_nothing_is_lost() {
     let mut source = Source::new(folder.path()).await;
     let store = open_store(folder.path());
     let calls_left = Arc::new(AtomicI64::new(-1));
-    let flaky = Arc::new(flaky::FlakyStore { inner: store.clone(), calls_left: calls_left.clone() });
+    let flaky =
+        Arc::new(flaky::FlakyStore { inner: store.clone(), calls_left: calls_left.clone(), rows_max: usize::MAX });
     let cancel = CancellationToken::new();
     let options = ProjectorOptions::new(PREFIX, vec![model(MODEL)]);
     let metrics = ProjectorMetrics::default();
@@ -448,5 +458,19 @@ async fn a_failing_store_is_tried_again_and_nothing_is_lost() {
         calls_left.store(-1, Ordering::Relaxed);
     }
     assert!(metrics.retries.get() >= 3, "it failed {} times", metrics.retries.get());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_for_a_transaction_is_folded_in_smaller_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let store = open_store(folder.path());
+    let inner: Arc<dyn ProjectionStore> = store.clone();
+    let one_row = flaky::FlakyStore { inner, calls_left: Arc::new(AtomicI64::new(-1)), rows_max: 1 };
+    let running = Running::start_over(&source, store, Arc::new(one_row), vec![model(MODEL)]);
+    running.document_when(1, "the whole document", |document| document == Some(ADA)).await;
+    assert_eq!(running.handle.status().last_error, None);
     running.stop().await;
 }

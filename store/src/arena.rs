@@ -6,6 +6,9 @@ use headwater_schemas::{RowRef, SourcePosition};
 
 use crate::SchemaId;
 
+/// A read of rows ends behind the key with which its arena holds so many bytes.
+pub const READ_BYTES: usize = 32 << 20;
+
 /// A list of byte strings in one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct ByteList {
@@ -47,6 +50,12 @@ impl ByteList {
     /// In order of insertion.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|at| self.get(at))
+    }
+
+    /// Keeps the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.ends.truncate(count);
+        self.bytes.truncate(self.ends.last().map_or(0, |end| *end as usize));
     }
 
     /// Empties the list and keeps its memory.
@@ -107,6 +116,11 @@ impl RowArena {
     /// Size of what is held, in bytes.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Whether it holds [`READ_BYTES`].
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() >= READ_BYTES
     }
 
     /// Brings the rows from place `first` on into the order of their keys.

@@ -33,6 +33,16 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// More was written than the engine takes in one transaction; nothing of it is there. Write less at a time.
+    #[error(
+        "the store at {place} does not take so much in one transaction: {cause}; where it is a single row, give the server more memory for its cache"
+    )]
+    BatchTooLarge {
+        /// Where the store is.
+        place: String,
+        /// What the engine said.
+        cause: String,
+    },
     /// Another process writes under the same name, and took over.
     #[error(
         "another process took over writing to the store at {place}; stop one of the two, or give them different `projector` names"
@@ -126,7 +136,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             // Room can come back without us; the batch is made again.
-            Self::Engine { .. } | Self::Full { .. } | Self::Superseded { .. } => ErrorKind::Retryable,
+            Self::Engine { .. } | Self::Full { .. } | Self::BatchTooLarge { .. } | Self::Superseded { .. } => {
+                ErrorKind::Retryable
+            }
             Self::OneWriter { .. }
             | Self::TooManyRows { .. }
             | Self::InUse { .. }

@@ -112,12 +112,18 @@ impl RowBatch for PairedBatch<'_> {
         self.rows.schemas()
     }
 
-    fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
-        self.rows.rows_by_key(table, keys, out)
+    fn rows_by_key(&self, table: &TableId, keys: &ByteList, from: usize, out: &mut RowArena) -> Result<usize, Error> {
+        self.rows.rows_by_key(table, keys, from, out)
     }
 
-    fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
-        self.rows.rows_by_join(index, join_keys, out)
+    fn rows_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        from: usize,
+        out: &mut RowArena,
+    ) -> Result<usize, Error> {
+        self.rows.rows_by_join(index, join_keys, from, out)
     }
 
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {

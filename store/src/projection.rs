@@ -107,19 +107,26 @@ pub trait RowBatch {
     /// Every schema stored, by number.
     fn schemas(&self) -> Result<Vec<(SchemaId, TableSchema)>, Error>;
 
-    /// Reads rows of a table by primary key into `out` (which is not emptied first). Keys without row bring nothing;
-    /// tombstones are brought.
-    fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error>;
+    /// Reads rows of a table by primary key, for the keys from number `from` on, into `out` (which is not emptied first).
+    /// Keys without row bring nothing; tombstones are brought. Ends behind the key with which `out` is
+    /// [full](RowArena::is_full); answers the number of the first key that was not read.
+    fn rows_by_key(&self, table: &TableId, keys: &ByteList, from: usize, out: &mut RowArena) -> Result<usize, Error>;
 
-    /// Reads the rows found by join keys into `out` (which is not emptied first), for each join key in key order.
-    /// Tombstones are in no join index.
-    fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error>;
+    /// Reads the rows found by join keys in the same way, for each join key in key order. Tombstones are in no join index.
+    fn rows_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        from: usize,
+        out: &mut RowArena,
+    ) -> Result<usize, Error>;
 
     /// Replaces a row, whatever its position: the caller has compared it with what is stored. `indexes` are all join
     /// indexes of the table.
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error>;
 
-    /// Reads up to `limit` rows of a table in key order, behind `after`, into `out` with request 0; tombstones too.
+    /// Reads rows of a table in key order, behind `after`, into `out` with request 0; tombstones too. Ends after `limit`
+    /// rows, or behind the row with which `out` is [full](RowArena::is_full); brings none only when there are no more.
     fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error>;
 
     /// How many rows a table has, tombstones included; may be an estimate.

@@ -57,7 +57,7 @@ async fn read_everywhere(store: &EmbeddedStore) -> u64 {
     let mut rows = RowArena::default();
     let mut join_keys = ByteList::default();
     join_keys.push(&key::of(ValueRef::Int(1)));
-    batch.rows_by_join(&join(), &join_keys, &mut rows).unwrap();
+    batch.rows_by_join(&join(), &join_keys, 0, &mut rows).unwrap();
     batch.scan_rows(&join().table, None, 100, &mut rows).unwrap();
     assert_eq!(rows.slots().len(), if n == 0 { 0 } else { 60 });
     for slot in rows.slots() {
@@ -297,7 +297,7 @@ fn rows_outlive_the_join_index_they_lie_in() {
     let read = || {
         let batch = store.begin().unwrap();
         let (mut by_key, mut scanned) = (RowArena::default(), RowArena::default());
-        batch.rows_by_key(&table, &keys, &mut by_key).unwrap();
+        batch.rows_by_key(&table, &keys, 0, &mut by_key).unwrap();
         batch.scan_rows(&table, None, 10_000, &mut scanned).unwrap();
         assert_eq!(batch.row_count(&table).unwrap(), 5000);
         let told = |rows: &RowArena| -> Vec<_> {

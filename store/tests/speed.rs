@@ -69,7 +69,7 @@ async fn load_project_and_read() {
             keys.clear();
             rows.clear();
             changed.iter().for_each(|row| keys.push(&int(*row)));
-            batch.rows_by_key(&join.table, &keys, &mut rows).unwrap();
+            batch.rows_by_key(&join.table, &keys, 0, &mut rows).unwrap();
             for (at, row) in changed.iter().enumerate() {
                 cells[..8].copy_from_slice(&(batch_number * changed_per_batch + at).to_le_bytes());
                 put(&mut *batch, &join, *row, &cells);
@@ -80,7 +80,7 @@ async fn load_project_and_read() {
             keys.clear();
             rows.clear();
             roots.iter().for_each(|root| keys.push(&int(*root)));
-            batch.rows_by_join(&join, &keys, &mut rows).unwrap();
+            batch.rows_by_join(&join, &keys, 0, &mut rows).unwrap();
             assert_eq!(rows.slots().len(), roots.len() * SIBLINGS);
             for root in &roots {
                 body[..8].copy_from_slice(&random.number().to_le_bytes());

@@ -19,19 +19,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use headwater_broker::{AppendBatch, RecordBuffer, TopicPartition};
 use headwater_schemas::{SourcePosition, TableId};
-use headwater_store::{RowArena, RowBatch};
+use headwater_store::{RowArena, RowBatch, VersionId};
 
 use super::agreement::{Place, Sharing, pending_note};
 use super::pending;
 use super::view::{SharedRows, View};
 use crate::Error;
 use crate::apply::{Mode, apply, erase};
-use crate::ascend::{climb, seeds};
+use crate::ascend::{Seeds, climb};
 use crate::changes::TableChanges;
 use crate::clock::now_ms;
 use crate::fold::{Folded, Letters};
 use crate::keys::KeySet;
-use crate::records::{Decoded, Input, decode};
+use crate::plan::Plan;
+use crate::records::{Decoded, Input, decode, record_count};
 
 /// Seeds of one batch, in bytes; MongoDB keeps up to 16 MiB in a document.
 const SEEDS_MAX: usize = 8 << 20;
@@ -226,18 +227,14 @@ impl Applying {
                 put_seeds(batch, &home, decoded.latest_at, &seeds)?;
                 return Ok(Some((Folded::default(), Some((swept, seeds, decoded.latest_at)))));
             }
-            let mut changes: BTreeMap<TableId, TableChanges<'_>> = BTreeMap::new();
-            let mut changed_rows = 0;
+            let mut ascents = Ascents::new(view)?;
             for (table, events) in std::mem::take(&mut decoded.rows) {
-                if !events.is_empty() {
-                    let indexes = view.indexes_of(&table);
-                    let changed = apply(batch, &view.catalog, &table, &indexes, events, Mode::Follow)?;
-                    changed_rows += changed.changes.len() as u64;
-                    changes.insert(table, changed);
-                }
+                let indexes = view.indexes_of(&table);
+                let each = |changes: &TableChanges<'_>| ascents.begin(changes);
+                apply(batch, &view.catalog, &table, &indexes, events, Mode::Follow, each)?;
             }
             fail::fail_point!("projector::mid_batch");
-            let seeds = seeds_of(view, &changes)?;
+            let (changed_rows, seeds) = ascents.encode();
             if seeds.len() > SEEDS_MAX && decoded.events > 1 {
                 return Ok(None);
             }
@@ -267,7 +264,11 @@ impl Applying {
             };
             Ok(Some((folded, Some((applied, seeds, decoded.latest_at)))))
         });
-        let done = done?;
+        let done = match done {
+            // Nothing of it is there.
+            Err(error) if error.is_too_large() && record_count(inputs) > 1 => None,
+            done => done?,
+        };
         self.unsettled.append(&mut emitted);
         let Some((folded, committed)) = done else { return Ok(Applied::TooMuch) };
         for at in &lost {
@@ -394,23 +395,44 @@ fn sweep_slice(
     sweep.after = arena.slots().last().map(|last| arena.key(last).to_vec());
     sweep.done = sweep.after.is_none();
     let changes = erase(batch, &table, &view.indexes_of(&table), &arena, sweep.below)?;
-    let seeds = seeds_of(view, &BTreeMap::from([(table.clone(), changes)]))?;
-    Ok((seeds, (table, sweep)))
+    let mut ascents = Ascents::new(view)?;
+    ascents.begin(&changes);
+    Ok((ascents.encode().1, (table, sweep)))
 }
 
-/// Where the ascents of all versions begin.
-fn seeds_of(view: &View, changes: &BTreeMap<TableId, TableChanges<'_>>) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::new();
-    if changes.values().all(|changes| changes.changes.is_empty()) {
-        return Ok(out);
+/// The ascents from what a batch changed, of all versions that follow changes.
+struct Ascents<'v> {
+    changed: u64,
+    seeds: Vec<(VersionId, &'v Plan, Seeds)>,
+}
+
+impl<'v> Ascents<'v> {
+    fn new(view: &'v View) -> Result<Self, Error> {
+        let followed = view.versions.iter().filter(|version| version.sharing.follow);
+        let begin = followed.map(|version| {
+            let plan = version.followed_plan()?;
+            Ok((version.sharing.id, plan, Seeds::new(plan)))
+        });
+        Ok(Self { changed: 0, seeds: begin.collect::<Result<_, Error>>()? })
     }
-    for version in view.versions.iter().filter(|version| version.sharing.follow) {
-        let seeds = seeds(version.followed_plan()?, changes);
-        if !seeds.is_empty() {
-            pending::encode(version.sharing.id, seeds, &mut out);
+
+    fn begin(&mut self, changes: &TableChanges<'_>) {
+        self.changed += changes.changes.len() as u64;
+        for (_, plan, seeds) in &mut self.seeds {
+            seeds.add(plan, changes);
         }
     }
-    Ok(out)
+
+    /// How many rows changed, and where the ascents begin.
+    fn encode(self) -> (u64, Vec<u8>) {
+        let mut out = Vec::new();
+        for (id, _, seeds) in self.seeds {
+            if !seeds.is_empty() {
+                pending::encode(id, seeds, &mut out);
+            }
+        }
+        (self.changed, out)
+    }
 }
 
 fn put_seeds(batch: &mut dyn RowBatch, home: &TopicPartition, latest_at: i64, seeds: &[u8]) -> Result<(), Error> {

@@ -121,7 +121,8 @@ impl Building {
                 roots.push(root);
                 stamps.push(version.sharing.epoch << OFFSET_BITS | (offset + 1));
             }
-            documents.evaluate(plan, batch, &roots)?;
+            documents.evaluate(plan, batch, &mut roots)?;
+            stamps.truncate(roots.len());
             let mut letters = Vec::new();
             for (at, cause) in documents.poisoned() {
                 let (model, table) = (&plan.model, plan.root_table());

@@ -22,7 +22,7 @@ use crate::dead_letters::LetterBox;
 use crate::fold::Folded;
 use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::observer::Observer;
-use crate::records::{Input, micro_batches};
+use crate::records::{Input, divided, micro_batches};
 use crate::rounds::{self, BackOff, Woken};
 use crate::{Error, ProjectorMetrics};
 
@@ -339,24 +339,4 @@ impl Worker {
         }
         Ok(())
     }
-}
-
-/// Two smaller batches, the first of which goes first: no record of a partition overtakes another.
-fn divided<'b>(inputs: &[Input<'b>]) -> (Vec<Input<'b>>, Vec<Input<'b>>) {
-    // Of a partition with several runs of records only the first is taken.
-    let mut seen = BTreeSet::new();
-    let (first, later): (Vec<Input<'b>>, Vec<Input<'b>>) =
-        inputs.iter().copied().partition(|input| seen.insert(input.batch.from.clone()));
-    if !later.is_empty() {
-        return (first, later);
-    }
-    if first.iter().all(|input| input.take <= 1) {
-        let (one, others) = first.split_at(first.len() / 2);
-        return (one.to_vec(), others.to_vec());
-    }
-    let half = |input: &Input<'b>| input.take.div_ceil(2);
-    let front = first.iter().map(|input| Input { take: half(input), ..*input }).collect();
-    let back =
-        first.iter().map(|input| Input { skip: input.skip + half(input), take: input.take - half(input), ..*input });
-    (front, back.filter(|input| input.take > 0).collect())
 }

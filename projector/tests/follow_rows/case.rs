@@ -277,7 +277,7 @@ impl Case {
     fn open(&mut self) {
         self.fold = None;
         let inner = self.engine.writer.clone();
-        let store = Arc::new(FlakyStore { inner, calls_left: self.calls_left.clone() });
+        let store = Arc::new(FlakyStore { inner, calls_left: self.calls_left.clone(), rows_max: usize::MAX });
         let options = FoldOptions { prefix: PREFIX.into(), retired_grace: Duration::ZERO, slice_rows: self.slice_rows };
         self.fold = Some(Fold::open(store, &self.models, options).unwrap());
     }

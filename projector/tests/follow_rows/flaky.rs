@@ -19,18 +19,30 @@ pub(crate) struct FlakyStore {
     pub(crate) inner: Arc<dyn ProjectionStore>,
     /// Calls until one fails; negative: none fails.
     pub(crate) calls_left: Arc<AtomicI64>,
+    /// Rows that a batch may write.
+    pub(crate) rows_max: usize,
 }
 
 impl ProjectionStore for FlakyStore {
     fn begin(&self) -> Result<Box<dyn Batch + '_>, Error> {
         fail(&self.calls_left)?;
-        Ok(Box::new(FlakyBatch { inner: self.inner.begin()?, calls_left: self.calls_left.clone() }))
+        let (inner, rows_left) = (self.inner.begin()?, self.rows_max);
+        Ok(Box::new(FlakyBatch { inner, calls_left: self.calls_left.clone(), rows_left }))
     }
 }
 
 struct FlakyBatch<'s> {
     inner: Box<dyn Batch + 's>,
     calls_left: Arc<AtomicI64>,
+    rows_left: usize,
+}
+
+impl FlakyBatch<'_> {
+    fn put(&mut self) -> Result<(), Error> {
+        let too_large = || Error::BatchTooLarge { place: "test".into(), cause: "so the test wants it".into() };
+        self.rows_left = self.rows_left.checked_sub(1).ok_or_else(too_large)?;
+        fail(&self.calls_left)
+    }
 }
 
 fn fail(calls_left: &AtomicI64) -> Result<(), Error> {
@@ -61,10 +73,22 @@ impl Batch for FlakyBatch<'_> {
 
 /// Every call but the commit is passed on after its turn to fail.
 macro_rules! pass_on {
+    (put $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {
+        fn $name(&mut self $(, $argument: $kind)*) -> Result<$answer, Error> {
+            self.put()?;
+            self.inner.$name($($argument),*)
+        }
+    };
     (read $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {
         fn $name(&self $(, $argument: $kind)*) -> Result<$answer, Error> {
             fail(&self.calls_left)?;
             self.inner.$name($($argument),*)
+        }
+    };
+    (few $name:ident($of:ty)) => {
+        fn $name(&self, of: &$of, keys: &ByteList, from: usize, out: &mut RowArena) -> Result<usize, Error> {
+            fail(&self.calls_left)?;
+            self.inner.$name(of, &pass_on::few(keys, from), from, out)
         }
     };
     (write $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {

@@ -54,6 +54,12 @@ macro_rules! pass_on {
             self.inner.$name($($argument),*)
         }
     };
+    (few $name:ident($of:ty)) => {
+        fn $name(&self, of: &$of, keys: &ByteList, from: usize, out: &mut RowArena) -> Result<usize, Error> {
+            self.inner.$name(of, &pass_on::few(keys, from), from, out)
+        }
+    };
+    (put $($call:tt)*) => { pass_on!(write $($call)*); };
     (write $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty) => {
         fn $name(&mut self $(, $argument: $kind)*) -> Result<$answer, Error> {
             self.inner.$name($($argument),*)

@@ -55,6 +55,7 @@ macro_rules! contract_tests {
             joins_find_exactly_their_rows
             moved_rows_leave_their_old_entries
             rows_are_scanned_in_key_order
+            reads_end_when_they_are_full
             a_dropped_join_index_is_empty
             schemas_keep_their_numbers
             notes_offsets_and_frontiers_are_kept

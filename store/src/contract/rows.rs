@@ -1,8 +1,8 @@
-use headwater_schemas::{Column, ColumnType, RowRef, TableSchema};
+use headwater_schemas::{Column, ColumnType, RowBuilder, RowRef, TableSchema, ValueRef};
 
 use super::Place;
 use super::sample::{at, cells, int, join, joined, keys, listed, put, table, text};
-use crate::{Batch, Frontier, JoinIndex, RowArena, RowWrite, SchemaId};
+use crate::{Batch, Frontier, JoinIndex, READ_BYTES, RowArena, RowWrite, SchemaId};
 
 pub async fn a_batch_reads_its_own_writes(place: &impl Place) {
     let opened = place.open();
@@ -13,7 +13,7 @@ pub async fn a_batch_reads_its_own_writes(place: &impl Place) {
     put(&mut *batch, &join, &int(1), 11, &int(100));
     assert_eq!(joined(&*batch, &join, &[&int(100)]), [(0, int(1), 11)]);
     let mut out = RowArena::default();
-    batch.rows_by_key(&join.table, &keys([&int(1)[..]]), &mut out).unwrap();
+    batch.rows_by_key(&join.table, &keys([&int(1)[..]]), 0, &mut out).unwrap();
     assert_eq!(listed(&out), [(0, int(1), 11)]);
     if place.counts_uncommitted_rows() {
         assert_eq!(batch.row_count(&join.table).unwrap(), 1);
@@ -76,13 +76,13 @@ pub async fn rows_come_in_request_order(place: &impl Place) {
     }
     let mut out = RowArena::default();
     let wanted = [int(2), int(9), int(3), int(2)];
-    batch.rows_by_key(&join.table, &keys(wanted.iter().map(Vec::as_slice)), &mut out).unwrap();
+    batch.rows_by_key(&join.table, &keys(wanted.iter().map(Vec::as_slice)), 0, &mut out).unwrap();
     assert_eq!(listed(&out), [(0, int(2), 20), (2, int(3), 30), (3, int(2), 20)]);
     assert_eq!(out.slots()[0].position, at(1));
     let rows = joined(&*batch, &join, &[&int(1), &int(5), &int(0)]);
     assert_eq!(rows, [(0, int(1), 10), (0, int(3), 30), (2, int(2), 20)]);
     // Reads append.
-    batch.rows_by_key(&join.table, &keys([&int(1)[..]]), &mut out).unwrap();
+    batch.rows_by_key(&join.table, &keys([&int(1)[..]]), 0, &mut out).unwrap();
     assert_eq!(out.slots().len(), 4);
 }
 
@@ -97,12 +97,66 @@ pub async fn tombstones_are_rows_but_not_joined(place: &impl Place) {
     batch.put_row(&join.table, &[&join], write).unwrap();
     assert!(joined(&*batch, &join, &[&int(100)]).is_empty());
     let mut out = RowArena::default();
-    batch.rows_by_key(&join.table, &keys([&key[..]]), &mut out).unwrap();
+    batch.rows_by_key(&join.table, &keys([&key[..]]), 0, &mut out).unwrap();
     batch.scan_rows(&join.table, None, 10, &mut out).unwrap();
     assert_eq!(out.slots().len(), 2);
     for slot in out.slots() {
         assert_eq!((out.key(slot), out.row(slot), slot.position), (&key[..], None, at(2)));
     }
+}
+
+pub async fn reads_end_when_they_are_full(place: &impl Place) {
+    const ROW: usize = READ_BYTES / 5;
+    let opened = place.open();
+    let join = join(&table("lines"), "invoice");
+    let mut cells = Vec::new();
+    RowBuilder::new(&mut cells).push(ValueRef::Text(&"x".repeat(ROW)));
+    for n in 0..12 {
+        let mut batch = opened.writer.begin().unwrap();
+        let (key, join_key) = (int(n), int(n / 2));
+        let added: &[(usize, &[u8])] = &[(0, &join_key)];
+        let row = Some(RowRef(&cells));
+        let write = RowWrite { key: &key, row, schema: SchemaId(0), position: at(1), removed: &[], added };
+        batch.put_row(&join.table, &[&join], write).unwrap();
+        batch.commit().unwrap();
+    }
+    let batch = opened.writer.begin().unwrap();
+    let requests = |out: &RowArena| -> Vec<u32> { out.slots().iter().map(|slot| slot.request).collect() };
+    // One of the keys has no row.
+    let wanted: Vec<Vec<u8>> = [99].into_iter().chain(0..12).map(int).collect();
+    let wanted = keys(wanted.iter().map(Vec::as_slice));
+    let (mut from, mut read) = (0, Vec::new());
+    while from < wanted.len() {
+        let mut out = RowArena::default();
+        let end = batch.rows_by_key(&join.table, &wanted, from, &mut out).unwrap();
+        assert!(end == wanted.len() || end > from && out.is_full(), "{from} to {end}");
+        assert!(out.byte_len() <= 3 * READ_BYTES, "{} bytes at once", out.byte_len());
+        read.extend(requests(&out));
+        from = end;
+    }
+    assert_eq!(read, (1..13).collect::<Vec<_>>());
+    let joined: Vec<Vec<u8>> = (0..6).map(int).collect();
+    let joined = keys(joined.iter().map(Vec::as_slice));
+    let (mut from, mut read) = (0, Vec::new());
+    while from < joined.len() {
+        let mut out = RowArena::default();
+        let end = batch.rows_by_join(&join, &joined, from, &mut out).unwrap();
+        assert!(end == joined.len() || end > from && out.is_full(), "{from} to {end}");
+        assert!(out.byte_len() <= 3 * READ_BYTES, "{} bytes at once", out.byte_len());
+        read.extend(requests(&out));
+        from = end;
+    }
+    assert_eq!(read, (0..12).map(|n| n / 2).collect::<Vec<_>>());
+    let (mut after, mut read): (Option<Vec<u8>>, _) = (None, 0);
+    loop {
+        let mut out = RowArena::default();
+        batch.scan_rows(&join.table, after.as_deref(), 100, &mut out).unwrap();
+        assert!(out.byte_len() <= 2 * READ_BYTES, "{} bytes at once", out.byte_len());
+        let Some(last) = out.slots().last() else { break };
+        after = Some(out.key(last).to_vec());
+        read += out.slots().len();
+    }
+    assert_eq!(read, 12);
 }
 
 /// Keys that are alike: beginnings of one another, with zero bytes, and far beyond what an engine may take as a key.
@@ -141,7 +195,7 @@ pub async fn joins_find_exactly_their_rows(place: &impl Place) {
         expected.sort();
         assert_eq!(joined(&*batch, &join, &[join_key]), expected, "join key {j}");
         let mut out = RowArena::default();
-        batch.rows_by_key(&join.table, &keys(expected.iter().map(|(_, key, _)| &key[..])), &mut out).unwrap();
+        batch.rows_by_key(&join.table, &keys(expected.iter().map(|(_, key, _)| &key[..])), 0, &mut out).unwrap();
         let found: Vec<_> = listed(&out).into_iter().map(|(_, key, n)| (0, key, n)).collect();
         assert_eq!(found, expected, "rows of join key {j}");
     }

@@ -59,7 +59,7 @@ pub(super) fn listed(arena: &RowArena) -> Vec<(u32, Vec<u8>, i64)> {
 
 pub(super) fn joined(batch: &dyn Batch, join: &JoinIndex, join_keys: &[&[u8]]) -> Vec<(u32, Vec<u8>, i64)> {
     let mut out = RowArena::default();
-    batch.rows_by_join(join, &keys(join_keys.iter().copied()), &mut out).unwrap();
+    batch.rows_by_join(join, &keys(join_keys.iter().copied()), 0, &mut out).unwrap();
     listed(&out)
 }
 

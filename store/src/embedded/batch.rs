@@ -188,14 +188,21 @@ impl RowBatch for EmbeddedBatch<'_> {
         Ok((0..).map(SchemaId).zip(self.catalog.schemas.iter().cloned()).collect())
     }
 
-    fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
-        let Some(table) = self.catalog.tables.get(table) else { return Ok(()) };
-        rows::by_key(&self.tables, &self.txn, *table, keys, out).map_err(|e| self.environment().fail("read rows", e))
+    fn rows_by_key(&self, table: &TableId, keys: &ByteList, from: usize, out: &mut RowArena) -> Result<usize, Error> {
+        let Some(table) = self.catalog.tables.get(table) else { return Ok(keys.len()) };
+        rows::by_key(&self.tables, &self.txn, *table, keys, from, out)
+            .map_err(|e| self.environment().fail("read rows", e))
     }
 
-    fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
-        let Some(join) = self.catalog.joins.get(index) else { return Ok(()) };
-        rows::by_join(self.tables.joins, &self.txn, join.number, join_keys, out)
+    fn rows_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        from: usize,
+        out: &mut RowArena,
+    ) -> Result<usize, Error> {
+        let Some(join) = self.catalog.joins.get(index) else { return Ok(join_keys.len()) };
+        rows::by_join(self.tables.joins, &self.txn, join.number, join_keys, from, out)
             .map_err(|e| self.environment().fail("read joined rows", e))
     }
 

@@ -19,7 +19,7 @@ const TOMBSTONE: u8 = 1;
 const KEY_CUT: u8 = 2;
 const ELSEWHERE: u8 = 4;
 
-/// Greatest size of what is read into one arena, in bytes: half of what its offsets can address.
+/// Greatest size of what one key leads to, in bytes: half of what an arena can address.
 const READ_MAX: usize = 1 << 31;
 
 const BROKEN: Fault = Fault::Damaged("a row is cut short");
@@ -122,17 +122,19 @@ fn check_size(out: &RowArena) -> Result<(), Fault> {
     if out.byte_len() > READ_MAX { Err(Fault::TooManyRows(READ_MAX)) } else { Ok(()) }
 }
 
-/// Reads rows of a table by key.
+/// Reads rows of a table by key, for the keys from number `from` on, until `out` is full; answers up to which.
 pub(super) fn by_key(
     tables: &Tables,
     txn: &RoTxn<'_>,
     table: u32,
     keys: &ByteList,
+    from: usize,
     out: &mut RowArena,
-) -> Result<(), Fault> {
+) -> Result<usize, Fault> {
     let (mut stored, mut entry) = (Vec::with_capacity(64), Vec::with_capacity(64));
     let mut entries = Entries { joins: tables.joins, key: &mut entry };
-    for (at, key) in keys.iter().enumerate() {
+    for at in from..keys.len() {
+        let key = keys.get(at);
         start(&mut stored, table);
         push_last(&mut stored, key);
         if let Some(value) = tables.rows.get(txn, &stored)? {
@@ -140,11 +142,14 @@ pub(super) fn by_key(
             out.push(at, key, row.position, row.schema, row.row);
             check_size(out)?;
         }
+        if out.is_full() {
+            return Ok(at + 1);
+        }
     }
-    Ok(())
+    Ok(keys.len())
 }
 
-/// Reads rows of a table in key order.
+/// Reads rows of a table in key order, until there are `limit` or `out` is full.
 pub(super) fn scan(
     tables: &Tables,
     txn: &RoTxn<'_>,
@@ -171,7 +176,9 @@ pub(super) fn scan(
         let key = stored.cut_key.unwrap_or(&stored_key[4..]);
         let row = entries.row(txn, key, stored.held)?;
         out.push(0, key, row.position, row.schema, row.row);
-        check_size(out)?;
+        if out.is_full() {
+            break;
+        }
     }
     Ok(())
 }
@@ -237,18 +244,19 @@ pub(super) fn put_entry(
     Ok(())
 }
 
-/// Reads the rows found by join keys.
+/// Reads the rows found by the join keys from number `from` on, until `out` is full; answers up to which.
 pub(super) fn by_join(
     joins: Table,
     txn: &RoTxn<'_>,
     index: u32,
     join_keys: &ByteList,
+    from: usize,
     out: &mut RowArena,
-) -> Result<(), Fault> {
+) -> Result<usize, Fault> {
     let mut prefix = Vec::with_capacity(64);
-    for (at, join_key) in join_keys.iter().enumerate() {
+    for at in from..join_keys.len() {
         start(&mut prefix, index);
-        push_first(&mut prefix, join_key);
+        push_first(&mut prefix, join_keys.get(at));
         let first = out.slots().len();
         let mut by_hash = false;
         for entry in joins.prefix_iter(txn, &prefix)? {
@@ -262,8 +270,11 @@ pub(super) fn by_join(
         if by_hash {
             out.sort_from(first);
         }
+        if out.is_full() {
+            return Ok(at + 1);
+        }
     }
-    Ok(())
+    Ok(join_keys.len())
 }
 
 /// Removes every entry of a join index of a table. The rows that lie in them move under their keys.

@@ -22,6 +22,9 @@ const WIRE_VERSION_MIN: i64 = 13;
 /// Shortest and longest pause before a transaction is made again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
+/// TransactionTooLarge, TransactionTooLargeForCache.
+const TOO_LARGE: [i32; 2] = [257, 388];
+
 /// Added to the server's own limits before we give up on an answer: it tells more than we know.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,8 @@ pub(super) enum Fault {
     NoAnswer,
     Damaged(&'static str),
     TooManyRows(usize),
+    /// The server does not take so much in one transaction.
+    TooLarge(String),
     TakenOver,
     /// Another of several processes claimed what only one may write.
     Superseded,
@@ -51,7 +56,10 @@ pub(super) enum Fault {
 
 impl From<mongodb::error::Error> for Fault {
     fn from(error: mongodb::error::Error) -> Self {
-        Self::Driver(error)
+        match &*error.kind {
+            ErrorKind::Command(command) if TOO_LARGE.contains(&command.code) => Self::TooLarge(command.message.clone()),
+            _ => Self::Driver(error),
+        }
     }
 }
 
@@ -217,6 +225,11 @@ impl Server {
     pub(super) async fn write(&self, command: RawDocumentBuf, session: &mut ClientSession) -> Result<Document, Fault> {
         let answer = self.database.run_raw_command(command).session(session).await?;
         let told = |name: &str| answer.get(name).map(ToString::to_string);
+        let errors = answer.get_array("writeErrors").into_iter().flatten().filter_map(|error| error.as_document());
+        let mut codes = errors.filter_map(|error| error.get_i32("code").ok());
+        if codes.any(|code| TOO_LARGE.contains(&code)) {
+            return Err(Fault::TooLarge(told("writeErrors").unwrap_or_default()));
+        }
         match told("writeErrors").or_else(|| told("writeConcernError")) {
             Some(why) => Err(Fault::Refused(why)),
             None => Ok(answer),
@@ -230,22 +243,37 @@ impl Server {
         session: Option<&mut ClientSession>,
         mut each: impl FnMut(&RawDocument) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
+        let all = |document: &RawDocument| each(document).map(|()| true);
+        self.read_while(command, session, all).await.map(|_| ())
+    }
+
+    /// The same until `each` answers `false`; tells whether it was given all.
+    pub(super) async fn read_while(
+        &self,
+        command: RawDocumentBuf,
+        session: Option<&mut ClientSession>,
+        mut each: impl FnMut(&RawDocument) -> Result<bool, Fault>,
+    ) -> Result<bool, Fault> {
         let command = self.database.run_raw_cursor_command(command);
         match session {
             None => {
                 let mut cursor = command.await?;
                 while cursor.advance().await? {
-                    each(cursor.current())?;
+                    if !each(cursor.current())? {
+                        return Ok(false);
+                    }
                 }
             }
             Some(session) => {
                 let mut cursor = command.session(&mut *session).await?;
                 while cursor.advance(session).await? {
-                    each(cursor.current())?;
+                    if !each(cursor.current())? {
+                        return Ok(false);
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Begins a transaction: all of it is seen by majority reads and durable, or none of it.
@@ -273,6 +301,7 @@ impl Server {
             }
             Fault::Damaged(what) => Error::Damaged { place, what: what.into() },
             Fault::TooManyRows(limit) => Error::TooManyRows { limit },
+            Fault::TooLarge(cause) => Error::BatchTooLarge { place, cause },
             Fault::TakenOver => Error::TakenOver { place },
             Fault::Superseded => Error::Superseded { place },
         }

@@ -90,7 +90,7 @@ pub(crate) fn put_row<B: RowBatch + ?Sized>(batch: &mut B, row: i64, n: i64) {
 pub(crate) fn joined<B: RowBatch + ?Sized>(batch: &B) -> Result<Vec<i64>, Error> {
     let (mut keys, mut out) = (ByteList::default(), RowArena::default());
     keys.push(&int(1));
-    batch.rows_by_join(&join(), &keys, &mut out)?;
+    batch.rows_by_join(&join(), &keys, 0, &mut out)?;
     let cell = |slot| match out.row(slot).unwrap().cell(0) {
         ValueRef::Int(n) => n,
         other => panic!("not a cell of these tests: {other:?}"),

@@ -33,7 +33,7 @@ async fn nothing_scans_a_collection() {
         joined(&*batch).unwrap();
         let (mut keys, mut out) = (ByteList::default(), RowArena::default());
         (0..500).for_each(|n| keys.push(&int(n)));
-        batch.rows_by_key(&join().table, &keys, &mut out).unwrap();
+        batch.rows_by_key(&join().table, &keys, 0, &mut out).unwrap();
         batch.scan_rows(&join().table, Some(&int(7)), 20, &mut out).unwrap();
         batch.row_count(&join().table).unwrap();
         let ids: Vec<_> = (0..300).map(int).collect();

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use headwater_schemas::{RowBuilder, RowRef, SourcePosition, ValueRef};
 use headwater_store::mongodb::MongoOptions;
-use headwater_store::{DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind};
+use headwater_store::{DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, RowStore, RowWrite, SchemaId};
 use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
 
-use crate::common::{VERSION, documents, fresh, int, reader, rows};
+use crate::common::{VERSION, documents, fresh, int, join, reader, rows};
 
 /// The message with all its causes.
 fn told(error: &Error) -> String {
@@ -108,4 +109,29 @@ fn a_server_that_hangs_is_given_up() {
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     signal("CONT");
     server.kill();
+}
+
+#[test]
+fn a_transaction_that_is_too_large_says_so_and_smaller_ones_go_well() {
+    const ROW: usize = 8 << 20;
+    let options = fresh();
+    let store = rows(&options).unwrap();
+    let mut cells = Vec::new();
+    RowBuilder::new(&mut cells).push(ValueRef::Text(&"x".repeat(ROW)));
+    let write = |count: i64| {
+        let mut batch = store.begin()?;
+        for n in 0..count {
+            let key = int(n);
+            let position = SourcePosition { epoch: 1, commit: 1, ordinal: 1 };
+            let row = Some(RowRef(&cells));
+            let write = RowWrite { key: &key, row, schema: SchemaId(0), position, removed: &[], added: &[] };
+            batch.put_row(&join().table, &[], write)?;
+        }
+        batch.commit()
+    };
+    // The server of these tests has a cache of half a gigabyte.
+    let refused = write(40).unwrap_err();
+    assert!(matches!(refused, Error::BatchTooLarge { .. }), "{refused:?}");
+    assert_eq!(refused.kind(), ErrorKind::Retryable);
+    write(2).unwrap();
 }

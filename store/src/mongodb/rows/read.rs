@@ -7,12 +7,12 @@ use mongodb::ClientSession;
 use mongodb::bson::{RawBsonRef, RawDocument, RawDocumentBuf};
 
 use super::writes::push_join;
-use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
+use crate::mongodb::bson::{DOCUMENT, STRING, Writer};
 use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
-use crate::{ByteList, RowArena, SchemaId};
+use crate::{ByteList, READ_BYTES, RowArena, SchemaId};
 
-/// Rows that are read at once take at most this much memory, in bytes.
+/// Greatest size of what one key leads to, in bytes: half of what an arena can address.
 const READ_MAX: usize = 1 << 31;
 
 /// Keys in one query, in bytes and number: far below what a command may hold.
@@ -66,7 +66,10 @@ impl Found {
     }
 
     /// By request, then by key; without the positions unless they are asked for.
-    fn give(mut self, out: &mut RowArena, with_positions: bool) {
+    fn give(mut self, out: &mut RowArena, with_positions: bool) -> Result<(), Fault> {
+        if out.byte_len() + self.bytes.len() > READ_MAX {
+            return Err(Fault::TooManyRows(READ_MAX));
+        }
         let Self { bytes, rows } = &mut self;
         rows.sort_by(|a, b| (a.request, &bytes[a.key.0..a.key.1]).cmp(&(b.request, &bytes[b.key.0..b.key.1])));
         for found in rows {
@@ -74,24 +77,35 @@ impl Found {
             let row = found.row.map(|(start, end)| &bytes[start..end]);
             out.push(found.request as usize, &bytes[found.key.0..found.key.1], position, found.schema, row);
         }
+        Ok(())
     }
 }
 
-/// Keys of a request as they are stored, each with the places it was asked for at.
+/// Some keys of a request as they are stored, each with the places it was asked for at.
 struct Asked {
     keys: Vec<String>,
     requests: HashMap<String, Vec<u32>>,
+    /// Place behind the last of them.
+    end: usize,
 }
 
 impl Asked {
-    fn new(keys: impl Iterator<Item = String>) -> Self {
-        let mut asked = Self { keys: Vec::new(), requests: HashMap::new() };
-        for (at, key) in keys.enumerate() {
+    /// The keys from number `from` on: up to so many, and as many as a query holds.
+    fn new(keys: &ByteList, from: usize, most: usize, stored: impl Fn(&[u8]) -> String) -> Self {
+        let mut asked = Self { keys: Vec::new(), requests: HashMap::new(), end: from };
+        let mut bytes = 0;
+        for at in from..keys.len() {
+            let key = stored(keys.get(at));
+            bytes += key.len();
+            if at > from && (at - from >= most || bytes > ASKED_BYTES) {
+                break;
+            }
             let places = asked.requests.entry(key).or_insert_with_key(|key| {
                 asked.keys.push(key.clone());
                 Vec::with_capacity(1)
             });
             places.push(u32::try_from(at).expect("far fewer keys are read at once"));
+            asked.end = at + 1;
         }
         asked
     }
@@ -100,29 +114,15 @@ impl Asked {
         self.requests.get(key).into_iter().flatten().copied()
     }
 
-    /// Queries that find `field` among the keys.
-    fn queries(&self, server: &Server, collection: &str, field: &str) -> Vec<RawDocumentBuf> {
-        let mut queries = Vec::new();
-        let mut keys = self.keys.iter().peekable();
-        while keys.peek().is_some() {
-            queries.push(find(server, collection, |command| {
-                command.within(DOCUMENT, "filter", |filter| {
-                    filter.within(DOCUMENT, field, |condition| {
-                        condition.within(ARRAY, "$in", |array| {
-                            let (start, mut at) = (array.bytes.len(), 0);
-                            while let Some(key) = keys.next_if(|next| {
-                                at == 0 || at < ASKED_KEYS && array.bytes.len() - start + next.len() < ASKED_BYTES
-                            }) {
-                                array.item(STRING, at);
-                                array.text_value(key);
-                                at += 1;
-                            }
-                        });
-                    });
+    /// The query that finds `field` among the keys.
+    fn query(&self, server: &Server, collection: &str, field: &str) -> RawDocumentBuf {
+        find(server, collection, |command| {
+            command.within(DOCUMENT, "filter", |filter| {
+                filter.within(DOCUMENT, field, |condition| {
+                    condition.array("$in", STRING, &self.keys, |writer, key| writer.text_value(key));
                 });
-            }));
-        }
-        queries
+            });
+        })
     }
 }
 
@@ -139,19 +139,20 @@ pub(super) async fn by_key(
     session: &mut ClientSession,
     collection: &str,
     keys: &ByteList,
+    from: usize,
     out: &mut RowArena,
-) -> Result<(), Fault> {
-    let asked = Asked::new(keys.iter().map(text::of));
-    let mut found = Found::default();
-    for query in asked.queries(server, collection, "_id") {
-        let each = |document: &RawDocument| {
+) -> Result<usize, Fault> {
+    let mut next = from;
+    while next < keys.len() && !out.is_full() {
+        let (asked, found) = ask(server, session, collection, "_id", keys, next, text::of, |asked, found, document| {
             let id = document.get_str("_id").map_err(|_| BROKEN)?;
             found.push(document, asked.requests(id))
-        };
-        server.read(query, Some(&mut *session), each).await?;
+        })
+        .await?;
+        found.give(out, true)?;
+        next = asked.end;
     }
-    found.give(out, true);
-    Ok(())
+    Ok(next)
 }
 
 pub(super) async fn by_join(
@@ -160,33 +161,56 @@ pub(super) async fn by_join(
     collection: &str,
     number: u32,
     join_keys: &ByteList,
+    from: usize,
     out: &mut RowArena,
-) -> Result<(), Fault> {
+) -> Result<usize, Fault> {
     let stored = |key: &[u8]| {
         let mut bytes = Vec::with_capacity(key.len() + 8);
         push_join(&mut bytes, number, key);
         String::from_utf8(bytes).expect("the string form of a key is UTF-8")
     };
-    let asked = Asked::new(join_keys.iter().map(stored));
-    let queries = asked.queries(server, collection, "j");
-    // A row with several of the keys would come with each of several queries.
-    let mut seen = (queries.len() > 1).then(std::collections::HashSet::new);
-    let mut found = Found::default();
-    for query in queries {
-        let each = |document: &RawDocument| {
-            if let Some(seen) = &mut seen
-                && !seen.insert(document.get_str("_id").map_err(|_| BROKEN)?.to_owned())
-            {
-                return Ok(());
-            }
-            let own = document.get_array("j").map_err(|_| BROKEN)?.into_iter();
-            let requests = own.flatten().filter_map(|key| key.as_str()).flat_map(|key| asked.requests(key));
-            found.push(document, requests)
-        };
-        server.read(query, Some(&mut *session), each).await?;
+    let mut next = from;
+    while next < join_keys.len() && !out.is_full() {
+        // A row with several of the keys is found for each of them, and with each query that asks for one.
+        let (asked, found) =
+            ask(server, session, collection, "j", join_keys, next, stored, |asked, found, document| {
+                let own = document.get_array("j").map_err(|_| BROKEN)?.into_iter();
+                let requests = own.flatten().filter_map(|key| key.as_str()).flat_map(|key| asked.requests(key));
+                found.push(document, requests)
+            })
+            .await?;
+        found.give(out, false)?;
+        next = asked.end;
     }
-    found.give(out, false);
-    Ok(())
+    Ok(next)
+}
+
+/// Asks for as many keys from number `from` on as one query holds and as bring no more rows than an arena takes at a
+/// time: rows come in any order, so that where they are too many, none of them counts and fewer keys are asked for.
+#[allow(clippy::too_many_arguments, reason = "what a query is made of")]
+async fn ask(
+    server: &Server,
+    session: &mut ClientSession,
+    collection: &str,
+    field: &str,
+    keys: &ByteList,
+    from: usize,
+    stored: impl Fn(&[u8]) -> String,
+    push: impl Fn(&Asked, &mut Found, &RawDocument) -> Result<(), Fault>,
+) -> Result<(Asked, Found), Fault> {
+    let mut most = ASKED_KEYS;
+    loop {
+        let asked = Asked::new(keys, from, most, &stored);
+        let mut found = Found::default();
+        let whole = server.read_while(asked.query(server, collection, field), Some(&mut *session), |document| {
+            push(&asked, &mut found, document)?;
+            Ok(asked.keys.len() == 1 || found.bytes.len() < READ_BYTES)
+        });
+        if whole.await? {
+            return Ok((asked, found));
+        }
+        most = (asked.end - from) / 2;
+    }
 }
 
 pub(super) async fn scan(
@@ -207,9 +231,12 @@ pub(super) async fn scan(
         command.int("limit", i64::try_from(limit).unwrap_or(i64::MAX));
     });
     let mut found = Found::default();
-    server.read(query, Some(session), |document| found.push(document, std::iter::once(0))).await?;
-    found.give(out, true);
-    Ok(())
+    let each = |document: &RawDocument| {
+        found.push(document, std::iter::once(0))?;
+        Ok(found.bytes.len() < READ_BYTES)
+    };
+    server.read_while(query, Some(session), each).await?;
+    found.give(out, true)
 }
 
 /// About how many rows a collection has, from what the server knows without looking.

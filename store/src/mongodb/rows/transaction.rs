@@ -225,21 +225,29 @@ impl RowBatch for MongoRowTransaction<'_> {
         Ok((0..).map(SchemaId).zip(self.inner.borrow().catalog.schemas.iter().cloned()).collect())
     }
 
-    fn rows_by_key(&self, table: &TableId, keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
-        if keys.is_empty() {
-            return Ok(());
+    fn rows_by_key(&self, table: &TableId, keys: &ByteList, from: usize, out: &mut RowArena) -> Result<usize, Error> {
+        if from >= keys.len() {
+            return Ok(keys.len());
         }
-        self.read("read rows", table, async |session, name| {
-            read::by_key(&self.store.server, session, name, keys, out).await
-        })
+        let read = self.read("read rows", table, async |session, name| {
+            read::by_key(&self.store.server, session, name, keys, from, out).await.map(Some)
+        });
+        Ok(read?.unwrap_or(keys.len()))
     }
 
-    fn rows_by_join(&self, index: &JoinIndex, join_keys: &ByteList, out: &mut RowArena) -> Result<(), Error> {
+    fn rows_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        from: usize,
+        out: &mut RowArena,
+    ) -> Result<usize, Error> {
         let join = self.inner.borrow().catalog.joins.get(index).copied();
-        let Some(Join { number, .. }) = join.filter(|_| !join_keys.is_empty()) else { return Ok(()) };
-        self.read("read joined rows", &index.table, async |session, name| {
-            read::by_join(&self.store.server, session, name, number, join_keys, out).await
-        })
+        let Some(Join { number, .. }) = join.filter(|_| from < join_keys.len()) else { return Ok(join_keys.len()) };
+        let read = self.read("read joined rows", &index.table, async |session, name| {
+            read::by_join(&self.store.server, session, name, number, join_keys, from, out).await.map(Some)
+        });
+        Ok(read?.unwrap_or(join_keys.len()))
     }
 
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
