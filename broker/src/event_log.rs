@@ -125,6 +125,13 @@ pub trait EventLog: Send + Sync {
     /// What [`Self::commit_offsets`] stored last, by partition.
     async fn committed_offsets(&self, group: &str) -> Result<Vec<(TopicPartition, Offset)>, Error>;
 
+    /// Says that a consumer group does not read these partitions any more, so that retention keeps nothing for it. An
+    /// engine whose retention waits for nobody has nothing to forget.
+    async fn forget_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<(), Error> {
+        let _ = (group, partitions);
+        Ok(())
+    }
+
     /// Joins a group whose members share the partitions of these topics, each of which is assigned to one of them. Topics
     /// that do not exist yet are shared once they do. Answers before anything is assigned. Groups that share work and
     /// groups that commit offsets have nothing to do with each other, also if they have one name.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use headwater_broker::EventLog;
 use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions as LogOptions};
 use headwater_broker::kafka::{KafkaLog, KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
+use headwater_projector::ProjectorOptions;
 use headwater_schemas::codec::debezium::SourceInfo;
 use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
 use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoReader, MongoRows};
@@ -55,7 +56,7 @@ impl Engines {
     ) -> Result<Self, Failure> {
         let mut engines = Self { log: None, reader: None, projection: None, embedded_log: None };
         if roles.need_log() {
-            engines.open_log(configuration, registry).await?;
+            engines.open_log(configuration, projector, registry).await?;
         }
         if roles.need_documents() {
             engines.open_store(configuration, roles, projector, registry).await?;
@@ -63,7 +64,12 @@ impl Engines {
         Ok(engines)
     }
 
-    async fn open_log(&mut self, configuration: &Configuration, registry: &mut Registry) -> Result<(), Failure> {
+    async fn open_log(
+        &mut self,
+        configuration: &Configuration,
+        projector: &str,
+        registry: &mut Registry,
+    ) -> Result<(), Failure> {
         let settings = &configuration.settings;
         if let Some(kafka) = &settings.broker.kafka {
             let options = kafka_options(configuration, kafka);
@@ -83,6 +89,11 @@ impl Engines {
             ..LogOptions::new(configuration.data_folder().join("broker"))
         })
         .map_err(|error| Failure::caused("cannot open the broker's log", &error))?;
+        // This process alone reads it: what a projector of another name once read would be kept for ever.
+        let own = ProjectorOptions::group(&settings.prefix.value, projector);
+        forget_groups(&log, &own)
+            .await
+            .map_err(|error| Failure::caused("cannot forget old consumer groups", &error))?;
         log.metrics().register(registry);
         self.log = Some(log.clone());
         self.embedded_log = Some(log);
@@ -211,4 +222,15 @@ fn kafka_options(configuration: &Configuration, kafka: &Kafka) -> KafkaOptions {
         settings: kafka.settings.clone(),
         ..KafkaOptions::new(kafka.servers.value.join(","))
     }
+}
+
+/// Lets go of what groups other than `own` have not read.
+async fn forget_groups(log: &EmbeddedLog, own: &str) -> Result<(), headwater_broker::Error> {
+    for group in log.groups()?.into_iter().filter(|group| group != own) {
+        let committed = log.committed_offsets(&group).await?;
+        let partitions: Vec<_> = committed.into_iter().map(|(partition, _)| partition).collect();
+        log.forget_offsets(&group, &partitions).await?;
+        tracing::info!(group, "nobody reads for this consumer group any more: retention does not wait for it");
+    }
+    Ok(())
 }

@@ -53,6 +53,11 @@ impl ProjectorOptions {
             retired_grace: Duration::from_secs(10),
         }
     }
+
+    /// The consumer group under which the log is told what was read.
+    pub fn group(prefix: &str, name: &str) -> String {
+        format!("{prefix}.{name}")
+    }
 }
 
 /// A running projector. Clones are the same projector; it runs on when all are dropped, until it is cancelled.

@@ -232,7 +232,10 @@ impl Projector {
     fn look(&mut self, observed: Observation) -> Result<(), Error> {
         let Observation { topics, mut ends, letters } = observed;
         self.fold.refresh()?;
-        self.find_topics(&topics, &mut ends)?;
+        let fewer = self.find_topics(&topics, &mut ends)?;
+        if fewer || !self.looked {
+            self.forget_offsets()?;
+        }
         if self.committed.is_none_or(|committed| committed.elapsed() >= COMMIT_INTERVAL) {
             self.commit_offsets(COMMIT_INTERVAL)?;
             self.settled = self.consumed();
@@ -250,18 +253,21 @@ impl Projector {
         Ok(())
     }
 
-    /// Reads what is to be read of `topics`, and nothing else. Adds the ends of partitions that are new to `ends`.
+    /// Reads what is to be read of `topics`, and nothing else; tells whether anything is not read any more. Adds the ends of
+    /// partitions that are new to `ends`.
     fn find_topics(
         &mut self,
         topics: &[(Arc<str>, u32)],
         ends: &mut BTreeMap<TopicPartition, Offset>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let prefix = self.options.prefix.clone();
         let (tables, sources) = (self.fold.topics(), self.fold.sources());
+        let before = self.places.len();
         self.places.retain(|place, _| match progress_source(&prefix, &place.topic) {
             Some(source) => sources.iter().any(|known| known == source),
             None => tables.iter().any(|table| **table == *place.topic),
         });
+        let fewer = self.places.len() < before;
         for (topic, partitions) in topics {
             let progress = progress_source(&prefix, topic).filter(|source| sources.iter().any(|it| it == source));
             if progress.is_none() && !tables.iter().any(|table| **table == **topic) {
@@ -289,7 +295,7 @@ impl Projector {
                 self.places.insert(place, next);
             }
         }
-        Ok(())
+        Ok(fewer)
     }
 
     fn consumed(&self) -> Vec<(TopicPartition, Offset)> {
@@ -302,8 +308,24 @@ impl Projector {
     fn commit_offsets(&mut self, age: Duration) -> Result<(), Error> {
         if !self.settled.is_empty() {
             self.fold.settle(age)?;
-            let group = format!("{}.{}", self.options.prefix, self.options.name);
-            self.runtime.block_on(self.log.commit_offsets(&group, &self.settled))?;
+            self.runtime.block_on(self.log.commit_offsets(&self.group(), &self.settled))?;
+        }
+        Ok(())
+    }
+
+    fn group(&self) -> String {
+        ProjectorOptions::group(&self.options.prefix, &self.options.name)
+    }
+
+    /// Lets go of what was read for a model that is gone: retention would wait for it for ever.
+    fn forget_offsets(&mut self) -> Result<(), Error> {
+        let committed = self.runtime.block_on(self.log.committed_offsets(&self.group()))?;
+        let is_read = |place: &TopicPartition| self.places.contains_key(place);
+        let unread: Vec<TopicPartition> =
+            committed.into_iter().map(|(place, _)| place).filter(|place| !is_read(place)).collect();
+        self.settled.retain(|(place, _)| is_read(place));
+        if !unread.is_empty() {
+            self.runtime.block_on(self.log.forget_offsets(&self.group(), &unread))?;
         }
         Ok(())
     }

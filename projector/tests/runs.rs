@@ -474,3 +474,40 @@ async fn what_is_too_large_for_a_transaction_is_folded_in_smaller_ones() {
     assert_eq!(running.handle.status().last_error, None);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_does_not_wait_for_models_that_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let customers = "model: plain\nroot: { table: shop.customers, key: id }\nfields: { id: id }\n";
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL), model(customers)]);
+    running.document_when(1, "the first document", |document| document.is_some()).await;
+    // Whoever stops cleanly tells the log what was read.
+    let store = running.stop().await;
+    let read = async || -> Vec<String> {
+        let committed = source.log.committed_offsets("t.projector").await.unwrap();
+        let mut topics: Vec<String> = committed.iter().map(|(place, _)| place.topic.to_string()).collect();
+        topics.sort();
+        topics
+    };
+    assert_eq!(read().await, ["t.shop.public.customers", "t.shop.public.invoices", "t.shop.public.lines"]);
+    // Left out in the configuration of the next run, and while it runs.
+    let with_invoices = MODEL
+        .replace("      lines: { many: shop.lines, on: { invoice_id: id }, fields: [id, amount] }", "")
+        .replace("    nest:\n\n    compute: { total: { sum: lines.amount } }\n", "")
+        .replace("compute:\n  all: { sum: invoices.lines.amount }\n", "");
+    let running = Running::start(&source, store, vec![model(&with_invoices), model(customers)]);
+    let began = Instant::now();
+    while read().await != ["t.shop.public.customers", "t.shop.public.invoices"] {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", read().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.handle.reload(vec![model(customers)]).await.unwrap();
+    while read().await != ["t.shop.public.customers"] {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", read().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.stop().await;
+    assert_eq!(read().await, ["t.shop.public.customers"]);
+}

@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::core::Core;
 use self::membership::EmbeddedMembership;
 use self::producer::EmbeddedProducer;
-use self::tables::{group_partition, group_prefix};
+use self::tables::{group_name, group_partition, group_prefix};
 use self::writer::{Command, Writer};
 use crate::{
     AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer,
@@ -89,6 +89,23 @@ impl EmbeddedLog {
         let thread = Writer::start(core.clone(), commands, wake, &options)?;
         let writer = WriterHandle { core, queue: Some(queue), appended, thread: Mutex::new(Some(thread)) };
         Ok(Arc::new(Self { writer: Arc::new(writer), nameless: tokio::sync::Mutex::default() }))
+    }
+
+    /// Consumer groups that have committed offsets, and hold back retention.
+    pub fn groups(&self) -> Result<Vec<String>, Error> {
+        let core = &self.writer.core;
+        let read = || -> heed::Result<_> {
+            let txn = core.env.read_txn()?;
+            let mut groups: Vec<String> = Vec::new();
+            for entry in core.tables.groups.iter(&txn)? {
+                let name = group_name(entry?.0);
+                if groups.last() != Some(&name) {
+                    groups.push(name);
+                }
+            }
+            Ok(groups)
+        };
+        read().map_err(|e| core.engine("read its consumer groups", e))
     }
 
     /// What it counts.
@@ -193,6 +210,11 @@ impl EventLog for EmbeddedLog {
             Ok(committed)
         };
         read().map_err(|e| core.engine("read committed offsets", e))
+    }
+
+    async fn forget_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<(), Error> {
+        let (group, partitions) = (group.to_owned(), partitions.to_vec());
+        self.writer.send(|answer| Command::ForgetOffsets { group, partitions, answer }).await
     }
 
     async fn join(&self, _group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Membership>, Error> {

@@ -265,6 +265,12 @@ pub(super) fn group_partition(key: &[u8]) -> Option<PartitionId> {
     key.last_chunk::<8>().map(|bytes| PartitionId(u64::from_be_bytes(*bytes)))
 }
 
+/// The group in a [`group_key`].
+pub(super) fn group_name(key: &[u8]) -> String {
+    let name = key.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
+}
+
 /// Topics by name and by number.
 #[derive(Default)]
 pub(super) struct Topics {

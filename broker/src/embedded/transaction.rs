@@ -229,6 +229,14 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    pub(super) fn forget_offsets(&mut self, group: &str, partitions: &[TopicPartition]) -> Result<(), Failure> {
+        for partition in partitions {
+            let id = self.partition(partition)?;
+            self.core.tables.groups.delete(&mut self.txn, &group_key(group, id))?;
+        }
+        Ok(())
+    }
+
     fn topic(&self, name: &str) -> Option<TopicRow> {
         let fresh = self.topics.iter().rev().find(|(known, _)| **known == *name).map(|(_, row)| row.clone());
         fresh.or_else(|| self.core.topics.read().by_name.get(name).cloned())

@@ -28,6 +28,7 @@ pub(super) enum Command {
     OpenProducer { name: Arc<str>, answer: Answer<u64> },
     CreateTopics { specs: Vec<TopicSpec>, answer: Answer<()> },
     CommitOffsets { group: String, offsets: Vec<(TopicPartition, Offset)>, answer: Answer<()> },
+    ForgetOffsets { group: String, partitions: Vec<TopicPartition>, answer: Answer<()> },
     Close(Answer<()>),
 }
 
@@ -60,9 +61,10 @@ impl Command {
         match self {
             Self::Append { answer, .. } => unapplied(answer),
             Self::OpenProducer { answer, .. } => unapplied(answer),
-            Self::CreateTopics { answer, .. } | Self::CommitOffsets { answer, .. } | Self::Close(answer) => {
-                unapplied(answer)
-            }
+            Self::CreateTopics { answer, .. }
+            | Self::CommitOffsets { answer, .. }
+            | Self::ForgetOffsets { answer, .. }
+            | Self::Close(answer) => unapplied(answer),
         }
     }
 }
@@ -218,6 +220,9 @@ impl Writer {
                 Command::CreateTopics { specs, answer } => settle(answers, answer, transaction.create_topics(&specs))?,
                 Command::CommitOffsets { group, offsets, answer } => {
                     settle(answers, answer, transaction.commit_offsets(&group, &offsets))?;
+                }
+                Command::ForgetOffsets { group, partitions, answer } => {
+                    settle(answers, answer, transaction.forget_offsets(&group, &partitions))?;
                 }
                 Command::Close(answer) => settle(answers, answer, Ok(()))?,
             }
