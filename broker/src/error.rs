@@ -9,8 +9,8 @@ pub enum Error {
     /// A read from an offset that is no longer, or not yet, there. Never answered by reading from elsewhere.
     #[error(
         "offset {wanted} of {partition} is outside the log, which holds {low} to {high}: retention removed what was not \
-         read yet, or the log was replaced; rebuild the read models with `headwater replay --from earliest`, and raise \
-         the topic's retention"
+         read yet, or the log was replaced; raise the topic's retention, and build anew: stop, remove the store, and take \
+         the tables out of the connector's `tables` for one start, so that they are read again"
     )]
     OffsetOutOfRange {
         /// What was read.

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::plan::Plan;
 
+/// Every store scans rows in the order of so many bytes of their keys; what is longer may be cut, and is ordered by a hash
+/// from there on.
+const KEY_UNCUT: usize = 480;
+
 /// A version that serves or is being built.
 #[derive(Debug)]
 pub(crate) struct Version {
@@ -159,7 +163,8 @@ impl Version {
         match (&self.record.state, &self.scan) {
             (VersionState::Active, _) => true,
             (VersionState::Building, Scan::Running { after, .. }) => {
-                after.as_deref().is_some_and(|after| root <= after)
+                // Where the store cuts keys they lie in another order: such a root is followed from the beginning.
+                after.as_deref().is_some_and(|after| root <= after || root.len() > KEY_UNCUT)
             }
             _ => false,
         }

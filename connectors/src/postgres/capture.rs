@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_schemas::{EventHeader, Op, SourcePosition, TableSchema};
-use pgwire_replication::ReplicationClient;
+use pgwire_replication::{PgWireError, ReplicationClient};
 
 use super::catalog::{self, Server};
 use super::checkpoint::{Checkpoint, TableSnapshot};
@@ -42,6 +42,8 @@ pub struct PostgresSource {
     announce: Vec<TablePlan>,
     /// The schema of every captured table when the source was opened.
     schemas: Vec<TableSchema>,
+    /// The stream came to changes of a time when there was no publication: no reading of the slot gets past them.
+    unpublished: bool,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Stream, Error>> + Send>>;
@@ -85,6 +87,7 @@ impl PostgresSource {
             sql: None,
             announce: Vec::new(),
             schemas: Vec::new(),
+            unpublished: false,
         }
     }
 
@@ -267,6 +270,13 @@ fn cannot_replicate(source: pgwire_replication::PgWireError) -> Error {
     Error::Replication { action: "open a replication session", source }
 }
 
+/// Whether the stream ended since at that point of the log there was no publication (undefined_object). Newer servers
+/// than 17 do not end it.
+fn is_unpublished(error: &Error) -> bool {
+    let Error::Replication { source: PgWireError::Server(said), .. } = error else { return false };
+    said.contains("42704") && said.contains("publication")
+}
+
 fn check_system(checkpoint: &Checkpoint, system: &str) -> Result<(), Error> {
     if checkpoint.system == system {
         return Ok(());
@@ -328,6 +338,10 @@ impl Source for PostgresSource {
                 check_system(&checkpoint, &system.system_id)?;
                 match history::missing(&checkpoint, &server, &system, &mut session).await? {
                     Some(problem) => self.lost(problem)?,
+                    None if std::mem::take(&mut self.unpublished) => self.lost(format!(
+                        "publication `{}` was dropped and made again, and the server cannot tell what changed between",
+                        config.postgres.publication_name(&config.source)
+                    ))?,
                     None => {
                         let keep = self.compare(&checkpoint, existing.as_ref())?;
                         self.checkpoint = Some(Checkpoint { timeline: system.timeline, ..checkpoint });
@@ -422,7 +436,9 @@ impl Source for PostgresSource {
                     if let Some(monitor) = &self.monitor {
                         monitor.check_alive(stream.heard())?;
                     }
-                    return stream.gather(into, routes, checkpoint).await;
+                    let gathered = stream.gather(into, routes, checkpoint).await;
+                    self.unpublished = gathered.as_ref().is_err_and(is_unpublished);
+                    return gathered;
                 }
             }
         }

@@ -23,12 +23,16 @@ async fn stopped_after_one_row() -> Harness {
 
 async fn assert_stops(harness: &mut Harness, problem: &str) {
     let before = harness.events("t").await.len();
+    assert_ends(harness, problem).await;
+    assert_eq!(harness.events("t").await.len(), before, "nothing was skipped over");
+}
+
+async fn assert_ends(harness: &mut Harness, problem: &str) {
     harness.start();
     let status = harness.until_status(|status| matches!(status.phase, Phase::Stopped { .. })).await;
     let Phase::Stopped { error: Some(said) } = status.phase else { panic!("{status:?}") };
     assert!(said.contains(problem) && said.contains("on_lost_slot: resnapshot"), "{said}");
     assert_eq!(harness.ended().await.kind(), ErrorKind::Fatal);
-    assert_eq!(harness.events("t").await.len(), before, "nothing was skipped over");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,6 +74,21 @@ async fn an_invalidated_slot_stops_capture() {
         harness.server.psql(&format!("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{SLOT}'"));
     assert_eq!(status, "lost");
     assert_stops(&mut harness, "invalidated").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_was_dropped_for_a_while_stops_capture_until_told_to_read_again() {
+    let mut harness = stopped_after_one_row().await;
+    harness.server.psql("DROP PUBLICATION headwater_shop");
+    harness.server.psql("INSERT INTO t VALUES (3)");
+    // The table is read again, since it was in no publication; the stream would go on from before.
+    assert_ends(&mut harness, "was dropped and made again").await;
+    harness.config.postgres.on_lost_slot = OnLostSlot::Resnapshot;
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("INSERT INTO t VALUES (4)");
+    harness.caught_up().await;
+    assert_eq!(harness.folded("t").await.len(), 4);
 }
 
 /// A server that was restored from an older copy, and one that went on from there on a timeline of its own, as a standby
