@@ -79,7 +79,7 @@ impl Engines {
                 log.check().await?;
                 Ok(log)
             };
-            let log = patiently("Kafka", retry, open).await?;
+            let log = patiently("use Kafka", retry, open).await?;
             log.metrics().register(registry);
             self.log = Some(log);
             return Ok(());
@@ -130,13 +130,13 @@ impl Engines {
         options.metrics.register(registry);
         let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
         if !roles.project {
-            self.reader = Some(patiently("MongoDB", retry, || MongoReader::open(options.clone())).await?);
+            self.reader = Some(patiently("use MongoDB", retry, || MongoReader::open(options.clone())).await?);
             return Ok(());
         }
-        let documents = patiently("MongoDB", retry, || MongoDocuments::open(options.clone())).await?;
+        let documents = patiently("use MongoDB", retry, || MongoDocuments::open(options.clone())).await?;
         let rows: Arc<dyn RowStore> = match settings.rows() {
             StoreEngine::Embedded => embedded()?,
-            StoreEngine::Mongodb => patiently("MongoDB", retry, || MongoRows::open(options.clone())).await?,
+            StoreEngine::Mongodb => patiently("use MongoDB", retry, || MongoRows::open(options.clone())).await?,
         };
         self.reader = Some(documents.reader());
         let documents: Arc<dyn DocumentStore> = documents;
@@ -161,22 +161,26 @@ impl Engines {
     }
 }
 
-/// Opens an engine, however long it is away. What waiting does not mend is a failure.
-async fn patiently<T, E, F>(what: &str, retry: impl Fn(&E) -> bool, open: impl Fn() -> F) -> Result<T, Failure>
+/// Does what needs an engine, however long that is away. What waiting does not mend is a failure.
+pub(crate) async fn patiently<T, E, F>(
+    action: &str,
+    retry: impl Fn(&E) -> bool,
+    attempt: impl Fn() -> F,
+) -> Result<T, Failure>
 where
     E: std::error::Error,
     F: Future<Output = Result<T, E>>,
 {
     let mut pause = PAUSE.0;
     loop {
-        match open().await {
-            Ok(open) => return Ok(open),
+        match attempt().await {
+            Ok(done) => return Ok(done),
             Err(error) if retry(&error) => {
-                tracing::warn!(error = chain(&error), again_in = ?pause, "{what} does not answer yet");
+                tracing::warn!(error = chain(&error), again_in = ?pause, "cannot {action} yet");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
             }
-            Err(error) => return Err(Failure::caused(format_args!("cannot use {what}"), &error)),
+            Err(error) => return Err(Failure::caused(format_args!("cannot {action}"), &error)),
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Configuration;
 use crate::control::{AskSource, Control};
-use crate::engines::{Engines, Projection};
+use crate::engines::{Engines, Projection, patiently};
 use crate::failure::{Failure, chain};
 use crate::roles::Roles;
 
@@ -80,7 +80,7 @@ impl Pipeline {
         let mut registry = Registry::default();
         let engines = Engines::open(configuration, roles, &options.projector, &mut registry).await?;
         let projector = match roles.project {
-            true => Some(project(configuration, &options, &engines, &mut registry, &stop)?),
+            true => Some(project(configuration, &options, &engines, &mut registry, &stop).await?),
             false => None,
         };
         let mut connectors = JoinSet::new();
@@ -184,7 +184,7 @@ async fn joined(projector: &Option<ProjectorHandle>) -> Result<(), headwater_pro
     }
 }
 
-fn project(
+async fn project(
     configuration: &Configuration,
     options: &PipelineOptions,
     engines: &Engines,
@@ -201,14 +201,19 @@ fn project(
     };
     let cancel = stop.projector.clone();
     let (log, projection) = engines.for_projection();
-    let started = match projection {
-        Projection::Alone(store) => headwater_projector::start(projector, log, store, metrics, cancel),
-        Projection::Shared { rows, documents } => {
-            let worker = WorkerOptions { dirty_partitions: settings.broker.partitions() };
-            headwater_projector::start_shared(projector, worker, log, rows, documents, metrics, cancel)
+    let start = || async {
+        let (projector, log, metrics, cancel) = (projector.clone(), log.clone(), metrics.clone(), cancel.clone());
+        match projection.clone() {
+            Projection::Alone(store) => headwater_projector::start(projector, log, store, metrics, cancel),
+            Projection::Shared { rows, documents } => {
+                let worker = WorkerOptions { dirty_partitions: settings.broker.partitions() };
+                headwater_projector::start_shared(projector, worker, log, rows, documents, metrics, cancel)
+            }
         }
     };
-    started.map_err(|error| Failure::caused("cannot start the projector", &error))
+    // A store in another place may go away between its opening and this.
+    let retry = |error: &headwater_projector::Error| error.kind() == headwater_projector::ErrorKind::Retryable;
+    patiently("start the projector", retry, start).await
 }
 
 fn connect(
