@@ -68,6 +68,8 @@ pub(crate) struct GraphQlLimits {
     pub(crate) count_max: u64,
     /// Prepared queries kept.
     pub(crate) plans_max: usize,
+    /// Bytes of their texts; what is kept of a query grows with its text.
+    pub(crate) plans_bytes_max: usize,
 }
 
 impl Default for GraphQlLimits {
@@ -82,6 +84,7 @@ impl Default for GraphQlLimits {
             page_max: 100,
             count_max: 10_000,
             plans_max: 512,
+            plans_bytes_max: 512 * 1024,
         }
     }
 }
@@ -140,7 +143,7 @@ impl GraphQl {
             .map_err(|invalid| Error::Schema { message: invalid.errors.to_string() })?;
         let implementers = schema.implementers_map();
         let introspection_max = introspection::values_max(&schema, limits.cost_max);
-        let cache = Cache::new(limits.plans_max);
+        let cache = Cache::new(limits.plans_max, limits.plans_bytes_max);
         Ok(Self { catalog, schema, implementers, limits, introspection_max, cache })
     }
 }

@@ -200,12 +200,13 @@ fn depth<'d>(document: &'d ExecutableDocument, set: &'d SelectionSet, known: &mu
     deepest
 }
 
-/// Prepared operations by text and name: the ones used most recently, up to a number. A text that is not valid is not
+/// Prepared operations by text and name: the ones used most recently, up to a number and a length of their texts. A text that is not valid is not
 /// kept, so a flood of such texts throws nothing useful out.
 pub(super) struct Cache {
     hasher: RandomState,
     state: Mutex<State>,
     capacity: usize,
+    bytes_max: usize,
 }
 
 #[derive(Default)]
@@ -213,6 +214,8 @@ struct State {
     clock: u64,
     /// By hash of text and name; the text is compared too.
     entries: HashMap<u64, Entry>,
+    /// Bytes of the texts.
+    bytes: usize,
 }
 
 struct Entry {
@@ -223,8 +226,8 @@ struct Entry {
 }
 
 impl Cache {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self { hasher: RandomState::new(), state: Mutex::default(), capacity }
+    pub(super) fn new(capacity: usize, bytes_max: usize) -> Self {
+        Self { hasher: RandomState::new(), state: Mutex::default(), capacity, bytes_max }
     }
 
     fn hash(&self, query: &str, operation_name: Option<&str>) -> u64 {
@@ -244,25 +247,32 @@ impl Cache {
         Some(entry.prepared.clone())
     }
 
+    /// How many there are, and the bytes of their texts.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.state.lock().entries.len()
+    pub(super) fn size(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.entries.len(), state.bytes)
     }
 
     pub(super) fn put(&self, query: &str, operation_name: Option<&str>, prepared: Arc<Prepared>) {
         let hash = self.hash(query, operation_name);
         let mut state = self.state.lock();
-        if state.entries.len() >= self.capacity {
+        while !state.entries.is_empty()
+            && (state.entries.len() >= self.capacity || state.bytes + query.len() > self.bytes_max)
+        {
             // Half goes at once, so that the search for the oldest is paid once in many insertions.
             let mut used: Vec<u64> = state.entries.values().map(|entry| entry.used).collect();
             let middle = used.len() / 2;
             let (_, middle, _) = used.select_nth_unstable(middle);
             let middle = *middle;
             state.entries.retain(|_, entry| entry.used > middle);
+            state.bytes = state.entries.values().map(|entry| entry.query.len()).sum();
         }
         state.clock += 1;
         let entry =
             Entry { used: state.clock, query: query.into(), operation_name: operation_name.map(Into::into), prepared };
-        state.entries.insert(hash, entry);
+        state.bytes += query.len();
+        let before = state.entries.insert(hash, entry);
+        state.bytes -= before.map_or(0, |entry| entry.query.len());
     }
 }

@@ -34,7 +34,7 @@ impl Media {
                     "application/json" => Self::Json,
                     _ => continue,
                 };
-                let quality = weight(parts);
+                let quality = weight(parts.map(str::as_bytes));
                 // Of equals the newer form, and of several ranges that mean the same the one that likes it more.
                 let is_better = best.is_none_or(|(than, of)| {
                     quality > than || (quality == than && of == Self::Json && media == Self::Response && kind != "*/*")

@@ -79,7 +79,7 @@ fn event_stream_weights(headers: &HeaderMap) -> (u16, u16) {
             let kind = parts.next().unwrap_or_default();
             let of = if kind.eq_ignore_ascii_case("text/event-stream") { &mut stream } else { &mut others };
             if !kind.is_empty() {
-                *of = weight(parts).max(*of);
+                *of = weight(parts.map(str::as_bytes)).max(*of);
             }
         }
     }
@@ -88,11 +88,11 @@ fn event_stream_weights(headers: &HeaderMap) -> (u16, u16) {
 
 /// The weight among the parameters of a media range, in thousandths: 1000 where none is given, and nothing where what is
 /// given is none.
-pub(crate) fn weight<'p>(mut parameters: impl Iterator<Item = &'p str>) -> u16 {
-    let given = parameters.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+pub(crate) fn weight<'p>(mut parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
+    let given = parameters.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
     let Some(given) = given else { return 1000 };
-    let weight = given.parse::<f32>().ok().filter(|weight| (0.0..=1.0).contains(weight));
-    weight.map_or(0, |weight| (weight * 1000.0) as u16)
+    let weight = std::str::from_utf8(given).ok().and_then(|given| given.parse::<f32>().ok());
+    weight.filter(|weight| (0.0..=1.0).contains(weight)).map_or(0, |weight| (weight * 1000.0) as u16)
 }
 
 #[cfg(test)]

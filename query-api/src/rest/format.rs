@@ -4,6 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
 
 use crate::channel;
+use crate::http::weight;
 use crate::problem::Problem;
 use crate::projection::{Torn, write_cbor};
 use crate::serving::Model;
@@ -66,8 +67,7 @@ impl Format {
                 continue;
             }
             asked = true;
-            let weight = parts.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
-            let weight = weight.map_or(1000, thousandths);
+            let weight = weight(parts);
             for format in offered {
                 let precision = match kind {
                     b"*/*" => 1,
@@ -111,12 +111,6 @@ impl Format {
     }
 }
 
-/// `0.5` is 500; what is no weight is 1000.
-fn thousandths(weight: &[u8]) -> u16 {
-    let text = std::str::from_utf8(weight).ok().and_then(|text| text.parse::<f32>().ok());
-    text.filter(|weight| (0.0..=1.0).contains(weight)).map_or(1000, |weight| (weight * 1000.0) as u16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +129,7 @@ mod tests {
             ("application/cbor;q=0.4, */*;q=0.5", Some(Json), Some(Json)),
             ("application/cbor, */*", Some(Cbor), Some(Cbor)),
             ("application/json;q=0, application/cbor", Some(Cbor), Some(Cbor)),
+            ("application/json;q=x, application/cbor;q=0.1", Some(Cbor), Some(Cbor)),
             ("application/x-ndjson", None, Some(Lines)),
             ("application/ndjson, application/json;q=0.1", Some(Json), Some(Lines)),
             ("text/html", None, None),

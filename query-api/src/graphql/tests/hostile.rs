@@ -101,8 +101,20 @@ async fn a_flood_of_texts_keeps_the_cache_bounded() {
         assert_eq!(fixture.data(&query, json!({})).await[format!("a{n}")]["id"], 1);
         fixture.data("{ customerAccount(id: 2) { id } }", json!({})).await;
     }
-    assert!(fixture.graphql.cache.len() <= 8);
+    assert!(fixture.graphql.cache.size().0 <= 8);
     assert!(fixture.graphql.cache.get("{ customerAccount(id: 2) { id } }", None).is_some(), "what is used stays");
+}
+
+#[tokio::test]
+async fn long_texts_keep_the_cache_bounded_too() {
+    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: 10_000, ..GraphQlLimits::default() });
+    for n in 0..50 {
+        let query = format!("{{ a{n}: customerAccount(id: 1) {{ id }} }} #{}", "x".repeat(n * 100));
+        fixture.data(&query, json!({})).await;
+        let (_, bytes) = fixture.graphql.cache.size();
+        assert!(bytes <= 10_000, "{bytes} bytes of texts");
+    }
+    assert!(fixture.graphql.cache.size().0 > 1);
 }
 
 #[tokio::test]
