@@ -1,8 +1,6 @@
 //! Events into rows: per key the greatest source position wins, whatever the order of arrival.
 
-use std::collections::HashSet;
-
-use headwater_schemas::{RowRef, SourcePosition, TableId, key};
+use headwater_schemas::{RowRef, SourcePosition, TableId};
 use headwater_store::{ByteList, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId};
 
 use crate::Error;
@@ -79,7 +77,8 @@ pub(crate) fn apply<'b>(
     mode: Mode,
     mut each: impl FnMut(&TableChanges<'b>),
 ) -> Result<(), Error> {
-    sort(catalog, &mut events);
+    // Stable: of two events with one position the later record wins in a repair.
+    events.sort_by(|a, b| a.key.cmp(b.key).then(a.position.cmp(&b.position)));
     let mut from = 0;
     while from < events.len() {
         let (changes, end) = apply_part(batch, catalog, table, indexes, &events, from, mode)?;
@@ -87,22 +86,6 @@ pub(crate) fn apply<'b>(
         from = end;
     }
     Ok(())
-}
-
-/// Brings events into the order in which they are applied: all of a key together, by position. Rows that came from
-/// another key and miss something come first: what they miss lies under that key, where an event may delete it.
-fn sort(catalog: &Catalog, events: &mut [RowEvent<'_>]) {
-    let torn = events.iter().filter(|event| event.row.is_some_and(|row| row.has_missing()));
-    let moved: HashSet<Vec<u8>> = torn
-        .filter(|event| {
-            let before = event.before.and_then(|before| key_of(catalog, event.schema, before));
-            before.is_some_and(|before| before != event.key)
-        })
-        .map(|event| event.key.to_vec())
-        .collect();
-    let stays = |event: &RowEvent<'_>| !moved.is_empty() && !moved.contains(event.key);
-    // Stable: of two events with one position the later record wins in a repair.
-    events.sort_by(|a, b| (stays(a), a.key, a.position).cmp(&(stays(b), b.key, b.position)));
 }
 
 /// Applies the events from number `from` on whose rows before can be held at once; answers up to which.
@@ -125,7 +108,6 @@ fn apply_part<'b>(
     let truncated = catalog.truncated_at(table);
     let mut positions = Vec::new();
     let mut slots = out.old.slots().iter().enumerate().peekable();
-    let merger = Merger { batch: &*batch, catalog, table };
     for (request, group) in events[from..].chunk_by(|a, b| a.key == b.key).enumerate().take(read) {
         end += group.len();
         let old = slots.next_if(|(_, slot)| slot.request as usize == request);
@@ -146,14 +128,14 @@ fn apply_part<'b>(
             let image = match event.row {
                 None => None,
                 Some(row) if !row.has_missing() => Some((event.schema, NewImage::Event(row))),
-                Some(_) => {
+                Some(row) => {
                     let known = match (&new, applied) {
-                        (Some((schema, image)), _) => Some((*schema, image.bytes(&out.merged).to_vec())),
-                        (None, false) => old.and_then(|(_, slot)| Some((slot.schema, out.old.row(slot)?.0.to_vec()))),
+                        (Some((schema, image)), _) => Some((*schema, image.bytes(&out.merged))),
+                        (None, false) => old.and_then(|(_, slot)| Some((slot.schema, out.old.row(slot)?.0))),
                         (None, true) => None,
                     };
+                    let filled = fill(catalog, event, row, known);
                     let start = out.merged.len();
-                    let filled = merger.fill(event, known, events)?;
                     out.merged.extend_from_slice(&filled);
                     Some((event.schema, NewImage::Merged(start..out.merged.len())))
                 }
@@ -250,127 +232,23 @@ fn put(
     Ok(())
 }
 
-/// Fills in the cells that the source did not send.
-struct Merger<'m> {
-    batch: &'m dyn RowBatch,
-    catalog: &'m Catalog,
-    table: &'m TableId,
+/// The event's row with the cells that the source did not send taken from, in this order: the row before under the same
+/// key; the image before that came with the event. What neither knows stays missing, and a document that needs it goes to
+/// the dead letters. (A row under a new key comes whole: the source reads what its log does not say.)
+fn fill(catalog: &Catalog, event: &RowEvent<'_>, row: RowRef<'_>, known: Option<(SchemaId, &[u8])>) -> Vec<u8> {
+    let before = event.before.map(|before| (event.schema, before.0));
+    let mut row = row.0.to_vec();
+    for (schema, image) in known.into_iter().chain(before) {
+        if RowRef(&row).has_missing() {
+            row = merged(catalog, event.schema, &row, schema, RowRef(image));
+        }
+    }
+    row
 }
 
-impl Merger<'_> {
-    /// The event's row with its missing cells taken from, in this order: the row before under the same key; the image
-    /// before that came with the event; the row under the key before, where the key changed. What none of them knows
-    /// stays missing, and a document that needs it goes to the dead letters.
-    fn fill(
-        &self,
-        event: &RowEvent<'_>,
-        known: Option<(SchemaId, Vec<u8>)>,
-        events: &[RowEvent<'_>],
-    ) -> Result<Vec<u8>, Error> {
-        let mut row = event.row.map_or_else(Vec::new, |row| row.0.to_vec());
-        if let Some((schema, bytes)) = known {
-            row = self.merged(event.schema, &row, schema, RowRef(&bytes));
-        }
-        let Some(before) = event.before.filter(|_| RowRef(&row).has_missing()) else { return Ok(row) };
-        row = self.merged(event.schema, &row, event.schema, before);
-        if RowRef(&row).has_missing()
-            && let Some(old_key) = key_of(self.catalog, event.schema, before)
-            && old_key != event.key
-        {
-            // Within this micro-batch first: the row as it was before it was deleted under its old key.
-            let earlier = events.iter().filter(|other| other.key == old_key && other.position < event.position);
-            let mut earlier: Vec<_> = earlier.filter_map(|other| Some((other.schema, other.row?))).collect();
-            while let Some((schema, image)) = earlier.pop() {
-                row = self.merged(event.schema, &row, schema, image);
-            }
-            let mut keys = ByteList::default();
-            keys.push(&old_key);
-            let mut arena = RowArena::default();
-            self.batch.rows_by_key(self.table, &keys, 0, &mut arena)?;
-            if let Some(slot) = arena.slots().first()
-                && let Some(image) = arena.row(slot)
-            {
-                row = self.merged(event.schema, &row, slot.schema, image);
-            }
-        }
-        Ok(row)
-    }
-
-    fn merged(&self, schema: SchemaId, row: &[u8], old_schema: SchemaId, old: RowRef<'_>) -> Vec<u8> {
-        let (schema, old_schema) = (self.catalog.schema(schema), self.catalog.schema(old_schema));
-        let mut out = Vec::with_capacity(row.len() + old.0.len());
-        RowRef(row).fill_missing(old, |at| old_schema.column_index(&schema.columns.get(at)?.name), &mut out);
-        out
-    }
-}
-
-fn key_of(catalog: &Catalog, schema: SchemaId, row: RowRef<'_>) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    for at in catalog.schema(schema).key_columns() {
-        let value = row.cell(at);
-        if value.is_null() {
-            return None;
-        }
-        key::write(&mut out, value);
-    }
-    (!out.is_empty()).then_some(out)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use headwater_schemas::{Column, ColumnType, RowBuilder, TableSchema, Value, ValueRef};
-    use headwater_store::ProjectionStore;
-    use headwater_store::READ_BYTES;
-    use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-
-    use super::*;
-
-    fn row(cells: &[Value]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut row = RowBuilder::new(&mut out);
-        cells.iter().for_each(|cell| row.push_value(cell));
-        out
-    }
-
-    /// The row under the old key fills a read by itself, so that what comes behind it is applied later.
-    #[test]
-    fn what_a_row_under_a_new_key_misses_is_found_however_large_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
-        let mut batch = ProjectionStore::begin(&*store).unwrap();
-        let column =
-            |name: &str, kind, key_ordinal| Column { name: name.into(), kind, source_type: String::new(), key_ordinal };
-        let table = TableId::new("shop", "public", "notes");
-        let columns = vec![column("id", ColumnType::Int64, Some(0)), column("text", ColumnType::Text, None)];
-        let prelude = TableSchema { table: table.clone(), columns }.to_bytes().into();
-        let mut catalog = Catalog::default();
-        let schema = catalog.schema_of(&mut *batch, &prelude).unwrap().unwrap();
-        let indexes = TableIndexes::new(table.clone(), Vec::new(), &catalog);
-        let long = Value::Text("x".repeat(READ_BYTES));
-        let keys = [1, 2].map(|id| key::of(ValueRef::Int(id)));
-        let whole = row(&[Value::Int(1), long.clone()]);
-        let before = row(&[Value::Int(1), Value::Missing]);
-        let moved = row(&[Value::Int(2), Value::Missing]);
-        let event = |key, ordinal, row, before| RowEvent {
-            key,
-            position: SourcePosition { epoch: 1, commit: 1, ordinal },
-            schema,
-            row,
-            before,
-        };
-        let created = event(&*keys[0], 1, Some(RowRef(&whole)), None);
-        let deleted = event(&*keys[0], 2, None, Some(RowRef(&before)));
-        let created_again = event(&*keys[1], 3, Some(RowRef(&moved)), Some(RowRef(&before)));
-        let mut parts = 0;
-        for events in [vec![created], vec![deleted, created_again]] {
-            apply(&mut *batch, &catalog, &table, &indexes, events, Mode::Follow, |_| parts += 1).unwrap();
-        }
-        let mut asked = ByteList::default();
-        asked.push(&keys[1]);
-        let mut found = RowArena::default();
-        batch.rows_by_key(&table, &asked, 0, &mut found).unwrap();
-        assert_eq!(found.row(&found.slots()[0]).unwrap().0, row(&[Value::Int(2), long]));
-        assert!(parts > 1, "{parts} parts");
-    }
+fn merged(catalog: &Catalog, schema: SchemaId, row: &[u8], old_schema: SchemaId, old: RowRef<'_>) -> Vec<u8> {
+    let (schema, old_schema) = (catalog.schema(schema), catalog.schema(old_schema));
+    let mut out = Vec::with_capacity(row.len() + old.0.len());
+    RowRef(row).fill_missing(old, |at| old_schema.column_index(&schema.columns.get(at)?.name), &mut out);
+    out
 }

@@ -61,7 +61,7 @@ impl State {
         let id = version.record.id;
         self.documents.evaluate(plan, &*batch, roots)?;
         if self.documents.read_bytes > CHUNK_BYTES {
-            self.roots_chunk = (self.roots_chunk * CHUNK_BYTES / self.documents.read_bytes).max(1);
+            self.roots_chunk = (roots.len() * CHUNK_BYTES / self.documents.read_bytes).max(1);
         } else if self.documents.read_bytes < CHUNK_BYTES / 8 {
             self.roots_chunk = (self.roots_chunk * 2).min(4_096);
         }

@@ -3,7 +3,7 @@
 //! Everything blocks here, one thing after another, so that there is one writer to the store and no lock to hold. Only
 //! the waiting for the log is asynchronous, and can be dropped at any point: a fetch changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -193,8 +193,19 @@ impl Projector {
             fetched => fetched?,
         };
         let inputs: Vec<Input<'_>> = batches.iter().map(Input::whole).collect();
+        self.replay_batch(&inputs)
+    }
+
+    fn replay_batch(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
         let Self { fold, letters, runtime, .. } = self;
-        let folded = fold.replay_batch(&inputs, &mut |found| runtime.block_on(letters.append(found)))?;
+        let folded = match fold.replay_batch(inputs, &mut |found| runtime.block_on(letters.append(found))) {
+            Err(error) if error.is_too_large() && record_count(inputs) > 1 => {
+                let (first, rest) = divided(inputs);
+                self.replay_batch(&first)?;
+                return self.replay_batch(&rest);
+            }
+            folded => folded?,
+        };
         self.count(&folded);
         Ok(())
     }
@@ -232,8 +243,8 @@ impl Projector {
     fn look(&mut self, observed: Observation) -> Result<(), Error> {
         let Observation { topics, mut ends, letters } = observed;
         self.fold.refresh()?;
-        let fewer = self.find_topics(&topics, &mut ends)?;
-        if fewer || !self.looked {
+        self.find_topics(&topics, &mut ends)?;
+        if !self.looked {
             self.forget_offsets()?;
         }
         if self.committed.is_none_or(|committed| committed.elapsed() >= COMMIT_INTERVAL) {
@@ -253,24 +264,25 @@ impl Projector {
         Ok(())
     }
 
-    /// Reads what is to be read of `topics`, and nothing else; tells whether anything is not read any more. Adds the ends of
-    /// partitions that are new to `ends`.
+    /// Reads what is to be read of `topics`, and nothing else: the tables of the models, and those of which there are rows.
+    /// A table whose last model is gone is followed on, so that a model that comes back, or another one, finds its rows as
+    /// they are now. Adds the ends of partitions that are new to `ends`.
     fn find_topics(
         &mut self,
         topics: &[(Arc<str>, u32)],
         ends: &mut BTreeMap<TopicPartition, Offset>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let prefix = self.options.prefix.clone();
         let (tables, sources) = (self.fold.topics(), self.fold.sources());
-        let before = self.places.len();
+        let is_wanted = |topic: &str| tables.iter().any(|table| *table == topic);
+        let is_kept: BTreeSet<String> = self.fold.offsets().keys().map(|(topic, _)| topic.clone()).collect();
         self.places.retain(|place, _| match progress_source(&prefix, &place.topic) {
             Some(source) => sources.iter().any(|known| known == source),
-            None => tables.iter().any(|table| **table == *place.topic),
+            None => is_wanted(&place.topic) || is_kept.contains(&*place.topic),
         });
-        let fewer = self.places.len() < before;
         for (topic, partitions) in topics {
             let progress = progress_source(&prefix, topic).filter(|source| sources.iter().any(|it| it == source));
-            if progress.is_none() && !tables.iter().any(|table| **table == **topic) {
+            if progress.is_none() && !is_wanted(topic) && !is_kept.contains(&**topic) {
                 continue;
             }
             for partition in 0..*partitions {
@@ -283,6 +295,8 @@ impl Projector {
                     // Only the newest progress counts, and the offset of the last one read is not kept. Behind it may be
                     // offsets without records, such as the marks of transactions.
                     _ if progress.is_some() => marks.low.max(Offset(marks.high.0.saturating_sub(PROGRESS_BACK))),
+                    // Nobody was told that it is kept: it was not read for a while, and cannot be read on.
+                    Some(offset) if *offset < marks.low.0 && !is_wanted(topic) => continue,
                     Some(offset) => Offset(*offset),
                     None => marks.low,
                 };
@@ -295,7 +309,7 @@ impl Projector {
                 self.places.insert(place, next);
             }
         }
-        Ok(fewer)
+        Ok(())
     }
 
     fn consumed(&self) -> Vec<(TopicPartition, Offset)> {
@@ -317,7 +331,7 @@ impl Projector {
         ProjectorOptions::group(&self.options.prefix, &self.options.name)
     }
 
-    /// Lets go of what was read for a model that is gone: retention would wait for it for ever.
+    /// Lets go of what is not read any more: retention would wait for it for ever.
     fn forget_offsets(&mut self) -> Result<(), Error> {
         let committed = self.runtime.block_on(self.log.committed_offsets(&self.group()))?;
         let is_read = |place: &TopicPartition| self.places.contains_key(place);

@@ -139,7 +139,7 @@ impl Building {
             return Ok(());
         };
         if self.documents.read_bytes > CHUNK_BYTES {
-            self.roots_chunk = (self.roots_chunk * CHUNK_BYTES / self.documents.read_bytes).max(1);
+            self.roots_chunk = (ready.roots.len() * CHUNK_BYTES / self.documents.read_bytes).max(1);
         } else if self.documents.read_bytes < CHUNK_BYTES / 8 {
             self.roots_chunk = self.roots_chunk.saturating_mul(2);
         }

@@ -60,6 +60,8 @@ pub(crate) struct Worker {
     /// Where to read on, in the partitions of the sources and in those of dirty roots.
     pub(super) source_next: BTreeMap<TopicPartition, Offset>,
     pub(super) dirty_next: BTreeMap<TopicPartition, Offset>,
+    /// Partitions of tables that no model reads, which were not read for so long that they cannot be read on.
+    pub(super) left_out: BTreeSet<TopicPartition>,
     /// When the last record read of a place was written, milliseconds since 1970.
     pub(super) written_at: BTreeMap<TopicPartition, i64>,
     pub(super) asked: Vec<Asked>,
@@ -93,6 +95,7 @@ impl Worker {
             self.share.release(&at);
         }
         self.dirty_next.clear();
+        self.left_out.clear();
         self.share.forget_taken();
         self.looked = None;
     }
@@ -297,9 +300,14 @@ impl Worker {
             self.source_next.remove(&at);
         }
         for at in &own {
-            if !self.source_next.contains_key(at) || !self.share.owns(at) {
+            if !self.left_out.contains(at) && (!self.source_next.contains_key(at) || !self.share.owns(at)) {
                 let low = self.runtime.block_on(self.log.watermarks(at))?.low;
                 let next = self.share.claim(at, low.0)?;
+                if next < low.0 && !self.share.is_wanted(&at.topic) {
+                    self.share.release(at);
+                    self.left_out.insert(at.clone());
+                    continue;
+                }
                 self.source_next.insert(at.clone(), Offset(next));
             }
         }

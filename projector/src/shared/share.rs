@@ -88,9 +88,16 @@ impl Share {
         Ok(())
     }
 
-    /// Topics of the tables that the models read.
+    /// Topics to read: of the tables of the models, and of those of which there are rows. A table whose last model is gone is
+    /// followed on, so that a model that comes back, or another one, finds its rows as they are now.
     pub fn source_topics(&self) -> Vec<String> {
-        self.rows.view().topics(&self.options.prefix)
+        let view = self.rows.view();
+        view.topics(&self.options.prefix).union(&view.kept_topics(&self.options.prefix)).cloned().collect()
+    }
+
+    /// Whether a model reads this topic.
+    pub(crate) fn is_wanted(&self, topic: &str) -> bool {
+        self.rows.view().topics(&self.options.prefix).contains(topic)
     }
 
     /// Topics of dirty roots, with their partitions.

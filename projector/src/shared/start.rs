@@ -1,6 +1,6 @@
 //! Starting a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -82,6 +82,7 @@ pub fn start_shared(
         runtime,
         source_next: BTreeMap::new(),
         dirty_next: BTreeMap::new(),
+        left_out: BTreeSet::new(),
         written_at: BTreeMap::new(),
         asked: Vec::new(),
         looked: None,

@@ -1,6 +1,6 @@
 //! What a worker knows of the shared rows, and the transactions through which it knows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use headwater_schemas::TableId;
@@ -195,12 +195,15 @@ impl View {
     }
 
     /// Topics of the tables that the versions read.
-    pub(crate) fn topics(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn topics(&self, prefix: &str) -> BTreeSet<String> {
         let tables = self.versions.iter().flat_map(|version| version.model.tables());
-        let mut topics: Vec<String> = tables.map(|table| table.topic(prefix)).collect();
-        topics.sort();
-        topics.dedup();
-        topics
+        tables.map(|table| table.topic(prefix)).collect()
+    }
+
+    /// Topics of which there are rows, whether a version reads them or not.
+    pub(crate) fn kept_topics(&self, prefix: &str) -> BTreeSet<String> {
+        let topics = self.catalog.schemas().map(|(_, schema)| schema.table.topic(prefix));
+        topics.filter(|topic| self.agreement.places.iter().any(|(place, _)| place == topic)).collect()
     }
 
     /// Sources that the versions read.

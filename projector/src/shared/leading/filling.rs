@@ -1,6 +1,6 @@
 //! Join indexes and new versions are filled from the rows, a slice at a time, while changes go on; then a version serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
 use std::time::Instant;
 
@@ -65,7 +65,7 @@ impl Leading {
     /// snapshots done and applied.
     fn is_ready(&self, view: &View, version: &Followed, around: &Surroundings<'_>, emitted: &Marks) -> bool {
         let tables = version.model.tables();
-        let topics: Vec<String> = tables.iter().map(|table| table.topic(around.prefix)).collect();
+        let topics: BTreeSet<String> = tables.iter().map(|table| table.topic(around.prefix)).collect();
         let snapshot_done = |source: &str| {
             let published = self.published.get(source).is_some_and(|frontier| frontier.snapshot_done);
             // What is newest counts: a table that was configured later is read in a snapshot of its own.

@@ -1,6 +1,6 @@
 //! How far each source is projected: its progress is a frontier once it has come through both stages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,8 +135,8 @@ fn frontier(progress: &SourceProgress) -> Frontier {
 }
 
 /// Whether everything below the progress that any of the topics brings is applied and emitted.
-pub(super) fn is_reached(progress: &SourceProgress, topics: &[String], emitted: &Marks) -> bool {
-    progress.watermarks.iter().filter(|(topic, _)| topics.contains(topic)).all(|(topic, offsets)| {
+pub(super) fn is_reached(progress: &SourceProgress, topics: &BTreeSet<String>, emitted: &Marks) -> bool {
+    progress.watermarks.iter().filter(|(topic, _)| topics.contains(*topic)).all(|(topic, offsets)| {
         (0u32..).zip(offsets).all(|(partition, offset)| {
             let at = TopicPartition { topic: topic.as_str().into(), partition };
             *offset == 0 || emitted.get(&at).is_some_and(|emitted| emitted >= offset)
