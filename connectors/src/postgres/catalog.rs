@@ -25,6 +25,10 @@ pub(crate) struct CatalogTable {
     /// The file that whoever asked sees the table in; a table that is rewritten gets another one.
     pub(crate) filenode: u32,
     pub(crate) readable: bool,
+    /// Policies would hide rows from the user.
+    pub(crate) row_security: bool,
+    /// Tables that are not its partitions inherit from it: their rows are its own to a query, and not to the change stream.
+    pub(crate) has_heirs: bool,
     pub(crate) columns: Vec<CatalogColumn>,
     pub(crate) indexes: Vec<UniqueIndex>,
 }
@@ -59,6 +63,12 @@ impl CatalogTable {
     /// The name as SQL.
     pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.table))
+    }
+
+    /// The same without the tables that inherit from it; with its partitions.
+    pub(crate) fn quoted_alone(&self) -> String {
+        let only = if self.kind == "p" { "" } else { "ONLY " };
+        format!("{only}{}", self.quoted())
     }
 
     /// The columns that identify rows in the change stream: the index of the replica identity, else the primary key,
@@ -135,6 +145,8 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
                 pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
                 c.relfilenode AS filenode,
                 has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
+                row_security_active(c.oid) AS row_security,
+                c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_heirs,
                 (SELECT coalesce(json_agg(json_build_object(
                             'name', a.attname, 'type_oid', a.atttypid::bigint,
                             'source_type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum), '[]')
@@ -177,6 +189,8 @@ fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
         blocks: optional(row, "blocks").and_then(|n| n.parse().ok()).unwrap_or(0),
         filenode: number(row, "filenode")?,
         readable: text(row, "readable")? == "t",
+        row_security: text(row, "row_security")? == "t",
+        has_heirs: text(row, "has_heirs")? == "t",
         columns: serde_json::from_str(text(row, "columns")?).map_err(malformed)?,
         indexes: serde_json::from_str(text(row, "indexes")?).map_err(malformed)?,
     })
@@ -310,6 +324,8 @@ impl CatalogTable {
             blocks: 0,
             filenode: 0,
             readable: true,
+            row_security: false,
+            has_heirs: false,
             columns,
             indexes,
         }

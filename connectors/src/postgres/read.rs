@@ -80,7 +80,7 @@ pub async fn read_tables(config: &ConnectorConfig, tables: &[TableId]) -> Result
             table.columns.retain(|column| columns.contains(&column.name));
         }
         let plan = TablePlan::new(table.table_schema(&config.source, &types), &mut routes);
-        let (rows, left_out) = read_table(&sql, &table.quoted(), &published, &plan).await?;
+        let (rows, left_out) = read_table(&sql, &table.quoted_alone(), &published, &plan).await?;
         read.push((plan.schema, rows));
         unrepresentable += left_out;
     }

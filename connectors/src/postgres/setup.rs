@@ -127,6 +127,21 @@ pub(crate) fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Re
             ),
         });
     }
+    if table.row_security {
+        return Some(Refusal {
+            problem: format!("row-level security hides rows of {} from user `{}`", table.name(), config.postgres.user),
+            remedy: format!("ALTER ROLE {} BYPASSRLS", quote(&config.postgres.user)),
+        });
+    }
+    if table.has_heirs {
+        return Some(Refusal {
+            problem: format!(
+                "other tables inherit from {}, and their changes come under their own names",
+                table.name()
+            ),
+            remedy: "make it a partitioned table, or capture the tables that inherit from it instead".into(),
+        });
+    }
     table.key().err()
 }
 
@@ -137,7 +152,8 @@ async fn publish(
     publication: Option<&Publication>,
     tables: &[CatalogTable],
 ) -> Result<(), Error> {
-    let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted()).collect::<Vec<_>>().join(", ");
+    // Not those that inherit from it: the application could not update one that has no key.
+    let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted_alone()).collect::<Vec<_>>().join(", ");
     match publication {
         None => {
             let all: Vec<&CatalogTable> = tables.iter().collect();

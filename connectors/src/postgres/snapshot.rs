@@ -338,9 +338,8 @@ fn copy_statement(wanted: &Wanted, chunk: Chunk) -> String {
             conditions.push(format!("age(xmin) <= age('{}'::xid)", horizon as u32));
         }
     }
-    let only = if table.kind == "r" { "ONLY " } else { "" };
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    format!("COPY (SELECT {} FROM {only}{}{filter}) TO STDOUT", select_list(&wanted.plan), table.quoted())
+    format!("COPY (SELECT {} FROM {}{filter}) TO STDOUT", select_list(&wanted.plan), table.quoted_alone())
 }
 
 /// Turns lines into snapshot events.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use headwater_schemas::{TableId, TableSchema};
+use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
 
 use super::catalog::{self, CatalogTable};
@@ -315,10 +315,8 @@ impl Stream {
         };
         let problem = if checkpoint.has_left(&table.name()) {
             Some("can be captured again, after changes passed by")
-        } else if has_other_key(announced, &schema) {
-            Some("has another key")
         } else {
-            None
+            changed_rows(announced, &schema)
         };
         if let Some(problem) = problem {
             self.relations.insert(oid, Known::Ignored);
@@ -370,12 +368,39 @@ fn name_of(table: &TableId) -> String {
     format!("{}.{}", table.schema, table.table)
 }
 
-/// Whether the key is made of other columns, or in another order. A column may be renamed, or another one dropped before it.
-fn has_other_key(one: &TableSchema, other: &TableSchema) -> bool {
-    let names = |schema: &TableSchema| {
-        schema.key_columns().iter().map(|at| schema.columns[*at].name.clone()).collect::<Vec<_>>()
+/// What makes rows that do not change other than what was told of them: the server tells nothing of that, so that they must
+/// be read again. Columns that are added or dropped do not.
+fn changed_rows(before: &TableSchema, now: &TableSchema) -> Option<&'static str> {
+    let key = |schema: &TableSchema| -> Vec<Arc<str>> {
+        schema.key_columns().iter().map(|at| schema.columns[*at].name.clone()).collect()
     };
-    one.key_columns() != other.key_columns() && names(one) != names(other)
+    let gone = before.columns.iter().any(|column| now.column_index(&column.name).is_none());
+    let new = now.columns.iter().any(|column| before.column_index(&column.name).is_none());
+    let other_type = |column: &Column| {
+        let before = before.column_index(&column.name).map(|at| &before.columns[at]);
+        before.is_some_and(|before| !has_same_values(before, column))
+    };
+    if gone && new {
+        Some("has a column under another name")
+    } else if key(before) != key(now) {
+        Some("has another key")
+    } else if now.columns.iter().any(other_type) {
+        Some("has a column of another type")
+    } else {
+        None
+    }
+}
+
+/// Whether a change from one type to the other leaves every value as it was written.
+fn has_same_values(before: &Column, now: &Column) -> bool {
+    use ColumnType::{Int32, Int64, Text};
+    let is_padded = |column: &Column| column.source_type.starts_with("character(");
+    match (&before.kind, &now.kind) {
+        (Int32 | Int64, Int32 | Int64) => true,
+        (Text, Text) => is_padded(before) == is_padded(now),
+        // The same kind may have another form: digits behind the point, fractions of a second.
+        (one, other) => one == other && before.source_type == now.source_type,
+    }
 }
 
 fn received(event: Result<Option<ReplicationEvent>, PgWireError>) -> Result<ReplicationEvent, Error> {

@@ -166,8 +166,9 @@ impl Transaction {
         let full_old = old.filter(|(kind, _)| *kind == Old::Full).map(|(_, cells)| cells);
         // An unchanged value that was not sent stands in the old row, if that was sent.
         let new = Tuple { fallback: full_old, ..new };
-        self.build_new(plan, new)?;
+        let built = self.build_new(plan, new);
         let Some((kind, old_cells)) = old else {
+            built?;
             let header = self.next(Op::Update);
             self.push_after(plan, header, into);
             return Ok(Step::Done);
@@ -175,9 +176,17 @@ impl Transaction {
         let old = Tuple { bytes: data, cells: old_cells, fallback: None };
         self.old_key.clear();
         plan.write_key(&mut self.old_key, old, &mut self.scratch)?;
+        if let Err(bad) = built {
+            // Whatever the row is now, under its old key it is gone.
+            self.key.clear();
+            if plan.write_key(&mut self.key, new, &mut self.scratch).is_ok() && self.key != self.old_key {
+                self.push_delete(plan, old, kind, into)?;
+            }
+            return Err(bad);
+        }
         if self.old_key == self.key {
             let mut header = self.next(Op::Update);
-            self.build_old(plan, old, kind)?;
+            let kind = self.build_old(plan, old, kind)?;
             header.before_is_key_only = kind == Old::Key;
             self.push_both(plan, header, into);
             return Ok(Step::Done);
@@ -185,9 +194,7 @@ impl Transaction {
         if may_ask && (0..plan.width()).any(|at| new.lacks(at)) {
             return Ok(Step::Lacks { query: row_query(plan, new) });
         }
-        self.build_old(plan, old, kind)?;
-        let delete = EventHeader { before_is_key_only: kind == Old::Key, ..self.next(Op::Delete) };
-        self.push_before(plan, delete, into);
+        self.push_delete(plan, old, kind, into)?;
         let create = self.next(Op::Create);
         self.push_after(plan, create, into);
         Ok(Step::Done)
@@ -204,7 +211,12 @@ impl Transaction {
         let old = Tuple { bytes: data, cells: &tuples.old, fallback: None };
         self.old_key.clear();
         plan.write_key(&mut self.old_key, old, &mut self.scratch)?;
-        self.build_old(plan, old, kind)?;
+        self.push_delete(plan, old, kind, into)
+    }
+
+    /// Says that the row under the old key is gone.
+    fn push_delete(&mut self, plan: &TablePlan, old: Tuple<'_>, kind: Old, into: &mut Gathered) -> Result<(), BadCell> {
+        let kind = self.build_old(plan, old, kind)?;
         let header = EventHeader { before_is_key_only: kind == Old::Key, ..self.next(Op::Delete) };
         self.push_before(plan, header, into);
         Ok(())
@@ -217,12 +229,15 @@ impl Transaction {
         plan.write_row(&mut self.row, new, &mut self.scratch)
     }
 
-    fn build_old(&mut self, plan: &TablePlan, old: Tuple<'_>, kind: Old) -> Result<(), BadCell> {
+    /// The row before; of one with a value that cannot be represented, which is mended or gone now, its key alone.
+    fn build_old(&mut self, plan: &TablePlan, old: Tuple<'_>, kind: Old) -> Result<Old, BadCell> {
         self.old_row.clear();
-        match kind {
-            Old::Full => plan.write_row(&mut self.old_row, old, &mut self.scratch),
-            Old::Key => plan.write_key_row(&mut self.old_row, old, &mut self.scratch),
+        if kind == Old::Full && plan.write_row(&mut self.old_row, old, &mut self.scratch).is_ok() {
+            return Ok(Old::Full);
         }
+        self.old_row.clear();
+        plan.write_key_row(&mut self.old_row, old, &mut self.scratch)?;
+        Ok(Old::Key)
     }
 
     fn push_after(&self, plan: &TablePlan, header: EventHeader, into: &mut Gathered) {

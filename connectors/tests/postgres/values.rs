@@ -165,3 +165,30 @@ async fn what_cannot_be_represented_is_a_dead_letter_and_blocks_nothing() {
     assert_eq!(harness.status().dead_letters_total, 2);
     assert!(harness.log.topics().await.unwrap().iter().any(|(name, _)| &**name == "hw.__dead_letters"));
 }
+
+/// A value that cannot be represented is in the image before of whatever mends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_represented_can_be_mended_deleted_and_given_another_key() {
+    let harness = Harness::streaming(
+        "CREATE TABLE f (id int PRIMARY KEY, at timestamp); ALTER TABLE f REPLICA IDENTITY FULL;
+         CREATE TABLE d (id int PRIMARY KEY, at timestamp);
+         INSERT INTO f SELECT n, '2026-01-01' FROM generate_series(1, 3) n;
+         INSERT INTO d VALUES (1, '2026-01-01'), (2, '2026-01-01')",
+        &["f", "d"],
+    )
+    .await;
+    harness.server.psql("UPDATE f SET at = '294276-12-31'");
+    harness.server.psql("UPDATE f SET at = '2026-02-02' WHERE id = 1");
+    harness.server.psql("DELETE FROM f WHERE id = 2; UPDATE f SET id = 4, at = '2026-02-02' WHERE id = 3");
+    harness.server.psql("UPDATE d SET id = 3, at = '294276-12-31' WHERE id = 1");
+    harness.caught_up().await;
+    assert_eq!(harness.dead_letters().await.len(), 4);
+    let ids = async |table: &str| -> Vec<Value> {
+        harness.folded(table).await.into_values().map(|row| row["id"].clone()).collect()
+    };
+    assert_eq!(ids("f").await, [Value::Int(1), Value::Int(4)]);
+    let mended = harness.events("f").await;
+    let mended = mended.iter().rev().find(|event| event.after.is_some() && event.after("id") == Value::Int(1)).unwrap();
+    assert!(mended.before_is_key_only);
+    assert_eq!(ids("d").await, [Value::Int(2)], "its old key is nobody's");
+}
