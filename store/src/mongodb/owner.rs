@@ -4,6 +4,8 @@
 //! condition that the number is still its own: a process that was taken over, and does not know it yet, can commit
 //! nothing any more, however late its writes arrive. The server itself makes the two wait for, or fail, one another.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 use mongodb::options::ReturnDocument;
@@ -17,9 +19,13 @@ const OWNERS: &str = "headwater.owners";
 pub(super) struct Owner {
     /// What is written: `rows/…` or `documents/…`.
     pub(super) name: String,
-    /// Rises with every owner of any name.
+    /// Rises with every owner of any name. Not below the seconds since [`EPOCH`], so that it rises also where a database is
+    /// made anew or restored: stamps are made of it, and readers keep them.
     pub(super) number: u64,
 }
+
+/// The beginning of 2020, in seconds since 1970.
+const EPOCH: u64 = 1_577_836_800;
 
 impl Owner {
     /// Takes over; from here on nobody else writes under this name.
@@ -32,7 +38,8 @@ impl Owner {
     /// Shuts out whoever owned the name before; tells whether we own it now, or somebody who came a moment later. To those
     /// who share what is written, both are right.
     pub(super) async fn shut_out(server: &Server, name: String) -> Result<(Self, bool), Fault> {
-        let number = next(server, "owner").await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let number = next(server, "owner", now.saturating_sub(EPOCH)).await?;
         let owners = server.database.collection::<Document>(OWNERS);
         let taken = owners
             .find_one_and_update(doc! { "_id": &name }, doc! { "$max": { "number": number as i64 } })
@@ -78,11 +85,13 @@ impl Owner {
     }
 }
 
-/// The next number of a name, never given twice.
-pub(super) async fn next(server: &Server, name: &str) -> Result<u64, Fault> {
+/// The next number of a name, never given twice, and at least so great.
+pub(super) async fn next(server: &Server, name: &str, least: u64) -> Result<u64, Fault> {
     let counters = server.database.collection::<Document>("headwater.counters");
+    let least = i64::try_from(least).unwrap_or_default();
+    let further = doc! { "$add": [{ "$ifNull": ["$n", 0_i64] }, 1_i64] };
     let counted = counters
-        .find_one_and_update(doc! { "_id": name }, doc! { "$inc": { "n": 1_i64 } })
+        .find_one_and_update(doc! { "_id": name }, vec![doc! { "$set": { "n": { "$max": [further, least] } } }])
         .upsert(true)
         .return_document(ReturnDocument::After)
         .max_time(server.operation_max())

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use headwater_schemas::SourcePosition;
 use headwater_store::mongodb::{MongoDocuments, MongoOptions};
 use headwater_store::{
-    DocumentChange, DocumentReader, DocumentStore, DocumentWrite, Frontier, VersionId, VersionState,
+    DocumentChange, DocumentReader, DocumentStore, DocumentWrite, Error, Frontier, VersionId, VersionState,
 };
-use headwater_test_servers::Mongo;
+use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
+use mongodb::bson::doc;
 use tokio::sync::broadcast::Receiver;
 
 use crate::common::{VERSION, documents, fresh, int, raw, reader, record, wait};
@@ -169,4 +170,63 @@ async fn following_goes_on_after_a_kill_and_says_when_it_missed_some() {
         }
     }
     assert_eq!(elsewhere.get(VERSION, &int(5)).await.unwrap().unwrap().body, "5");
+}
+
+/// Whoever has kept a document knows by its stamp whether it is still that one.
+#[tokio::test]
+async fn stamps_rise_also_where_the_database_is_made_anew() {
+    let options = fresh();
+    let stamp = async || {
+        let store = documents(&options).unwrap();
+        put(&store, &[0], Some("0"));
+        store.reader().get(VERSION, &int(0)).await.unwrap().unwrap().stamp
+    };
+    let before = stamp().await;
+    let database = raw(&options);
+    wait(async move { database.drop().await.unwrap() });
+    // Owners are told apart by the second.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(stamp().await > before);
+}
+
+/// The server has done what it was asked to, and the answer is an error: what is there must not stay hidden from readers
+/// of this process, who hear nothing from the server of what it writes itself.
+#[tokio::test]
+async fn readers_are_told_of_a_commit_whose_answer_was_lost() {
+    let arguments = vec!["--setParameter".into(), "enableTestCommands=1".into()];
+    let server = Mongo::start_with(&ServerOptions { arguments, ..ServerOptions::default() });
+    let options = MongoOptions::new(server.url(), "hw");
+    let store = documents(&options).unwrap();
+    let cached = store.reader();
+    let mut changes = cached.changes();
+    put(&store, &[0], Some("old"));
+    hear(&mut changes).await;
+    let admin = MongoOptions::new(server.url(), "admin");
+    let lost = doc! {
+        "configureFailPoint": "failCommand", "mode": { "times": 2 },
+        "data": { "failCommands": ["commitTransaction"], "writeConcernError": { "code": 64, "errmsg": "lost" } },
+    };
+    let database = raw(&admin);
+    wait(async move {
+        database.run_command(lost).await.unwrap();
+    });
+    let id = int(0);
+    let write = || -> Result<(), Error> {
+        let mut batch = store.begin()?;
+        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(b"new"), entries: &[], stamp: None }])?;
+        batch.flush()
+    };
+    write().unwrap_err();
+    let began = Instant::now();
+    while cached.get(VERSION, &id).await.unwrap().unwrap().body != "new" {
+        assert!(began.elapsed() < PATIENCE, "it was not committed");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    while changes.try_recv().is_ok() {}
+    write().unwrap();
+    let mut told = Vec::new();
+    while let Ok(change) = changes.try_recv() {
+        told.push(change);
+    }
+    assert!(told.last().is_some_and(|last| last.is_empty()), "that something was missed, not {told:?}");
 }

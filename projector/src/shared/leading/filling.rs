@@ -1,7 +1,7 @@
 //! Join indexes and new versions are filled from the rows, a slice at a time, while changes go on; then a version serves.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use headwater_broker::{AppendBatch, TopicPartition};

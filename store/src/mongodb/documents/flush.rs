@@ -34,6 +34,9 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
         && gathered.removed.is_empty()
         && gathered.frontiers.is_empty()
     {
+        if std::mem::take(&mut writing.untold) {
+            store.reader.registry.tell(Vec::new());
+        }
         store.metrics.committed(started.elapsed(), 0, 0, written);
         return Ok(());
     }
@@ -58,6 +61,9 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
     writing.unsettled = false;
     if store.owner.is_some() {
         writing.remembered.flushed(&gathered);
+    }
+    if std::mem::take(&mut writing.untold) {
+        store.reader.registry.tell(Vec::new());
     }
     let dropped = store.publish(&gathered, changes);
     for collection in dropped {

@@ -44,7 +44,7 @@ use crate::{DocumentStore, DocumentTransaction, Error, StoreMetrics};
 pub(super) const COUNTERS: i64 = 32;
 
 /// Stamps of one owner; those of a later owner are greater.
-const STAMPS_BITS: u32 = 40;
+const STAMPS_BITS: u32 = 32;
 
 /// Documents of one projector's versions. Other projectors may keep other versions beside them.
 pub struct MongoDocuments {
@@ -64,6 +64,8 @@ struct Writing {
     stamp: u64,
     /// Whether what is known of the registry may be behind what is stored.
     unsettled: bool,
+    /// Whether something may have been written that this process's readers were not told of.
+    untold: bool,
     /// Stays empty where several processes write.
     remembered: Remembered,
 }
@@ -90,6 +92,7 @@ impl MongoDocuments {
         let writing = Mutex::new(Writing {
             stamp: owner.number << STAMPS_BITS,
             unsettled: false,
+            untold: false,
             remembered: Remembered::default(),
         });
         let counter = if options.shared { 1 + (owner.number % COUNTERS as u64) as i64 } else { 0 };

@@ -35,6 +35,9 @@ impl<'s> MongoDocumentTransaction<'s> {
         if writing.unsettled {
             writing.remembered.forget();
             let MongoReader { server, registry, .. } = &*store.reader;
+            // What broke off may be there, with frontiers that promise it; or come to be there until this batch is.
+            writing.untold = true;
+            registry.tell(Vec::new());
             match store.owner {
                 Some(_) => server.block("read its registry", registry.read(server))?,
                 None => server.block("read its registry", registry.read_versions(server))?,
@@ -183,7 +186,7 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
 
     fn new_version_id(&mut self) -> Result<VersionId, Error> {
         let server = &self.store.reader.server;
-        let next = server.block("number a version", owner::next(server, "version"))?;
+        let next = server.block("number a version", owner::next(server, "version", 1))?;
         Ok(VersionId(u32::try_from(next).expect("far fewer versions than that")))
     }
 
