@@ -37,8 +37,22 @@ impl Visibility {
         Ok(own)
     }
 
-    /// Several documents of one moment, in the order of `ids`.
+    /// Several documents of one moment, in the order of `ids`. One that is named again is read and held once.
     pub(crate) async fn get_many(
+        &self,
+        reader: &dyn DocumentReader,
+        ids: &[Vec<u8>],
+        context: &ReadContext,
+    ) -> Result<Vec<Option<Document>>, Problem> {
+        let mut distinct = ids.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let seen = self.get_distinct(reader, &distinct, context).await?;
+        let one = |id: &Vec<u8>| distinct.binary_search(id).ok().and_then(|at| seen.get(at).cloned().flatten());
+        Ok(ids.iter().map(one).collect())
+    }
+
+    async fn get_distinct(
         &self,
         reader: &dyn DocumentReader,
         ids: &[Vec<u8>],

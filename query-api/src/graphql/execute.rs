@@ -1,5 +1,7 @@
 //! From a request to its response.
 
+use std::collections::HashSet;
+
 use apollo_compiler::response::{JsonMap, JsonValue};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -92,20 +94,22 @@ impl GraphQl {
             false => Default::default(),
         };
 
+        let budget = &*budget;
         let answers = match asked.as_slice() {
-            [one] => vec![self.ask(one, reader, context).await],
-            all => in_turns(all.iter().map(|one| self.ask(one, reader, context))).await,
+            [one] => self.ask(one, reader, budget, context).await.map(|answer| vec![answer]),
+            all => in_turns(all.iter().map(|one| self.ask(one, reader, budget, context))).await,
         };
+        let answers = answers.map_err(|problem| vec![problem])?;
         let is_broken = answers.iter().any(|answer| matches!(answer, Answer::Failed(_)));
 
         let bytes: usize = answers.iter().map(Answer::bytes).sum();
         let mut writer = Writer::new(firsts, (bytes + 256).min(RESERVED_MAX));
         writer.put(b"{\"data\":{");
-        for ((root, asked), answer) in plan.roots.iter().zip(&asked).zip(&answers) {
+        for ((root, asked), answer) in plan.roots.iter().zip(&asked).zip(answers) {
             writer.put(&root.key);
             writer.path.push(Step::Key(root.name.clone()));
             let length = writer.out.len();
-            if let Err(problem) = self.field(&mut writer, root, asked, answer, &introspection, context) {
+            if let Err(problem) = self.field(&mut writer, root, asked, &answer, &introspection, context) {
                 writer.out.truncate(length);
                 writer.put(b"null");
                 let mut problem = problem.at(root.at, sources);
@@ -160,7 +164,18 @@ impl GraphQl {
         Ok((response.data.unwrap_or_default(), response.errors.into_iter().map(problem).collect()))
     }
 
-    async fn ask(&self, asked: &Asked, reader: &dyn DocumentReader, context: &ReadContext) -> Answer {
+    /// Reads what a field asks for.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it within `budget`; the whole request is refused then.
+    async fn ask(
+        &self,
+        asked: &Asked,
+        reader: &dyn DocumentReader,
+        budget: &Budget,
+        context: &ReadContext,
+    ) -> Result<Answer, Problem> {
         let answer: Result<Answer, ApiProblem> = match asked {
             Asked::Nothing | Asked::Point(_, None) => Ok(Answer::Nothing),
             Asked::Point(seen, Some(id)) => seen.get(reader, id, context).await.map(Answer::Point),
@@ -173,7 +188,9 @@ impl GraphQl {
             }
             Asked::Page(paged) => self.page(paged, reader, context).await,
         };
-        answer.unwrap_or_else(|problem| Answer::Failed(problem.into()))
+        let answer = answer.unwrap_or_else(|problem| Answer::Failed(problem.into()));
+        budget.take_documents(answer.bytes())?;
+        Ok(answer)
     }
 
     async fn page(
@@ -309,18 +326,18 @@ impl GraphQl {
     }
 }
 
-/// Waits for all of these, side by side. A store at hand answers at once and never waits, so the runtime gets its turn
-/// between answers: else no deadline could end what takes too long.
-async fn in_turns<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+/// Waits for all of these, side by side, or until one fails. A store at hand answers at once and never waits, so the
+/// runtime gets its turn between answers: else no deadline could end what takes too long.
+async fn in_turns<T, E>(all: impl Iterator<Item = impl Future<Output = Result<T, E>>>) -> Result<Vec<T>, E> {
     let mut waiting: FuturesOrdered<_> = all.collect();
     let mut done = Vec::with_capacity(waiting.len());
     while let Some(one) = waiting.next().await {
-        done.push(one);
+        done.push(one?);
         if !waiting.is_empty() {
             yield_now().await;
         }
     }
-    done
+    Ok(done)
 }
 
 fn placeless() -> Problem {
@@ -347,11 +364,15 @@ fn text(writer: &mut Writer<'_>, text: &str) {
 }
 
 impl Answer {
-    /// Bytes of the documents in it.
+    /// Bytes of the documents in it. Those of one that was named again are held once.
     fn bytes(&self) -> usize {
         match self {
             Self::Point(found) => found.iter().map(|document| document.body.len()).sum(),
-            Self::ByIds(found) => found.iter().flatten().map(|document| document.body.len()).sum(),
+            Self::ByIds(found) => {
+                let mut seen = HashSet::with_capacity(found.len());
+                let bodies = found.iter().flatten().map(|document| &document.body);
+                bodies.filter(|body| seen.insert(body.as_ptr())).map(|body| body.len()).sum()
+            }
             Self::Page(page, _) => page.documents.iter().map(|(_, document)| document.body.len()).sum(),
             Self::Nothing | Self::Failed(_) => 0,
         }

@@ -66,6 +66,9 @@ pub(crate) struct GraphQlLimits {
     pub(crate) page_max: usize,
     /// Matches counted for `totalCount`, which is null beyond.
     pub(crate) count_max: u64,
+    /// Bytes of the documents that are read for one request; with more it is refused while they are read. They are held
+    /// until they are written, however little of them is wanted.
+    pub(crate) documents_bytes_max: usize,
     /// Prepared queries kept.
     pub(crate) plans_max: usize,
     /// Bytes of their texts; what is kept of a query grows with its text.
@@ -83,6 +86,7 @@ impl Default for GraphQlLimits {
             cost_max: 200_000,
             page_max: 100,
             count_max: 10_000,
+            documents_bytes_max: 64 * 1024 * 1024,
             plans_max: 512,
             plans_bytes_max: 512 * 1024,
         }

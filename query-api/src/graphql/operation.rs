@@ -1,6 +1,7 @@
 //! An operation that is ready to be answered, as often as it is wanted; and why one is not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use apollo_compiler::executable::OperationType;
 use apollo_compiler::request::coerce_variable_values;
@@ -106,6 +107,9 @@ pub(crate) struct Budget {
     introspection_max: usize,
     /// Values of the schema that may still be asked for.
     introspection_left: usize,
+    documents_max: usize,
+    /// Bytes of the documents that were read. Those of several fields come in any order.
+    documents_taken: AtomicUsize,
 }
 
 impl Budget {
@@ -147,6 +151,21 @@ impl Budget {
         self.introspection_left = count(left).map_err(too_many)?;
         Ok(())
     }
+
+    /// Takes the bytes of documents that were read, which are to be dropped when there is no room for them.
+    pub(super) fn take_documents(&self, bytes: usize) -> Result<(), Problem> {
+        let max = self.documents_max;
+        let taken = self.documents_taken.fetch_add(bytes, Ordering::Relaxed);
+        if taken.saturating_add(bytes) <= max {
+            return Ok(());
+        }
+        self.documents_taken.fetch_sub(bytes, Ordering::Relaxed);
+        let message = format!(
+            "the documents that this request asks for have more than {max} bytes together, which is the limit: ask for \
+             fewer documents at once (`first`, or fewer `ids`), or in several requests"
+        );
+        Err(Problem::limit(message, "document bytes"))
+    }
 }
 
 /// What others of the same request leave of a limit, where they took some.
@@ -173,7 +192,14 @@ impl GraphQl {
     /// What one request may cost.
     pub(crate) fn budget(&self) -> Budget {
         let (max, introspection_max) = (self.limits.cost_max, self.introspection_max);
-        Budget { max, left: max, introspection_max, introspection_left: introspection_max }
+        Budget {
+            max,
+            left: max,
+            introspection_max,
+            introspection_left: introspection_max,
+            documents_max: self.limits.documents_bytes_max,
+            documents_taken: AtomicUsize::new(0),
+        }
     }
 
     /// Makes a request ready to be answered. A text that was seen before is neither parsed nor validated again.

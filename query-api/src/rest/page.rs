@@ -12,6 +12,9 @@ const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 const COUNT: HeaderName = HeaderName::from_static("x-count");
 const COUNT_KIND: HeaderName = HeaderName::from_static("x-count-kind");
 
+/// Largest buffer that is reserved for parts of documents: how much is wanted of them is not known.
+const RESERVED_MAX: usize = 64 * 1024;
+
 /// What is told of a list beside its documents.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
@@ -35,13 +38,12 @@ pub(super) fn write<'d>(
     Ok(format.of_json(body)?)
 }
 
-/// `{"data":[…]`, in one buffer of the right size.
+/// `{"data":[…]`, in one buffer.
 fn write_data<'d>(
     documents: impl Iterator<Item = Option<&'d Document>> + Clone,
     selection: Option<&Selection>,
 ) -> Result<Vec<u8>, Problem> {
-    let bytes: usize = documents.clone().map(|document| 5 + document.map_or(0, |document| document.body.len())).sum();
-    let mut body = Vec::with_capacity(bytes + 400);
+    let mut body = Vec::with_capacity(room(documents.clone(), selection) + 400);
     body.extend_from_slice(b"{\"data\":[");
     for (at, document) in documents.enumerate() {
         if at > 0 {
@@ -58,8 +60,7 @@ fn lines<'d>(
     documents: impl Iterator<Item = Option<&'d Document>> + Clone,
     selection: Option<&Selection>,
 ) -> Result<Vec<u8>, Problem> {
-    let bytes: usize = documents.clone().map(|document| 5 + document.map_or(0, |document| document.body.len())).sum();
-    let mut body = Vec::with_capacity(bytes);
+    let mut body = Vec::with_capacity(room(documents.clone(), selection));
     for document in documents {
         let start = body.len();
         write_document(&mut body, document, selection)?;
@@ -68,6 +69,12 @@ fn lines<'d>(
         body.push(b'\n');
     }
     Ok(body)
+}
+
+/// Bytes that are reserved for these documents.
+fn room<'d>(documents: impl Iterator<Item = Option<&'d Document>>, selection: Option<&Selection>) -> usize {
+    let bytes: usize = documents.map(|document| 5 + document.map_or(0, |document| document.body.len())).sum();
+    if selection.is_some() { RESERVED_MAX.min(bytes) } else { bytes }
 }
 
 fn write_document(

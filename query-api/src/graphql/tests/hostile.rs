@@ -3,7 +3,7 @@
 use apollo_compiler::response::JsonValue;
 use serde_json::json;
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, customer};
 use crate::graphql::{GraphQlLimits, GraphQlRequest};
 
 #[tokio::test]
@@ -153,6 +153,25 @@ async fn pages_and_counts_cost_what_they_may_look_at() {
     fixture.data(&pages(90, "nodes { id }"), json!({})).await;
     limited(&fixture, &pages(100, "nodes { id }"), "cost").await;
     limited(&fixture, &pages(60, "totalCount"), "cost").await;
+}
+
+#[tokio::test]
+async fn the_documents_of_one_request_are_bounded_by_their_bytes() {
+    let fields: String = (0..100).map(|n| format!("a{n}: customerAccountsByIds(ids: $ids) {{ id }} ")).collect();
+    let query = format!("query($ids: [ID!]!) {{ {fields} }}");
+    let one = customer(7).to_string().len();
+    let fixture = Fixture::with(GraphQlLimits { documents_bytes_max: 100 * one, ..GraphQlLimits::default() });
+    // A hundred times the same in each of a hundred fields: every field holds it once.
+    let data = fixture.data(&query, json!({"ids": vec![7; 100]})).await;
+    assert_eq!((&data["a0"][0], &data["a99"][99]), (&json!({"id": 7}), &json!({"id": 7})));
+    let error = fixture.refused(&query, json!({"ids": [7, 8]})).await;
+    assert_eq!(error["extensions"]["limit"], "document bytes", "{error}");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("fewer documents at once")), "{error}");
+
+    let fixture = Fixture::with(GraphQlLimits { documents_bytes_max: one, ..GraphQlLimits::default() });
+    fixture.data("{ customerAccount(id: 7) { id } }", json!({})).await;
+    limited(&fixture, "{ customerAccounts { nodes { id } } }", "document bytes").await;
+    limited(&fixture, "{ a: customerAccount(id: 7) { id } b: customerAccount(id: 1) { id } }", "document bytes").await;
 }
 
 #[tokio::test]
