@@ -9,7 +9,7 @@ use bytes::Bytes;
 use headwater_schemas::SourcePosition;
 use tokio::sync::{broadcast, watch};
 
-use crate::{Error, IndexQuery, Page, VersionId, VersionRecord};
+use crate::{Counted, Error, IndexQuery, Page, VersionId, VersionRecord};
 
 /// One document as readers get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +80,9 @@ pub trait DocumentReader: Send + Sync {
     /// A page of documents by index. Does work bounded by [`IndexQuery::entries_max`].
     async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error>;
 
-    /// Number of documents that match, counted up to `limit`. Also `limit` when [`IndexQuery::entries_max`] entries were
-    /// looked at before the number was known: an answer below `limit` is exact.
-    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error>;
+    /// Number of documents that match. Counting ends at `limit`, and when [`IndexQuery::entries_max`] entries were looked
+    /// at: then nobody knows whether there are others.
+    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<Counted, Error>;
 
     /// Number of documents of a version.
     async fn document_count(&self, version: VersionId) -> Result<u64, Error>;

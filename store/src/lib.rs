@@ -27,5 +27,5 @@ pub use projection::{
     Batch, DocumentBatch, DocumentStore, DocumentTransaction, DocumentWrite, JoinIndex, ProjectionStore, RowBatch,
     RowStore, RowTransaction, RowWrite, SchemaId, Written,
 };
-pub use query::{Cursor, Filter, IndexQuery, KeyRange, Page};
+pub use query::{Counted, Cursor, Filter, IndexQuery, KeyRange, Page};
 pub use registry::{VersionId, VersionRecord, VersionState};

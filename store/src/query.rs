@@ -83,6 +83,15 @@ pub struct Cursor {
     pub id: Vec<u8>,
 }
 
+/// How many documents match, as far as that was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Documents that were seen.
+    pub seen: u64,
+    /// Whether there are no others.
+    pub is_all: bool,
+}
+
 /// An answer to an [`IndexQuery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {

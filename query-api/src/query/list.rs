@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use headwater_store::{Cursor, Document, DocumentReader, Filter, IndexQuery, KeyRange, Page};
+use headwater_store::{Counted, Cursor, Document, DocumentReader, Filter, IndexQuery, KeyRange, Page};
 use sha2::{Digest, Sha256};
 
 use super::condition::{Condition, Rank, Wanted};
@@ -275,8 +275,8 @@ impl ListQuery {
             return Ok(Count::Exact(reader.document_count(self.visibility.version).await?));
         }
         let counted = IndexQuery { after: None, descending: false, ..self.index_query.clone() };
-        let count = reader.count(self.visibility.version, &counted, limit).await?;
-        Ok(if count < limit { Count::Exact(count) } else { Count::AtLeast(count) })
+        let Counted { seen, is_all } = reader.count(self.visibility.version, &counted, limit).await?;
+        Ok(if is_all { Count::Exact(seen) } else { Count::AtLeast(seen) })
     }
 
     /// About how many documents the whole list has.
@@ -413,7 +413,10 @@ async fn most_selective(
             limit: 0,
             entries_max: context.entries_max.min(PROBE_MAX as usize),
         };
-        let count = reader.count(version, &probe, PROBE_MAX.min(best.0)).await?;
+        let limit = PROBE_MAX.min(best.0);
+        let Counted { seen, is_all } = reader.count(version, &probe, limit).await?;
+        // Of what is not known there may be many.
+        let count = if is_all { seen } else { limit };
         if count < best.0 {
             best = (count, candidate.index);
         }

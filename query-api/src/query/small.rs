@@ -45,8 +45,8 @@ impl Few {
             limit: 0,
             entries_max: context.entries_max,
         };
-        let count = reader.count(version, &probe, FEW_MAX + 1).await?;
-        Ok((count <= FEW_MAX).then(|| Self::Own(own.clone())))
+        let counted = reader.count(version, &probe, FEW_MAX + 1).await?;
+        Ok(counted.is_all.then(|| Self::Own(own.clone())))
     }
 
     /// Every one of them that the query's conditions leave.

@@ -143,8 +143,10 @@ fn exact(count: Option<Count>) -> Result<Count, Problem> {
     match count {
         Some(count @ Count::Exact(_)) => Ok(count),
         _ => {
-            let detail =
-                format!("these conditions leave too many documents to count (over {COUNT_MAX}); use count=estimated");
+            let detail = format!(
+                "to count what these conditions leave takes more work than one request may do (which counts up to \
+                 {COUNT_MAX} documents); use count=estimated"
+            );
             Err(Problem { code: "count_too_large", ..Problem::parameter("count", detail) })
         }
     }

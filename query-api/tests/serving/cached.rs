@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use headwater_query_api::AccessOptions;
 use headwater_store::{
-    Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord,
+    Counted, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord,
 };
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
@@ -47,7 +47,7 @@ impl DocumentReader for Counting {
         self.store.query(version, query).await
     }
 
-    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error> {
+    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<Counted, Error> {
         self.store.count(version, query, limit).await
     }
 

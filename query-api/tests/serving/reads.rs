@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{World, customer};
+use crate::fixture::{World, customer, int_key, put};
 
 fn ids(list: &Value) -> Vec<i64> {
     list["data"].as_array().unwrap().iter().map(|document| document["id"].as_i64().unwrap()).collect()
@@ -189,4 +189,21 @@ fn graphql_is_served_beside() {
         let answer = world.ask("POST", "/graphql", &[("content-type", kind)], Some(body));
         assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"), "{body}");
     }
+}
+
+#[test]
+fn a_count_that_ended_early_tells_what_it_saw() {
+    let world = World::with_options(|options| options.entries_max = 4);
+    // Only the first of these has an open invoice, and the fourth is the last that is looked at.
+    for (id, n) in [(9, 101), (1, 102), (5, 103), (4, 104), (13, 105)] {
+        let mut document = customer(id);
+        document["n"] = json!(n);
+        put(&world.store, 1, &int_key(id), Some(&document));
+    }
+    let path = "/v1/customer?filter[n][gte]=100&filter[invoices.status][eq]=open&sort=n";
+    let counted = world.get(&format!("{path}&count=estimated"));
+    assert_eq!(counted.json()["count"], json!({"kind": "atLeast", "value": 1}), "{}", counted.body);
+    let refused = world.get(&format!("{path}&count=exact"));
+    assert_eq!((refused.status, &refused.json()["code"]), (400, &json!("count_too_large")));
+    assert!(refused.body.contains("more work than one request may do"), "{}", refused.body);
 }

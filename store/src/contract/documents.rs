@@ -6,7 +6,7 @@ use headwater_schemas::{ValueRef, key};
 use super::Place;
 use super::sample::{VERSION, at, commit, int, text};
 use crate::{
-    DocumentReader, DocumentWrite, Error, ErrorKind, Filter, Frontier, IndexQuery, KeyRange, Page, VersionId,
+    Counted, DocumentReader, DocumentWrite, Error, ErrorKind, Filter, Frontier, IndexQuery, KeyRange, Page, VersionId,
     VersionRecord, VersionState, Written,
 };
 
@@ -108,7 +108,8 @@ pub async fn deleted_documents_leave_no_entries(place: &impl Place) {
     assert!(opened.reader.query(VERSION, &everything(Some(0))).await.unwrap().documents.is_empty());
     let page = opened.reader.query(VERSION, &everything(Some(1))).await.unwrap();
     assert_eq!(ids(&page), std::slice::from_ref(&short));
-    assert_eq!(opened.reader.count(VERSION, &everything(Some(1)), 10).await.unwrap(), 1);
+    let counted = opened.reader.count(VERSION, &everything(Some(1)), 10).await.unwrap();
+    assert_eq!(counted, Counted { seen: 1, is_all: true });
     commit(&opened, &[DocumentWrite { id: &short, body: None, entries: &[], stamp: None }]);
     assert!(opened.reader.query(VERSION, &everything(Some(1))).await.unwrap().documents.is_empty());
     assert_eq!(opened.reader.document_count(VERSION).await.unwrap(), 0);

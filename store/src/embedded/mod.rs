@@ -39,8 +39,8 @@ use self::environment::{Environment, Fault};
 use self::readers::Readers;
 use self::settler::Settler;
 use crate::{
-    Batch, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, ProjectionStore, RowStore,
-    RowTransaction, StoreMetrics, VersionId, VersionRecord,
+    Batch, Counted, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, ProjectionStore,
+    RowStore, RowTransaction, StoreMetrics, VersionId, VersionRecord,
 };
 
 /// Messages about changed documents that a slow listener may be behind before it misses some.
@@ -188,7 +188,7 @@ impl DocumentReader for EmbeddedStore {
             .map_err(|e| self.environment.fail("query documents", e))
     }
 
-    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error> {
+    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<Counted, Error> {
         self.readers
             .read(|txn| walk::count(&self.environment.tables, txn, version, query, limit))
             .map_err(|e| self.environment.fail("count documents", e))

@@ -9,7 +9,7 @@ use heed::RoTxn;
 use super::documents::{IndexEntry, StoredDocument, document_key, get, index_prefix};
 use super::environment::{Fault, Table, Tables};
 use super::key::{FIRST_MAX, push_first, push_last, successor};
-use crate::{Cursor, Filter, IndexQuery, KeyRange, Page, VersionId};
+use crate::{Counted, Cursor, Filter, IndexQuery, KeyRange, Page, VersionId};
 
 /// How a walk ended.
 enum End {
@@ -53,25 +53,23 @@ pub(super) fn page(tables: &Tables, txn: &RoTxn<'_>, version: VersionId, query: 
     Ok(Page { documents, next })
 }
 
-/// How many documents match, up to `limit`; `limit` too when the budget ends before that is known.
+/// How many documents match, up to `limit` and as far as the budget goes.
 pub(super) fn count(
     tables: &Tables,
     txn: &RoTxn<'_>,
     version: VersionId,
     query: &IndexQuery,
     limit: u64,
-) -> Result<u64, Fault> {
-    let mut count = 0;
-    if limit > 0 {
-        let end = walk(tables, txn, version, query, |_, _, _| {
-            count += 1;
-            if count == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        if matches!(end, End::Budget(_)) {
-            return Ok(limit);
-        }
+) -> Result<Counted, Fault> {
+    let mut seen = 0;
+    if limit == 0 {
+        return Ok(Counted { seen, is_all: false });
     }
-    Ok(count)
+    let end = walk(tables, txn, version, query, |_, _, _| {
+        seen += 1;
+        if seen == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(Counted { seen, is_all: matches!(end, End::Finished) })
 }
 
 fn walk(

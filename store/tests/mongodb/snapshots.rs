@@ -46,7 +46,7 @@ async fn all_steps_of_a_query_see_one_moment() {
                 assert_eq!(page.documents.len() as i64, DOCUMENTS);
                 let first = &page.documents[0].1.body;
                 assert!(page.documents.iter().all(|(_, document)| document.body == first), "half a batch");
-                assert_eq!(runtime.block_on(reader.count(VERSION, &query, 1_000)).unwrap() as i64, DOCUMENTS);
+                assert_eq!(runtime.block_on(reader.count(VERSION, &query, 1_000)).unwrap().seen as i64, DOCUMENTS);
             }
         });
         let read = reads.join();

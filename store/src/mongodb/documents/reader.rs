@@ -16,7 +16,9 @@ use crate::mongodb::MongoOptions;
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
 use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
-use crate::{Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord};
+use crate::{
+    Counted, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord,
+};
 
 /// `SnapshotUnavailable`: a collection was made or changed within the snapshot's last moments.
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
@@ -170,8 +172,10 @@ impl DocumentReader for MongoReader {
         self.server.within("query documents", read).await
     }
 
-    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<u64, Error> {
-        let Some(collection) = self.registry.collection(version) else { return Ok(0) };
+    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<Counted, Error> {
+        let Some(collection) = self.registry.collection(version) else {
+            return Ok(Counted { seen: 0, is_all: true });
+        };
         let read = with_snapshot!(walk::count(&self.server, &collection, query, limit));
         self.server.within("count documents", read).await
     }

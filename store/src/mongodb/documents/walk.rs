@@ -20,7 +20,7 @@ use super::stored::{self, entry, entry_value};
 use super::window::{TextFilter, Window, windows};
 use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
-use crate::{Cursor, Document, IndexQuery, Page};
+use crate::{Counted, Cursor, Document, IndexQuery, Page};
 
 /// Documents fetched in one step.
 const STEP_MAX: usize = 1_000;
@@ -237,17 +237,18 @@ pub(super) async fn page(server: &Server, collection: &str, query: &IndexQuery) 
     Ok(Page { documents, next })
 }
 
-/// How many documents match, up to `limit`; `limit` too when the budget ends before that is known.
-pub(super) async fn count(server: &Server, collection: &str, query: &IndexQuery, limit: u64) -> Result<u64, Fault> {
+/// How many documents match, up to `limit` and as far as the budget goes.
+pub(super) async fn count(server: &Server, collection: &str, query: &IndexQuery, limit: u64) -> Result<Counted, Fault> {
+    let mut seen = 0;
     if limit == 0 {
-        return Ok(0);
+        return Ok(Counted { seen, is_all: false });
     }
     let mut walk = Walk::new(server, collection, query).await?;
-    let mut count = 0;
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let end = walk.walk(wanted, false, |_| {
-        count += 1;
-        Ok(count < limit)
+        seen += 1;
+        Ok(seen < limit)
     });
-    Ok(if let End::Budget(_) = end.await? { limit } else { count })
+    let is_all = matches!(end.await?, End::Finished);
+    Ok(Counted { seen, is_all })
 }
