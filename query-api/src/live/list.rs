@@ -87,7 +87,7 @@ struct Followed {
 struct Shown {
     members: Arc<[Member]>,
     has_more: bool,
-    /// Where the last member stands, when more follow: what is behind makes no difference.
+    /// How far was looked, when more may follow: what is behind makes no difference. The last member may stand before.
     last: Option<Cursor>,
     /// Whether the above is known.
     is_known: bool,
@@ -229,7 +229,7 @@ impl Live {
         }
         let Followed { list, shown, request, model, .. } = &self.followed;
         shown.lock().is_reading = true;
-        let page = list.page(&*self.api.reader, true, &self.context).await?;
+        let page = list.page(&*self.api.reader, false, &self.context).await?;
         self.due = false;
         // Documents of a version that is served no more are gone, not removed; what is served is told soon.
         if shown.lock().is_known && !self.api.is_active(model.visibility.version) {
@@ -238,7 +238,7 @@ impl Live {
         let member = |(id, document): &(Vec<u8>, Document)| Member { id: id.clone(), stamp: document.stamp };
         let members: Arc<[Member]> = page.documents.iter().map(member).collect();
         let has_more = page.next.is_some();
-        let last = if has_more { page.places.last().cloned().flatten() } else { None };
+        let last = page.next.clone();
         let (before, had_more, was_known) = {
             let mut shown = shown.lock();
             let before = std::mem::replace(

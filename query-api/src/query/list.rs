@@ -288,7 +288,7 @@ impl ListQuery {
         self.count(reader, ESTIMATE_MAX, context).await
     }
 
-    /// Whether the first page may hold a stored document. `last`: where the page ends, when more follow.
+    /// Whether the first page may hold a stored document. `last`: how far was looked for it, when more may follow.
     pub(crate) fn may_hold(&self, id: &[u8], body: &[u8], last: Option<&Cursor>) -> bool {
         if let Some(Few::Ids(ids)) = &self.few
             && !ids.iter().any(|own| own == id)

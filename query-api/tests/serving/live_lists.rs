@@ -104,6 +104,24 @@ fn what_comes_goes_and_changes_is_told_and_no_more() {
 }
 
 #[test]
+fn a_page_that_ended_early_notices_what_comes_where_it_looked() {
+    let world = World::with_options(|options| options.entries_max = 4);
+    // Only the first of these has an open invoice, and the fourth is the last that is looked at.
+    for (id, n) in [(9, 101), (1, 102), (5, 103), (4, 104), (13, 105)] {
+        set(&world, id, n);
+    }
+    let mut client = Client::default();
+    let path = "/v1/customer?filter[n][gte]=100&filter[invoices.status][eq]=open&sort=n&fields=id";
+    let mut events = client.follow(&world, path);
+    client.apply(&events.next().unwrap());
+    assert_eq!((client.documents(), client.has_more), (vec![&json!({"id": 9})], true));
+    // Behind the last that was found.
+    set(&world, 3, 102);
+    client.apply(&events.next().unwrap());
+    assert_eq!(client.documents(), [&json!({"id": 9}), &json!({"id": 3})]);
+}
+
+#[test]
 fn a_client_that_comes_back_is_told_what_it_missed_and_only_then() {
     let world = World::new();
     let path = "/v1/customer?filter[n][gte]=100&sort=-n";
