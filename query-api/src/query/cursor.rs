@@ -16,8 +16,6 @@ const SIGNATURE_LEN: usize = 16;
 pub(crate) const FINGERPRINT_LEN: usize = 16;
 /// Bytes of a name.
 const NAME_LEN: usize = 12;
-/// Longest cursor looked at, in characters.
-const TEXT_LEN_MAX: usize = 8192;
 
 /// Seals and opens cursors. The signature of a place is also what its encryption starts from (a synthetic IV): equal
 /// places of equal queries give equal cursors, and nothing else is told.
@@ -37,6 +35,9 @@ impl fmt::Debug for CursorKey {
 pub(crate) type Fingerprint = [u8; FINGERPRINT_LEN];
 
 impl CursorKey {
+    /// Longest cursor looked at, in characters: what fits into the head of a request, beside the rest of it.
+    pub(crate) const TEXT_LEN_MAX: usize = 60 * 1024;
+
     /// A key made of a secret of any length.
     pub(crate) fn new(secret: &[u8]) -> Self {
         let mac = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
@@ -55,9 +56,10 @@ impl CursorKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The place of a cursor; `None` when it was not made by [`Self::seal`] with this key and fingerprint.
+    /// The place of a cursor; `None` when it was not made by [`Self::seal`] with this key and fingerprint, or is
+    /// longer than [`Self::TEXT_LEN_MAX`].
     pub(crate) fn open(&self, fingerprint: &Fingerprint, text: &str) -> Option<Vec<u8>> {
-        if text.len() > TEXT_LEN_MAX {
+        if text.len() > Self::TEXT_LEN_MAX {
             return None;
         }
         let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -96,6 +98,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn long_places_are_opened_as_far_as_they_fit_into_a_request() {
+        let key = CursorKey::new(b"secret");
+        let opened = |place: &[u8]| key.open(&[7; 16], &key.seal(&[7; 16], place));
+        assert_eq!(opened(&[1; 45_000]), Some(vec![1; 45_000]));
+        assert_eq!(opened(&[1; 50_000]), None);
+    }
 
     proptest! {
         #[test]

@@ -7,7 +7,7 @@ use headwater_store::{Counted, Cursor, Document, DocumentReader, Filter, IndexQu
 use sha2::{Digest, Sha256};
 
 use super::condition::{Condition, Rank, Wanted};
-use super::cursor::{FINGERPRINT_LEN, Fingerprint};
+use super::cursor::{CursorKey, FINGERPRINT_LEN, Fingerprint};
 use super::ranges::Ranges;
 use super::small::{Few, matches};
 use super::unknown_index;
@@ -349,6 +349,15 @@ async fn read(
 }
 
 fn open(context: &ReadContext, fingerprint: &Fingerprint, text: &str) -> Result<(u16, Cursor), Problem> {
+    if text.len() > CursorKey::TEXT_LEN_MAX {
+        let detail = format!(
+            "this `after` has {} characters, over the limit of {}: a cursor holds the value that the list is in the order \
+             of. Where such values are so long, sort by another field, or leave them out with a condition",
+            text.len(),
+            CursorKey::TEXT_LEN_MAX
+        );
+        return Err(Problem { code: "cursor_too_long", ..Problem::parameter("after", detail) });
+    }
     let opened = context.cursors.open(fingerprint, text);
     opened.as_deref().and_then(split).ok_or_else(|| {
         let detail = "this `after` is not a cursor of this query, or the model has a new version since; start again \
