@@ -237,11 +237,7 @@ impl GraphQl {
                         writer.put(b",");
                     }
                     match found {
-                        Some(found) => {
-                            writer.path.push(Step::Item(at));
-                            document(writer, plan, found)?;
-                            writer.path.pop();
-                        }
+                        Some(found) => document_at(writer, Step::Item(at), plan, found)?,
                         None => writer.put(b"null"),
                     }
                 }
@@ -269,33 +265,41 @@ impl GraphQl {
             writer.put(key);
             match part {
                 Part::Constant(bytes) => writer.put(bytes),
-                Part::Nodes(object) => {
+                Part::Nodes(name, object) => {
                     writer.put(b"[");
+                    writer.path.push(Step::Key(name.clone()));
                     for (at, (_, found)) in page.documents.iter().enumerate() {
                         if at > 0 {
                             writer.put(b",");
                         }
-                        document(writer, object, found)?;
+                        document_at(writer, Step::Item(at), object, found)?;
                     }
+                    writer.path.pop();
                     writer.put(b"]");
                 }
-                Part::Edges(edge) => {
+                Part::Edges(name, edge) => {
                     writer.put(b"[");
+                    writer.path.push(Step::Key(name.clone()));
                     for (at, (_, found)) in page.documents.iter().enumerate() {
                         writer.put(if at > 0 { b",{" } else { b"{" });
+                        writer.path.push(Step::Item(at));
                         for (key, part) in edge {
                             writer.put(key);
                             match part {
                                 EdgePart::Constant(bytes) => writer.put(bytes),
-                                EdgePart::Node(object) => document(writer, object, found)?,
+                                EdgePart::Node(name, object) => {
+                                    document_at(writer, Step::Key(name.clone()), object, found)?;
+                                }
                                 EdgePart::Cursor => {
                                     let place = page.places.get(at).and_then(Option::as_ref).ok_or_else(placeless)?;
                                     text(writer, &paged.query.cursor(place, context));
                                 }
                             }
                         }
+                        writer.path.pop();
                         writer.put(b"}");
                     }
+                    writer.path.pop();
                     writer.put(b"]");
                 }
                 Part::PageInfo(info) => {
@@ -342,6 +346,14 @@ async fn in_turns<T, E>(all: impl Iterator<Item = impl Future<Output = Result<T,
 
 fn placeless() -> Problem {
     Problem::new(Problem::DATA, "an edge's cursor cannot be made of its document; page by `pageInfo.endCursor`")
+}
+
+/// Writes a document that stands one step further.
+fn document_at(writer: &mut Writer<'_>, step: Step, plan: &Object, found: &Document) -> Result<(), Problem> {
+    writer.path.push(step);
+    document(writer, plan, found)?;
+    writer.path.pop();
+    Ok(())
 }
 
 fn document(writer: &mut Writer<'_>, plan: &Object, found: &Document) -> Result<(), Problem> {

@@ -101,10 +101,10 @@ impl Connection {
 pub(super) enum Part {
     /// Always the same bytes.
     Constant(Box<[u8]>),
-    /// `nodes`.
-    Nodes(Object),
-    /// `edges`, with the fields of an edge.
-    Edges(Vec<(Box<[u8]>, EdgePart)>),
+    /// `nodes`, with its response key.
+    Nodes(Name, Object),
+    /// `edges`, with its response key and the fields of an edge.
+    Edges(Name, Vec<(Box<[u8]>, EdgePart)>),
     /// `pageInfo`, with its fields.
     PageInfo(Vec<(Box<[u8]>, PagePart)>),
     /// `totalCount`.
@@ -115,7 +115,8 @@ pub(super) enum Part {
 pub(super) enum EdgePart {
     Constant(Box<[u8]>),
     Cursor,
-    Node(Object),
+    /// `node`, with its response key.
+    Node(Name, Object),
 }
 
 /// One field of `pageInfo`.
@@ -219,19 +220,19 @@ impl<'a> Compiler<'a> {
         let mut slots = Vec::new();
         for (name, fields) in self.collect_below(fields)? {
             let part = match fields[0].name.as_str() {
-                "nodes" => Part::Nodes(self.object(model, &fields)?),
+                "nodes" => Part::Nodes(name.clone(), self.object(model, &fields)?),
                 "totalCount" => Part::TotalCount,
                 "edges" => {
                     let mut edge = Vec::new();
                     for (name, fields) in self.collect_below(&fields)? {
                         let part = match fields[0].name.as_str() {
                             "cursor" => EdgePart::Cursor,
-                            "node" => EdgePart::Node(self.object(model, &fields)?),
+                            "node" => EdgePart::Node(name.clone(), self.object(model, &fields)?),
                             _ => EdgePart::Constant(json_text(&names.edge_type)),
                         };
                         edge.push((quoted(name, !edge.is_empty()), part));
                     }
-                    Part::Edges(edge)
+                    Part::Edges(name.clone(), edge)
                 }
                 "pageInfo" => {
                     let mut info = Vec::new();

@@ -161,7 +161,7 @@ impl Asker<'_> {
         };
         let query = ListQuery::new(self.reader, wanted, self.context).await?;
         let has_cursor = |edge: &[(Box<[u8]>, EdgePart)]| edge.iter().any(|(_, part)| matches!(part, EdgePart::Cursor));
-        let places = connection.slots.iter().any(|(_, part)| matches!(part, Part::Edges(edge) if has_cursor(edge)));
+        let places = connection.slots.iter().any(|(_, part)| matches!(part, Part::Edges(_, edge) if has_cursor(edge)));
         Ok(Asked::Page(Box::new(Paged { query, limit, count: connection.is_counted(), places })))
     }
 }
@@ -239,10 +239,10 @@ fn cost_of(root: &Root, asked: &Asked, firsts: &[Option<usize>]) -> usize {
         (Wanted::ByIds(_, object), Asked::ByIds(_, ids)) => ids.len().saturating_mul(object_cost(object, firsts)),
         (Wanted::Connection(_, connection), Asked::Page(paged)) => {
             let part = |part: &Part| match part {
-                Part::Nodes(object) => object_cost(object, firsts),
-                Part::Edges(edge) => edge.iter().fold(0, |sum: usize, (_, part)| {
+                Part::Nodes(_, object) => object_cost(object, firsts),
+                Part::Edges(_, edge) => edge.iter().fold(0, |sum: usize, (_, part)| {
                     sum.saturating_add(match part {
-                        EdgePart::Node(object) => object_cost(object, firsts),
+                        EdgePart::Node(_, object) => object_cost(object, firsts),
                         _ => 1,
                     })
                 }),

@@ -128,3 +128,21 @@ async fn a_float_that_is_not_finite_is_null_and_an_error() {
     assert_eq!(body["data"], json!({"a": [{"rating": 1.0, "id": 2}, {"rating": null, "id": 3}]}));
     assert_eq!(body["errors"][0]["path"], json!(["a", 1, "rating"]));
 }
+
+#[tokio::test]
+async fn the_path_of_an_error_leads_through_a_connection() {
+    let fixture = Fixture::new();
+    let list = "nodes { rating } edges { cursor node { rating } }";
+    let aliased = "some: nodes { r: rating } all: edges { one: node { id r: rating } }";
+    let query = format!("{{ customerAccounts(first: 5) {{ {list} }} b: customerAccounts(first: 3) {{ {aliased} }} }}");
+    let (status, body) = fixture.send(&query, json!({})).await;
+    assert_eq!((status, &body["data"]["b"]["all"][2]), (200, &json!({"one": {"id": 3, "r": null}})));
+    let paths: Vec<_> = body["errors"].as_array().expect("errors").iter().map(|error| error["path"].clone()).collect();
+    let expected = [
+        json!(["customerAccounts", "nodes", 2, "rating"]),
+        json!(["customerAccounts", "edges", 2, "node", "rating"]),
+        json!(["b", "some", 2, "r"]),
+        json!(["b", "all", 2, "one", "r"]),
+    ];
+    assert_eq!(paths, expected);
+}
