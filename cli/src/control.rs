@@ -48,7 +48,7 @@ pub(crate) struct Control {
 pub(crate) struct Reloaded {
     /// Names of all models that are declared now.
     pub(crate) models: Vec<String>,
-    /// What is wrong in files that were refused; their models, if they had any, run on as they were.
+    /// What is wrong in files that were refused; while there are any, no model that is missing now is retired.
     pub(crate) diagnostics: Vec<Diagnostic>,
 }
 
@@ -202,33 +202,35 @@ impl Control {
         parse_place(from, &topics).map_err(|why| AdminError::invalid("invalid_place", why))
     }
 
-    /// Reads the model files again. A file with mistakes is refused; the model it held runs on as it was.
-    pub(crate) async fn read_again(&self) -> Result<Reloaded, projector::Error> {
+    /// Reads the model files again. A file with mistakes is refused; the model it held runs on as it was. Where files
+    /// cannot even be listed, nothing is changed: models that only seem to be gone must not be retired.
+    pub(crate) async fn read_again(&self) -> Result<Reloaded, AdminError> {
         let read = self.configuration.read_models();
+        if !read.unlisted.is_empty() {
+            return Err(AdminError::conflict("models_not_listed", not_listed(&read.unlisted)));
+        }
         let mut diagnostics = read.diagnostics;
         let catalogs = Catalogs::ask(&self.configuration.connectors).await;
         let mut accepted: Vec<ModelFile> = Vec::new();
-        let mut refused = read.refused;
         for file in read.models {
             let wrong = catalogs.check(std::slice::from_ref(&file));
             match wrong.is_empty() {
                 true => accepted.push(file),
-                false => {
-                    refused.push(file.file);
-                    diagnostics.extend(wrong);
-                }
+                false => diagnostics.extend(wrong),
             }
         }
-        for old in self.models.lock().iter() {
-            let name_is_free = accepted.iter().all(|file| file.model.name != old.model.name);
-            if refused.contains(&old.file) && name_is_free {
-                accepted.push(old.clone());
+        // A refused file may be meant for any model that is missing now: it may have been renamed.
+        if !diagnostics.is_empty() {
+            for old in self.models.lock().iter() {
+                if accepted.iter().all(|file| file.model.name != old.model.name) {
+                    accepted.push(old.clone());
+                }
             }
         }
         accepted.sort_by(|a, b| a.file.cmp(&b.file));
         let definitions = accepted.iter().map(|file| file.model.clone()).collect();
         if let Some(projector) = &self.projector {
-            projector.reload(definitions).await?;
+            projector.reload(definitions).await.map_err(refusal)?;
         }
         let models: Vec<String> = accepted.iter().map(|file| file.model.name.clone()).collect();
         *self.models.lock() = accepted;
@@ -278,7 +280,7 @@ impl Admin for Control {
     }
 
     async fn reload(&self) -> Result<Value, AdminError> {
-        let Reloaded { models, diagnostics } = self.read_again().await.map_err(refusal)?;
+        let Reloaded { models, diagnostics } = self.read_again().await?;
         let diagnostics: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         Ok(json!({ "models": models, "refused": diagnostics }))
     }
@@ -315,6 +317,12 @@ fn refusal(error: projector::Error) -> AdminError {
         (_, ErrorKind::Poison) => AdminError::invalid("refused", text),
         _ => AdminError::failed("failed", text),
     }
+}
+
+/// Why a reload was refused as a whole.
+fn not_listed(wrong: &[Diagnostic]) -> String {
+    let texts: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    format!("the models run on as they were, because their files cannot be listed\n{}", texts.join("\n"))
 }
 
 /// The number its author gave a version, where its documents are known.

@@ -102,7 +102,7 @@ fn reload_on_hangup(control: Arc<Control>, stop: CancellationToken) -> Result<()
             tokio::select! {
                 Some(()) = hangup.recv() => {
                     if let Err(error) = control.read_again().await {
-                        tracing::error!(error = crate::failure::chain(&error), "the models were not read again");
+                        tracing::error!(error = error.detail, "the models were not read again");
                     }
                 }
                 () = stop.cancelled() => return,

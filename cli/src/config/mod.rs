@@ -75,10 +75,10 @@ pub(crate) struct ModelFile {
 pub(crate) struct ModelFiles {
     /// Without mistakes.
     pub(crate) models: Vec<ModelFile>,
-    /// Files that were refused, whether or not they could be read.
-    pub(crate) refused: Vec<String>,
-    /// What is wrong, in the order of the files.
+    /// What is wrong in files, in their order.
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Patterns of the configuration that name no file: which models there should be is not known.
+    pub(crate) unlisted: Vec<Diagnostic>,
 }
 
 impl Configuration {
@@ -104,6 +104,7 @@ impl Configuration {
         let mut diagnostics = configuration.load_connectors(environment);
         if diagnostics.is_empty() {
             let models = configuration.read_models();
+            diagnostics.extend(models.unlisted);
             diagnostics.extend(models.diagnostics);
             configuration.models = models.models;
             if diagnostics.is_empty() {
@@ -218,7 +219,7 @@ impl Configuration {
         let mut out = ModelFiles::default();
         let sources = self.connectors.iter().map(|file| (file.config.source.clone(), DEFAULT_SCHEMA.to_string()));
         let context = ParseContext { sources: sources.collect() };
-        for path in self.listed(&self.settings.models, "models", &mut out.diagnostics) {
+        for path in self.listed(&self.settings.models, "models", &mut out.unlisted) {
             let file = shown(&path);
             let parsed = read_text(&path).map_err(|diagnostic| vec![diagnostic]).and_then(|text| {
                 let model = model::parse(&file, &text, &context)?;
@@ -233,10 +234,7 @@ impl Configuration {
             match parsed {
                 Ok(file) if !self.is_selected(&file.model.name) => {}
                 Ok(model) => out.models.push(model),
-                Err(diagnostics) => {
-                    out.refused.push(file);
-                    out.diagnostics.extend(diagnostics);
-                }
+                Err(diagnostics) => out.diagnostics.extend(diagnostics),
             }
         }
         out

@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use headwater_tests::{Postgres, World, headwater, wait_until};
-use serde_json::Value;
+use headwater_tests::{Postgres, World, headwater, post, wait_until};
+use serde_json::{Value, json};
 
 use crate::shop::{self, Workload};
 
@@ -284,6 +284,50 @@ fn hangup_reads_the_models_again() {
     });
     world.postgres.psql("update invoices set status = 'paid' where number = 1");
     world.document_when("/v1/invoice/1~1", "a change after the refusal", |doc| doc["state"] == "paid");
+    assert!(running.stop().success());
+}
+
+#[test]
+fn a_reload_that_finds_no_files_leaves_the_models_as_they_are() {
+    let world = world_with_rows();
+    let mut running = world.start_ready();
+    let versions = || -> Vec<Value> {
+        let now = said_json(&world, &["status", "--json"]);
+        let models = now["models"].as_array().unwrap().iter();
+        models.map(|one| json!([one["model"], one["version_id"], one["state"]])).collect()
+    };
+    let before = versions();
+    assert_eq!(before.len(), 2, "{before:?}");
+
+    // The folder is gone, and then it is there and empty.
+    fs::rename(world.path("models"), world.path("elsewhere")).unwrap();
+    let refused_whole = || {
+        let answer = post(&world.admin_url("/reload"), &json!({})).unwrap();
+        assert_eq!(answer.status, 409, "{}", answer.body);
+        contains(&answer.body, &["models_not_listed", "models/*.yaml"]);
+    };
+    refused_whole();
+    running.signal(libc::SIGHUP);
+    wait_until("the refusal in the log", PATIENCE, || {
+        let log = world.log();
+        if log.contains("the models were not read again") && log.contains("models/*.yaml") { Ok(()) } else { Err(log) }
+    });
+    fs::create_dir(world.path("models")).unwrap();
+    refused_whole();
+    fs::remove_dir(world.path("models")).unwrap();
+    fs::rename(world.path("elsewhere"), world.path("models")).unwrap();
+    assert_eq!(versions(), before);
+
+    // A file that was renamed and has a mistake now: its model is not the one that is missing.
+    fs::remove_file(world.path("models/invoice.yaml")).unwrap();
+    world.write_model("bill", &shop::INVOICE.replace("many: billing.invoice_lines", "mani: billing.invoice_lines"));
+    let answer = post(&world.admin_url("/reload"), &json!({})).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    contains(&answer.body, &["bill.yaml", "mani"]);
+    assert_eq!(answer.json()["models"], json!(["customer_account", "invoice"]), "{}", answer.body);
+    assert_eq!(versions(), before);
+    world.postgres.psql("update invoices set status = 'paid' where number = 1");
+    world.document_when("/v1/invoice/1~1", "a change after the refusals", |doc| doc["status"] == "paid");
     assert!(running.stop().success());
 }
 
