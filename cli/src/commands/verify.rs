@@ -18,6 +18,8 @@ use crate::verify::{ModelReport, VerifyOptions, verify};
 
 /// Differences shown of one model; all are in the JSON.
 const SHOWN_MAX: usize = 20;
+/// Where rows that cannot be represented are told one by one.
+const LETTERS: &str = "`headwater dead-letters list` says why";
 
 pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
     logging::start(global.log_format, "warn");
@@ -57,11 +59,12 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
     })
 }
 
-/// How many documents are wrong, and how many could not be compared.
-fn tally(reports: &[ModelReport]) -> (usize, usize) {
+/// How many documents and rows are wrong, and how many documents could not be compared.
+fn tally(reports: &[ModelReport]) -> (u64, u64) {
     let all = || reports.iter().flat_map(|report| report.differences.values());
     let changing = all().filter(|difference| **difference == Difference::Changing).count();
-    (all().count() - changing, changing)
+    let lost: u64 = reports.iter().map(|report| report.unrepresentable).sum();
+    ((all().count() - changing) as u64 + lost, changing as u64)
 }
 
 fn chosen<'c>(configuration: &'c Configuration, wanted: Option<&str>) -> Result<Vec<&'c ModelFile>, Failure> {
@@ -89,11 +92,16 @@ fn show(report: &ModelReport) {
         notes.push(format!("{} roots left out: their documents are dead letters", count(report.dead_letters)));
     }
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
-    if report.differences.is_empty() {
+    if report.differences.is_empty() && report.unrepresentable == 0 {
         say!("{model}: {compared} documents, all as the source says{notes}");
         return;
     }
     say!("{model}: {compared} documents, {} differences{notes}", count(report.differences.len() as u64));
+    match report.unrepresentable {
+        0 => {}
+        1 => say!("  1 row of the source cannot be represented and is in no document; {LETTERS}"),
+        n => say!("  {} rows of the source cannot be represented and are in no document; {LETTERS}", count(n)),
+    }
     for (id, difference) in report.differences.iter().take(SHOWN_MAX) {
         say!("  {id}: {difference}");
     }

@@ -18,6 +18,9 @@ pub(super) struct Expected {
     pub(super) positions: BTreeMap<String, u64>,
     /// Roots whose document cannot be built.
     pub(super) poisoned: u64,
+    /// Rows of the model's tables that were left out because they hold a value that cannot be represented: what they
+    /// would have changed in the documents is not known.
+    pub(super) unrepresentable: u64,
     bodies: BTreeMap<String, Vec<u8>>,
     poisoned_ids: BTreeSet<String>,
     /// Names of the fields that hold the root's key, where the documents show all of it.
@@ -33,6 +36,7 @@ impl Expected {
     ) -> Result<Self, Failure> {
         let mut positions = BTreeMap::new();
         let mut tables = NaiveTables::new();
+        let mut unrepresentable = 0;
         for config in &options.connectors {
             let wanted: Vec<TableId> =
                 model.tables().into_iter().filter(|table| *table.source == *config.source).cloned().collect();
@@ -43,6 +47,7 @@ impl Expected {
                 Failure::caused(format_args!("cannot read the tables of `{}`", config.source), &error).with_status(2)
             })?;
             positions.insert(config.source.clone(), read.position.commit);
+            unrepresentable += read.unrepresentable;
             for (schema, rows) in read.tables {
                 tables.insert(schema.table.clone(), (schema, rows));
             }
@@ -57,6 +62,7 @@ impl Expected {
         Ok(Self {
             positions,
             poisoned: poisoned_ids.len() as u64,
+            unrepresentable,
             bodies: documents.bodies.into_iter().map(|(key, body)| (named(&key), body)).collect(),
             poisoned_ids,
             key_fields: key_fields(model),

@@ -47,6 +47,8 @@ pub(crate) struct ModelReport {
     pub(crate) compared: u64,
     /// Documents that the projector gave up on, as the evaluator does: they are dead letters, not differences.
     pub(crate) dead_letters: u64,
+    /// Rows of the source that cannot be represented, and so are in no document: not equal, whatever is served.
+    pub(crate) unrepresentable: u64,
     /// Snapshots it took.
     pub(crate) rounds: u32,
     /// Differences by root.
@@ -65,6 +67,7 @@ pub(crate) async fn verify(
         model: model.name.clone(),
         compared: 0,
         dead_letters: 0,
+        unrepresentable: 0,
         rounds: 0,
         differences: BTreeMap::new(),
     };
@@ -90,6 +93,7 @@ pub(crate) async fn verify(
             Ok((seen, listed))
         })
         .await?;
+        report.unrepresentable = expected.unrepresentable;
         if report.rounds == 1 {
             report.compared = ids.len() as u64;
             report.dead_letters = expected.poisoned;

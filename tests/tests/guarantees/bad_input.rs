@@ -76,6 +76,18 @@ fn a_value_that_cannot_be_represented_becomes_a_dead_letter_and_stops_nothing() 
     let output = world.cli(&["dead-letters", "list", "--json"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.contains("payments") && text.contains("paid_at"), "{text}");
+
+    // The documents are right but for that row, and who compares is told of it.
+    let output = world.cli(&["verify", "--wait", "240"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("1 row of the source cannot be represented and is in no document"), "{text}");
+    assert!(text.contains("invoice: 1 documents, all as the source says"), "{text}");
+    let output = world.cli(&["verify", "--wait", "240", "--model", "customer_account", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    assert_eq!((&report["equal"], &report["models"][0]["unrepresentable"]), (&false.into(), &1.into()), "{report}");
+    assert_eq!(report["models"][0]["differences"], serde_json::json!({}), "{report}");
     assert!(running.stop().success());
 }
 
