@@ -11,11 +11,15 @@ mod verify;
 mod workload;
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{Arguments, Command};
 use crate::failure::{Failure, Outcome};
+
+/// How long threads that wait for an answer of someone else keep the process from ending.
+const LEFTOVERS_MAX: Duration = Duration::from_secs(5);
 
 /// Does what the arguments say.
 pub(crate) fn execute(arguments: Arguments) -> Outcome {
@@ -42,13 +46,17 @@ fn block_on<F: Future<Output = Outcome>>(work: impl FnOnce(CancellationToken) ->
         .enable_all()
         .build()
         .map_err(|error| Failure::caused("cannot start the runtime", &error))?;
-    runtime.block_on(async {
+    let outcome: Outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
         let signals = stop_on_signals(stop.clone())?;
         let outcome = work(stop).await;
         signals.abort();
         outcome
-    })
+    });
+    // What had to be put in order is in order; a request that is not answered must not hold up the end, which no signal
+    // could bring about any more.
+    runtime.shutdown_timeout(LEFTOVERS_MAX);
+    outcome
 }
 
 /// Cancels `stop` at the first SIGTERM or SIGINT; at the second the process ends at once.

@@ -10,13 +10,12 @@ mod expected;
 mod served;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use headwater_connectors::ConnectorConfig;
 use headwater_schemas::model::definition::ReadModel;
 use serde::Serialize;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::compare::{Difference, Seen, compare};
 use self::expected::Expected;
@@ -162,27 +161,28 @@ async fn wait_until_passed(
 
 /// Looks at documents again and again, and keeps every state it saw.
 struct Watch {
-    end: Arc<AtomicBool>,
+    /// Ends it also when the comparison is given up: the runtime waits for threads.
+    end: DropGuard,
     task: tokio::task::JoinHandle<Result<Seen, Failure>>,
 }
 
 impl Watch {
     fn start(api: &Client, model: &str, ids: BTreeSet<String>) -> Self {
-        let end = Arc::new(AtomicBool::new(false));
+        let end = CancellationToken::new();
         let (api, model, ended) = (api.clone(), model.to_string(), end.clone());
         let task = tokio::task::spawn_blocking(move || {
             let mut seen = Seen::new();
-            while !ended.load(Ordering::Relaxed) {
+            while !ended.is_cancelled() {
                 served::look(&api, &model, &ids, &mut seen)?;
                 std::thread::sleep(LOOK_EVERY);
             }
             Ok(seen)
         });
-        Self { end, task }
+        Self { end: end.drop_guard(), task }
     }
 
     async fn end(self) -> Result<Seen, Failure> {
-        self.end.store(true, Ordering::Relaxed);
+        drop(self.end);
         self.task.await.unwrap_or_else(|error| Err(Failure::caused("the comparison broke", &error)))
     }
 }
@@ -196,4 +196,29 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> +
 
 fn as_texts<S: serde::Serializer>(differences: &BTreeMap<String, Difference>, to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(differences.iter().map(|(id, difference)| (id, difference.to_string())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::tests::answering;
+
+    #[test]
+    fn a_watch_that_nobody_waits_for_ends() {
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (api, _) = answering(&[]);
+            runtime.block_on(async {
+                let watch = Watch::start(&api, "customer", BTreeSet::new());
+                // It has begun, and then the comparison fails.
+                std::thread::sleep(Duration::from_millis(100));
+                drop(watch);
+            });
+            // Waits for what runs on threads.
+            drop(runtime);
+            done.send(()).unwrap();
+        });
+        ended.recv_timeout(Duration::from_secs(30)).expect("the watch ends");
+    }
 }
