@@ -41,6 +41,8 @@ pub(crate) struct Control {
     /// The models that are declared now. Held while they are changed.
     pub(crate) models: Mutex<Vec<ModelFile>>,
     pub(crate) stopping: AtomicBool,
+    /// Whether all models that were declared have been served at some time since the start.
+    pub(crate) has_served_all: AtomicBool,
 }
 
 /// What reading the models again did.
@@ -53,14 +55,14 @@ pub(crate) struct Reloaded {
 }
 
 impl Control {
-    /// Whether this process does what it is there for: not stopping; a server has a version of every declared model to
+    /// Whether this process does what it is there for: not stopping; a server had a version of every declared model to
     /// serve, and hears of changes; a connector holds its sources; a projector alone works as long as it runs.
     fn readiness(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
         }
         if self.roles.serve {
-            return self.all_served().and_then(|()| self.hears());
+            return self.all_were_served().and_then(|()| self.hears());
         }
         let held = |status: &SourceStatus| {
             matches!(
@@ -74,6 +76,16 @@ impl Control {
             true => Ok(()),
             false => Err(format!("not captured: {}", lost.join(", "))),
         }
+    }
+
+    /// Whether every declared model has been served once. From then on a model that a reload adds and that is not built
+    /// yet, or never can be, keeps nobody from reading the others.
+    fn all_were_served(&self) -> Result<(), String> {
+        if !self.has_served_all.load(Ordering::Relaxed) {
+            self.all_served()?;
+            self.has_served_all.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Whether every declared model has a version that serves: as the projector tells, where it runs here, so that what the
@@ -228,6 +240,8 @@ impl Control {
             }
         }
         accepted.sort_by(|a, b| a.file.cmp(&b.file));
+        // Nobody may have asked until now whether what was declared before is served.
+        self.all_were_served().ok();
         let definitions = accepted.iter().map(|file| file.model.clone()).collect();
         if let Some(projector) = &self.projector {
             projector.reload(definitions).await.map_err(refusal)?;

@@ -96,6 +96,7 @@ impl Pipeline {
             configuration: configuration.clone(),
             models: Mutex::new(configuration.models.clone()),
             stopping: AtomicBool::new(false),
+            has_served_all: AtomicBool::new(false),
         });
         let ports = listen(configuration, &options, &engines, &control, registry, &stop).await?;
         Ok(Self { control, connectors, projector, ports, engines, stop })

@@ -332,6 +332,39 @@ fn a_reload_that_finds_no_files_leaves_the_models_as_they_are() {
 }
 
 #[test]
+fn a_model_that_is_added_and_not_built_yet_leaves_the_others_ready() {
+    let mut world = world_with_rows();
+    let mut running = world.start_ready();
+    // Without the source nobody can say that there is no such table, and its rows never come.
+    world.postgres.kill();
+    world.write_model(
+        "later",
+        "model: later\nversion: 1\nroot: { table: billing.later, key: id }\nfields: { id: id }\n",
+    );
+    let answer = post(&world.admin_url("/reload"), &json!({})).unwrap();
+    assert_eq!((answer.status, &answer.json()["refused"]), (200, &json!([])), "{}", answer.body);
+    let now = wait_until("the new model in the status", PATIENCE, || {
+        let now = said_json(&world, &["status", "--json"]);
+        let models = now["models"].as_array().unwrap();
+        let is_there = models.iter().any(|one| one["model"] == "later" && one["state"] == "building");
+        if is_there { Ok(now) } else { Err(now.to_string()) }
+    });
+    assert_eq!(now["ready"], true, "{now}");
+    let ready = world.admin("/readyz").unwrap();
+    assert_eq!(ready.status, 200, "{}", ready.body);
+    assert_eq!(world.get("/v1/invoice/1~1").unwrap().status, 200);
+    assert!(running.stop().success());
+
+    // A process that starts has not served it, nor anything else.
+    let _running = world.start();
+    wait_until("a start that is not ready", PATIENCE, || match world.admin("/readyz") {
+        Ok(answer) if answer.status == 503 && answer.body.contains("later") => Ok(()),
+        Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+        Err(error) => Err(error),
+    });
+}
+
+#[test]
 fn help_explains_every_command() {
     let run = |arguments: &[&str]| Command::new(headwater()).current_dir("/").args(arguments).output().unwrap();
     let top = run(&["--help"]);
