@@ -1,7 +1,9 @@
-//! Connectors and read models held against the tables of the sources: every table and column they name must be there.
+//! Connectors and read models held against the tables of the sources: every table and column they name must be there, and
+//! of a type that documents can be made of.
 
 use std::collections::BTreeMap;
 
+use headwater_projector::{Error, model_shape};
 use headwater_schemas::model::Predicate;
 use headwater_schemas::model::definition::{Expression, JoinColumn, Node, ReadModel, Relation};
 use headwater_schemas::{Diagnostic, TableId, TableSchema, nearest};
@@ -51,8 +53,9 @@ pub(crate) fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<D
         .collect()
 }
 
-/// What a model names and the sources do not have, each with its place in the model's file. `known` are the tables that
-/// are captured. Tables of sources that `known` has none of are passed over: nothing is known about those.
+/// What a model names and the sources do not have, or else why it can never be built, each with its place in the model's
+/// file. `known` are the tables that are captured. Tables of sources that `known` has none of are passed over: nothing is
+/// known about those.
 pub(crate) fn check_columns(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Vec<Diagnostic> {
     let mut out: Vec<Diagnostic> = Vec::new();
     for mention in mentions(&file.model) {
@@ -69,16 +72,35 @@ pub(crate) fn check_columns(file: &ModelFile, known: &BTreeMap<TableId, TableSch
     let root = &file.model.root;
     if let Some(schema) = known.get(&root.table).filter(|_| out.is_empty()) {
         let key: Vec<&str> = schema.key_columns().iter().map(|at| &*schema.columns[*at].name).collect();
-        let (mut actual, mut declared) = (key.clone(), root.key.iter().map(String::as_str).collect::<Vec<_>>());
-        actual.sort_unstable();
-        declared.sort_unstable();
-        if actual != declared && !key.is_empty() {
+        // In order, too: ids are made of it.
+        let is_declared = root.key.iter().map(String::as_str).eq(key.iter().copied());
+        if !is_declared && !key.is_empty() {
             let message = format!("the key of {} is ({}), not ({})", root.table, key.join(", "), root.key.join(", "));
             let help = format!("write `key: [{}]`", key.join(", "));
             out.push(place(&file.file, &file.text, "root", "key").diagnostic(message, Some(help)));
         }
     }
+    if out.is_empty() {
+        out.extend(check_types(file, known));
+    }
     out
+}
+
+/// Why the projector can never build a model whose columns are all there: it joins what never compares equal, adds up what
+/// is no number, or reads a table without a key. Nothing is said while a table is not known.
+fn check_types(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Option<Diagnostic> {
+    let schema = |table: &TableId| Some((table.clone(), known.get(table)?.clone()));
+    let tables: BTreeMap<_, _> = file.model.tables().into_iter().map(schema).collect::<Option<_>>()?;
+    let error = model_shape(&file.model, &tables).err()?;
+    let path: &str = match &error {
+        Error::JoinTypes { relation, .. } => relation,
+        Error::NotANumber { compute, .. } => compute,
+        _ => "root",
+    };
+    let mut names = path.split('.');
+    let first = names.next().unwrap_or(path);
+    let last = names.next_back().unwrap_or(first);
+    Some(place(&file.file, &file.text, first, last).diagnostic(error.to_string(), None))
 }
 
 fn column_missing(schema: &TableSchema, column: &str) -> Option<(String, String, String)> {

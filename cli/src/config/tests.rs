@@ -212,6 +212,59 @@ customer.yaml:8:19: the source `billing` captures no table `custs`
 }
 
 #[test]
+fn models_that_can_never_be_built_are_told() {
+    use std::collections::BTreeMap;
+
+    use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
+
+    let column =
+        |name: &str, kind: ColumnType| Column { name: name.into(), kind, source_type: "any".into(), key_ordinal: None };
+    let mut customers = vec![column("cust_no", ColumnType::Text)];
+    customers[0].key_ordinal = Some(0);
+    let mut invoices = vec![
+        column("co", ColumnType::Int32),
+        column("num", ColumnType::Int32),
+        column("cust", ColumnType::Int64),
+        column("note", ColumnType::Text),
+    ];
+    invoices[0].key_ordinal = Some(0);
+    invoices[1].key_ordinal = Some(1);
+    let tables = [("cust", customers), ("inv", invoices), ("loose", vec![column("cust_no", ColumnType::Text)])];
+    let known: BTreeMap<TableId, TableSchema> = tables
+        .into_iter()
+        .map(|(name, columns)| (TableId::new("billing", "public", name), columns))
+        .map(|(table, columns)| (table.clone(), TableSchema { table, columns }))
+        .collect();
+    let check = |text: &str| -> Vec<String> {
+        let model = model::parse("a.yaml", text, &ParseContext::default()).unwrap();
+        let file = ModelFile { file: "a.yaml".into(), text: text.into(), model };
+        // Without the tables nothing can be said.
+        assert!(check_columns(&file, &BTreeMap::new()).is_empty());
+        check_columns(&file, &known).iter().map(ToString::to_string).collect()
+    };
+    let customer = |on: &str, field: &str, compute: &str| {
+        check(&format!(
+            "model: customer\nroot: {{ table: billing.cust, key: cust_no }}\nfields: [cust_no]\nnest:\n  invoices:\n    \
+             many: billing.inv\n    on: {{ {on}: cust_no }}\n    fields: [{field}]\ncompute:\n  added: {{ {compute} }}\n"
+        ))
+    };
+    #[track_caller]
+    fn told(shown: &[String], line: &str, words: &str) {
+        assert!(shown.len() == 1 && shown[0].starts_with(line) && shown[0].contains(words), "{shown:?}");
+    }
+    let invoice =
+        |key: &str| check(&format!("model: invoice\nroot: {{ table: billing.inv, key: [{key}] }}\nfields: [co]\n"));
+    assert_eq!(invoice("co, num"), [""; 0]);
+    told(&invoice("num, co"), "a.yaml:2:", "is (co, num), not (num, co)");
+    told(&invoice("co"), "a.yaml:2:", "is (co, num), not (co)");
+    assert_eq!(customer("note", "co", "sum: invoices.co"), [""; 0]);
+    told(&customer("cust", "co", "sum: invoices.co"), "a.yaml:5:", "never compare equal");
+    told(&customer("note", "note", "sum: invoices.note"), "a.yaml:10:", "is no number");
+    let loose = check("model: loose\nroot: { table: billing.loose, key: cust_no }\nfields: [cust_no]\n");
+    told(&loose, "a.yaml:2:", "no primary key");
+}
+
+#[test]
 fn the_example_is_read() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/billing/headwater.yaml");
     let configuration = Configuration::load_with(&file, &Environment::new()).unwrap_or_else(|diagnostics| {
