@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// Reads the tables in one snapshot, computes every document anew by a second, simple evaluator, waits until the
     /// projector has passed the snapshot, and compares. Documents that changed meanwhile are looked at again on a fresh
     /// snapshot. Exit status: 0 equal, 1 there are differences, 2 could not compare.
+    ///
+    /// Where `api.auth` is configured, the token in the environment variable HEADWATER_API_TOKEN is sent as
+    /// `Authorization: Bearer`; its role must see every document whole.
     Verify(VerifyArguments),
     /// Events that could not be processed: lists them with their cause, or tries them again.
     #[command(subcommand)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use headwater_connectors::Secret;
 use serde_json::Value;
 
 use crate::config::Configuration;
@@ -10,6 +11,10 @@ use crate::failure::Failure;
 
 /// How long to come back to a listener that turns requests away for now.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The key of the query API's address in the configuration.
+const API: &str = "api.listen";
+/// The environment variable with the token for the query API.
+const TOKEN: &str = "HEADWATER_API_TOKEN";
 
 /// A listener of a running Headwater.
 #[derive(Clone, Debug)]
@@ -17,6 +22,8 @@ pub(crate) struct Client {
     base: String,
     agent: ureq::Agent,
     what: &'static str,
+    /// Sent as `Authorization: Bearer`.
+    token: Option<Secret>,
 }
 
 impl Client {
@@ -29,13 +36,13 @@ impl Client {
         Ok(Self::new(base, "admin.listen"))
     }
 
-    /// The query API: where `given` says, or as configured.
+    /// The query API: where `given` says, or as configured; with the token of the environment, where there is one.
     pub(crate) fn api(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
         let base = match given {
             Some(url) => url.to_string(),
             None => format!("http://{}", reachable(load(config, "--api")?.settings.api.listen.value)),
         };
-        Ok(Self::new(base, "api.listen"))
+        Ok(Self::new(base, API).with_token(token()))
     }
 
     fn new(base: String, what: &'static str) -> Self {
@@ -44,14 +51,22 @@ impl Client {
             .timeout_global(Some(Duration::from_secs(60)))
             .build()
             .into();
-        Self { base: base.trim_end_matches('/').to_string(), agent, what }
+        Self { base: base.trim_end_matches('/').to_string(), agent, what, token: None }
+    }
+
+    fn with_token(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
     }
 
     /// GET; the body as text of a successful answer, `None` for 404. Whoever is busy is asked again when it says.
     pub(crate) fn find(&self, path: &str) -> Result<Option<String>, Failure> {
         let begin = Instant::now();
         loop {
-            let answer = self.agent.get(format!("{}{path}", self.base)).header("accept", "application/json").call();
+            let mut request = self.agent.get(format!("{}{path}", self.base)).header("accept", "application/json");
+            if let Some(token) = &self.token {
+                request = request.header("authorization", format!("Bearer {}", token.reveal()));
+            }
+            let answer = request.call();
             let pause = answer.as_ref().ok().and_then(asks_to_wait);
             match (self.body(answer)?, pause) {
                 ((200..=299, body), _) => return Ok(Some(body)),
@@ -106,15 +121,29 @@ impl Client {
     /// What a problem document says, or the status alone.
     fn refused(&self, path: &str, status: u16, body: &str) -> Failure {
         let problem: Value = serde_json::from_str(body).unwrap_or_default();
-        let failure = match problem["detail"].as_str().or(problem["title"].as_str()) {
-            Some(detail) => Failure::new(detail),
-            None => Failure::new(format_args!("{}{path} answered with status {status}", self.base)),
+        let said = match problem["detail"].as_str().or(problem["title"].as_str()) {
+            Some(detail) => detail.to_string(),
+            None => format!("{}{path} answered with status {status}", self.base),
+        };
+        let failure = match status {
+            401 | 403 if self.what == API => Failure::new(format_args!(
+                "{said}; {} asks who calls: set {TOKEN} to a token whose role sees every document whole, as docs/access.md \
+                 says",
+                self.base
+            )),
+            _ => Failure::new(said),
         };
         match problem["code"].as_str() {
             Some(code) => failure.with_code(code),
             None => failure,
         }
     }
+}
+
+/// The token of the environment for the query API.
+fn token() -> Option<Secret> {
+    let token = std::env::var(TOKEN).ok()?;
+    Some(token.trim()).filter(|token| !token.is_empty()).map(Secret::new)
 }
 
 /// How long the listener wants to be left alone.
@@ -151,19 +180,24 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A listener that gives these answers, one to each request, and a client of it.
-    pub(crate) fn answering(answers: &'static [&'static str]) -> (Client, std::thread::JoinHandle<()>) {
+    /// A listener that gives these answers, one to each request, and a client of it. In the end the thread tells the heads
+    /// of the requests.
+    pub(crate) fn answering(answers: &'static [&'static str]) -> (Client, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let thread = std::thread::spawn(move || {
+            let mut heads = Vec::new();
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let head = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-                assert!(head.count() > 0, "no request");
+                let lines = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+                let head: Vec<String> = lines.collect();
+                assert!(!head.is_empty(), "no request");
+                heads.push(head.join("\n").to_lowercase());
                 write!(stream, "HTTP/1.1 {answer}").unwrap();
             }
+            heads
         });
-        (Client::new(base, "api.listen"), thread)
+        (Client::new(base, API), thread)
     }
 
     const BUSY: &str = "503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -177,6 +211,21 @@ pub(crate) mod tests {
         assert_eq!(client.find("/v1/customer/1").unwrap().as_deref(), Some("{}"));
         assert!(begin.elapsed() >= Duration::from_secs(1), "it was asked again too soon");
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_token_is_sent_and_asked_for() {
+        const DENIED: &str =
+            "401 Unauthorized\r\ncontent-length: 23\r\nconnection: close\r\n\r\n{\"detail\":\"who is it?\"}";
+        let (client, thread) = answering(&[DENIED, DONE]);
+        let failure = client.find("/v1/customer/1").unwrap_err().to_string();
+        assert!(failure.contains("who is it?") && failure.contains("HEADWATER_API_TOKEN"), "{failure}");
+        let client = client.with_token(Some(Secret::new("hunter2")));
+        assert_eq!(client.find("/v1/customer/1").unwrap().as_deref(), Some("{}"));
+        let heads = thread.join().unwrap();
+        assert!(!heads[0].contains("authorization"), "{heads:?}");
+        assert!(heads[1].contains("authorization: bearer hunter2"), "{heads:?}");
+        assert!(!format!("{client:?}").contains("hunter2"));
     }
 
     #[test]

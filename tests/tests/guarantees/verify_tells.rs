@@ -1,5 +1,7 @@
 //! `headwater verify` finds nothing where all is well, and finds what is not.
 
+use std::fs;
+
 use crate::shop;
 
 #[test]
@@ -27,5 +29,24 @@ fn verify_reports_a_difference_by_root() {
     // The next change of the row heals it.
     world.postgres.psql("update customers set n = n + 1 where id = 2");
     world.verify();
+    assert!(running.stop().success());
+}
+
+#[test]
+fn verify_asks_for_a_token_where_callers_are_asked_who_they_are() {
+    let world = shop::world();
+    let settings = fs::read_to_string(world.path("headwater.yaml")).unwrap();
+    let key = "a".repeat(64);
+    let guarded = format!(
+        "api: {{ auth: {{ api_keys: [{{ name: reports, sha256: {key}, roles: [support] }}] }}, \
+         access: {{ customer_account: {{}}, invoice: {{}} }},"
+    );
+    fs::write(world.path("headwater.yaml"), settings.replace("api: {", &guarded)).unwrap();
+    world.postgres.psql("insert into customers values (1, 'Ada', null, 1, 0)");
+    let mut running = world.start_ready();
+    let output = world.cli(&["verify", "--model", "customer_account"]);
+    let report = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(2), "{report}");
+    assert!(report.contains("HEADWATER_API_TOKEN") && report.contains("docs/access.md"), "{report}");
     assert!(running.stop().success());
 }
