@@ -5,6 +5,9 @@ use headwater_schemas::model::Literal;
 use headwater_schemas::model::definition::{CastType, Expression};
 use headwater_schemas::{Value, ValueRef, is_decimal, temporal, write_json_value};
 
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
 /// An expression whose columns are named by `C`: by name, or by place in a decoded row.
 #[derive(Clone, Debug)]
 pub(crate) enum Formula<C> {
@@ -142,7 +145,6 @@ fn write_text(out: &mut String, value: ValueRef<'_>) {
 /// `Some(None)`: the value is of the wanted type as it stands; `None`: it has no form in it.
 fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
     use ValueRef as V;
-    const DAY: i64 = 86_400_000_000;
     if value.is_null() {
         return Some(None);
     }
@@ -183,8 +185,8 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
             V::Float64(_) | V::Float32(_) => return Some(None),
             V::Int(n) => Value::Float64(n as f64),
             V::UInt(n) => Value::Float64(n as f64),
-            V::Decimal(text) => Value::Float64(text.parse().ok()?),
-            _ => Value::Float64(text?.parse().ok()?),
+            V::Decimal(text) => Value::Float64(float(text)?),
+            _ => Value::Float64(float(text?)?),
         },
         CastType::Boolean => match value {
             V::Bool(_) => return Some(None),
@@ -214,13 +216,13 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
             V::Timestamp(micros) => Value::TimestampTz(micros),
             V::Date(i32::MAX) => Value::TimestampTz(i64::MAX),
             V::Date(i32::MIN) => Value::TimestampTz(i64::MIN),
-            V::Date(days) => Value::TimestampTz(i64::from(days) * DAY),
+            V::Date(days) => Value::TimestampTz(midnight(days)?),
             _ => {
                 let text = text?;
                 let parsed = temporal::parse_timestamp_tz(text).or_else(|| temporal::parse_timestamp(text));
                 Value::TimestampTz(match parsed {
                     Some(micros) => micros,
-                    None => i64::from(temporal::parse_date(text)?) * DAY,
+                    None => midnight(temporal::parse_date(text)?)?,
                 })
             }
         },
@@ -244,6 +246,18 @@ fn integer(text: &str) -> Option<Value> {
         Ok(n) => Some(Value::Int(n)),
         Err(_) => text.parse().ok().map(Value::UInt),
     }
+}
+
+/// A number that is too large is refused instead of being called infinite.
+fn float(text: &str) -> Option<f64> {
+    let number: f64 = text.parse().ok()?;
+    let is_named = !text.bytes().any(|byte| byte.is_ascii_digit());
+    (number.is_finite() || is_named).then_some(number)
+}
+
+/// The instant at which a day begins, microseconds since 1970; `None` beyond what that can say.
+fn midnight(days: i32) -> Option<i64> {
+    i64::from(days).checked_mul(DAY)
 }
 
 fn float_integer(n: f64) -> Option<Value> {
@@ -290,6 +304,11 @@ mod tests {
         assert_eq!(cast_to(ValueRef::Text("{"), T::Json), None);
         assert_eq!(cast_to(ValueRef::Int(1 << 60), T::Text), Some(Value::Text((1i64 << 60).to_string())));
         assert_eq!(cast_to(ValueRef::Null, T::Integer), Some(Value::Null));
+        // The 300,000th year is a day, and no instant.
+        assert_eq!(cast_to(ValueRef::Date(108_853_221), T::Timestamp), None);
+        assert_eq!(cast_to(ValueRef::Text("300000-01-01"), T::Timestamp), None);
+        assert_eq!(cast_to(ValueRef::Text("1e400"), T::Float), None);
+        assert_eq!(cast_to(ValueRef::Decimal("Infinity"), T::Float), Some(Value::Float64(f64::INFINITY)));
     }
 
     #[test]

@@ -4,19 +4,21 @@
 use std::collections::BTreeMap;
 
 use headwater_projector::{Error, model_shape};
-use headwater_schemas::model::Predicate;
 use headwater_schemas::model::definition::{Expression, JoinColumn, Node, ReadModel, Relation};
-use headwater_schemas::{Diagnostic, TableId, TableSchema, nearest};
+use headwater_schemas::model::{Literal, Operator, Predicate};
+use headwater_schemas::{Column, Diagnostic, TableId, TableSchema, nearest};
 
 use super::{ConnectorFile, DEFAULT_SCHEMA, ModelFile, Source};
 
 /// A model's mention of a table, or of a column of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Mention<'m> {
     table: &'m TableId,
     column: Option<&'m str>,
     /// Name of the relation it is mentioned in, or `root`.
     place: &'m str,
+    /// What the column is compared with.
+    compared: Option<(Operator, &'m [Literal])>,
 }
 
 /// The columns that a model reads, by table.
@@ -61,7 +63,10 @@ pub(crate) fn check_columns(file: &ModelFile, known: &BTreeMap<TableId, TableSch
     for mention in mentions(&file.model) {
         let problem = match known.get(mention.table) {
             None => table_missing(mention.table, known),
-            Some(schema) => mention.column.and_then(|column| column_missing(schema, column)),
+            Some(schema) => mention.column.and_then(|column| match schema.column_index(column) {
+                None => Some(column_missing(schema, column)),
+                Some(at) => never_compared(schema, &schema.columns[at], mention.compared?),
+            }),
         };
         if let Some((word, message, help)) = problem
             && !out.iter().any(|other| other.message == message)
@@ -103,16 +108,34 @@ fn check_types(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Opti
     Some(place(&file.file, &file.text, first, last).diagnostic(error.to_string(), None))
 }
 
-fn column_missing(schema: &TableSchema, column: &str) -> Option<(String, String, String)> {
-    if schema.column_index(column).is_some() {
-        return None;
-    }
+fn column_missing(schema: &TableSchema, column: &str) -> (String, String, String) {
     let names: Vec<&str> = schema.columns.iter().map(|column| &*column.name).collect();
     let help = match nearest(column, names.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("it has {}", names.join(", ")),
     };
-    Some((column.to_string(), format!("the table {} has no column `{column}`", schema.table), help))
+    (column.to_string(), format!("the table {} has no column `{column}`", schema.table), help)
+}
+
+/// A condition that holds for no row, or for every one, whatever it has in the column.
+fn never_compared(
+    schema: &TableSchema,
+    column: &Column,
+    (operator, literals): (Operator, &[Literal]),
+) -> Option<(String, String, String)> {
+    let literal = match operator.unfit(&column.kind, literals)? {
+        Literal::Null => "null".to_string(),
+        Literal::Bool(literal) => literal.to_string(),
+        Literal::Number(literal) => literal.clone(),
+        Literal::Text(literal) => format!("\"{literal}\""),
+    };
+    let (name, word) = (&column.name, operator.word());
+    let message = format!(
+        "`{name}` of the table {} is of the type {} and cannot be compared with {literal} (`{word}`)",
+        schema.table, column.source_type
+    );
+    let help = "write what the database writes: 1 for true in a column of numbers, '2026-01-31' for a day".to_string();
+    Some((name.to_string(), message, help))
 }
 
 fn table_missing(table: &TableId, known: &BTreeMap<TableId, TableSchema>) -> Option<(String, String, String)> {
@@ -178,14 +201,14 @@ impl<'m> Mentions<'m> {
     }
 
     fn predicate(&mut self, table: &'m TableId, place: &'m str, predicate: Option<&'m Predicate>) {
-        if let Some(predicate) = predicate {
-            self.columns(table, place, predicate.names().into_iter());
+        for (column, operator, literals) in predicate.map(Predicate::comparisons).unwrap_or_default() {
+            self.0.push(Mention { table, column: Some(column), place, compared: Some((operator, literals)) });
         }
     }
 
     fn columns(&mut self, table: &'m TableId, place: &'m str, columns: impl Iterator<Item = &'m String>) {
-        self.0.push(Mention { table, column: None, place });
-        self.0.extend(columns.map(|column| Mention { table, column: Some(column), place }));
+        self.0.push(Mention { table, column: None, place, compared: None });
+        self.0.extend(columns.map(|column| Mention { table, column: Some(column), place, compared: None }));
     }
 }
 

@@ -260,6 +260,15 @@ fn models_that_can_never_be_built_are_told() {
     assert_eq!(customer("note", "co", "sum: invoices.co"), [""; 0]);
     told(&customer("cust", "co", "sum: invoices.co"), "a.yaml:5:", "never compare equal");
     told(&customer("note", "note", "sum: invoices.note"), "a.yaml:10:", "is no number");
+    let filtered = |condition: &str| {
+        check(&format!(
+            "model: invoice\nroot: {{ table: billing.inv, key: [co, num], where: {{ {condition} }} }}\nfields: [co]\n"
+        ))
+    };
+    assert_eq!(filtered("note: { in: [open, null] }, num: { gte: 3 }, co: { exists: true }"), [""; 0]);
+    told(&filtered("note: { in: [open, true] }"), "a.yaml:", "cannot be compared with true (`in`)");
+    told(&filtered("num: false"), "a.yaml:", "cannot be compared with false (`eq`)");
+    told(&filtered("num: { startsWith: a }"), "a.yaml:", "cannot be compared with \"a\" (`startsWith`)");
     let loose = check("model: loose\nroot: { table: billing.loose, key: cust_no }\nfields: [cust_no]\n");
     told(&loose, "a.yaml:2:", "no primary key");
 }

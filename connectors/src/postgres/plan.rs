@@ -1,6 +1,6 @@
 //! What is needed to turn the tuples of one table into events, worked out once per table and schema.
 
-use headwater_schemas::{ColumnType, RowBuilder, TableSchema, ValueRef};
+use headwater_schemas::{Column, ColumnType, RowBuilder, TableSchema, ValueRef};
 
 use super::cell::{self, Unrepresentable};
 use super::pgoutput::Cell;
@@ -12,6 +12,8 @@ pub(crate) struct TablePlan {
     pub(crate) schema: TableSchema,
     pub(crate) route: Route,
     kinds: Vec<ColumnType>,
+    /// Per column: its values are filled up with blanks.
+    padded: Vec<bool>,
     /// Places of the key's columns, in key order; never empty.
     pub(crate) key: Vec<usize>,
 }
@@ -47,12 +49,19 @@ impl Tuple<'_> {
     }
 }
 
+/// Whether values are filled up with blanks to a length. To the database these mean nothing: `'open'` is what it finds
+/// `'open      '` by, and what joins it.
+pub(crate) fn is_padded(column: &Column) -> bool {
+    column.kind == ColumnType::Text && (column.source_type.starts_with("character(") || column.source_type == "bpchar")
+}
+
 impl TablePlan {
     pub(crate) fn new(schema: TableSchema, routes: &mut Routes) -> Self {
         let route = routes.of(&schema);
         let kinds = schema.columns.iter().map(|column| column.kind.clone()).collect();
+        let padded = schema.columns.iter().map(is_padded).collect();
         let key = schema.key_columns();
-        Self { schema, route, kinds, key }
+        Self { schema, route, kinds, padded, key }
     }
 
     /// Number of columns.
@@ -96,13 +105,21 @@ impl TablePlan {
             let bad = |why| BadCell { column, why };
             match tuple.cell(column) {
                 Some(cell @ Cell::Text { .. }) => {
-                    let text = cell.text(tuple.bytes).unwrap_or_default();
+                    let text = self.plain(column, cell.text(tuple.bytes).unwrap_or_default());
                     cell::write_key(out, &self.kinds[column], text, scratch).map_err(bad)?;
                 }
                 _ => return Err(bad(Unrepresentable("a key column without a value"))),
             }
         }
         Ok(())
+    }
+
+    /// Without the blanks that mean nothing.
+    fn plain<'t>(&self, at: usize, text: &'t [u8]) -> &'t [u8] {
+        if !self.padded[at] {
+            return text;
+        }
+        &text[..text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1)]
     }
 
     fn check_width(&self, tuple: &Tuple<'_>) -> Result<(), BadCell> {
@@ -124,7 +141,7 @@ impl TablePlan {
     ) -> Result<(), BadCell> {
         match tuple.cell(at) {
             Some(cell @ Cell::Text { .. }) => {
-                let text = cell.text(tuple.bytes).unwrap_or_default();
+                let text = self.plain(at, cell.text(tuple.bytes).unwrap_or_default());
                 cell::write(row, kind, text, scratch).map_err(|why| BadCell { column: at, why })?;
             }
             Some(Cell::Null) => row.push(ValueRef::Null),

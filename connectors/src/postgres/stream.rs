@@ -16,7 +16,7 @@ use super::checkpoint::Checkpoint;
 use super::connect::Sql;
 use super::lsn::Lsn;
 use super::pgoutput::{self, Message, Relation, Tuples};
-use super::plan::TablePlan;
+use super::plan::{TablePlan, is_padded};
 use super::transaction::{Fetched, Step, Transaction};
 use super::types::Types;
 use crate::status::StatusCell;
@@ -394,7 +394,6 @@ fn changed_rows(before: &TableSchema, now: &TableSchema) -> Option<&'static str>
 /// Whether a change from one type to the other leaves every value as it was written.
 fn has_same_values(before: &Column, now: &Column) -> bool {
     use ColumnType::{Int32, Int64, Text};
-    let is_padded = |column: &Column| column.source_type.starts_with("character(");
     match (&before.kind, &now.kind) {
         (Int32 | Int64, Int32 | Int64) => true,
         (Text, Text) => is_padded(before) == is_padded(now),

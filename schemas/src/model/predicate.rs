@@ -105,6 +105,15 @@ impl<N> Predicate<N> {
         }
     }
 
+    /// Every comparison, in order of appearance: of which value, how, with what.
+    pub fn comparisons(&self) -> Vec<(&N, Operator, &[Literal])> {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::comparisons).collect(),
+            Self::Not(inner) => inner.comparisons(),
+            Self::Compare { name, operator, literals } => vec![(name, *operator, literals)],
+        }
+    }
+
     /// The same condition with its values named otherwise.
     pub fn rename<M, E>(&self, rename: &mut impl FnMut(&N) -> Result<M, E>) -> Result<Predicate<M>, E> {
         let mut all = |parts: &[Self]| parts.iter().map(|part| part.rename(rename)).collect::<Result<Vec<_>, E>>();
@@ -167,6 +176,44 @@ impl Operator {
             },
         }
     }
+}
+
+impl Operator {
+    /// The first of these literals that no value of this type can stand in this relation to; null and `exists` ask for
+    /// nothing of the type.
+    pub fn unfit<'l>(self, kind: &ColumnType, literals: &'l [Literal]) -> Option<&'l Literal> {
+        let fits = |literal: &Literal| match (self, literal) {
+            (Self::Exists, _) | (_, Literal::Null) => true,
+            (Self::StartsWith | Self::Contains, literal) => {
+                matches!((kind, literal), (ColumnType::Text | ColumnType::Enum, Literal::Text(_)))
+            }
+            _ => sample(kind).is_some_and(|value| literal.compare_to(value).is_some()),
+        };
+        literals.iter().find(|literal| !fits(literal))
+    }
+}
+
+/// Some value of a type; `None` where values of it are compared with no literal.
+fn sample(kind: &ColumnType) -> Option<ValueRef<'static>> {
+    Some(match kind {
+        ColumnType::Bool => ValueRef::Bool(false),
+        ColumnType::Int32 | ColumnType::Int64 => ValueRef::Int(0),
+        ColumnType::UInt64 => ValueRef::UInt(0),
+        ColumnType::Decimal => ValueRef::Decimal("0"),
+        ColumnType::Float32 => ValueRef::Float32(0.0),
+        ColumnType::Float64 => ValueRef::Float64(0.0),
+        ColumnType::Text | ColumnType::Other => ValueRef::Text(""),
+        ColumnType::Enum => ValueRef::Enum(""),
+        ColumnType::Json => ValueRef::Json(""),
+        ColumnType::Date => ValueRef::Date(0),
+        ColumnType::Time => ValueRef::Time(0),
+        ColumnType::TimeTz => ValueRef::TimeTz(0, 0),
+        ColumnType::Timestamp => ValueRef::Timestamp(0),
+        ColumnType::TimestampTz => ValueRef::TimestampTz(0),
+        ColumnType::Uuid => ValueRef::Uuid([0; 16]),
+        ColumnType::Interval => return Some(ValueRef::Interval(crate::Interval::default())),
+        ColumnType::Bytes | ColumnType::Array(_) => return None,
+    })
 }
 
 impl Literal {
