@@ -11,9 +11,8 @@ use crate::route::{Route, Routes};
 pub(crate) struct TablePlan {
     pub(crate) schema: TableSchema,
     pub(crate) route: Route,
-    kinds: Vec<ColumnType>,
-    /// Per column: its values are filled up with blanks.
-    padded: Vec<bool>,
+    /// Per column: its type, and whether its values are filled up with blanks.
+    kinds: Vec<(ColumnType, bool)>,
     /// Places of the key's columns, in key order; never empty.
     pub(crate) key: Vec<usize>,
 }
@@ -58,10 +57,9 @@ pub(crate) fn is_padded(column: &Column) -> bool {
 impl TablePlan {
     pub(crate) fn new(schema: TableSchema, routes: &mut Routes) -> Self {
         let route = routes.of(&schema);
-        let kinds = schema.columns.iter().map(|column| column.kind.clone()).collect();
-        let padded = schema.columns.iter().map(is_padded).collect();
+        let kinds = schema.columns.iter().map(|column| (column.kind.clone(), is_padded(column))).collect();
         let key = schema.key_columns();
-        Self { schema, route, kinds, padded, key }
+        Self { schema, route, kinds, key }
     }
 
     /// Number of columns.
@@ -73,7 +71,7 @@ impl TablePlan {
     pub(crate) fn write_row(&self, out: &mut Vec<u8>, tuple: Tuple<'_>, scratch: &mut Vec<u8>) -> Result<(), BadCell> {
         self.check_width(&tuple)?;
         let mut row = RowBuilder::new(out);
-        for (at, kind) in self.kinds.iter().enumerate() {
+        for (at, (kind, _)) in self.kinds.iter().enumerate() {
             self.write_cell(&mut row, &tuple, at, kind, scratch)?;
         }
         Ok(())
@@ -88,7 +86,7 @@ impl TablePlan {
     ) -> Result<(), BadCell> {
         self.check_width(&tuple)?;
         let mut row = RowBuilder::new(out);
-        for (at, kind) in self.kinds.iter().enumerate() {
+        for (at, (kind, _)) in self.kinds.iter().enumerate() {
             if self.key.contains(&at) {
                 self.write_cell(&mut row, &tuple, at, kind, scratch)?;
             } else {
@@ -106,7 +104,7 @@ impl TablePlan {
             match tuple.cell(column) {
                 Some(cell @ Cell::Text { .. }) => {
                     let text = self.plain(column, cell.text(tuple.bytes).unwrap_or_default());
-                    cell::write_key(out, &self.kinds[column], text, scratch).map_err(bad)?;
+                    cell::write_key(out, &self.kinds[column].0, text, scratch).map_err(bad)?;
                 }
                 _ => return Err(bad(Unrepresentable("a key column without a value"))),
             }
@@ -116,7 +114,7 @@ impl TablePlan {
 
     /// Without the blanks that mean nothing.
     fn plain<'t>(&self, at: usize, text: &'t [u8]) -> &'t [u8] {
-        if !self.padded[at] {
+        if !self.kinds[at].1 {
             return text;
         }
         &text[..text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1)]

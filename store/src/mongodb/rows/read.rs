@@ -142,13 +142,14 @@ pub(super) async fn by_key(
     from: usize,
     out: &mut RowArena,
 ) -> Result<usize, Fault> {
-    let mut next = from;
+    let (mut next, mut most) = (from, ASKED_KEYS);
     while next < keys.len() && !out.is_full() {
-        let (asked, found) = ask(server, session, collection, "_id", keys, next, text::of, |asked, found, document| {
-            let id = document.get_str("_id").map_err(|_| BROKEN)?;
-            found.push(document, asked.requests(id))
-        })
-        .await?;
+        let (asked, found) =
+            ask(server, session, collection, "_id", keys, next, &mut most, text::of, |asked, found, document| {
+                let id = document.get_str("_id").map_err(|_| BROKEN)?;
+                found.push(document, asked.requests(id))
+            })
+            .await?;
         found.give(out, true)?;
         next = asked.end;
     }
@@ -169,11 +170,11 @@ pub(super) async fn by_join(
         push_join(&mut bytes, number, key);
         String::from_utf8(bytes).expect("the string form of a key is UTF-8")
     };
-    let mut next = from;
+    let (mut next, mut most) = (from, ASKED_KEYS);
     while next < join_keys.len() && !out.is_full() {
         // A row with several of the keys is found for each of them, and with each query that asks for one.
         let (asked, found) =
-            ask(server, session, collection, "j", join_keys, next, stored, |asked, found, document| {
+            ask(server, session, collection, "j", join_keys, next, &mut most, &stored, |asked, found, document| {
                 let own = document.get_array("j").map_err(|_| BROKEN)?.into_iter();
                 let requests = own.flatten().filter_map(|key| key.as_str()).flat_map(|key| asked.requests(key));
                 found.push(document, requests)
@@ -186,7 +187,8 @@ pub(super) async fn by_join(
 }
 
 /// Asks for as many keys from number `from` on as one query holds and as bring no more rows than an arena takes at a
-/// time: rows come in any order, so that where they are too many, none of them counts and fewer keys are asked for.
+/// time: rows come in any order, so that where they are too many, none of them counts and fewer keys are asked for, now
+/// and later (`most`).
 #[allow(clippy::too_many_arguments, reason = "what a query is made of")]
 async fn ask(
     server: &Server,
@@ -195,12 +197,12 @@ async fn ask(
     field: &str,
     keys: &ByteList,
     from: usize,
+    most: &mut usize,
     stored: impl Fn(&[u8]) -> String,
     push: impl Fn(&Asked, &mut Found, &RawDocument) -> Result<(), Fault>,
 ) -> Result<(Asked, Found), Fault> {
-    let mut most = ASKED_KEYS;
     loop {
-        let asked = Asked::new(keys, from, most, &stored);
+        let asked = Asked::new(keys, from, *most, &stored);
         let mut found = Found::default();
         let whole = server.read_while(asked.query(server, collection, field), Some(&mut *session), |document| {
             push(&asked, &mut found, document)?;
@@ -209,7 +211,7 @@ async fn ask(
         if whole.await? {
             return Ok((asked, found));
         }
-        most = (asked.end - from) / 2;
+        *most = (asked.end - from) / 2;
     }
 }
 
