@@ -186,8 +186,13 @@ impl Fold {
         resolved(&*self.store.begin()?)
     }
 
-    /// Tries a letter again, in a commit of its own; `None` when the projector has no way to. Documents that its record makes
-    /// impossible are `append`ed as letters of their own.
+    /// Notes that these letters were resolved, and answers with all that were.
+    pub(crate) fn mark_resolved(&mut self, offsets: &[u64]) -> Result<BTreeSet<u64>, Error> {
+        self.step(|_, batch, _| mark_resolved(batch, offsets))
+    }
+
+    /// Tries a letter again, in a commit of its own, and tells whether it went well, which is not noted; `None` when the
+    /// projector has no way to. Documents that its record makes impossible are `append`ed as letters of their own.
     pub(crate) fn retry(&mut self, listed: &ListedLetter, append: &mut Letters<'_>) -> Result<Option<bool>, Error> {
         let mut failed = 0;
         let bytes = |text: &String| STANDARD.decode(text).ok();
@@ -230,9 +235,6 @@ impl Fold {
                     Ok(())
                 })?;
             }
-        }
-        if failed == 0 {
-            self.step(|_, batch, _| mark_resolved(batch, &[listed.offset]))?;
         }
         Ok(Some(failed == 0))
     }

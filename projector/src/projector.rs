@@ -3,16 +3,16 @@
 //! Everything blocks here, one thing after another, so that there is one writer to the store and no lock to hold. Only
 //! the waiting for the log is asynchronous, and can be dropped at any point: a fetch changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_broker::{EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, TopicPartition};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters::{self, LetterBox, RetryOutcome};
+use crate::dead_letters::{self, LetterBox, ListedLetter, RetryOutcome};
 use crate::fold::{Fold, Folded};
 use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::observer::{Observation, Observer};
@@ -54,6 +54,18 @@ pub(crate) struct Projector {
     committed: Option<Instant>,
     /// What the log is told at the next commit of offsets.
     settled: Vec<(TopicPartition, Offset)>,
+    /// Events of a micro-batch: fewer after the store failed, since it may be too much for it in a way that it has no word
+    /// for.
+    events_max: usize,
+    /// Letters that are being tried again, for each who asked.
+    retries: VecDeque<Retry>,
+}
+
+/// Letters that somebody wants to be tried again.
+struct Retry {
+    left: VecDeque<ListedLetter>,
+    outcome: RetryOutcome,
+    answer: oneshot::Sender<Result<RetryOutcome, Error>>,
 }
 
 impl Projector {
@@ -71,6 +83,7 @@ impl Projector {
         let letters = LetterBox::new(log.clone(), &options.prefix);
         let observer = Observer::new(log.clone(), &options.prefix, runtime.clone());
         Self {
+            events_max: options.batch_events_max,
             options,
             fold,
             log,
@@ -86,6 +99,7 @@ impl Projector {
             looked: false,
             committed: None,
             settled: Vec::new(),
+            retries: VecDeque::new(),
         }
     }
 
@@ -97,6 +111,9 @@ impl Projector {
                 back_off.reset();
                 continue;
             };
+            if matches!(error, Error::Store(_)) {
+                self.events_max = (self.events_max / 2).max(1);
+            }
             let time = back_off.after(error, &self.shared, &self.metrics)?;
             self.places.clear();
             self.looked = false;
@@ -116,7 +133,7 @@ impl Projector {
         if let Some(observed) = observed {
             self.look(observed)?;
         }
-        let busy = self.fold.has_background_work() || !self.fold.replay_places().is_empty();
+        let busy = self.fold.has_background_work() || !self.fold.replay_places().is_empty() || !self.retries.is_empty();
         match self.wait(if busy { Duration::ZERO } else { self.options.wait_max })? {
             Woken::Cancelled => return Ok(()),
             Woken::Asked(command) => {
@@ -128,6 +145,7 @@ impl Projector {
         if busy {
             self.replay()?;
             self.background()?;
+            self.retry()?;
         }
         Ok(())
     }
@@ -149,7 +167,7 @@ impl Projector {
 
     /// Folds what was fetched, in as many micro-batches as it takes.
     fn fold_fetched(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
-        micro_batches(batches, self.options.batch_events_max, |inputs| self.micro_batch(inputs))
+        micro_batches(batches, self.events_max, |inputs| self.micro_batch(inputs))
     }
 
     fn micro_batch(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
@@ -168,6 +186,7 @@ impl Projector {
         self.metrics.fresh(&folded);
         self.metrics.batches.inc();
         self.shared.status.lock().batches_total += 1;
+        self.events_max = self.events_max.saturating_mul(2).min(self.options.batch_events_max);
         self.count(&folded);
         Ok(())
     }
@@ -349,7 +368,13 @@ impl Projector {
         match command {
             Command::Reload { models, answer } => rounds::answer(answer, self.fold.declare(&models)),
             Command::Replay { model, from, answer } => rounds::answer(answer, self.begin_replay(&model, &from)),
-            Command::Retry { offsets, answer } => rounds::answer(answer, self.retry(offsets)),
+            Command::Retry { offsets, answer } => match self.letters(offsets) {
+                Ok(left) => {
+                    self.retries.push_back(Retry { left, outcome: RetryOutcome::default(), answer });
+                    Ok(())
+                }
+                Err(error) => rounds::answer(answer, Err(error)),
+            },
         }
     }
 
@@ -359,26 +384,55 @@ impl Projector {
         Ok(self.fold.begin_replay(model, parts)?.0)
     }
 
-    fn retry(&mut self, offsets: Option<Vec<u64>>) -> Result<RetryOutcome, Error> {
+    /// The letters that are meant, without those that were resolved.
+    fn letters(&self, offsets: Option<Vec<u64>>) -> Result<VecDeque<ListedLetter>, Error> {
         let resolved = self.shared.resolved.lock().clone();
         let prefix = &self.options.prefix;
         let all = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;
-        let mut outcome = RetryOutcome::default();
-        for listed in all {
-            if offsets.as_ref().is_some_and(|offsets| !offsets.contains(&listed.offset)) {
-                continue;
+        let is_meant = |listed: &ListedLetter| offsets.as_ref().is_none_or(|offsets| offsets.contains(&listed.offset));
+        Ok(all.into_iter().filter(is_meant).collect())
+    }
+
+    /// Tries some letters again, and answers who asked when there are none left, or one fails in a way of its own: there may
+    /// be very many, and changes must not wait for them.
+    fn retry(&mut self) -> Result<(), Error> {
+        let mut resolved = Vec::new();
+        let tried = self.retry_some(&mut resolved);
+        let noted = match resolved.is_empty() {
+            true => Ok(()),
+            false => self.fold.mark_resolved(&resolved).map(|all| *self.shared.resolved.lock() = all),
+        };
+        match tried.and_then(|is_done| noted.map(|()| is_done)) {
+            Ok(false) => Ok(()),
+            ended => {
+                let Some(Retry { outcome, answer, .. }) = self.retries.pop_front() else { return ended.map(|_| ()) };
+                // Whoever asks next finds what was resolved.
+                self.looked = false;
+                rounds::answer(answer, ended.map(|_| outcome))
             }
-            let Self { fold, letters, runtime, .. } = self;
-            match fold.retry(&listed, &mut |found| runtime.block_on(letters.append(found)))? {
+        }
+    }
+
+    /// Tries letters again for a slice of time; answers whether none are left.
+    fn retry_some(&mut self, resolved: &mut Vec<u64>) -> Result<bool, Error> {
+        let Self { retries, fold, letters, runtime, .. } = self;
+        let Some(Retry { left, outcome, .. }) = retries.front_mut() else { return Ok(false) };
+        let until = Instant::now() + SLICE.0;
+        while let Some(listed) = left.front() {
+            match fold.retry(listed, &mut |found| runtime.block_on(letters.append(found)))? {
                 None => outcome.skipped += 1,
                 Some(done) => {
                     outcome.retried += 1;
                     outcome.resolved += u64::from(done);
                     outcome.failed += u64::from(!done);
+                    resolved.extend(done.then_some(listed.offset));
                 }
             }
+            left.pop_front();
+            if Instant::now() >= until {
+                break;
+            }
         }
-        *self.shared.resolved.lock() = self.fold.resolved_letters()?;
-        Ok(outcome)
+        Ok(left.is_empty())
     }
 }
