@@ -71,6 +71,27 @@ fn differ(before: &[ValueRef<'_>], after: &[ValueRef<'_>]) -> bool {
     before.len() != after.len() || before.iter().zip(after).any(other)
 }
 
+/// The ascents from what a batch changed, one for each version that follows changes, of which only the keys they begin
+/// with are held. `N` is how a version is named.
+pub(crate) struct Ascents<'p, N> {
+    /// Rows that changed.
+    pub(crate) changed: u64,
+    pub(crate) seeds: Vec<(N, &'p Plan, Seeds)>,
+}
+
+impl<'p, N> Ascents<'p, N> {
+    pub(crate) fn new(plans: impl Iterator<Item = (N, &'p Plan)>) -> Self {
+        Self { changed: 0, seeds: plans.map(|(name, plan)| (name, plan, Seeds::new(plan))).collect() }
+    }
+
+    pub(crate) fn begin(&mut self, changes: &TableChanges<'_>) {
+        self.changed += changes.changes.len() as u64;
+        for (_, plan, seeds) in &mut self.seeds {
+            seeds.add(plan, changes);
+        }
+    }
+}
+
 /// Goes on from the seeds, reading the rows as they are now, and adds the roots that are reached to `dirty`.
 ///
 /// Level by level from the deepest, each key once. What stands above the topmost changed row of a way is unchanged, so

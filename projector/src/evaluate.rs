@@ -42,9 +42,6 @@ impl Documents {
             let reader = Reader { batch, bounded: roots.len() > 1 };
             match self.evaluate_in(plan, reader, roots, &mut arenas) {
                 Err(Unread::TooMuch) => roots.truncate(roots.len() / 2),
-                Err(Unread::Failed(Error::Store(headwater_store::Error::TooManyRows { .. }))) if roots.len() > 1 => {
-                    roots.truncate(roots.len() / 2);
-                }
                 Err(Unread::Failed(Error::Store(error @ headwater_store::Error::TooManyRows { .. }))) => {
                     self.documents.push(Built { body: None, entries: 0..0, poison: Some(error.to_string()) });
                     break Ok(());

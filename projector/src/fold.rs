@@ -12,10 +12,9 @@ use headwater_store::{Batch, ByteList, Frontier, JoinIndex, ProjectionStore, Row
 
 use crate::Error;
 use crate::apply::{Mode, TableIndexes, apply, erase};
-use crate::ascend::{Seeds, climb};
+use crate::ascend::{Ascents, climb};
 use crate::build::sum;
 use crate::catalog::Catalog;
-use crate::changes::TableChanges;
 use crate::evaluate::Documents;
 use crate::keys::KeySet;
 use crate::plan::Plan;
@@ -188,25 +187,6 @@ impl Fold {
     }
 }
 
-/// The ascents from what a micro-batch changed, of which only the keys they begin with are held.
-struct Ascents {
-    /// Rows that changed.
-    changed: u64,
-    /// Of each version that follows changes.
-    seeds: Vec<Option<Seeds>>,
-}
-
-impl Ascents {
-    fn begin(&mut self, state: &State, changes: &TableChanges<'_>) {
-        self.changed += changes.changes.len() as u64;
-        for (version, seeds) in state.versions.iter().zip(&mut self.seeds) {
-            if let (Some(plan), Some(seeds)) = (version.followed_plan(), seeds) {
-                seeds.add(plan, changes);
-            }
-        }
-    }
-}
-
 impl State {
     fn raise_floor(&mut self, topic: &str, partition: u32, offset: u64) {
         let floor = self.floors.entry((topic.to_string(), partition)).or_insert(offset);
@@ -308,13 +288,18 @@ impl State {
             self.replan(batch)?;
         }
         let mut dirty = self.take_unfinished();
-        let mut ascents = self.ascents();
+        for (table, at) in &decoded.truncates {
+            self.catalog.truncated(batch, table, *at)?;
+        }
+        let followed = self.versions.iter().enumerate();
+        let followed = followed.filter_map(|(number, version)| Some((number, version.followed_plan()?)));
+        let mut ascents = Ascents::new(followed);
         for (table, at) in &decoded.truncates {
             self.truncate(batch, options, table, *at, &mut ascents)?;
         }
         for (table, events) in decoded.rows {
             let indexes = self.indexes_of(&table);
-            apply(batch, &self.catalog, &table, &indexes, events, mode, |changes| ascents.begin(self, changes))?;
+            apply(batch, &self.catalog, &table, &indexes, events, mode, |changes| ascents.begin(changes))?;
         }
         fail::fail_point!("projector::mid_batch");
         let rows = ascents.changed;
@@ -358,17 +343,12 @@ impl State {
         known.unwrap_or_else(|| TableIndexes::new(table.clone(), Vec::new(), &self.catalog))
     }
 
-    fn ascents(&self) -> Ascents {
-        let begin = |version: &Version| version.followed_plan().map(Seeds::new);
-        Ascents { changed: 0, seeds: self.versions.iter().map(begin).collect() }
-    }
-
-    fn climb_all(&self, batch: &dyn Batch, ascents: Ascents, dirty: &mut [KeySet]) -> Result<(), Error> {
-        for ((version, seeds), dirty) in self.versions.iter().zip(ascents.seeds).zip(dirty) {
-            let (Some(plan), Some(seeds)) = (version.followed_plan(), seeds) else { continue };
+    /// Adds the roots above everything that changed to the dirty ones of their versions.
+    fn climb_all(&self, batch: &dyn Batch, ascents: Ascents<'_, usize>, dirty: &mut [KeySet]) -> Result<(), Error> {
+        for (number, plan, seeds) in ascents.seeds {
             if !seeds.is_empty() {
-                climb(plan, batch, seeds, dirty)?;
-                dirty.retain(|root| version.follows(root));
+                climb(plan, batch, seeds, &mut dirty[number])?;
+                dirty[number].retain(|root| self.versions[number].follows(root));
             }
         }
         Ok(())
@@ -376,14 +356,13 @@ impl State {
 
     /// Rows of the table below `at` become tombstones, a bounded number at a time.
     fn truncate(
-        &mut self,
+        &self,
         batch: &mut dyn Batch,
         options: &FoldOptions,
         table: &TableId,
         at: SourcePosition,
-        ascents: &mut Ascents,
+        ascents: &mut Ascents<'_, usize>,
     ) -> Result<(), Error> {
-        self.catalog.truncated(batch, table, at)?;
         let indexes = self.indexes_of(table);
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -391,7 +370,7 @@ impl State {
             batch.scan_rows(table, after.as_deref(), options.slice_rows, &mut arena)?;
             let Some(last) = arena.slots().last() else { return Ok(()) };
             after = Some(arena.key(last).to_vec());
-            ascents.begin(self, &erase(batch, table, &indexes, &arena, at)?);
+            ascents.begin(&erase(batch, table, &indexes, &arena, at)?);
         }
     }
 

@@ -31,7 +31,12 @@ impl Reader<'_> {
     fn read(&self, access: &Access, keys: &ByteList, arena: &mut RowArena) -> Result<(), Unread> {
         let mut from = 0;
         while from < keys.len() {
-            from = lookup(self.batch, access, keys, from, arena).map_err(Unread::Failed)?;
+            from = match lookup(self.batch, access, keys, from, arena) {
+                Err(Error::Store(headwater_store::Error::TooManyRows { .. })) if self.bounded => {
+                    return Err(Unread::TooMuch);
+                }
+                read => read.map_err(Unread::Failed)?,
+            };
             if self.bounded && from < keys.len() {
                 return Err(Unread::TooMuch);
             }

@@ -167,20 +167,29 @@ impl Projector {
 
     /// Folds what was fetched, in as many micro-batches as it takes.
     fn fold_fetched(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
-        micro_batches(batches, self.events_max, |inputs| self.micro_batch(inputs))
+        micro_batches(batches, self.events_max, |inputs| self.in_parts(inputs, Self::micro_batch))
+    }
+
+    /// Does this with records at once, or in halves where that is too much for the store.
+    fn in_parts(
+        &mut self,
+        inputs: &[Input<'_>],
+        fold: fn(&mut Self, &[Input<'_>]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match fold(self, inputs) {
+            Err(error) if error.is_too_large() && record_count(inputs) > 1 => {
+                let (first, rest) = divided(inputs);
+                self.in_parts(&first, fold)?;
+                self.in_parts(&rest, fold)
+            }
+            done => done,
+        }
     }
 
     fn micro_batch(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
         let began = Instant::now();
         let Self { fold, letters, runtime, .. } = self;
-        let folded = match fold.micro_batch(inputs, &mut |found| runtime.block_on(letters.append(found))) {
-            Err(error) if error.is_too_large() && record_count(inputs) > 1 => {
-                let (first, rest) = divided(inputs);
-                self.micro_batch(&first)?;
-                return self.micro_batch(&rest);
-            }
-            folded => folded?,
-        };
+        let folded = fold.micro_batch(inputs, &mut |found| runtime.block_on(letters.append(found)))?;
         rounds::passed(inputs, &mut self.places, &mut self.written_at, &self.metrics);
         self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.fresh(&folded);
@@ -212,19 +221,12 @@ impl Projector {
             fetched => fetched?,
         };
         let inputs: Vec<Input<'_>> = batches.iter().map(Input::whole).collect();
-        self.replay_batch(&inputs)
+        self.in_parts(&inputs, Self::replay_batch)
     }
 
     fn replay_batch(&mut self, inputs: &[Input<'_>]) -> Result<(), Error> {
         let Self { fold, letters, runtime, .. } = self;
-        let folded = match fold.replay_batch(inputs, &mut |found| runtime.block_on(letters.append(found))) {
-            Err(error) if error.is_too_large() && record_count(inputs) > 1 => {
-                let (first, rest) = divided(inputs);
-                self.replay_batch(&first)?;
-                return self.replay_batch(&rest);
-            }
-            folded => folded?,
-        };
+        let folded = fold.replay_batch(inputs, &mut |found| runtime.block_on(letters.append(found)))?;
         self.count(&folded);
         Ok(())
     }
@@ -294,14 +296,15 @@ impl Projector {
         let prefix = self.options.prefix.clone();
         let (tables, sources) = (self.fold.topics(), self.fold.sources());
         let is_wanted = |topic: &str| tables.iter().any(|table| *table == topic);
-        let is_kept: BTreeSet<String> = self.fold.offsets().keys().map(|(topic, _)| topic.clone()).collect();
+        let kept: BTreeSet<String> = self.fold.offsets().keys().map(|(topic, _)| topic.clone()).collect();
+        let is_read = |topic: &str| is_wanted(topic) || kept.contains(topic);
         self.places.retain(|place, _| match progress_source(&prefix, &place.topic) {
             Some(source) => sources.iter().any(|known| known == source),
-            None => is_wanted(&place.topic) || is_kept.contains(&*place.topic),
+            None => is_read(&place.topic),
         });
         for (topic, partitions) in topics {
             let progress = progress_source(&prefix, topic).filter(|source| sources.iter().any(|it| it == source));
-            if progress.is_none() && !is_wanted(topic) && !is_kept.contains(&**topic) {
+            if progress.is_none() && !is_read(topic) {
                 continue;
             }
             for partition in 0..*partitions {
@@ -368,7 +371,7 @@ impl Projector {
         match command {
             Command::Reload { models, answer } => rounds::answer(answer, self.fold.declare(&models)),
             Command::Replay { model, from, answer } => rounds::answer(answer, self.begin_replay(&model, &from)),
-            Command::Retry { offsets, answer } => match self.letters(offsets) {
+            Command::Retry { offsets, answer } => match self.letters_to_retry(offsets) {
                 Ok(left) => {
                     self.retries.push_back(Retry { left, outcome: RetryOutcome::default(), answer });
                     Ok(())
@@ -385,7 +388,7 @@ impl Projector {
     }
 
     /// The letters that are meant, without those that were resolved.
-    fn letters(&self, offsets: Option<Vec<u64>>) -> Result<VecDeque<ListedLetter>, Error> {
+    fn letters_to_retry(&self, offsets: Option<Vec<u64>>) -> Result<VecDeque<ListedLetter>, Error> {
         let resolved = self.shared.resolved.lock().clone();
         let prefix = &self.options.prefix;
         let all = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;

@@ -26,12 +26,11 @@ use super::pending;
 use super::view::{SharedRows, View};
 use crate::Error;
 use crate::apply::{Mode, apply, erase};
-use crate::ascend::{Seeds, climb};
+use crate::ascend::{Ascents, climb};
 use crate::changes::TableChanges;
 use crate::clock::now_ms;
 use crate::fold::{Folded, Letters};
 use crate::keys::KeySet;
-use crate::plan::Plan;
 use crate::records::{Decoded, Input, decode, record_count};
 
 /// Seeds of one batch, in bytes; MongoDB keeps up to 16 MiB in a document.
@@ -227,14 +226,14 @@ impl Applying {
                 put_seeds(batch, &home, decoded.latest_at, &seeds)?;
                 return Ok(Some((Folded::default(), Some((swept, seeds, decoded.latest_at)))));
             }
-            let mut ascents = Ascents::new(view)?;
+            let mut ascents = ascents(view)?;
             for (table, events) in std::mem::take(&mut decoded.rows) {
                 let indexes = view.indexes_of(&table);
                 let each = |changes: &TableChanges<'_>| ascents.begin(changes);
                 apply(batch, &view.catalog, &table, &indexes, events, Mode::Follow, each)?;
             }
             fail::fail_point!("projector::mid_batch");
-            let (changed_rows, seeds) = ascents.encode();
+            let (changed_rows, seeds) = (ascents.changed, encoded(ascents));
             if seeds.len() > SEEDS_MAX && decoded.events > 1 {
                 return Ok(None);
             }
@@ -395,44 +394,27 @@ fn sweep_slice(
     sweep.after = arena.slots().last().map(|last| arena.key(last).to_vec());
     sweep.done = sweep.after.is_none();
     let changes = erase(batch, &table, &view.indexes_of(&table), &arena, sweep.below)?;
-    let mut ascents = Ascents::new(view)?;
+    let mut ascents = ascents(view)?;
     ascents.begin(&changes);
-    Ok((ascents.encode().1, (table, sweep)))
+    Ok((encoded(ascents), (table, sweep)))
 }
 
-/// The ascents from what a batch changed, of all versions that follow changes.
-struct Ascents<'v> {
-    changed: u64,
-    seeds: Vec<(VersionId, &'v Plan, Seeds)>,
+/// Ascents of all versions that follow changes, none begun.
+fn ascents(view: &View) -> Result<Ascents<'_, VersionId>, Error> {
+    let followed = view.versions.iter().filter(|version| version.sharing.follow);
+    let plans = followed.map(|version| Ok((version.sharing.id, version.followed_plan()?)));
+    Ok(Ascents::new(plans.collect::<Result<Vec<_>, Error>>()?.into_iter()))
 }
 
-impl<'v> Ascents<'v> {
-    fn new(view: &'v View) -> Result<Self, Error> {
-        let followed = view.versions.iter().filter(|version| version.sharing.follow);
-        let begin = followed.map(|version| {
-            let plan = version.followed_plan()?;
-            Ok((version.sharing.id, plan, Seeds::new(plan)))
-        });
-        Ok(Self { changed: 0, seeds: begin.collect::<Result<_, Error>>()? })
-    }
-
-    fn begin(&mut self, changes: &TableChanges<'_>) {
-        self.changed += changes.changes.len() as u64;
-        for (_, plan, seeds) in &mut self.seeds {
-            seeds.add(plan, changes);
+/// Where they begin, as it is kept until the roots are in the log.
+fn encoded(ascents: Ascents<'_, VersionId>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (id, _, seeds) in ascents.seeds {
+        if !seeds.is_empty() {
+            pending::encode(id, seeds, &mut out);
         }
     }
-
-    /// How many rows changed, and where the ascents begin.
-    fn encode(self) -> (u64, Vec<u8>) {
-        let mut out = Vec::new();
-        for (id, _, seeds) in self.seeds {
-            if !seeds.is_empty() {
-                pending::encode(id, seeds, &mut out);
-            }
-        }
-        (self.changed, out)
-    }
+    out
 }
 
 fn put_seeds(batch: &mut dyn RowBatch, home: &TopicPartition, latest_at: i64, seeds: &[u8]) -> Result<(), Error> {

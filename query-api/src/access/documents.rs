@@ -44,9 +44,13 @@ impl Visibility {
         ids: &[Vec<u8>],
         context: &ReadContext,
     ) -> Result<Vec<Option<Document>>, Problem> {
-        let mut distinct = ids.to_vec();
+        let mut distinct: Vec<&Vec<u8>> = ids.iter().collect();
         distinct.sort_unstable();
         distinct.dedup();
+        if distinct.len() == ids.len() {
+            return self.get_distinct(reader, ids, context).await;
+        }
+        let distinct: Vec<Vec<u8>> = distinct.into_iter().cloned().collect();
         let seen = self.get_distinct(reader, &distinct, context).await?;
         let one = |id: &Vec<u8>| distinct.binary_search(id).ok().and_then(|at| seen.get(at).cloned().flatten());
         Ok(ids.iter().map(one).collect())

@@ -200,8 +200,8 @@ fn depth<'d>(document: &'d ExecutableDocument, set: &'d SelectionSet, known: &mu
     deepest
 }
 
-/// Prepared operations by text and name: the ones used most recently, up to a number and a length of their texts. A text that is not valid is not
-/// kept, so a flood of such texts throws nothing useful out.
+/// Prepared operations by text and name: the ones used most recently, up to a number and a length of their texts. A text
+/// that is not valid is not kept, so a flood of such texts throws nothing useful out.
 pub(super) struct Cache {
     hasher: RandomState,
     state: Mutex<State>,

@@ -98,11 +98,7 @@ impl Operator {
 impl<N> Predicate<N> {
     /// Every name compared, in order of appearance.
     pub fn names(&self) -> Vec<&N> {
-        match self {
-            Self::And(parts) | Self::Or(parts) => parts.iter().flat_map(Self::names).collect(),
-            Self::Not(inner) => inner.names(),
-            Self::Compare { name, .. } => vec![name],
-        }
+        self.comparisons().into_iter().map(|(name, ..)| name).collect()
     }
 
     /// Every comparison, in order of appearance: of which value, how, with what.
@@ -176,9 +172,7 @@ impl Operator {
             },
         }
     }
-}
 
-impl Operator {
     /// The first of these literals that no value of this type can stand in this relation to; null and `exists` ask for
     /// nothing of the type.
     pub fn unfit<'l>(self, kind: &ColumnType, literals: &'l [Literal]) -> Option<&'l Literal> {
@@ -211,7 +205,7 @@ fn sample(kind: &ColumnType) -> Option<ValueRef<'static>> {
         ColumnType::Timestamp => ValueRef::Timestamp(0),
         ColumnType::TimestampTz => ValueRef::TimestampTz(0),
         ColumnType::Uuid => ValueRef::Uuid([0; 16]),
-        ColumnType::Interval => return Some(ValueRef::Interval(crate::Interval::default())),
+        ColumnType::Interval => ValueRef::Interval(crate::Interval::default()),
         ColumnType::Bytes | ColumnType::Array(_) => return None,
     })
 }

@@ -89,7 +89,12 @@ impl ModelShape {
         let values = id.split('~').zip(&self.key).map(|(part, kind)| parse_part(part, kind));
         let values: Vec<Value> = values.collect::<Option<_>>()?;
         let parts: Vec<ValueRef<'_>> = values.iter().map(Value::scalar).collect::<Option<_>>()?;
-        (Self::format_id(parts) == id).then(|| self.parse_id(id)).flatten()
+        if parts.len() != self.key.len() || Self::format_id(parts.iter().copied()) != id {
+            return None;
+        }
+        let mut key = Vec::with_capacity(24);
+        parts.into_iter().for_each(|part| crate::key::write(&mut key, part));
+        Some(key)
     }
 
     /// The id readers name a document by: its key parts as their JSON text without quotes, `%` and `~` in a part written

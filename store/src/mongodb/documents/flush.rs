@@ -34,14 +34,12 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
         && gathered.removed.is_empty()
         && gathered.frontiers.is_empty()
     {
-        if std::mem::take(&mut writing.untold) {
-            store.reader.registry.tell(Vec::new());
-        }
+        tell_missed(store, std::mem::take(&mut writing.unsettled));
         store.metrics.committed(started.elapsed(), 0, 0, written);
         return Ok(());
     }
     let server = &store.reader.server;
-    writing.unsettled = true;
+    let unsettled = std::mem::replace(&mut writing.unsettled, true);
     server.block("make collections", store.make_collections(&gathered))?;
     let mut changes = Vec::new();
     for (version, documents) in &gathered.stamped {
@@ -62,9 +60,7 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
     if store.owner.is_some() {
         writing.remembered.flushed(&gathered);
     }
-    if std::mem::take(&mut writing.untold) {
-        store.reader.registry.tell(Vec::new());
-    }
+    tell_missed(store, unsettled);
     let dropped = store.publish(&gathered, changes);
     for collection in dropped {
         // It is empty, and nobody looks for it any more.
@@ -75,6 +71,13 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
     }
     store.metrics.committed(started.elapsed(), 0, bytes_written, written);
     Ok(())
+}
+
+/// Tells readers that they may have missed what an earlier flush wrote before it broke off.
+fn tell_missed(store: &MongoDocuments, unsettled: bool) {
+    if unsettled {
+        store.reader.registry.tell(Vec::new());
+    }
 }
 
 impl MongoDocuments {

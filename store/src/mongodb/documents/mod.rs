@@ -62,10 +62,9 @@ pub struct MongoDocuments {
 struct Writing {
     /// The last that was given.
     stamp: u64,
-    /// Whether what is known of the registry may be behind what is stored.
+    /// Whether a flush broke off since the last good one: what is known of the registry may be behind what is stored, and
+    /// readers of this process behind documents.
     unsettled: bool,
-    /// Whether something may have been written that this process's readers were not told of.
-    untold: bool,
     /// Stays empty where several processes write.
     remembered: Remembered,
 }
@@ -92,7 +91,6 @@ impl MongoDocuments {
         let writing = Mutex::new(Writing {
             stamp: owner.number << STAMPS_BITS,
             unsettled: false,
-            untold: false,
             remembered: Remembered::default(),
         });
         let counter = if options.shared { 1 + (owner.number % COUNTERS as u64) as i64 } else { 0 };

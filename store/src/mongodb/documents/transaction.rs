@@ -35,14 +35,13 @@ impl<'s> MongoDocumentTransaction<'s> {
         if writing.unsettled {
             writing.remembered.forget();
             let MongoReader { server, registry, .. } = &*store.reader;
-            // What broke off may be there, with frontiers that promise it; or come to be there until this batch is.
-            writing.untold = true;
+            // What broke off may be there, with frontiers that promise it. It may also come to be there until the next good
+            // flush, which tells that again.
             registry.tell(Vec::new());
             match store.owner {
                 Some(_) => server.block("read its registry", registry.read(server))?,
                 None => server.block("read its registry", registry.read_versions(server))?,
             }
-            writing.unsettled = false;
         }
         let (gathered, written) = (Gathered::default(), Written::default());
         Ok(Self { store, writing, gathered, written, bytes_written: 0 })
