@@ -10,12 +10,11 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use headwater_test_servers::Postgres;
+use headwater_test_servers::{Postgres, free_port};
 use tempfile::TempDir;
 
 use crate::legacy;
@@ -38,10 +37,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
 /// The binary beside this one, as `make bench` builds it.

@@ -169,7 +169,8 @@ pub trait Producer: Send + Sync {
     }
 
     /// Offsets that an append takes behind its records, in every partition it has records for. No record is there:
-    /// readers pass over them. 0 where nothing is in between, 1 where the end of a transaction has an offset.
+    /// readers pass over them. 0 where nothing is in between, 1 where the end of a transaction has an offset. That may
+    /// come to stand behind the next append's records: they are then so much earlier than counted, never later.
     fn offsets_behind(&self) -> u64 {
         0
     }

@@ -285,7 +285,9 @@ impl<'a> Session<'a> {
             status.bytes_total += appended.bytes;
             status.dead_letters_total += appended.dead_letters;
             if let Some(mark) = &appended.mark {
-                status.position = Some(mark.position.to_string());
+                if mark.snapshot_done {
+                    status.position = Some(mark.position.to_string());
+                }
                 status.complete_at_micros = Some(mark.at_micros);
             }
             if appended.last_event_at_micros.is_some() {

@@ -13,7 +13,8 @@ pub struct SourceStatus {
     pub source: String,
     /// What it is doing now.
     pub phase: Phase,
-    /// Everything up to here is durable in the log, as [`headwater_schemas::SourcePosition`] writes itself.
+    /// Everything up to here is durable in the log, as [`headwater_schemas::SourcePosition`] writes itself. Stands still
+    /// while tables are read: what they have is as old as that reading, and only its end makes it whole.
     pub position: Option<String>,
     /// The same as the source writes it (PostgreSQL: `16/B374D848`).
     pub source_position: Option<String>,
@@ -21,7 +22,8 @@ pub struct SourceStatus {
     pub server_position: Option<String>,
     /// Bytes of the source's log between the two.
     pub lag_bytes: Option<u64>,
-    /// Source time to which the log is complete, microseconds since 1970-01-01T00:00:00Z.
+    /// Source time to which the log is complete, while tables are read: once they are; microseconds since
+    /// 1970-01-01T00:00:00Z.
     pub complete_at_micros: Option<i64>,
     /// Commit time of the newest captured change, microseconds since 1970-01-01T00:00:00Z.
     pub last_event_at_micros: Option<i64>,

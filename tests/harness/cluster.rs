@@ -3,9 +3,8 @@
 use std::fs::{self, File};
 use std::time::Duration;
 
-use headwater_test_servers::{Kafka, Mongo};
+use headwater_test_servers::{Kafka, Mongo, free_port};
 
-use crate::world::free_port;
 use crate::{Answer, Running, World, get, wait_until};
 
 /// A broker and a document store for the processes of one [`World`].

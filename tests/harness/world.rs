@@ -1,12 +1,11 @@
 //! One database, one configuration, one Headwater.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use headwater_test_servers::Postgres;
+use headwater_test_servers::{Postgres, free_port};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -37,10 +36,6 @@ pub struct World {
 /// A running `headwater run`. Killed on drop.
 pub struct Running {
     child: Child,
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 impl World {

@@ -470,7 +470,10 @@ impl Source for PostgresSource {
         if let Some(monitor) = &self.monitor {
             monitor.note(captured);
         }
-        self.status.update(|status| status.source_position = Some(captured.to_string()));
+        // Before that, rows of the snapshot are still to come that are older.
+        if mark.snapshot_done {
+            self.status.update(|status| status.source_position = Some(captured.to_string()));
+        }
     }
 
     async fn discover(&mut self) -> Result<Vec<TableSchema>, Error> {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::Certificates;
 use crate::command::{command, run};
+use crate::free_port;
 
 const START_MAX: Duration = Duration::from_secs(90);
 
@@ -333,10 +334,7 @@ fn watchdog(folder: &Path) -> Child {
 }
 
 fn free_ports() -> Ports {
-    let listeners: Vec<TcpListener> =
-        (0..4).map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port")).collect();
-    let port = |at: usize| listeners[at].local_addr().expect("it is bound").port();
-    Ports { plain: port(0), controller: port(1), sasl: port(2), tls: port(3) }
+    Ports { plain: free_port(), controller: free_port(), sasl: free_port(), tls: free_port() }
 }
 
 /// The jars: of `KAFKA_HOME`, or of the cache.

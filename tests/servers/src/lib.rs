@@ -7,9 +7,11 @@ mod certificates;
 mod command;
 mod kafka;
 mod mongodb;
+mod port;
 mod postgres;
 
 pub use certificates::Certificates;
 pub use kafka::{Kafka, KafkaOptions};
 pub use mongodb::{Mongo, MongoOptions};
+pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions};

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::Certificates;
 use crate::command::command;
+use crate::free_port;
 
 const USER: &str = "headwater";
 const PASSWORD: &str = "headwater-secret";
@@ -169,9 +170,7 @@ impl Mongo {
         let mut why = String::new();
         for _ in 0..10 {
             // Someone may take the port between our looking and the server's binding: then another one is tried.
-            let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
-            self.port = listener.local_addr().expect("it is bound").port();
-            drop(listener);
+            self.port = free_port();
             match self.launch(false, LISTENING) {
                 Ok(()) => return,
                 Err(said) => why = said,

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::Certificates;
 use crate::command::{User, command, postgres_program, run};
+use crate::free_port;
 
 const PASSWORD: &str = "headwater-secret";
 const START_MAX: Duration = Duration::from_secs(60);
@@ -198,9 +198,7 @@ impl Postgres {
         let mut why = String::new();
         for _ in 0..10 {
             // Someone may take the port between our looking and the server's binding: then another one is tried.
-            let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
-            self.port = listener.local_addr().expect("it is bound").port();
-            drop(listener);
+            self.port = free_port();
             match self.launch() {
                 Ok(()) => return,
                 Err(said) => why = said,

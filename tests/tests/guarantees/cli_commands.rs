@@ -223,7 +223,11 @@ fn dead_letters_are_listed_and_retried() {
     assert!(first["offset"].is_u64() && first["letter"]["model"] == "tag", "{first}");
     contains(first["letter"]["cause"].as_str().unwrap(), &["number"]);
     contains(&said(&world, &["dead-letters", "list"]), &["tag", "number", "headwater dead-letters retry"]);
-    contains(&said(&world, &["status"]), &["dead letters", "headwater dead-letters list"]);
+    // The status follows the log by a look at it every now and then.
+    wait_until("the status to tell", PATIENCE, || match said(&world, &["status"]) {
+        text if text.contains("dead letters: headwater dead-letters list") => Ok(()),
+        text => Err(text),
+    });
 
     // As long as the cause stands, a retry says so: in words, in JSON and by its exit status.
     let offset = first["offset"].to_string();
