@@ -8,7 +8,6 @@ use crate::Error;
 use crate::changes::TableChanges;
 use crate::columns::{Columns, write_join_key};
 use crate::keys::KeySet;
-use crate::level::lookup;
 use crate::plan::{Access, Hop, Plan};
 
 /// Where the ascent from some changed rows begins: what can be told from their images alone, without reading. It stays
@@ -191,23 +190,39 @@ fn each_row(
 ) -> Result<(), Error> {
     let count = keys.settle();
     let keys = keys.list(0..count);
-    let mut arena = RowArena::default();
-    let mut from = 0;
-    while from < count {
-        arena.clear();
-        from = lookup(batch, access, &keys, from, &mut arena)?;
-        let mut cells = Vec::new();
-        for slot in arena.slots() {
-            let Some(row) = arena.row(slot) else { continue };
-            cells.clear();
-            columns.read(slot.schema, row, &mut cells);
-            let torn = cells.contains(&ValueRef::Missing);
-            if torn || filter.is_none_or(|filter| filter.matches(&mut |slot: &usize| cells[*slot])) {
-                visit(arena.key(slot), &cells);
+    match access {
+        Access::Key(table) => {
+            let (mut arena, mut from) = (RowArena::default(), 0);
+            while from < count {
+                arena.clear();
+                from = batch.rows_by_key(table, &keys, from, &mut arena)?;
+                each_passing(&arena, columns, filter, visit);
             }
+        }
+        // One key may find more rows than can be held.
+        Access::Index(index) => {
+            batch.visit_by_join(index, &keys, &mut |arena| each_passing(arena, columns, filter, visit))?;
         }
     }
     Ok(())
+}
+
+fn each_passing(
+    arena: &RowArena,
+    columns: &Columns,
+    filter: Option<&Predicate<usize>>,
+    visit: &mut dyn FnMut(&[u8], &[ValueRef<'_>]),
+) {
+    let mut cells = Vec::new();
+    for slot in arena.slots() {
+        let Some(row) = arena.row(slot) else { continue };
+        cells.clear();
+        columns.read(slot.schema, row, &mut cells);
+        let torn = cells.contains(&ValueRef::Missing);
+        if torn || filter.is_none_or(|filter| filter.matches(&mut |slot: &usize| cells[*slot])) {
+            visit(arena.key(slot), &cells);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -255,7 +255,7 @@ impl<'a> Level<'a> {
 pub(crate) struct Torn;
 
 /// Reads rows by an access path into `arena`, for the keys from number `from` on until it is full; answers up to which.
-pub(crate) fn lookup(
+fn lookup(
     batch: &dyn RowBatch,
     access: &Access,
     keys: &ByteList,

@@ -126,6 +126,15 @@ impl RowBatch for PairedBatch<'_> {
         self.rows.rows_by_join(index, join_keys, from, out)
     }
 
+    fn visit_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        visit: &mut dyn FnMut(&RowArena),
+    ) -> Result<(), Error> {
+        self.rows.visit_by_join(index, join_keys, visit)
+    }
+
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
         self.rows.put_row(table, indexes, write)
     }

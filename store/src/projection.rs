@@ -121,6 +121,16 @@ pub trait RowBatch {
         out: &mut RowArena,
     ) -> Result<usize, Error>;
 
+    /// Gives the rows found by join keys to `visit`, in any order and with request 0: about
+    /// [`READ_BYTES`](crate::READ_BYTES) of them at a time, however few or many one key finds. A row that several of the
+    /// keys find may come more than once. `visit` must not use the batch.
+    fn visit_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        visit: &mut dyn FnMut(&RowArena),
+    ) -> Result<(), Error>;
+
     /// Replaces a row, whatever its position: the caller has compared it with what is stored. `indexes` are all join
     /// indexes of the table.
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error>;

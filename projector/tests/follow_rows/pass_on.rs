@@ -23,6 +23,9 @@ macro_rules! pass_on_rows {
             pass_on!(read schemas() -> Vec<(SchemaId, TableSchema)>);
             pass_on!(few rows_by_key(TableId));
             pass_on!(few rows_by_join(JoinIndex));
+            pass_on!(
+                read visit_by_join(index: &JoinIndex, keys: &ByteList, visit: &mut dyn FnMut(&RowArena)) -> ()
+            );
             pass_on!(put put_row(table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> ());
             pass_on!(read scan_rows(table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> ());
             pass_on!(read row_count(table: &TableId) -> u64);

@@ -56,6 +56,7 @@ macro_rules! contract_tests {
             moved_rows_leave_their_old_entries
             rows_are_scanned_in_key_order
             reads_end_when_they_are_full
+            visits_take_a_part_at_a_time
             a_dropped_join_index_is_empty
             schemas_keep_their_numbers
             notes_offsets_and_frontiers_are_kept

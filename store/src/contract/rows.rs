@@ -1,7 +1,7 @@
 use headwater_schemas::{Column, ColumnType, RowBuilder, RowRef, TableSchema, ValueRef};
 
 use super::Place;
-use super::sample::{at, cells, int, join, joined, keys, listed, put, table, text};
+use super::sample::{at, cells, int, join, joined, keys, listed, put, table, text, visited};
 use crate::{Batch, Frontier, JoinIndex, READ_BYTES, RowArena, RowWrite, SchemaId};
 
 pub async fn a_batch_reads_its_own_writes(place: &impl Place) {
@@ -159,6 +159,56 @@ pub async fn reads_end_when_they_are_full(place: &impl Place) {
     assert_eq!(read, 12);
 }
 
+pub async fn visits_take_a_part_at_a_time(place: &impl Place) {
+    const ROW: usize = READ_BYTES / 5;
+    let opened = place.open();
+    let join = join(&table("lines"), "invoice");
+    let mut large = Vec::new();
+    RowBuilder::new(&mut large).push(ValueRef::Text(&"x".repeat(ROW)));
+    // More than three times what is read at once, and all of it found by one key.
+    for n in 0..17 {
+        let mut batch = opened.writer.begin().unwrap();
+        let (key, join_key) = (int(n), int(1));
+        let added: &[(usize, &[u8])] = &[(0, &join_key)];
+        let row = Some(RowRef(&large));
+        let write = RowWrite { key: &key, row, schema: SchemaId(0), position: at(1), removed: &[], added };
+        batch.put_row(&join.table, &[&join], write).unwrap();
+        batch.commit().unwrap();
+    }
+    let mut batch = opened.writer.begin().unwrap();
+    for n in 0..60 {
+        put(&mut *batch, &join, &int(100 + n), n, &int(10 + n / 3));
+    }
+    let mut found = Vec::new();
+    let mut visit = |part: &RowArena| {
+        let bytes = part.byte_len();
+        assert!(bytes > 0 && bytes <= 2 * READ_BYTES, "{bytes} bytes at once");
+        for slot in part.slots() {
+            let is_small = part.key(slot) >= &int(100)[..];
+            assert!(is_small || part.row(slot).unwrap().0 == large, "a row is not what was written");
+            found.push(part.key(slot).to_vec());
+        }
+    };
+    // Of the others, one has no row.
+    let wanted = [int(10), int(1), int(99), int(11)];
+    batch.visit_by_join(&join, &keys(wanted.iter().map(Vec::as_slice)), &mut visit).unwrap();
+    found.sort();
+    assert_eq!(found, (0..17).chain(100..106).map(int).collect::<Vec<_>>());
+    // Few rows of many keys come together.
+    let (mut parts, mut rows) = (0, Vec::new());
+    let many: Vec<Vec<u8>> = (10..30).map(int).collect();
+    let mut visit = |part: &RowArena| {
+        parts += 1;
+        rows.extend(listed(part));
+    };
+    batch.visit_by_join(&join, &keys(many.iter().map(Vec::as_slice)), &mut visit).unwrap();
+    rows.sort();
+    assert_eq!(rows, (0..60).map(|n| (0, int(100 + n), n)).collect::<Vec<_>>());
+    assert_eq!(parts, 1);
+    let unknown = JoinIndex { columns: vec!["tariff".into()], ..join.clone() };
+    assert!(visited(&*batch, &join, &[]).is_empty() && visited(&*batch, &unknown, &[&int(10)]).is_empty());
+}
+
 /// Keys that are alike: beginnings of one another, with zero bytes, and far beyond what an engine may take as a key.
 fn alike() -> Vec<Vec<u8>> {
     let long = "x".repeat(600);
@@ -194,6 +244,7 @@ pub async fn joins_find_exactly_their_rows(place: &impl Place) {
             .collect();
         expected.sort();
         assert_eq!(joined(&*batch, &join, &[join_key]), expected, "join key {j}");
+        assert_eq!(visited(&*batch, &join, &[join_key]), expected, "visits of join key {j}");
         let mut out = RowArena::default();
         batch.rows_by_key(&join.table, &keys(expected.iter().map(|(_, key, _)| &key[..])), 0, &mut out).unwrap();
         let found: Vec<_> = listed(&out).into_iter().map(|(_, key, n)| (0, key, n)).collect();

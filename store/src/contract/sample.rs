@@ -63,6 +63,15 @@ pub(super) fn joined(batch: &dyn Batch, join: &JoinIndex, join_keys: &[&[u8]]) -
     listed(&out)
 }
 
+/// The same rows visited, by key.
+pub(super) fn visited(batch: &dyn Batch, join: &JoinIndex, join_keys: &[&[u8]]) -> Vec<(u32, Vec<u8>, i64)> {
+    let mut rows = Vec::new();
+    let visit = &mut |part: &RowArena| rows.extend(listed(part));
+    batch.visit_by_join(join, &keys(join_keys.iter().copied()), visit).unwrap();
+    rows.sort();
+    rows
+}
+
 /// Writes and commits documents of [`VERSION`].
 pub(super) fn commit(opened: &Opened, writes: &[DocumentWrite<'_>]) -> Written {
     let mut batch = opened.writer.begin().unwrap();

@@ -206,6 +206,17 @@ impl RowBatch for EmbeddedBatch<'_> {
             .map_err(|e| self.environment().fail("read joined rows", e))
     }
 
+    fn visit_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        visit: &mut dyn FnMut(&RowArena),
+    ) -> Result<(), Error> {
+        let Some(join) = self.catalog.joins.get(index) else { return Ok(()) };
+        rows::visit_by_join(self.tables.joins, &self.txn, join.number, join_keys, visit)
+            .map_err(|e| self.environment().fail("read joined rows", e))
+    }
+
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
         let environment = self.environment();
         self.rows_written += 1;

@@ -261,10 +261,7 @@ pub(super) fn by_join(
         let mut by_hash = false;
         for entry in joins.prefix_iter(txn, &prefix)? {
             let (stored, value) = entry?;
-            let Some(Stored { cut_key, held: Held::Row(found) }) = Stored::decode(value) else { return Err(BROKEN) };
-            by_hash |= cut_key.is_some();
-            let key = cut_key.unwrap_or(&stored[prefix.len()..]);
-            out.push(at, key, SourcePosition::default(), found.schema, found.row);
+            by_hash |= push_entry(out, at, &stored[prefix.len()..], value)?;
             check_size(out)?;
         }
         if by_hash {
@@ -275,6 +272,42 @@ pub(super) fn by_join(
         }
     }
     Ok(join_keys.len())
+}
+
+/// Gives the rows found by the join keys to `visit`, whenever so many are there as are read at a time, and at the end.
+pub(super) fn visit_by_join(
+    joins: Table,
+    txn: &RoTxn<'_>,
+    index: u32,
+    join_keys: &ByteList,
+    visit: &mut dyn FnMut(&RowArena),
+) -> Result<(), Fault> {
+    let mut found = RowArena::default();
+    let mut prefix = Vec::with_capacity(64);
+    for join_key in join_keys.iter() {
+        start(&mut prefix, index);
+        push_first(&mut prefix, join_key);
+        for entry in joins.prefix_iter(txn, &prefix)? {
+            let (stored, value) = entry?;
+            push_entry(&mut found, 0, &stored[prefix.len()..], value)?;
+            if found.is_full() {
+                visit(&found);
+                found.clear();
+            }
+        }
+    }
+    if !found.slots().is_empty() {
+        visit(&found);
+    }
+    Ok(())
+}
+
+/// Appends the row of a join entry. Its key is what is stored behind the join key, unless that was cut; tells whether it
+/// was.
+fn push_entry(out: &mut RowArena, request: usize, stored_key: &[u8], value: &[u8]) -> Result<bool, Fault> {
+    let Some(Stored { cut_key, held: Held::Row(found) }) = Stored::decode(value) else { return Err(BROKEN) };
+    out.push(request, cut_key.unwrap_or(stored_key), SourcePosition::default(), found.schema, found.row);
+    Ok(cut_key.is_some())
 }
 
 /// Removes every entry of a join index of a table. The rows that lie in them move under their keys.

@@ -21,6 +21,34 @@ const ASKED_KEYS: usize = 10_000;
 
 const BROKEN: Fault = Fault::Damaged("a row cannot be read");
 
+/// A row as it is stored.
+struct Stored<'d> {
+    id: &'d str,
+    row: Option<&'d [u8]>,
+    schema: SchemaId,
+    position: SourcePosition,
+}
+
+impl<'d> Stored<'d> {
+    fn read(document: &'d RawDocument) -> Result<Self, Fault> {
+        let id = document.get_str("_id").map_err(|_| BROKEN)?;
+        let row = match document.get("r").map_err(|_| BROKEN)? {
+            Some(RawBsonRef::Binary(row)) => Some(row.bytes),
+            Some(RawBsonRef::Null) => None,
+            _ => return Err(BROKEN),
+        };
+        let schema = document.get_i64("s").ok().and_then(|n| u32::try_from(n).ok()).ok_or(BROKEN)?;
+        let position = document.get_binary("p").map_err(|_| BROKEN)?.bytes;
+        let position = SourcePosition::from_bytes(position).ok_or(BROKEN)?;
+        Ok(Self { id, row, schema: SchemaId(schema), position })
+    }
+
+    /// Appends the row's key.
+    fn push_key(&self, out: &mut Vec<u8>) -> Result<(), Fault> {
+        if text::decode(out, self.id) { Ok(()) } else { Err(BROKEN) }
+    }
+}
+
 /// Rows as they came, to be put in order.
 #[derive(Default)]
 struct Found {
@@ -45,22 +73,13 @@ impl Found {
 
     /// Keeps a row for each of the requests it answers; tells its own key.
     fn push(&mut self, document: &RawDocument, requests: impl Iterator<Item = u32>) -> Result<(), Fault> {
-        let id = document.get_str("_id").map_err(|_| BROKEN)?;
+        let stored = Stored::read(document)?;
         let start = self.bytes.len();
-        if !text::decode(&mut self.bytes, id) {
-            return Err(BROKEN);
-        }
+        stored.push_key(&mut self.bytes)?;
         let key = (start, self.bytes.len());
-        let row = match document.get("r").map_err(|_| BROKEN)? {
-            Some(RawBsonRef::Binary(row)) => Some(self.copy(row.bytes)),
-            Some(RawBsonRef::Null) => None,
-            _ => return Err(BROKEN),
-        };
-        let schema = document.get_i64("s").ok().and_then(|n| u32::try_from(n).ok()).ok_or(BROKEN)?;
-        let position = document.get_binary("p").map_err(|_| BROKEN)?.bytes;
-        let position = SourcePosition::from_bytes(position).ok_or(BROKEN)?;
+        let row = stored.row.map(|row| self.copy(row));
         for request in requests {
-            self.rows.push(FoundRow { request, key, row, schema: SchemaId(schema), position });
+            self.rows.push(FoundRow { request, key, row, schema: stored.schema, position: stored.position });
         }
         if self.bytes.len() > READ_MAX { Err(Fault::TooManyRows(READ_MAX)) } else { Ok(()) }
     }
@@ -165,11 +184,7 @@ pub(super) async fn by_join(
     from: usize,
     out: &mut RowArena,
 ) -> Result<usize, Fault> {
-    let stored = |key: &[u8]| {
-        let mut bytes = Vec::with_capacity(key.len() + 8);
-        push_join(&mut bytes, number, key);
-        String::from_utf8(bytes).expect("the string form of a key is UTF-8")
-    };
+    let stored = |key: &[u8]| stored_join(number, key);
     let (mut next, mut most) = (from, ASKED_KEYS);
     while next < join_keys.len() && !out.is_full() {
         // A row with several of the keys is found for each of them, and with each query that asks for one.
@@ -184,6 +199,46 @@ pub(super) async fn by_join(
         next = asked.end;
     }
     Ok(next)
+}
+
+/// Gives the rows found by the join keys to `visit`, whenever so many are there as are read at a time, and at the end.
+/// They belong to no key, so that however many come, the query goes on.
+pub(super) async fn visit_by_join(
+    server: &Server,
+    session: &mut ClientSession,
+    collection: &str,
+    number: u32,
+    join_keys: &ByteList,
+    visit: &mut dyn FnMut(&RowArena),
+) -> Result<(), Fault> {
+    let (mut found, mut key, mut next) = (RowArena::default(), Vec::new(), 0);
+    while next < join_keys.len() {
+        let asked = Asked::new(join_keys, next, ASKED_KEYS, |join_key| stored_join(number, join_key));
+        let each = |document: &RawDocument| {
+            let stored = Stored::read(document)?;
+            key.clear();
+            stored.push_key(&mut key)?;
+            found.push(0, &key, SourcePosition::default(), stored.schema, stored.row);
+            if found.is_full() {
+                visit(&found);
+                found.clear();
+            }
+            Ok(())
+        };
+        server.read(asked.query(server, collection, "j"), Some(&mut *session), each).await?;
+        next = asked.end;
+    }
+    if !found.slots().is_empty() {
+        visit(&found);
+    }
+    Ok(())
+}
+
+/// A join key as rows hold it.
+fn stored_join(number: u32, key: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(key.len() + 8);
+    push_join(&mut bytes, number, key);
+    String::from_utf8(bytes).expect("the string form of a key is UTF-8")
 }
 
 /// Asks for as many keys from number `from` on as one query holds and as bring no more rows than an arena takes at a

@@ -250,6 +250,19 @@ impl RowBatch for MongoRowTransaction<'_> {
         Ok(read?.unwrap_or(join_keys.len()))
     }
 
+    fn visit_by_join(
+        &self,
+        index: &JoinIndex,
+        join_keys: &ByteList,
+        visit: &mut dyn FnMut(&RowArena),
+    ) -> Result<(), Error> {
+        let join = self.inner.borrow().catalog.joins.get(index).copied();
+        let Some(Join { number, .. }) = join.filter(|_| !join_keys.is_empty()) else { return Ok(()) };
+        self.read("read joined rows", &index.table, async |session, name| {
+            read::visit_by_join(&self.store.server, session, name, number, join_keys, visit).await
+        })
+    }
+
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
         let inner = self.inner.get_mut();
         inner.joins.clear();
