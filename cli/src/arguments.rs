@@ -223,6 +223,9 @@ pub(crate) enum DeadLettersCommand {
         json: bool,
     },
     /// Tries them again, after their cause was mended.
+    ///
+    /// Ends with 1 when one failed as before. Projectors that share their rows only put documents in line to be built:
+    /// one that fails again is listed as a new letter.
     Retry {
         #[command(flatten)]
         address: AdminAddress,

@@ -39,12 +39,25 @@ pub struct ListedLetter {
 pub struct RetryOutcome {
     /// Letters tried again.
     pub retried: u64,
-    /// Of those, processed now; they are no longer listed.
+    /// Of those, processed now, or about a document that no model wants any more; they are no longer listed.
     pub resolved: u64,
     /// Of those, failed as before; they stay listed.
     pub failed: u64,
-    /// Letters that the projector cannot try again: what the connector could not read, the source must send anew.
+    /// Of those, put in line in the log for the workers that share a projection; they are no longer listed. A document
+    /// that fails again is a letter of its own then.
+    pub queued: u64,
+    /// Letters that the projector cannot try again; they stay listed. What they are about, the source must send anew.
     pub skipped: u64,
+    /// Of those, records of the log. The others are values that the connector could not represent.
+    pub skipped_records: u64,
+}
+
+impl RetryOutcome {
+    /// Counts a letter that cannot be tried again.
+    pub(crate) fn skip(&mut self, letter: &DeadLetter) {
+        self.skipped += 1;
+        self.skipped_records += u64::from(matches!(letter.payload, Payload::Record { .. }));
+    }
 }
 
 /// Writes dead letters; makes their topic with the first one.

@@ -423,7 +423,7 @@ impl Projector {
         let until = Instant::now() + SLICE.0;
         while let Some(listed) = left.front() {
             match fold.retry(listed, &mut |found| runtime.block_on(letters.append(found)))? {
-                None => outcome.skipped += 1,
+                None => outcome.skip(&listed.letter),
                 Some(done) => {
                     outcome.retried += 1;
                     outcome.resolved += u64::from(done);

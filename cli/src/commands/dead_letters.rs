@@ -51,22 +51,67 @@ fn list(admin: &Client, as_json: bool) -> Outcome {
 fn retry(admin: &Client, offset: Option<u64>, as_json: bool) -> Outcome {
     let request = offset.map_or(json!({}), |offset| json!({ "offset": offset }));
     let outcome = admin.post("/dead-letters/retry", &request)?;
-    let number = |name: &str| outcome[name].as_u64().unwrap_or(0);
     if as_json {
         say!("{outcome}");
     } else {
-        say!(
-            "{} tried again: {} went well, {} failed as before",
-            number("retried"),
-            number("resolved"),
-            number("failed")
-        );
-        if number("skipped") > 0 {
-            say!(
-                "{} cannot be tried again here: the source could not represent a value; change the row, and it is sent anew",
-                number("skipped")
-            );
-        }
+        told(&outcome).iter().for_each(|line| say!("{line}"));
     }
-    Ok(if number("failed") > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    // Whether what is queued goes well, later letters tell.
+    Ok(if number(&outcome, "failed") > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What a retry did, in sentences.
+fn told(outcome: &Value) -> Vec<String> {
+    let number = |name: &str| number(outcome, name);
+    let (retried, resolved, failed, queued) =
+        (number("retried"), number("resolved"), number("failed"), number("queued"));
+    let mut lines = Vec::new();
+    if queued == 0 {
+        lines.push(format!("{retried} tried again: {resolved} went well, {failed} failed as before"));
+    } else {
+        lines.push(format!("{retried} tried again: {queued} queued, {resolved} went well, {failed} failed as before"));
+        lines.push(
+            "the workers build what is queued; what cannot be built is a new letter: see headwater dead-letters list"
+                .to_string(),
+        );
+    }
+    let records = number("skipped_records");
+    let values = number("skipped").saturating_sub(records);
+    if values > 0 {
+        lines.push(format!(
+            "{values} cannot be tried again here: the source could not represent a value; change the row, and it is sent \
+             anew"
+        ));
+    }
+    if records > 0 {
+        lines.push(format!(
+            "{records} cannot be tried again here: a record of the log could not be read; change its row at the source, and \
+             it is sent anew"
+        ));
+    }
+    lines
+}
+
+fn number(outcome: &Value, name: &str) -> u64 {
+    outcome[name].as_u64().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_queued_or_skipped_did_not_go_well() {
+        let alone =
+            json!({ "retried": 3, "resolved": 2, "failed": 1, "queued": 0, "skipped": 0, "skipped_records": 0 });
+        assert_eq!(told(&alone), ["3 tried again: 2 went well, 1 failed as before"]);
+        let shared =
+            json!({ "retried": 3, "resolved": 0, "failed": 0, "queued": 3, "skipped": 5, "skipped_records": 4 });
+        let lines = told(&shared);
+        assert_eq!(lines[0], "3 tried again: 3 queued, 0 went well, 0 failed as before");
+        assert!(lines[1].contains("headwater dead-letters list"), "{lines:?}");
+        assert!(lines[2].starts_with("1 cannot") && lines[2].contains("represent"), "{lines:?}");
+        assert!(lines[3].starts_with("4 cannot") && lines[3].contains("record of the log"), "{lines:?}");
+        assert_eq!(lines.len(), 4);
+    }
 }

@@ -1,16 +1,17 @@
 //! What a worker tells about itself, and what it does when asked.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use headwater_schemas::Payload;
+use headwater_schemas::{DeadLetter, Payload};
 use headwater_store::{VersionId, VersionState};
 use tokio::sync::oneshot;
 
 use super::applying::records;
 use super::runtime::Worker;
-use crate::dead_letters::{self, RetryOutcome, mark_resolved};
+use crate::dead_letters::{self, ListedLetter, RetryOutcome, mark_resolved};
 use crate::handle::Command;
 use crate::keys::KeySet;
 use crate::observer::Observation;
@@ -127,38 +128,52 @@ impl Worker {
         }
     }
 
-    /// Calls the roots of dead letters dirty again. Whether that mends them, later letters tell.
+    /// Calls the roots of dead letters dirty again. That is in the log before the letters are resolved, and a document
+    /// that fails again makes a new one. Records are not read a second time: the place of each is passed for good.
     fn retry(&mut self, offsets: Option<&[u64]>) -> Result<RetryOutcome, Error> {
-        let resolved = self.shared.resolved.lock().clone();
-        let prefix = &self.options.prefix;
-        let letters = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;
+        let (prefix, all) = (&self.options.prefix, BTreeSet::new());
+        let letters = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &all, usize::MAX))?;
+        // Looked at after the letters: a version that one of them is about is known by then.
+        let resolved = self.patiently(|worker| worker.share.resolved())?;
         let mut outcome = RetryOutcome::default();
         let mut done = Vec::new();
-        for listed in letters {
-            if offsets.is_some_and(|offsets| !offsets.contains(&listed.offset)) {
+        let mut dirty: BTreeMap<String, (KeySet, u64)> = BTreeMap::new();
+        for ListedLetter { offset, letter } in letters {
+            if resolved.contains(&offset) || offsets.is_some_and(|offsets| !offsets.contains(&offset)) {
                 continue;
             }
-            let root = match (&listed.letter.payload, &listed.letter.model) {
-                (Payload::Root(root), Some(model)) => STANDARD.decode(root).ok().map(|root| (root, model)),
-                _ => None,
-            };
-            let Some((root, model)) = root else {
-                outcome.skipped += 1;
+            let Some((root, model)) = root_of(&letter) else {
+                outcome.skip(&letter);
                 continue;
             };
+            let (roots, count) = dirty.entry(model.to_string()).or_default();
+            roots.push(&root);
+            *count += 1;
+            done.push(offset);
+        }
+        for (model, (roots, count)) in dirty {
             let mut batches = Vec::new();
-            for sharing in self.share.sharings(model) {
-                let mut dirty = KeySet::default();
-                dirty.push(&root);
-                records(&sharing, dirty, 0, &mut batches);
+            for sharing in self.share.sharings(&model) {
+                records(&sharing, roots.clone(), 0, &mut batches);
+            }
+            outcome.retried += count;
+            // Of a model that is gone nobody wants documents, and one that is new is built of every root.
+            match batches.is_empty() {
+                true => outcome.resolved += count,
+                false => outcome.queued += count,
             }
             self.append(batches)?;
-            outcome.retried += 1;
-            outcome.resolved += 1;
-            done.push(listed.offset);
         }
         let resolved = self.patiently(|worker| worker.share.note(|batch| mark_resolved(batch, &done)))?;
         *self.shared.resolved.lock() = resolved;
         Ok(outcome)
+    }
+}
+
+/// The root whose document a letter is about, and its model.
+fn root_of(letter: &DeadLetter) -> Option<(Vec<u8>, &str)> {
+    match (&letter.payload, &letter.model) {
+        (Payload::Root(root), Some(model)) => Some((STANDARD.decode(root).ok()?, model.as_str())),
+        _ => None,
     }
 }

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use headwater_tests::{Cluster, World, wait_until};
+use headwater_tests::{Cluster, Kafka, Process, World, get, wait_until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::distributed::{CONTACT_CARD, Fleet, PATIENCE, world};
 use crate::from_environment;
+use crate::shop;
 use crate::traffic::Traffic;
 
 const CHAOS_SECONDS: u64 = 20;
@@ -132,7 +133,7 @@ fn a_changed_definition_is_built_beside_the_old_one(world: &World, fleet: &mut F
     }
     let server = fleet.named("serve-1").url("/v1/contact_card/1");
     wait_until("the new version", PATIENCE, || {
-        let answer = headwater_tests::get(&server)?;
+        let answer = get(&server)?;
         assert_eq!(answer.status, 200, "a reader saw the switch: {}", answer.body);
         if answer.json()["display"] == "1+49 1" { Ok(()) } else { Err(answer.body) }
     });
@@ -152,4 +153,71 @@ fn a_replay_may_be_asked_of_any(world: &World, fleet: &mut Fleet) {
         let (succeeded, text) = replay("earliest");
         assert!(succeeded && text.contains("\"done\":true"), "{text}");
     }
+}
+
+/// A retry puts documents in line and says no more than that: one that fails again is a new letter. Records are not read
+/// a second time, and stay listed.
+#[test]
+fn a_retry_tells_what_is_queued_and_what_is_not_tried() {
+    let world = shop::world();
+    world.write_model(
+        "tag",
+        "model: tag\nversion: 1\nroot: { table: billing.tags, key: id }\n\
+         fields: { id: id, number: { column: label, cast: integer } }\nindexes: [number]\n",
+    );
+    world.postgres.psql("update tags set label = id::text; update tags set label = 'seven' where id = 3");
+    let cluster = Cluster::start();
+    let mut process = Process::new(&world, "all", &["run"], &cluster.settings("mongodb"));
+    process.start(&world);
+    process.wait_ready(&world, PATIENCE);
+    let admin = process.admin_url("");
+    let said = |command: &str| {
+        let output = world.cli(&["dead-letters", command, "--json", "--admin", &admin]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let last_offset = || said("list").last().and_then(|letter| letter["offset"].as_u64());
+    let retry = || said("retry").pop().expect("one answer");
+    let wait_calm = || {
+        wait_until("everything to be read", PATIENCE, || match process.admin("/status")?.json() {
+            status if status["projector"]["lag_events"] == 0 => Ok(()),
+            status => Err(status.to_string()),
+        });
+    };
+
+    let before = wait_until("a dead letter", PATIENCE, || last_offset().ok_or_else(|| process.account(&world)));
+    let outcome = retry();
+    assert!(outcome["queued"].as_u64() >= Some(1) && outcome["queued"] == outcome["retried"], "{outcome}");
+    assert_eq!((&outcome["resolved"], &outcome["failed"]), (&json!(0), &json!(0)), "{outcome}");
+    wait_until("a new letter", PATIENCE, || match last_offset() {
+        Some(offset) if offset > before => Ok(()),
+        last => Err(format!("{last:?}\n{}", process.account(&world))),
+    });
+
+    world.postgres.psql("update tags set label = '7' where id = 3");
+    let document = process.url("/v1/tag/3");
+    wait_until("the mended document", PATIENCE, || {
+        let answer = get(&document)?;
+        if answer.status == 200 && answer.json()["number"] == 7 { Ok(()) } else { Err(answer.body) }
+    });
+    retry();
+    wait_calm();
+    assert_eq!(said("list"), Vec::<Value>::new());
+
+    // What somebody else wrote into a topic of ours.
+    let mut tool = Kafka::program("org.apache.kafka.tools.ProducerPerformance");
+    tool.args(["--topic", "headwater.billing.public.tags", "--throughput", "-1", "--num-records", "1"]);
+    tool.args(["--record-size", "10", "--bootstrap-server", &cluster.kafka.bootstrap()]);
+    let output = tool.args(["--command-property", "acks=all"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let letter = wait_until("its letter", PATIENCE, || said("list").pop().ok_or_else(|| process.account(&world)));
+    assert_eq!(letter["letter"]["stage"], "decode", "{letter}");
+    let outcome = retry();
+    let expected = json!({
+        "retried": 0, "resolved": 0, "failed": 0, "queued": 0, "skipped": 1, "skipped_records": 1,
+    });
+    assert_eq!(outcome, expected);
+    assert_eq!(said("list"), [letter]);
+    assert!(process.running().stop().success());
 }
