@@ -11,6 +11,8 @@ use crate::failure::Failure;
 
 /// How long to come back to a listener that turns requests away for now.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take to be there whole.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// The key of the query API's address in the configuration.
 const API: &str = "api.listen";
 /// The environment variable with the token for the query API.
@@ -46,12 +48,7 @@ impl Client {
     }
 
     fn new(base: String, what: &'static str) -> Self {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build()
-            .into();
-        Self { base: base.trim_end_matches('/').to_string(), agent, what, token: None }
+        Self { base: base.trim_end_matches('/').to_string(), agent: agent(ANSWER_MAX), what, token: None }
     }
 
     fn with_token(self, token: Option<Secret>) -> Self {
@@ -89,7 +86,22 @@ impl Client {
 
     /// POST of JSON, answered with JSON.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let request = self.agent.post(format!("{}{path}", self.base)).header("content-type", "application/json");
+        self.send(self.agent.post(format!("{}{path}", self.base)), path, body)
+    }
+
+    /// The same of what is answered once it is done, however long that takes.
+    pub(crate) fn post_and_wait(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        self.send(request.config().timeout_global(None).build(), path, body)
+    }
+
+    fn send(
+        &self,
+        request: ureq::RequestBuilder<ureq::typestate::WithBody>,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        let request = request.header("content-type", "application/json");
         match self.body(request.send(body.to_string()))? {
             (200..=299, body) if body.trim().is_empty() => Ok(Value::Null),
             (200..=299, body) => self.parse(path, &body),
@@ -140,6 +152,16 @@ impl Client {
     }
 }
 
+/// What connects and asks, and gives up when the whole answer is not there in time.
+fn agent(answer_max: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(answer_max))
+        .timeout_global(Some(answer_max))
+        .build()
+        .into()
+}
+
 /// The token of the environment for the query API.
 fn token() -> Option<Secret> {
     let token = std::env::var(TOKEN).ok()?;
@@ -175,8 +197,10 @@ fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
+
+    use serde_json::json;
 
     use super::*;
 
@@ -226,6 +250,29 @@ pub(crate) mod tests {
         assert!(!heads[0].contains("authorization"), "{heads:?}");
         assert!(heads[1].contains("authorization: bearer hunter2"), "{heads:?}");
         assert!(!format!("{client:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_takes_long_is_waited_for_where_that_is_meant() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                // The whole request: a connection that is closed with something unread is reset.
+                let mut request = Vec::new();
+                while !request.ends_with(b"{}") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                std::thread::sleep(Duration::from_secs(2));
+                // Who gave up does not read it.
+                stream.write_all(format!("HTTP/1.1 {DONE}").as_bytes()).ok();
+            }
+        });
+        let client = Client { agent: agent(Duration::from_secs(1)), ..Client::new(base, "admin.listen") };
+        client.post("/reload", &json!({})).unwrap_err();
+        assert_eq!(client.post_and_wait("/dead-letters/retry", &json!({})).unwrap(), json!({}));
     }
 
     #[test]

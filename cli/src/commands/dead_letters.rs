@@ -1,8 +1,10 @@
 //! `headwater dead-letters`: what could not be processed.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::arguments::{AdminAddress, DeadLettersCommand, Global};
@@ -14,6 +16,8 @@ use crate::table::{span, table};
 
 /// As many as the admin port gives at once.
 const LIMIT: usize = 10_000;
+/// How often it is drawn that a retry goes on.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) fn execute(global: &Global, command: &DeadLettersCommand) -> Outcome {
     let connect = |address: &AdminAddress| Client::admin(address.admin.as_deref(), &global.config);
@@ -50,7 +54,10 @@ fn list(admin: &Client, as_json: bool) -> Outcome {
 
 fn retry(admin: &Client, offset: Option<u64>, as_json: bool) -> Outcome {
     let request = offset.map_or(json!({}), |offset| json!({ "offset": offset }));
-    let outcome = admin.post("/dead-letters/retry", &request)?;
+    let waiting = waiting(as_json);
+    let outcome = admin.post_and_wait("/dead-letters/retry", &request);
+    waiting.finish_and_clear();
+    let outcome = outcome?;
     if as_json {
         say!("{outcome}");
     } else {
@@ -58,6 +65,18 @@ fn retry(admin: &Client, offset: Option<u64>, as_json: bool) -> Outcome {
     }
     // Whether what is queued goes well, later letters tell.
     Ok(if number(&outcome, "failed") > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Tells who sits at a terminal that it goes on: there may be very many letters.
+fn waiting(as_json: bool) -> ProgressBar {
+    if as_json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_style(ProgressStyle::default_spinner());
+    bar.set_message("trying again …");
+    bar.enable_steady_tick(DRAW_EVERY);
+    bar
 }
 
 /// What a retry did, in sentences.
@@ -79,14 +98,14 @@ fn told(outcome: &Value) -> Vec<String> {
     let values = number("skipped").saturating_sub(records);
     if values > 0 {
         lines.push(format!(
-            "{values} cannot be tried again here: the source could not represent a value; change the row, and it is sent \
-             anew"
+            "{values} cannot be tried again here: the source could not represent a value; change the row, and it is \
+             sent anew"
         ));
     }
     if records > 0 {
         lines.push(format!(
-            "{records} cannot be tried again here: a record of the log could not be read; change its row at the source, and \
-             it is sent anew"
+            "{records} cannot be tried again here: a record of the log could not be read; change its row at the \
+             source, and it is sent anew"
         ));
     }
     lines

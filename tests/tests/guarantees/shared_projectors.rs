@@ -155,8 +155,8 @@ fn a_replay_may_be_asked_of_any(world: &World, fleet: &mut Fleet) {
     }
 }
 
-/// A retry puts documents in line and says no more than that: one that fails again is a new letter. Records are not read
-/// a second time, and stay listed.
+/// A retry puts documents in line and says no more than that: one that fails again is a new letter. Records are not
+/// read a second time, and stay listed.
 #[test]
 fn a_retry_tells_what_is_queued_and_what_is_not_tried() {
     let world = shop::world();
