@@ -72,8 +72,8 @@ struct StopOrder {
 }
 
 impl Pipeline {
-    /// Starts the roles. What cannot be started is said with its remedy; a source that cannot be reached is no failure, it
-    /// is tried for ever.
+    /// Starts the roles. What cannot be started is said with its remedy, once what was begun before has ended; a source
+    /// that cannot be reached is no failure, it is tried for ever.
     pub(crate) async fn start(configuration: &Configuration, options: PipelineOptions) -> Result<Self, Failure> {
         let roles = options.roles;
         let stop = StopOrder::default();
@@ -98,8 +98,15 @@ impl Pipeline {
             stopping: AtomicBool::new(false),
             has_served_all: AtomicBool::new(false),
         });
-        let ports = listen(configuration, &options, &engines, &control, registry, &stop).await?;
-        Ok(Self { control, connectors, projector, ports, engines, stop })
+        let ports = listen(configuration, &options, &engines, &control, registry, &stop).await;
+        match ports {
+            Ok(ports) => Ok(Self { control, connectors, projector, ports, engines, stop }),
+            Err(failure) => {
+                // What was begun ends in order, too; how that went is nothing beside why it was for nothing.
+                end(&control, connectors, projector, None, engines, stop).await.ok();
+                Err(failure)
+            }
+        }
     }
 
     /// What operators can see and do.
@@ -144,37 +151,51 @@ impl Pipeline {
 
     /// Stops intake, drains, commits, closes.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
-        let Self { control, mut connectors, projector, ports, engines, stop } = self;
-        let in_order = async {
-            // Not ready from here on: no new readers are sent to us.
-            control.stopping.store(true, Ordering::Relaxed);
-            // Intake: what was gathered is appended and acknowledged, the slots are released.
-            stop.connectors.cancel();
-            while let Some(ended) = connectors.join_next().await {
-                if let Ok(Err(error)) = ended {
-                    tracing::warn!(error = error.chain(), "a connector did not end in order");
-                }
-            }
-            // The batch underway is committed; what lies in the log behind it waits there for the next start.
-            stop.projector.cancel();
-            if let Some(projector) = projector
-                && let Err(error) = projector.join().await
-            {
-                tracing::warn!(error = chain(&error), "the projector did not end in order");
-            }
-            // Requests that are being answered are answered.
-            stop.api.cancel();
-            ports.join.await.ok();
-            // Everything is durable; this ends the log's writer.
-            engines.close().await;
-        };
-        tokio::time::timeout(STOP_MAX, in_order).await.map_err(|_| {
-            Failure::new(format_args!(
-                "did not stop in order within {} s; everything acknowledged is safe, and the next start goes on from there",
-                STOP_MAX.as_secs()
-            ))
-        })
+        let Self { control, connectors, projector, ports, engines, stop } = self;
+        end(&control, connectors, projector, Some(ports.join), engines, stop).await
     }
+}
+
+/// Ends what was started, in the order of the data.
+async fn end(
+    control: &Control,
+    mut connectors: JoinSet<Result<(), headwater_connectors::Error>>,
+    projector: Option<ProjectorHandle>,
+    ports: Option<JoinHandle<()>>,
+    engines: Engines,
+    stop: StopOrder,
+) -> Result<(), Failure> {
+    let in_order = async {
+        // Not ready from here on: no new readers are sent to us.
+        control.stopping.store(true, Ordering::Relaxed);
+        // Intake: what was gathered is appended and acknowledged, the slots are released.
+        stop.connectors.cancel();
+        while let Some(ended) = connectors.join_next().await {
+            if let Ok(Err(error)) = ended {
+                tracing::warn!(error = error.chain(), "a connector did not end in order");
+            }
+        }
+        // The batch underway is committed; what lies in the log behind it waits there for the next start.
+        stop.projector.cancel();
+        if let Some(projector) = projector
+            && let Err(error) = projector.join().await
+        {
+            tracing::warn!(error = chain(&error), "the projector did not end in order");
+        }
+        // Requests that are being answered are answered.
+        stop.api.cancel();
+        if let Some(ports) = ports {
+            ports.await.ok();
+        }
+        // Everything is durable; this ends the log's writer.
+        engines.close().await;
+    };
+    tokio::time::timeout(STOP_MAX, in_order).await.map_err(|_| {
+        Failure::new(format_args!(
+            "did not stop in order within {} s; everything acknowledged is safe, and the next start goes on from there",
+            STOP_MAX.as_secs()
+        ))
+    })
 }
 
 /// Waits for the end of the projector; for ever where there is none.

@@ -99,10 +99,10 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     let control = pipeline.control();
     let page = CancellationToken::new();
     let _page = page.clone().drop_guard();
-    web::start(web_port, api_port, page).await?;
 
     let outcome = tokio::select! {
         outcome = async {
+            web::start(web_port, api_port, page).await?;
             wait_until_ready(&control, &stop).await?;
             if stop.is_cancelled() {
                 return Ok(());

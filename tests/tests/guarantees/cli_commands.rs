@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -201,6 +202,31 @@ fn replay_and_verify_speak_to_people_and_to_scripts() {
     refused(&world, &["verify", "--sample", "0"], 2, &["--sample"]);
     refused(&world, &["verify", "--api", "http://127.0.0.1:1"], 2, &["http://127.0.0.1:1", "api.listen"]);
     assert!(running.stop().success());
+}
+
+/// What had begun before the ports ends in order: there is one error, and it names the address.
+#[test]
+fn a_port_that_is_taken_is_the_only_error_of_a_start() {
+    let world = world_with_rows();
+    let address = world.url("").replace("http://", "");
+    let taken = TcpListener::bind(&address).unwrap();
+    for _ in 0..3 {
+        refused_start(&world, &[&address, "api.listen", "choose another port"]);
+    }
+    // And with nothing left behind that a start in earnest would stumble over.
+    drop(taken);
+    let mut running = world.start_ready();
+    world.document_when("/v1/customer_account/1", "a document", |it| it["name"] == "name 1");
+    assert!(running.stop().success());
+}
+
+/// `headwater run` must end with 1, say these words, and nothing else that went wrong.
+fn refused_start(world: &World, words: &[&str]) {
+    let output = world.cli(&["run"]);
+    let text = both(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    contains(&text, words);
+    assert!(!text.contains("in order") && !text.contains("ERROR"), "{text}");
 }
 
 #[test]
