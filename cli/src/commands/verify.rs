@@ -12,14 +12,7 @@ use crate::config::{Configuration, ModelFile};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
 use crate::output::say;
-use crate::table::count;
-use crate::verify::compare::Difference;
-use crate::verify::{ModelReport, VerifyOptions, verify};
-
-/// Differences shown of one model; all are in the JSON.
-const SHOWN_MAX: usize = 20;
-/// Where rows that cannot be represented are told one by one.
-const LETTERS: &str = "`headwater dead-letters list` says why";
+use crate::verify::{VerifyOptions, summary, verify};
 
 pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
     logging::start(global.log_format, "warn");
@@ -43,11 +36,11 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
                 () = stop.cancelled() => return Err(cannot(Failure::new("interrupted"))),
             };
             if !arguments.json {
-                show(&report);
+                summary::lines(&report).iter().for_each(|line| say!("{line}"));
             }
             reports.push(report);
         }
-        let (wrong, changing) = tally(&reports);
+        let (wrong, changing) = summary::tally(&reports);
         if arguments.json {
             say!("{}", json!({ "equal": wrong == 0 && changing == 0, "models": reports }));
         }
@@ -57,14 +50,6 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
             _ => ExitCode::from(1),
         })
     })
-}
-
-/// How many documents and rows are wrong, and how many documents could not be compared.
-fn tally(reports: &[ModelReport]) -> (u64, u64) {
-    let all = || reports.iter().flat_map(|report| report.differences.values());
-    let changing = all().filter(|difference| **difference == Difference::Changing).count();
-    let lost: u64 = reports.iter().map(|report| report.unrepresentable).sum();
-    ((all().count() - changing) as u64 + lost, changing as u64)
 }
 
 fn chosen<'c>(configuration: &'c Configuration, wanted: Option<&str>) -> Result<Vec<&'c ModelFile>, Failure> {
@@ -79,34 +64,5 @@ fn chosen<'c>(configuration: &'c Configuration, wanted: Option<&str>) -> Result<
             };
             Err(Failure::new(format_args!("there is no model `{wanted}`; {help}")))
         }
-    }
-}
-
-fn show(report: &ModelReport) {
-    let (model, compared) = (&report.model, count(report.compared));
-    let mut notes = Vec::new();
-    if report.rounds > 1 {
-        notes.push(format!("{} snapshots, because documents changed meanwhile", report.rounds));
-    }
-    if report.dead_letters > 0 {
-        notes.push(format!("{} roots left out: their documents are dead letters", count(report.dead_letters)));
-    }
-    let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
-    if report.differences.is_empty() && report.unrepresentable == 0 {
-        say!("{model}: {compared} documents, all as the source says{notes}");
-        return;
-    }
-    say!("{model}: {compared} documents, {} differences{notes}", count(report.differences.len() as u64));
-    match report.unrepresentable {
-        0 => {}
-        1 => say!("  1 row of the source cannot be represented and is in no document; {LETTERS}"),
-        n => say!("  {} rows of the source cannot be represented and are in no document; {LETTERS}", count(n)),
-    }
-    for (id, difference) in report.differences.iter().take(SHOWN_MAX) {
-        say!("  {id}: {difference}");
-    }
-    let more = report.differences.len().saturating_sub(SHOWN_MAX);
-    if more > 0 {
-        say!("  … and {} more; all with --json", count(more as u64));
     }
 }

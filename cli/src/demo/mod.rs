@@ -25,7 +25,7 @@ use crate::failure::Failure;
 use crate::output::say;
 use crate::pipeline::{Pipeline, PipelineOptions};
 use crate::table::count;
-use crate::verify::{VerifyOptions, verify};
+use crate::verify::{ModelReport, VerifyOptions, summary, verify};
 use crate::workload::{SPOTLIGHT_CUSTOMER, Spotlight, Tally, WorkloadOptions, create, work};
 
 /// Wanted port of the example's page; another where it is taken.
@@ -287,18 +287,25 @@ fn summarise(tally: &Tally, elapsed: Duration, freshness: Option<Freshness>) {
 async fn compare(configuration: &Configuration, api: &Client, admin: &Client) -> Result<(), Failure> {
     let options =
         VerifyOptions { connectors: configuration.connector_configs(), sample: None, wait: Duration::from_secs(60) };
-    let mut wrong = 0;
+    let mut reports = Vec::new();
     for file in &configuration.models {
         let report = verify(&file.model, &options, api, admin).await?;
-        wrong += report.differences.len();
-        match report.differences.len() {
-            0 => say!("{}: {} documents, all as the tables say", report.model, count(report.compared)),
-            n => say!("{}: {n} of {} documents differ from the tables", report.model, count(report.compared)),
-        }
+        summary::lines(&report).iter().for_each(|line| say!("{line}"));
+        reports.push(report);
     }
-    match wrong {
-        0 => Ok(()),
-        _ => Err(Failure::new("documents differ from the tables; please report this")),
+    judged(&reports)
+}
+
+/// Whether everything is as the source says.
+fn judged(reports: &[ModelReport]) -> Result<(), Failure> {
+    match summary::tally(reports) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Failure::new(
+            "documents change faster than they can be compared; does somebody else write to the database?",
+        )),
+        _ => Err(Failure::new(
+            "what is served is not what the source says; where no row above explains it, please report this",
+        )),
     }
 }
 
@@ -306,4 +313,29 @@ async fn compare(configuration: &Configuration, api: &Client, admin: &Client) ->
 fn usable(port: u16) -> u16 {
     let try_port = |port| TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr());
     try_port(port).or_else(|_| try_port(0)).map_or(port, |address| address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_row_that_cannot_be_represented_is_told_and_is_no_success() {
+        let whole = ModelReport {
+            model: "invoice".into(),
+            compared: 7,
+            dead_letters: 0,
+            unrepresentable: 0,
+            rounds: 1,
+            differences: BTreeMap::new(),
+        };
+        assert_eq!(summary::lines(&whole), ["invoice: 7 documents, all as the source says"]);
+        judged(std::slice::from_ref(&whole)).unwrap();
+        let lost = ModelReport { unrepresentable: 1, ..whole };
+        let lines = summary::lines(&lost);
+        assert!(lines[0].contains("0 differences") && lines[1].contains("1 row of the source"), "{lines:?}");
+        judged(&[lost]).unwrap_err();
+    }
 }

@@ -5,9 +5,10 @@
 //! once after that. A document is right when it was seen as it should be in that time. What was not is looked at again in
 //! the next round: a document that the sources keep changing is right sooner or later, a wrong one never.
 
-pub(crate) mod compare;
+mod compare;
 mod expected;
 mod served;
+pub(crate) mod summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

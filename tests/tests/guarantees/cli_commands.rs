@@ -472,7 +472,7 @@ fn the_demo_runs_by_itself_and_leaves_nothing_behind() {
     let text = both(&output);
     assert!(output.status.success(), "{text}");
     contains(&text, &["PostgreSQL of its own", "curl", "/v1/customer_account/", "/console", "rows changed"]);
-    contains(&text, &["customer_account:", "all as the tables say"]);
+    contains(&text, &["customer_account:", "all as the source says"]);
     assert!(!text.contains("differ"), "{text}");
     nothing_left();
 
