@@ -180,6 +180,15 @@ impl Server {
         block(self.within(action, work))
     }
 
+    /// [`Self::block`] for work of many steps, each of which is bounded by itself.
+    pub(super) fn block_in_steps<T>(
+        &self,
+        action: &'static str,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Error> {
+        block(Within::new(&self.handle, work)).map_err(|fault| self.fail(action, fault))
+    }
+
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -274,6 +283,25 @@ impl Server {
             }
         }
         Ok(true)
+    }
+
+    /// [`Self::read`], where all answers together may take longer than one may: each is waited for by itself.
+    pub(super) async fn read_in_steps(
+        &self,
+        command: RawDocumentBuf,
+        session: &mut ClientSession,
+        mut each: impl FnMut(&RawDocument) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let command = self.database.run_raw_cursor_command(command);
+        let mut cursor = self.step(command.session(&mut *session)).await?;
+        while self.step(cursor.advance(session)).await? {
+            each(cursor.current())?;
+        }
+        Ok(())
+    }
+
+    async fn step<T>(&self, work: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T, Fault> {
+        Ok(tokio::time::timeout(self.answer_max, work).await.map_err(|_| Fault::NoAnswer)??)
     }
 
     /// Begins a transaction: all of it is seen by majority reads and durable, or none of it.

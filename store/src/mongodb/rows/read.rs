@@ -19,6 +19,9 @@ const READ_MAX: usize = 1 << 31;
 const ASKED_BYTES: usize = 4 << 20;
 const ASKED_KEYS: usize = 10_000;
 
+/// As much in one answer as the server gives, in documents.
+const BATCH_MAX: i64 = 1_000_000;
+
 const BROKEN: Fault = Fault::Damaged("a row cannot be read");
 
 /// A row as it is stored.
@@ -133,23 +136,20 @@ impl Asked {
         self.requests.get(key).into_iter().flatten().copied()
     }
 
-    /// The query that finds `field` among the keys.
-    fn query(&self, server: &Server, collection: &str, field: &str) -> RawDocumentBuf {
-        find(server, collection, |command| {
-            command.within(DOCUMENT, "filter", |filter| {
-                filter.within(DOCUMENT, field, |condition| {
-                    condition.array("$in", STRING, &self.keys, |writer, key| writer.text_value(key));
-                });
+    /// Writes the condition of a query that finds `field` among the keys.
+    fn filter(&self, command: &mut Writer, field: &str) {
+        command.within(DOCUMENT, "filter", |filter| {
+            filter.within(DOCUMENT, field, |condition| {
+                condition.array("$in", STRING, &self.keys, |writer, key| writer.text_value(key));
             });
-        })
+        });
     }
 }
 
 fn find(server: &Server, collection: &str, write: impl FnOnce(&mut Writer)) -> RawDocumentBuf {
     server.bounded_command("find", collection, |command| {
         write(command);
-        // As much in one answer as the server gives.
-        command.int("batchSize", 1_000_000);
+        command.int("batchSize", BATCH_MAX);
     })
 }
 
@@ -225,7 +225,13 @@ pub(super) async fn visit_by_join(
             }
             Ok(())
         };
-        server.read(asked.query(server, collection, "j"), Some(&mut *session), each).await?;
+        // The server's limit would be for all that the query takes. A transaction that takes too long it ends anyway.
+        let query = Writer::document(|command| {
+            command.text("find", collection);
+            asked.filter(command, "j");
+            command.int("batchSize", BATCH_MAX);
+        });
+        server.read_in_steps(query, session, each).await?;
         next = asked.end;
     }
     if !found.slots().is_empty() {
@@ -259,7 +265,8 @@ async fn ask(
     loop {
         let asked = Asked::new(keys, from, *most, &stored);
         let mut found = Found::default();
-        let whole = server.read_while(asked.query(server, collection, field), Some(&mut *session), |document| {
+        let query = find(server, collection, |command| asked.filter(command, field));
+        let whole = server.read_while(query, Some(&mut *session), |document| {
             push(&asked, &mut found, document)?;
             Ok(asked.keys.len() == 1 || found.bytes.len() < READ_BYTES)
         });

@@ -258,9 +258,13 @@ impl RowBatch for MongoRowTransaction<'_> {
     ) -> Result<(), Error> {
         let join = self.inner.borrow().catalog.joins.get(index).copied();
         let Some(Join { number, .. }) = join.filter(|_| !join_keys.is_empty()) else { return Ok(()) };
-        self.read("read joined rows", &index.table, async |session, name| {
-            read::visit_by_join(&self.store.server, session, name, number, join_keys, visit).await
-        })
+        let action = "read joined rows";
+        let name = self.read(action, &index.table, async |_, name| Ok(Some(name.to_owned())))?;
+        let Some(name) = name else { return Ok(()) };
+        let mut inner = self.inner.borrow_mut();
+        let session = inner.session.as_mut().expect("begun to read").get_mut();
+        let server = &self.store.server;
+        server.block_in_steps(action, read::visit_by_join(server, session, &name, number, join_keys, visit))
     }
 
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
