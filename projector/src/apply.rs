@@ -1,12 +1,17 @@
 //! Events into rows: per key the greatest source position wins, whatever the order of arrival.
 
-use headwater_schemas::{RowRef, SourcePosition, TableId};
-use headwater_store::{ByteList, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId};
+use headwater_broker::{FetchedBatch, Offset};
+use headwater_schemas::{DeadLetter, RowRef, SourcePosition, TableId};
+use headwater_store::{ByteList, ErrorKind, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId};
 
 use crate::Error;
 use crate::catalog::Catalog;
 use crate::changes::{Change, NewImage, TableChanges};
 use crate::columns::{Columns, write_join_key};
+use crate::records::refused;
+
+/// Rows up to this size fit into any store, whatever their join keys, and are not measured.
+const SURELY_FITS: usize = 64 << 10;
 
 /// One row event, borrowed from its record.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +23,9 @@ pub(crate) struct RowEvent<'b> {
     pub(crate) row: Option<RowRef<'b>>,
     /// The row before, as the source sent it: only used to fill in what `row` misses.
     pub(crate) before: Option<RowRef<'b>>,
+    /// Where its record stands.
+    pub(crate) batch: &'b FetchedBatch,
+    pub(crate) offset: Offset,
 }
 
 /// Which events count.
@@ -68,6 +76,9 @@ pub(crate) type Span = (usize, usize, usize);
 
 /// Applies the events of one table to its rows, a part at a time, and tells `each` what changed: the rows before may be
 /// far larger than the events, and are not held all at once.
+///
+/// Answers with letters about the events whose rows the store cannot keep. As with any record that cannot be processed,
+/// nothing else is touched: the row stays what it was, and later events go on from there.
 pub(crate) fn apply<'b>(
     batch: &mut dyn RowBatch,
     catalog: &Catalog,
@@ -76,16 +87,17 @@ pub(crate) fn apply<'b>(
     mut events: Vec<RowEvent<'b>>,
     mode: Mode,
     mut each: impl FnMut(&TableChanges<'b>),
-) -> Result<(), Error> {
+) -> Result<Vec<DeadLetter>, Error> {
     // Stable: of two events with one position the later record wins in a repair.
     events.sort_by(|a, b| a.key.cmp(b.key).then(a.position.cmp(&b.position)));
-    let mut from = 0;
+    let (mut from, mut letters) = (0, Vec::new());
     while from < events.len() {
-        let (changes, end) = apply_part(batch, catalog, table, indexes, &events, from, mode)?;
+        let (mut changes, end) = apply_part(batch, catalog, table, indexes, &events, from, mode)?;
         each(&changes);
+        letters.append(&mut changes.refused);
         from = end;
     }
-    Ok(())
+    Ok(letters)
 }
 
 /// Applies the events from number `from` on whose rows before can be held at once; answers up to which.
@@ -140,6 +152,14 @@ fn apply_part<'b>(
                     Some((event.schema, NewImage::Merged(start..out.merged.len())))
                 }
             };
+            if let Some((schema, image)) = &image {
+                let row = RowRef(image.bytes(&out.merged));
+                if let Some(cause) = too_large(batch, indexes, event.key, *schema, row)? {
+                    let letter = refused(catalog.schema(*schema), event, row, &cause);
+                    out.refused.push(letter);
+                    continue;
+                }
+            }
             new = image;
             position = Some(event.position);
             applied = true;
@@ -162,6 +182,26 @@ fn apply_part<'b>(
     }
     put(batch, indexes, &out, &positions)?;
     Ok((out, end))
+}
+
+/// Why the store cannot keep a row, if it cannot.
+fn too_large(
+    batch: &dyn RowBatch,
+    indexes: &TableIndexes,
+    key: &[u8],
+    schema: SchemaId,
+    row: RowRef<'_>,
+) -> Result<Option<headwater_store::Error>, Error> {
+    if row.0.len() <= SURELY_FITS {
+        return Ok(None);
+    }
+    let (mut keys, mut spans) = (key.to_vec(), Vec::new());
+    indexes.keys(schema, row, &mut keys, &mut spans);
+    match batch.check_row_size(row.0.len(), keys.len()) {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::Poison => Ok(Some(error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Rows of an arena that are older than `below` become tombstones.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use headwater_schemas::{RowRef, TableId};
+use headwater_schemas::{DeadLetter, RowRef, TableId};
 use headwater_store::{RowArena, SchemaId};
 
 /// Changed rows of one table. Images after the change are borrowed from the events, or stand in `merged` where cells
@@ -13,6 +13,8 @@ pub(crate) struct TableChanges<'b> {
     pub(crate) old: RowArena,
     pub(crate) merged: Vec<u8>,
     pub(crate) changes: Vec<Change<'b>>,
+    /// About events that changed nothing, because the store cannot keep their rows.
+    pub(crate) refused: Vec<DeadLetter>,
 }
 
 /// One changed row.
@@ -36,7 +38,7 @@ pub(crate) type Image<'r> = (SchemaId, RowRef<'r>);
 
 impl<'b> TableChanges<'b> {
     pub(crate) fn new(table: TableId) -> Self {
-        Self { table, old: RowArena::default(), merged: Vec::new(), changes: Vec::new() }
+        Self { table, old: RowArena::default(), merged: Vec::new(), changes: Vec::new(), refused: Vec::new() }
     }
 
     /// The row before the change; `None` where there was none.

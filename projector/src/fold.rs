@@ -15,6 +15,7 @@ use crate::apply::{Mode, TableIndexes, apply, erase};
 use crate::ascend::{Ascents, climb};
 use crate::build::sum;
 use crate::catalog::Catalog;
+use crate::changes::TableChanges;
 use crate::evaluate::Documents;
 use crate::keys::KeySet;
 use crate::plan::Plan;
@@ -297,15 +298,16 @@ impl State {
         for (table, at) in &decoded.truncates {
             self.truncate(batch, options, table, *at, &mut ascents)?;
         }
+        let mut found = decoded.letters;
         for (table, events) in decoded.rows {
             let indexes = self.indexes_of(&table);
-            apply(batch, &self.catalog, &table, &indexes, events, mode, |changes| ascents.begin(changes))?;
+            let each = |changes: &TableChanges<'_>| ascents.begin(changes);
+            found.extend(apply(batch, &self.catalog, &table, &indexes, events, mode, each)?);
         }
         fail::fail_point!("projector::mid_batch");
         let rows = ascents.changed;
         self.climb_all(batch, ascents, &mut dirty)?;
         self.advance(batch, options)?;
-        let mut found = decoded.letters;
         let mut documents = Written::default();
         for (number, dirty) in dirty.into_iter().enumerate() {
             let as_of = self.as_of(number, decoded.latest_at);

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use headwater_broker::{FetchedBatch, Offset, RecordRef};
-use headwater_schemas::{DeadLetter, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId};
+use headwater_schemas::model::ModelShape;
+use headwater_schemas::{
+    DeadLetter, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId, TableSchema,
+};
 use headwater_store::{RowBatch, SchemaId};
 
 use crate::Error;
@@ -150,7 +153,7 @@ pub(crate) fn decode<'b>(
                     Some(Ok(progress)) => {
                         out.progress.insert(source.to_string(), progress);
                     }
-                    _ => out.letters.push(letter(input, &record, None, "this is no progress record")),
+                    _ => out.letters.push(letter(input.batch, &record, None, "this is no progress record")),
                 }
             }
             continue;
@@ -161,7 +164,7 @@ pub(crate) fn decode<'b>(
                 let cause = input.batch.why_unreadable().unwrap_or(
                     "the batch of this record does not say which table it is of; was it written by Headwater?",
                 );
-                out.letters.extend(records.map(|record| letter(input, &record, None, cause)));
+                out.letters.extend(records.map(|record| letter(input.batch, &record, None, cause)));
             }
         }
         if seen < input.batch.count() as usize && seen < input.skip + input.take {
@@ -194,7 +197,7 @@ fn events<'b>(
         let event = match EventRef::decode(value) {
             Ok(event) => event,
             Err(error) => {
-                out.letters.push(letter(input, &record, Some((&described.table, None)), &error.to_string()));
+                out.letters.push(letter(input.batch, &record, Some((&described.table, None)), &error.to_string()));
                 continue;
             }
         };
@@ -211,7 +214,7 @@ fn events<'b>(
         };
         if let Some(fault) = fault {
             let place = (&described.table, Some(header.position));
-            out.letters.push(letter(input, &record, Some(place), &format!("malformed change event: {fault}")));
+            out.letters.push(letter(input.batch, &record, Some(place), &format!("malformed change event: {fault}")));
             continue;
         }
         newest = newest.max(Some(header.position));
@@ -232,6 +235,8 @@ fn events<'b>(
                 schema,
                 row: event.after.filter(|_| header.op != Op::Delete),
                 before: event.before,
+                batch: input.batch,
+                offset: record.offset,
             }),
         }
     }
@@ -241,13 +246,27 @@ fn events<'b>(
     Ok(())
 }
 
+/// The letter about an event of which the store cannot keep the row that it makes.
+pub(crate) fn refused(
+    schema: &TableSchema,
+    event: &RowEvent<'_>,
+    row: RowRef<'_>,
+    cause: &headwater_store::Error,
+) -> DeadLetter {
+    let record = event.batch.records().find(|record| record.offset == event.offset);
+    let record = record.expect("the event was read from it");
+    let key = ModelShape::format_id(schema.key_columns().into_iter().map(|at| row.cell(at)));
+    let cause = format!("the row of {} with key {key} cannot be stored: {cause}", schema.table);
+    letter(event.batch, &record, Some((&schema.table, Some(event.position))), &cause)
+}
+
 fn letter(
-    input: &Input<'_>,
+    batch: &FetchedBatch,
     record: &RecordRef<'_>,
     place: Option<(&TableId, Option<SourcePosition>)>,
     cause: &str,
 ) -> DeadLetter {
-    let from = &input.batch.from;
+    let from = &batch.from;
     DeadLetter {
         stage: Stage::Decode,
         cause: cause.to_string(),
@@ -260,7 +279,7 @@ fn letter(
             topic: from.topic.to_string(),
             partition: from.partition,
             offset: record.offset.0,
-            prelude: STANDARD.encode(&input.batch.prelude),
+            prelude: STANDARD.encode(&batch.prelude),
             key: STANDARD.encode(record.key),
             value: record.value.map(|value| STANDARD.encode(value)),
         },

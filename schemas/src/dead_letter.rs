@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct DeadLetter {
     /// Which stage gave up.
     pub stage: Stage,
-    /// What was wrong and what to do about it. Never holds row values.
+    /// What was wrong and what to do about it. Holds no values of a row but its key.
     pub cause: String,
     /// When, milliseconds since 1970-01-01T00:00:00Z.
     pub at_millis: i64,
@@ -29,7 +29,7 @@ pub struct DeadLetter {
 pub enum Stage {
     /// A value that the source sent cannot be represented: no event was made of it.
     Capture,
-    /// The bytes of a record are not an event.
+    /// The bytes of a record are not an event, or its row is one that the store cannot keep.
     Decode,
     /// The rows are stored, but the document cannot be built from them.
     Project,

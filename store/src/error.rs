@@ -108,6 +108,18 @@ pub enum Error {
         /// Where the store is.
         place: String,
     },
+    /// A row larger than the engine takes.
+    #[error(
+        "a row of {bytes} bytes with its keys is over the {limit} that fit into a document of MongoDB, which ends at 16 MiB; \
+         leave a large column out by a column list of the connector's publication (PostgreSQL 15 and newer), or keep rows \
+         in this process (`store.rows: embedded`)"
+    )]
+    RowTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The engine's limit.
+        limit: usize,
+    },
     /// A document larger than the engine takes.
     #[error(
         "a document of {bytes} bytes is over the store's limit of {limit}; give the relation that makes it large a `limit`"
@@ -127,7 +139,7 @@ pub enum ErrorKind {
     Retryable,
     /// Stop and tell a person.
     Fatal,
-    /// This document cannot be stored: dead letter.
+    /// This row or document cannot be stored: dead letter.
     Poison,
 }
 
@@ -146,7 +158,7 @@ impl Error {
             | Self::Unusable { .. }
             | Self::NotSettled { .. }
             | Self::Damaged { .. } => ErrorKind::Fatal,
-            Self::DocumentTooLarge { .. } => ErrorKind::Poison,
+            Self::RowTooLarge { .. } | Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }
     }
 }

@@ -121,6 +121,7 @@ pub trait RowBatch {
         out: &mut RowArena,
     ) -> Result<usize, Error>;
 
+<<<<<<< HEAD
     /// Gives the rows found by join keys to `visit`, in any order and with request 0: about
     /// [`READ_BYTES`](crate::READ_BYTES) of them at a time, however few or many one key finds. A row that several of the
     /// keys find may come more than once. `visit` must not use the batch.
@@ -130,6 +131,14 @@ pub trait RowBatch {
         join_keys: &ByteList,
         visit: &mut dyn FnMut(&RowArena),
     ) -> Result<(), Error>;
+=======
+    /// Whether the engine can keep a row of so many bytes of cells, and of keys: its own and its join keys together.
+    /// [`Error::RowTooLarge`] if not, and then it must not be put: the whole batch could not be committed.
+    fn check_row_size(&self, cells: usize, keys: usize) -> Result<(), Error> {
+        let _ = (cells, keys);
+        Ok(())
+    }
+>>>>>>> 5cb83f4 (fix(store, projector): a row that MongoDB cannot hold is a dead letter, and the pipeline goes on)
 
     /// Replaces a row, whatever its position: the caller has compared it with what is stored. `indexes` are all join
     /// indexes of the table.

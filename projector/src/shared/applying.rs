@@ -230,7 +230,7 @@ impl Applying {
             for (table, events) in std::mem::take(&mut decoded.rows) {
                 let indexes = view.indexes_of(&table);
                 let each = |changes: &TableChanges<'_>| ascents.begin(changes);
-                apply(batch, &view.catalog, &table, &indexes, events, Mode::Follow, each)?;
+                decoded.letters.extend(apply(batch, &view.catalog, &table, &indexes, events, Mode::Follow, each)?);
             }
             fail::fail_point!("projector::mid_batch");
             let (changed_rows, seeds) = (ascents.changed, encoded(ascents));

@@ -26,6 +26,7 @@ macro_rules! pass_on_rows {
             pass_on!(
                 read visit_by_join(index: &JoinIndex, keys: &ByteList, visit: &mut dyn FnMut(&RowArena)) -> ()
             );
+            pass_on!(read check_row_size(cells: usize, keys: usize) -> ());
             pass_on!(put put_row(table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> ());
             pass_on!(read scan_rows(table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> ());
             pass_on!(read row_count(table: &TableId) -> u64);

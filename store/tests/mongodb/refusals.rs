@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use headwater_schemas::{RowBuilder, RowRef, SourcePosition, ValueRef};
 use headwater_store::mongodb::MongoOptions;
-use headwater_store::{DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, RowStore, RowWrite, SchemaId};
+use headwater_store::{
+    ByteList, DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, RowArena, RowStore, RowWrite, SchemaId,
+};
 use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
 
 use crate::common::{VERSION, documents, fresh, int, join, reader, rows};
@@ -134,4 +136,39 @@ fn a_transaction_that_is_too_large_says_so_and_smaller_ones_go_well() {
     assert!(matches!(refused, Error::BatchTooLarge { .. }), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Retryable);
     write(2).unwrap();
+}
+
+#[test]
+fn the_largest_rows_that_are_not_refused_can_be_written() {
+    let options = fresh();
+    let store = rows(&options).unwrap();
+    // Each byte of the second key takes two.
+    for key in [int(1), vec![0xff; 64 << 10]] {
+        let (join, join_key, keys) = (join(), int(7), key.len() + int(7).len());
+        let mut batch = store.begin().unwrap();
+        let refused = batch.check_row_size(16 << 20, keys).unwrap_err();
+        assert!(matches!(refused, Error::RowTooLarge { bytes, .. } if bytes >= 16 << 20), "{refused:?}");
+        assert_eq!(refused.kind(), ErrorKind::Poison);
+        let largest = (0..16 << 20).rev().find(|cells| batch.check_row_size(*cells, keys).is_ok()).unwrap();
+        assert!(largest > 15 << 20, "{largest}");
+        // Inserted, then replaced.
+        for byte in [1_u8, 2] {
+            let cells = vec![byte; largest];
+            let write = RowWrite {
+                key: &key,
+                row: Some(RowRef(&cells)),
+                schema: SchemaId(0),
+                position: SourcePosition::after_commit(1, u64::from(byte)),
+                removed: &[],
+                added: &[(0, &join_key)],
+            };
+            batch.put_row(&join.table, &[&join], write).unwrap();
+            batch.commit().unwrap();
+            batch = store.begin().unwrap();
+            let (mut asked, mut read) = (ByteList::default(), RowArena::default());
+            asked.push(&key);
+            batch.rows_by_key(&join.table, &asked, 0, &mut read).unwrap();
+            assert!(read.slots().iter().map(|slot| read.row(slot).unwrap().0).eq([&cells[..]]));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use mongodb::bson::doc;
 use parking_lot::MutexGuard;
 
 use super::catalog::{Catalog, Join, read_notes, read_offsets};
-use super::writes::{Writes, replacements};
+use super::writes::{Writes, check_size, replacements};
 use super::{MongoRows, read};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING};
 use crate::mongodb::context::Within;
@@ -250,6 +250,7 @@ impl RowBatch for MongoRowTransaction<'_> {
         Ok(read?.unwrap_or(join_keys.len()))
     }
 
+<<<<<<< HEAD
     fn visit_by_join(
         &self,
         index: &JoinIndex,
@@ -265,6 +266,10 @@ impl RowBatch for MongoRowTransaction<'_> {
         let session = inner.session.as_mut().expect("begun to read").get_mut();
         let server = &self.store.server;
         server.block_in_steps(action, read::visit_by_join(server, session, &name, number, join_keys, visit))
+=======
+    fn check_row_size(&self, cells: usize, keys: usize) -> Result<(), Error> {
+        check_size(cells, keys)
+>>>>>>> 5cb83f4 (fix(store, projector): a row that MongoDB cannot hold is a dead letter, and the pipeline goes on)
     }
 
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {

@@ -5,16 +5,27 @@ use std::collections::HashMap;
 use mongodb::ClientSession;
 use mongodb::bson::{Bson, RawDocumentBuf};
 
-use crate::RowWrite;
 use crate::mongodb::bson::{ARRAY, BOOLEAN, DOCUMENT, NULL, STRING, Writer};
 use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
+use crate::{Error, RowWrite};
 
 /// Bytes of rows that are sent at once, and kept before they are.
 const SENT_BYTES: usize = 4 << 20;
 
 /// Rows that are sent at once.
 const SENT_ROWS: usize = 2_000;
+
+/// Greatest size of a row with its keys: the server's 16 MiB of a document, less what a command has around it, and less
+/// room for the join keys of indexes that are made later, which are added to the rows that are there.
+const ROW_BYTES_MAX: usize = (16 << 20) - (128 << 10);
+
+/// Whether a row of so many bytes of cells and keys can be written.
+pub(super) fn check_size(cells: usize, keys: usize) -> Result<(), Error> {
+    // A key may stand twice in a command, and each of its bytes may take two.
+    let bytes = cells + 4 * keys;
+    if bytes > ROW_BYTES_MAX { Err(Error::RowTooLarge { bytes, limit: ROW_BYTES_MAX }) } else { Ok(()) }
+}
 
 /// Rows of one collection. The last write of a key counts.
 #[derive(Default)]

@@ -1,0 +1,187 @@
+//! Rows that are larger than a document of MongoDB: they become dead letters, and hold up nothing.
+#![allow(clippy::unwrap_used)]
+
+#[path = "shared_rows/log.rs"]
+mod log;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
+use headwater_projector::{Applied, Fold, FoldOptions, Folded, Input, Share, ShareOptions};
+use headwater_schemas::{
+    Column, ColumnType, DeadLetter, EventHeader, Op, Payload, RowBuilder, SourcePosition, Stage, TableId, TableSchema,
+    Value, ValueRef, WriteRow, key,
+};
+use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoRows};
+use headwater_store::{Paired, ProjectionStore, RowArena, RowBatch, RowStore};
+use headwater_test_servers::Mongo;
+use tokio::runtime::Runtime;
+
+const PREFIX: &str = "t";
+const MIB: usize = 1 << 20;
+
+/// The driver's runtime: not that of the test, which blocks its thread.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
+
+/// Ends with this process, by its watchdog.
+static SERVER: LazyLock<Mongo> = LazyLock::new(Mongo::start);
+
+fn open(options: &MongoOptions) -> (Arc<MongoRows>, Arc<MongoDocuments>) {
+    RUNTIME.block_on(async {
+        (MongoRows::open(options.clone()).await.unwrap(), MongoDocuments::open(options.clone()).await.unwrap())
+    })
+}
+
+/// Scanned papers, each of two pages.
+fn schema() -> TableSchema {
+    let column = |name: &str, kind: ColumnType, key_ordinal: Option<u16>| Column {
+        name: name.into(),
+        kind,
+        source_type: String::new(),
+        key_ordinal,
+    };
+    let columns = vec![
+        column("id", ColumnType::Int64, Some(0)),
+        column("front", ColumnType::Text, None),
+        column("back", ColumnType::Text, None),
+    ];
+    TableSchema { table: TableId::new("shop", "public", "scans"), columns }
+}
+
+fn place() -> TopicPartition {
+    TopicPartition { topic: schema().table.topic(PREFIX).into(), partition: 0 }
+}
+
+/// A page of so many MiB; of 0, one that the source did not send.
+fn page(mib: usize) -> Value {
+    if mib == 0 { Value::Missing } else { Value::Text("x".repeat(mib * MIB)) }
+}
+
+/// Changes as one batch of the log that begins at an offset.
+fn batch(first: u64, rows: &[(Op, i64, Value, Value)]) -> FetchedBatch {
+    let mut records = RecordBuffer::default();
+    for (at, (op, id, front, back)) in (first..).zip(rows) {
+        let header = EventHeader {
+            op: *op,
+            position: SourcePosition { epoch: 1, commit: at + 1, ordinal: 1 },
+            transaction: at + 1,
+            committed_at_micros: 1_000_000,
+            last_in_transaction: true,
+            before_is_key_only: false,
+        };
+        let mut write = |out: &mut Vec<u8>| {
+            let mut row = RowBuilder::new(out);
+            [&Value::Int(*id), front, back].into_iter().for_each(|value| row.push_value(value));
+        };
+        let after: Option<WriteRow<'_>> = Some(&mut write);
+        let key = key::of(ValueRef::Int(*id));
+        records.push(1, &key, Some(|out: &mut Vec<u8>| header.encode(out, None, after)));
+    }
+    let bytes = Bytes::copy_from_slice(records.as_bytes());
+    FetchedBatch::new(place(), Offset(first), schema().to_bytes().into(), bytes, records.count())
+}
+
+/// The second change of each of the first two rows makes it too large: by itself, and with what is known of it.
+fn changes() -> FetchedBatch {
+    batch(
+        0,
+        &[
+            (Op::Create, 1, page(1), Value::Null),
+            (Op::Create, 2, page(9), Value::Null),
+            (Op::Update, 1, page(17), Value::Null),
+            (Op::Update, 2, page(0), page(8)),
+            (Op::Create, 3, page(2), Value::Null),
+        ],
+    )
+}
+
+/// The rows: id, and the size of each page in MiB.
+fn stored(batch: &dyn RowBatch) -> Vec<(i64, usize, usize)> {
+    let mut rows = RowArena::default();
+    batch.scan_rows(&schema().table, None, 10, &mut rows).unwrap();
+    let mib = |cell: ValueRef<'_>| if let ValueRef::Text(text) = cell { text.len() / MIB } else { 0 };
+    let of = |slot| {
+        let row = rows.row(slot).unwrap();
+        let ValueRef::Int(id) = row.cell(0) else { panic!("not a row of this test") };
+        (id, mib(row.cell(1)), mib(row.cell(2)))
+    };
+    rows.slots().iter().map(of).collect()
+}
+
+fn check_letters(letters: &[DeadLetter]) {
+    assert_eq!(letters.len(), 2);
+    for (letter, (id, at)) in letters.iter().zip([(1, 2), (2, 3)]) {
+        let cause = &letter.cause;
+        for word in ["shop.public.scans", &format!("key {id} "), "bytes", "16 MiB", "column list"] {
+            assert!(cause.contains(word), "it does not say {word:?}: {cause}");
+        }
+        assert!(cause.len() < 1_000, "what is in the row is not told");
+        assert_eq!((letter.stage, letter.table.as_deref()), (Stage::Decode, Some("shop.public.scans")));
+        assert!(matches!(&letter.payload, Payload::Record { offset, value: Some(_), .. } if *offset == at));
+    }
+}
+
+fn counts(folded: &Folded) -> (u64, u64, u64) {
+    (folded.events, folded.rows, folded.dead_letters)
+}
+
+#[test]
+fn they_become_dead_letters_and_all_else_goes_on() {
+    let (rows, documents) = open(&MongoOptions::new(SERVER.url(), "alone"));
+    let store = Paired::new(rows, documents);
+    let options = FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() };
+    let mut fold = Fold::open(store.clone(), &[], options).unwrap();
+    let (first, mut letters): (_, Vec<DeadLetter>) = (changes(), Vec::new());
+    let folded = fold
+        .micro_batch(&[Input::whole(&first)], &mut |found| {
+            letters.extend_from_slice(found);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(counts(&folded), (5, 3, 2));
+    check_letters(&letters);
+    assert_eq!(stored(&*store.begin().unwrap()), [(1, 1, 0), (2, 9, 0), (3, 2, 0)]);
+    assert_eq!(fold.offsets()[&(schema().table.topic(PREFIX), 0)], 5);
+
+    // Once they fit again they are folded.
+    let later = batch(5, &[(Op::Update, 1, page(3), Value::Null), (Op::Update, 2, page(0), page(2))]);
+    let folded = fold.micro_batch(&[Input::whole(&later)], &mut |_| Ok(())).unwrap();
+    assert_eq!(counts(&folded), (2, 2, 0));
+    assert_eq!(stored(&*store.begin().unwrap()), [(1, 3, 0), (2, 9, 2), (3, 2, 0)]);
+}
+
+#[test]
+fn they_do_so_where_rows_are_shared() {
+    let (rows, documents) = open(&MongoOptions { shared: true, ..MongoOptions::new(SERVER.url(), "shared") });
+    let options = ShareOptions {
+        name: "w".into(),
+        prefix: PREFIX.into(),
+        models: Vec::new(),
+        dirty_partitions: 1,
+        slice_rows: 100,
+        retired_grace: Duration::ZERO,
+    };
+    let log = Arc::new(log::MemoryLog::default());
+    let mut share = Share::new(options, log, rows.clone(), documents, RUNTIME.handle().clone());
+    let (first, mut letters): (_, Vec<DeadLetter>) = (changes(), Vec::new());
+    // The first transaction makes the table's collection, and fails.
+    let applied = (0..3).find_map(|_| {
+        share.claim(&place(), 0).unwrap();
+        letters.clear();
+        let applied = share.apply(&[Input::whole(&first)], &mut |found| {
+            letters.extend_from_slice(found);
+            Ok(())
+        });
+        applied.ok()
+    });
+    match applied {
+        Some(Applied::Whole { folded, lost }) => assert_eq!((counts(&folded), lost), ((5, 3, 2), vec![])),
+        other => panic!("it failed: {other:?}"),
+    }
+    check_letters(&letters);
+    assert_eq!(stored(&*rows.begin().unwrap()), [(1, 1, 0), (2, 9, 0), (3, 2, 0)]);
+    assert_eq!(share.claim(&place(), 0).unwrap(), 5, "it is passed over for good");
+}
