@@ -63,10 +63,8 @@ impl State {
         letters: &mut Vec<headwater_schemas::DeadLetter>,
     ) -> Result<bool, Error> {
         if self.has_unfinished() {
-            for (number, dirty) in self.take_unfinished().into_iter().enumerate() {
-                let as_of = self.as_of(number, 0);
-                *documents = sum(*documents, self.build(batch, number, dirty, as_of, letters)?);
-            }
+            let dirty = self.take_unfinished();
+            *documents = sum(*documents, self.build_all(batch, dirty, 0, letters)?);
             return Ok(true);
         }
         if let Some(index) = self.next_index() {

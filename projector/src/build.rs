@@ -23,6 +23,22 @@ impl State {
         at.unwrap_or(latest)
     }
 
+    /// Rebuilds the documents of the dirty roots of each version; `latest` is the newest source time that is known.
+    pub(crate) fn build_all(
+        &mut self,
+        batch: &mut dyn Batch,
+        dirty: Vec<KeySet>,
+        latest: i64,
+        letters: &mut Vec<DeadLetter>,
+    ) -> Result<Written, Error> {
+        let mut written = Written::default();
+        for (number, dirty) in dirty.into_iter().enumerate() {
+            let as_of = self.as_of(number, latest);
+            written = sum(written, self.build(batch, number, dirty, as_of, letters)?);
+        }
+        Ok(written)
+    }
+
     /// Rebuilds the documents of dirty roots, in key order, a chunk at a time.
     pub(crate) fn build(
         &mut self,

@@ -20,6 +20,7 @@ use crate::evaluate::Documents;
 use crate::keys::KeySet;
 use crate::plan::Plan;
 use crate::records::{Decoded, Input, decode, read_anew};
+use crate::sweep::Sweeping;
 use crate::version::Version;
 
 /// Takes dead letters, and answers when they are durable. Called before the commit that they belong to: a letter may
@@ -59,6 +60,18 @@ pub struct Folded {
     pub committed_at: Vec<i64>,
 }
 
+impl Folded {
+    /// What this step and another one did.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.events += other.events;
+        self.rows += other.rows;
+        self.documents = sum(self.documents, other.documents);
+        self.dead_letters += other.dead_letters;
+        self.committed_at.extend(other.committed_at);
+        self
+    }
+}
+
 /// Rows, documents and offsets in a store, and what is needed to take them further.
 ///
 /// After an error nothing of the failed step is in the store, and the fold reads its state again at the next step.
@@ -67,6 +80,7 @@ pub struct Fold {
     pub(crate) options: FoldOptions,
     pub(crate) state: State,
     stale: bool,
+    pub(crate) sweeping: Sweeping,
 }
 
 /// What the fold knows of the store.
@@ -84,6 +98,9 @@ pub(crate) struct State {
     pub(crate) progress: BTreeMap<String, SourceProgress>,
     /// Sources that have progress in the log: until it is read, their frontiers say nothing of snapshots; as `progress`.
     pub(crate) awaited: BTreeSet<String>,
+    /// Truncations below which tables have been swept by this process. Nothing comes back there, since rows are compared
+    /// with where their table was truncated. As `progress`.
+    pub(crate) swept: BTreeMap<TableId, SourcePosition>,
     /// Up to where partitions must be read before a version that needs them is built; as `progress`.
     pub(crate) floors: BTreeMap<(String, u32), u64>,
     /// Roots that are rebuilt with one read per relation.
@@ -97,7 +114,7 @@ pub(crate) struct State {
 impl Fold {
     /// Opens the projection in `store` and registers the versions that `models` need.
     pub fn open(store: Arc<dyn ProjectionStore>, models: &[ReadModel], options: FoldOptions) -> Result<Self, Error> {
-        let mut fold = Self { store, options, state: State::default(), stale: true };
+        let mut fold = Self { store, options, state: State::default(), stale: true, sweeping: Sweeping::default() };
         fold.declare(models)?;
         Ok(fold)
     }
@@ -107,7 +124,7 @@ impl Fold {
         &mut self,
         step: impl FnOnce(&mut State, &mut dyn Batch, &FoldOptions) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let Self { store, options, state, stale } = self;
+        let Self { store, options, state, stale, .. } = self;
         let mut batch = store.begin()?;
         if *stale {
             state.load(&mut *batch)?;
@@ -121,9 +138,11 @@ impl Fold {
         Ok(done)
     }
 
-    /// Folds some records: one micro-batch, one commit.
+    /// Folds some records: one micro-batch, one commit. Before it, in commits of their own, go the rows of large tables that
+    /// the records truncate, where the engine asks for that.
     pub fn micro_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
-        self.step(|state, batch, options| {
+        let swept = self.sweep(inputs, letters)?;
+        let folded = self.step(|state, batch, options| {
             let decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
             for ((topic, partition), offset) in &decoded.offsets {
                 if crate::records::progress_source(&options.prefix, topic).is_none() {
@@ -138,7 +157,9 @@ impl Fold {
                 state.progress.insert(source.clone(), progress.clone());
             }
             state.fold(batch, options, decoded, Mode::Follow, letters)
-        })
+        })?;
+        self.swept();
+        Ok(swept.and(folded))
     }
 
     /// Reads the state again after a failed step; before that, [`Self::offsets`] may be ahead of the store.
@@ -204,6 +225,7 @@ impl State {
             progress: std::mem::take(&mut self.progress),
             floors: std::mem::take(&mut self.floors),
             awaited: std::mem::take(&mut self.awaited),
+            swept: std::mem::take(&mut self.swept),
             roots_chunk: 512,
             unfinished: batch.unfinished()?,
             ..State::default()
@@ -292,9 +314,7 @@ impl State {
         for (table, at) in &decoded.truncates {
             self.catalog.truncated(batch, table, *at)?;
         }
-        let followed = self.versions.iter().enumerate();
-        let followed = followed.filter_map(|(number, version)| Some((number, version.followed_plan()?)));
-        let mut ascents = Ascents::new(followed);
+        let mut ascents = self.ascents();
         for (table, at) in &decoded.truncates {
             self.truncate(batch, options, table, *at, &mut ascents)?;
         }
@@ -308,11 +328,7 @@ impl State {
         let rows = ascents.changed;
         self.climb_all(batch, ascents, &mut dirty)?;
         self.advance(batch, options)?;
-        let mut documents = Written::default();
-        for (number, dirty) in dirty.into_iter().enumerate() {
-            let as_of = self.as_of(number, decoded.latest_at);
-            documents = sum(documents, self.build(batch, number, dirty, as_of, &mut found)?);
-        }
+        let documents = self.build_all(batch, dirty, decoded.latest_at, &mut found)?;
         if !found.is_empty() {
             letters(&found)?;
         }
@@ -323,6 +339,12 @@ impl State {
             dead_letters: found.len() as u64,
             committed_at: decoded.committed_at,
         })
+    }
+
+    /// Ascents of all versions that follow changes, none begun.
+    pub(crate) fn ascents(&self) -> Ascents<'_, usize> {
+        let followed = self.versions.iter().enumerate();
+        Ascents::new(followed.filter_map(|(number, version)| Some((number, version.followed_plan()?))))
     }
 
     /// A set of dirty roots for each version: those that were left unfinished.
@@ -346,7 +368,12 @@ impl State {
     }
 
     /// Adds the roots above everything that changed to the dirty ones of their versions.
-    fn climb_all(&self, batch: &dyn Batch, ascents: Ascents<'_, usize>, dirty: &mut [KeySet]) -> Result<(), Error> {
+    pub(crate) fn climb_all(
+        &self,
+        batch: &dyn Batch,
+        ascents: Ascents<'_, usize>,
+        dirty: &mut [KeySet],
+    ) -> Result<(), Error> {
         for (number, plan, seeds) in ascents.seeds {
             if !seeds.is_empty() {
                 climb(plan, batch, seeds, &mut dirty[number])?;
@@ -356,7 +383,7 @@ impl State {
         Ok(())
     }
 
-    /// Rows of the table below `at` become tombstones, a bounded number at a time.
+    /// Rows of the table below `at` become tombstones, a bounded number at a time, unless they have been swept before.
     fn truncate(
         &self,
         batch: &mut dyn Batch,
@@ -365,6 +392,9 @@ impl State {
         at: SourcePosition,
         ascents: &mut Ascents<'_, usize>,
     ) -> Result<(), Error> {
+        if self.is_swept(table, at) {
+            return Ok(());
+        }
         let indexes = self.indexes_of(table);
         let mut after: Option<Vec<u8>> = None;
         loop {

@@ -33,6 +33,7 @@ mod rounds;
 mod shape;
 mod shared;
 mod status;
+mod sweep;
 mod version;
 mod versions;
 

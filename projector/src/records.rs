@@ -134,6 +134,22 @@ pub(crate) fn read_anew(before: Option<&SourceProgress>, now: &SourceProgress) -
         .collect()
 }
 
+/// Where tables are truncated by these records.
+pub(crate) fn truncates(inputs: &[Input<'_>]) -> BTreeMap<TableId, SourcePosition> {
+    let mut found: BTreeMap<TableId, SourcePosition> = BTreeMap::new();
+    for input in inputs {
+        let records = input.batch.records().skip(input.skip).take(input.take);
+        let headers = records.filter_map(|record| Some(EventRef::decode(record.value?).ok()?.header));
+        let truncates = headers.filter(|header| header.op == Op::Truncate);
+        let Some(newest) = truncates.map(|header| header.position).max() else { continue };
+        if let Some(schema) = TableSchema::from_bytes(&input.batch.prelude) {
+            let at = found.entry(schema.table).or_default();
+            *at = newest.max(*at);
+        }
+    }
+    found
+}
+
 /// Decodes all inputs; schemas that are new are stored.
 pub(crate) fn decode<'b>(
     batch: &mut dyn RowBatch,

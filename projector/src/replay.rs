@@ -84,7 +84,8 @@ impl Fold {
     /// replaces it where the two differ; an older one does nothing.
     pub fn replay_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
         let began = Instant::now();
-        self.step(|state, batch, options| {
+        let swept = self.sweep(inputs, letters)?;
+        let folded = self.step(|state, batch, options| {
             let mut decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
             let offsets = std::mem::take(&mut decoded.offsets);
             let folded = state.fold(batch, options, decoded, Mode::Repair, letters)?;
@@ -102,7 +103,9 @@ impl Fold {
                 version.save_replay(batch)?;
             }
             Ok(folded)
-        })
+        })?;
+        self.swept();
+        Ok(swept.and(folded))
     }
 
     /// Has the replay that is under way go on at these offsets, or behind them.

@@ -462,8 +462,12 @@ async fn a_failing_store_is_tried_again_and_nothing_is_lost() {
     let mut source = Source::new(folder.path()).await;
     let store = open_store(folder.path());
     let calls_left = Arc::new(AtomicI64::new(-1));
-    let flaky =
-        Arc::new(flaky::FlakyStore { inner: store.clone(), calls_left: calls_left.clone(), rows_max: usize::MAX });
+    let flaky = Arc::new(flaky::FlakyStore {
+        inner: store.clone(),
+        calls_left: calls_left.clone(),
+        rows_max: usize::MAX,
+        swept_max: u64::MAX,
+    });
     let cancel = CancellationToken::new();
     let options = ProjectorOptions::new(PREFIX, vec![model(MODEL)]);
     let metrics = ProjectorMetrics::default();
@@ -487,7 +491,7 @@ async fn what_is_too_large_for_a_transaction_is_folded_in_smaller_ones() {
     fill(&mut source).await;
     let store = open_store(folder.path());
     let inner: Arc<dyn ProjectionStore> = store.clone();
-    let one_row = flaky::FlakyStore { inner, calls_left: Arc::new(AtomicI64::new(-1)), rows_max: 1 };
+    let one_row = flaky::FlakyStore { inner, calls_left: Arc::new(AtomicI64::new(-1)), rows_max: 1, swept_max: 1 };
     let running = Running::start_over(&source, store, Arc::new(one_row), vec![model(MODEL)]);
     running.document_when(1, "the whole document", |document| document == Some(ADA)).await;
     assert_eq!(running.handle.status().last_error, None);

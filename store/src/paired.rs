@@ -53,6 +53,10 @@ impl ProjectionStore for Paired {
         }
         Ok(Box::new(PairedBatch { store: self, rows, documents, unfinished, put: Roots::default() }))
     }
+
+    fn rows_swept_max(&self) -> u64 {
+        self.rows.rows_swept_max()
+    }
 }
 
 struct PairedBatch<'s> {
@@ -126,7 +130,6 @@ impl RowBatch for PairedBatch<'_> {
         self.rows.rows_by_join(index, join_keys, from, out)
     }
 
-<<<<<<< HEAD
     fn visit_by_join(
         &self,
         index: &JoinIndex,
@@ -134,10 +137,10 @@ impl RowBatch for PairedBatch<'_> {
         visit: &mut dyn FnMut(&RowArena),
     ) -> Result<(), Error> {
         self.rows.visit_by_join(index, join_keys, visit)
-=======
+    }
+
     fn check_row_size(&self, cells: usize, keys: usize) -> Result<(), Error> {
         self.rows.check_row_size(cells, keys)
->>>>>>> 5cb83f4 (fix(store, projector): a row that MongoDB cannot hold is a dead letter, and the pipeline goes on)
     }
 
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {

@@ -83,6 +83,11 @@ pub trait ProjectionStore: Send + Sync {
         let _ = age;
         Ok(())
     }
+
+    /// Rows that may go in one commit when a table is truncated. Of more, readers see the truncation in parts.
+    fn rows_swept_max(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// A micro-batch: everything written becomes visible and survives the end of the process together, at
@@ -121,7 +126,6 @@ pub trait RowBatch {
         out: &mut RowArena,
     ) -> Result<usize, Error>;
 
-<<<<<<< HEAD
     /// Gives the rows found by join keys to `visit`, in any order and with request 0: about
     /// [`READ_BYTES`](crate::READ_BYTES) of them at a time, however few or many one key finds. A row that several of the
     /// keys find may come more than once. `visit` must not use the batch.
@@ -131,14 +135,13 @@ pub trait RowBatch {
         join_keys: &ByteList,
         visit: &mut dyn FnMut(&RowArena),
     ) -> Result<(), Error>;
-=======
+
     /// Whether the engine can keep a row of so many bytes of cells, and of keys: its own and its join keys together.
     /// [`Error::RowTooLarge`] if not, and then it must not be put: the whole batch could not be committed.
     fn check_row_size(&self, cells: usize, keys: usize) -> Result<(), Error> {
         let _ = (cells, keys);
         Ok(())
     }
->>>>>>> 5cb83f4 (fix(store, projector): a row that MongoDB cannot hold is a dead letter, and the pipeline goes on)
 
     /// Replaces a row, whatever its position: the caller has compared it with what is stored. `indexes` are all join
     /// indexes of the table.
@@ -236,6 +239,11 @@ pub trait RowStore: Send + Sync {
     fn settle(&self, age: Duration) -> Result<(), Error> {
         let _ = age;
         Ok(())
+    }
+
+    /// See [`ProjectionStore::rows_swept_max`].
+    fn rows_swept_max(&self) -> u64 {
+        u64::MAX
     }
 }
 

@@ -277,7 +277,10 @@ impl Case {
     fn open(&mut self) {
         self.fold = None;
         let inner = self.engine.writer.clone();
-        let store = Arc::new(FlakyStore { inner, calls_left: self.calls_left.clone(), rows_max: usize::MAX });
+        // A large table goes in parts, a small one with the batch that truncates it.
+        let swept_max = if self.random.chance(50) { 4 } else { u64::MAX };
+        let calls_left = self.calls_left.clone();
+        let store = Arc::new(FlakyStore { inner, calls_left, rows_max: usize::MAX, swept_max });
         let options = FoldOptions { prefix: PREFIX.into(), retired_grace: Duration::ZERO, slice_rows: self.slice_rows };
         self.fold = Some(Fold::open(store, &self.models, options).unwrap());
     }

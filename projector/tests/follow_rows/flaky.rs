@@ -21,6 +21,8 @@ pub(crate) struct FlakyStore {
     pub(crate) calls_left: Arc<AtomicI64>,
     /// Rows that a batch may write.
     pub(crate) rows_max: usize,
+    /// Rows of a truncated table that may go in one batch.
+    pub(crate) swept_max: u64,
 }
 
 impl ProjectionStore for FlakyStore {
@@ -28,6 +30,10 @@ impl ProjectionStore for FlakyStore {
         fail(&self.calls_left)?;
         let (inner, rows_left) = (self.inner.begin()?, self.rows_max);
         Ok(Box::new(FlakyBatch { inner, calls_left: self.calls_left.clone(), rows_left }))
+    }
+
+    fn rows_swept_max(&self) -> u64 {
+        self.swept_max
     }
 }
 

@@ -28,6 +28,9 @@ use super::owner::Owner;
 use super::server::Server;
 use crate::{Error, RowStore, RowTransaction, StoreMetrics};
 
+/// Rows of a truncated table that become tombstones in one transaction. The server ends one that takes a minute.
+const SWEPT_MAX: u64 = 20_000;
+
 /// Rows and offsets of one projector.
 pub struct MongoRows {
     server: Server,
@@ -67,5 +70,9 @@ impl MongoRows {
 impl RowStore for MongoRows {
     fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error> {
         Ok(Box::new(MongoRowTransaction::begin(self)?))
+    }
+
+    fn rows_swept_max(&self) -> u64 {
+        SWEPT_MAX
     }
 }

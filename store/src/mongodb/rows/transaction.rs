@@ -250,7 +250,6 @@ impl RowBatch for MongoRowTransaction<'_> {
         Ok(read?.unwrap_or(join_keys.len()))
     }
 
-<<<<<<< HEAD
     fn visit_by_join(
         &self,
         index: &JoinIndex,
@@ -266,10 +265,10 @@ impl RowBatch for MongoRowTransaction<'_> {
         let session = inner.session.as_mut().expect("begun to read").get_mut();
         let server = &self.store.server;
         server.block_in_steps(action, read::visit_by_join(server, session, &name, number, join_keys, visit))
-=======
+    }
+
     fn check_row_size(&self, cells: usize, keys: usize) -> Result<(), Error> {
         check_size(cells, keys)
->>>>>>> 5cb83f4 (fix(store, projector): a row that MongoDB cannot hold is a dead letter, and the pipeline goes on)
     }
 
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error> {
