@@ -23,6 +23,10 @@ use crate::serving::Serving;
 /// Index entries one query may look at, unless set otherwise.
 pub(crate) const ENTRIES_MAX: usize = 10_000;
 
+/// Bytes of the documents that are read for one request, unless set otherwise. All of them are held until they are
+/// written, however little of them is wanted.
+pub(crate) const DOCUMENTS_BYTES_MAX: usize = 64 << 20;
+
 /// The query API as requests see it.
 pub(crate) struct Api {
     /// Where documents are read.
@@ -39,6 +43,8 @@ pub(crate) struct Api {
     pub(crate) cursors: Arc<CursorKey>,
     /// Index entries one query may look at, at most.
     pub(crate) entries_max: usize,
+    /// Bytes of the documents that are read for one list, at most.
+    pub(crate) documents_bytes_max: usize,
     /// Lets requests in.
     pub(crate) gate: Gate,
     /// How GraphQL is served.
@@ -85,6 +91,7 @@ impl Api {
             request_id,
             cursors: self.cursors.clone(),
             entries_max: self.entries_max,
+            documents_bytes_max: self.documents_bytes_max,
             principal,
             is_private: self.gate.asks(),
             channel,

@@ -26,6 +26,8 @@ pub(crate) struct ReadContext {
     pub(crate) cursors: Arc<CursorKey>,
     /// Index entries a query may look at, at most.
     pub(crate) entries_max: usize,
+    /// Bytes of the documents that are read for one list, at most: a page ends early, and a batch is refused.
+    pub(crate) documents_bytes_max: usize,
     /// Who asks.
     pub(crate) principal: Arc<Principal>,
     /// Whether answers are for this caller only.

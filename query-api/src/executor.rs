@@ -11,7 +11,7 @@ use hyper::header::{HeaderMap, HeaderValue};
 
 use crate::Error;
 use crate::access::{Principal, Visibility};
-use crate::api::ENTRIES_MAX;
+use crate::api::{DOCUMENTS_BYTES_MAX, ENTRIES_MAX};
 use crate::channel::ChannelId;
 use crate::context::{ReadContext, RequestId};
 use crate::graphql::{GraphQl, GraphQlLimits, GraphQlRequest};
@@ -37,6 +37,7 @@ impl Executor {
             request_id: RequestId::of(&HeaderMap::new()),
             cursors: Arc::new(CursorKey::new(b"measurement")),
             entries_max: ENTRIES_MAX,
+            documents_bytes_max: DOCUMENTS_BYTES_MAX,
             principal: Principal::everything(),
             is_private: false,
             channel: ChannelId::DEFAULT,

@@ -100,6 +100,16 @@ impl Problem {
         Self::new(StatusCode::NOT_ACCEPTABLE, code, "It is not served in this form", detail)
     }
 
+    /// So many documents, which are named and read together, have more bytes than that.
+    pub(crate) fn too_large(documents: usize, bytes_max: usize) -> Self {
+        let title = "These documents are too large together";
+        let detail = format!(
+            "these {documents} documents have more than {bytes_max} bytes together, which is the limit: ask for \
+             fewer of them at once (`ids`)"
+        );
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "documents_too_large", title, detail)
+    }
+
     /// Too much was asked for; it may be tried again then.
     pub(crate) fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
         let title = "Too many requests";

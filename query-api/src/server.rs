@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Gate;
 use crate::access::options::AccessOptions;
 use crate::admin::{self, Admin, AdminPort};
-use crate::api::{Api, ENTRIES_MAX};
+use crate::api::{Api, DOCUMENTS_BYTES_MAX, ENTRIES_MAX};
 use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
 use crate::channel::{ChannelId, Channels, ChannelsOptions, tell_problems};
 use crate::freshness::Freshness;
@@ -47,6 +47,8 @@ pub struct ApiOptions {
     pub cursor_secret: Vec<u8>,
     /// Index entries one query may look at, at most.
     pub entries_max: usize,
+    /// Bytes of the documents that are read for one list, at most: a page ends early, and a batch is refused.
+    pub documents_bytes_max: usize,
     /// Who may see what, and how much.
     pub access: AccessOptions,
     /// Bytes of documents kept at hand, at most; 0: each read goes to the store.
@@ -73,6 +75,7 @@ impl ApiOptions {
             admin_listen,
             cursor_secret,
             entries_max: ENTRIES_MAX,
+            documents_bytes_max: DOCUMENTS_BYTES_MAX,
             access: AccessOptions::default(),
             cache_bytes: CACHE_BYTES,
             compression: true,
@@ -174,6 +177,7 @@ pub async fn start(
         freshness: Freshness::new(reader.frontiers(), options.access.limits.requests_max / 4),
         cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
         entries_max: options.entries_max,
+        documents_bytes_max: options.documents_bytes_max,
         gate,
         graphql: options.graphql.clone(),
         known_texts,

@@ -74,10 +74,17 @@ pub trait DocumentReader: Send + Sync {
     /// One document.
     async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error>;
 
-    /// Several documents of one moment, in the order of `ids`.
-    async fn get_many(&self, version: VersionId, ids: &[Vec<u8>]) -> Result<Vec<Option<Document>>, Error>;
+    /// Several documents of one moment, in the order of `ids`. `None`: two or more of them have over `bytes_max` bytes
+    /// together, and the rest was not kept. An id that is named again may be counted again.
+    async fn get_many(
+        &self,
+        version: VersionId,
+        ids: &[Vec<u8>],
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Option<Document>>>, Error>;
 
-    /// A page of documents by index. Does work bounded by [`IndexQuery::entries_max`].
+    /// A page of documents by index. Does work bounded by [`IndexQuery::entries_max`], and holds no more than
+    /// [`IndexQuery::bytes_max`].
     async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error>;
 
     /// Number of documents that match. Counting ends at `limit`, and when [`IndexQuery::entries_max`] entries were looked

@@ -72,6 +72,9 @@ pub struct IndexQuery {
     pub limit: usize,
     /// Entries looked at, at most: a page may end early, with a cursor, when filters pass few.
     pub entries_max: usize,
+    /// Bytes of the documents on the page together, at most: it ends early, with a cursor, before the document that
+    /// would be too much. One that is too large by itself is on a page of its own.
+    pub bytes_max: usize,
 }
 
 /// A place in the walk of a query.

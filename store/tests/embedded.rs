@@ -70,6 +70,7 @@ async fn read_everywhere(store: &EmbeddedStore) -> u64 {
         after: None,
         limit: 1000,
         entries_max: 1000,
+        bytes_max: usize::MAX,
     };
     let page = store.query(VERSION, &query).await.unwrap();
     assert_eq!(page.documents.len(), rows.slots().len() / 2);

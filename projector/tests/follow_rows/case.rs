@@ -379,6 +379,7 @@ impl Case {
             after: None,
             limit: 10_000,
             entries_max: 1_000_000,
+            bytes_max: usize::MAX,
         };
         let page = self.runtime.block_on(self.engine.reader.query(version, &query)).unwrap();
         assert!(page.next.is_none());

@@ -162,6 +162,7 @@ async fn find(
         after: None,
         limit: 10_000,
         entries_max: 1_000_000,
+        bytes_max: usize::MAX,
     };
     let page = reader.query(version, &query).await.unwrap();
     assert!(page.next.is_none());

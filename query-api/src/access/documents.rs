@@ -37,13 +37,14 @@ impl Visibility {
         Ok(own)
     }
 
-    /// Several documents of one moment, in the order of `ids`. One that is named again is read and held once.
+    /// Several documents of one moment, in the order of `ids`. One that is named again is read and held once. `None`:
+    /// they have more bytes than may be read for one list.
     pub(crate) async fn get_many(
         &self,
         reader: &dyn DocumentReader,
         ids: &[Vec<u8>],
         context: &ReadContext,
-    ) -> Result<Vec<Option<Document>>, Problem> {
+    ) -> Result<Option<Vec<Option<Document>>>, Problem> {
         let mut distinct: Vec<&Vec<u8>> = ids.iter().collect();
         distinct.sort_unstable();
         distinct.dedup();
@@ -51,9 +52,9 @@ impl Visibility {
             return self.get_distinct(reader, ids, context).await;
         }
         let distinct: Vec<Vec<u8>> = distinct.into_iter().cloned().collect();
-        let seen = self.get_distinct(reader, &distinct, context).await?;
+        let Some(seen) = self.get_distinct(reader, &distinct, context).await? else { return Ok(None) };
         let one = |id: &Vec<u8>| distinct.binary_search(id).ok().and_then(|at| seen.get(at).cloned().flatten());
-        Ok(ids.iter().map(one).collect())
+        Ok(Some(ids.iter().map(one).collect()))
     }
 
     async fn get_distinct(
@@ -61,13 +62,21 @@ impl Visibility {
         reader: &dyn DocumentReader,
         ids: &[Vec<u8>],
         context: &ReadContext,
-    ) -> Result<Vec<Option<Document>>, Problem> {
+    ) -> Result<Option<Vec<Option<Document>>>, Problem> {
         let begun = context.reads.begin();
-        let found = reader.get_many(self.version, ids).await?;
-        context.reads.end(begun, found.iter().flatten().count());
+        let found = reader.get_many(self.version, ids, context.documents_bytes_max).await?;
+        context.reads.end(begun, found.iter().flatten().flatten().count());
+        let Some(found) = found else {
+            // That those of others are large is not told: where some are not the caller's, only the others count.
+            return if self.is_bound(&context.principal) {
+                self.own_by_one(reader, ids, context).await
+            } else {
+                Ok(None)
+            };
+        };
         if !self.is_bound(&context.principal) {
             let show = |document: Option<Document>| document.map(|document| self.show(document)).transpose();
-            return Ok(found.into_iter().map(show).collect::<Result<_, _>>()?);
+            return Ok(Some(found.into_iter().map(show).collect::<Result<_, _>>()?));
         }
         let bound = self.bound(&context.principal);
         let exist = found.iter().flatten().count();
@@ -77,7 +86,35 @@ impl Visibility {
         if seen < own.len() {
             audit::not_visible(context, &self.shape.model, exist > seen);
         }
-        Ok(own)
+        Ok(Some(own))
+    }
+
+    /// Those of these documents that are the caller's own, where there is no room for all: read one by one, and so not of
+    /// one moment. `None`: there is none for these either.
+    async fn own_by_one(
+        &self,
+        reader: &dyn DocumentReader,
+        ids: &[Vec<u8>],
+        context: &ReadContext,
+    ) -> Result<Option<Vec<Option<Document>>>, Problem> {
+        let bound = self.bound(&context.principal);
+        let mut own: Vec<Option<Document>> = Vec::with_capacity(ids.len());
+        let (mut bytes, mut exist) = (0, 0);
+        for id in ids {
+            let found = reader.get(self.version, id).await?;
+            exist += usize::from(found.is_some());
+            let seen = self.own_of(&bound, id, found)?;
+            bytes += seen.as_ref().map_or(0, |document| document.body.len());
+            own.push(seen);
+            if bytes > context.documents_bytes_max && own.iter().flatten().count() > 1 {
+                return Ok(None);
+            }
+        }
+        let seen = own.iter().flatten().count();
+        if seen < own.len() {
+            audit::not_visible(context, &self.shape.model, exist > seen);
+        }
+        Ok(Some(own))
     }
 
     /// What is seen of a stored document by a caller who may see what is `bound`.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{example, json_schema, operations};
 use crate::access::Visibility;
+use crate::api::DOCUMENTS_BYTES_MAX;
 use crate::channel::{ChannelId, Channels, PageLimits};
 
 /// The OpenAPI document of a query API that serves these models.
@@ -153,7 +154,11 @@ fn shared_parameters(page: PageLimits) -> Value {
         "limit": {
             "name": "limit",
             "in": "query",
-            "description": "Items of the page, at most. A page can have fewer although there are more.",
+            "description": format!(
+                "Items of the page, at most. A page can have fewer although there are more: among others it ends \
+                 before its documents have more than {} MiB together.",
+                DOCUMENTS_BYTES_MAX >> 20
+            ),
             "schema": { "type": "integer", "minimum": 1, "maximum": page.max, "default": page.default },
         },
         "after": {
@@ -241,7 +246,7 @@ fn shared_responses() -> Value {
         "BadRequest": problem("A parameter is unknown or cannot be accepted."),
         "Unauthenticated": problem("It is not known who asks, or what was sent to show it is not valid."),
         "NotFound": problem("There is no such document."),
-        "TooLarge": problem("The body is too large."),
+        "TooLarge": problem("The body is too large, or the documents that are named are together."),
         "UnsupportedMediaType": problem("The body is of a kind that is not understood here."),
         "TooMany": too_many,
         "Unavailable": unavailable,

@@ -5,6 +5,7 @@ use headwater_schemas::model::{FieldType, IndexShape, ModelShape, Operator, Shap
 use serde_json::{Map, Value, json};
 
 use super::{example, given, json_schema};
+use crate::api::DOCUMENTS_BYTES_MAX;
 use crate::channel::PageLimits;
 
 /// Adds every path of one model.
@@ -146,7 +147,11 @@ fn list(shape: &ModelShape, sizes: PageLimits) -> Value {
         json!({
             "name": "ids",
             "in": "query",
-            "description": "These documents, in this order, null where there is none. Stands alone, but for `fields`.",
+            "description": format!(
+                "These documents, in this order, null where there is none; {} MiB of them together, at most. Stands \
+                 alone, but for `fields`.",
+                DOCUMENTS_BYTES_MAX >> 20
+            ),
             "schema": { "type": "array", "items": { "type": "string" }, "maxItems": sizes.max },
             "style": "form",
             "explode": false,
@@ -183,6 +188,7 @@ fn list(shape: &ModelShape, sizes: PageLimits) -> Value {
             "400": reference("responses", "BadRequest"),
             "401": reference("responses", "Unauthenticated"),
             "406": reference("responses", "NotAcceptable"),
+            "413": reference("responses", "TooLarge"),
             "429": reference("responses", "TooMany"),
             "503": reference("responses", "Unavailable"),
         },

@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use super::GraphQlRequest;
 use super::error::{Problem, Step, write_errors};
 use super::introspection::Counter;
-use super::operation::{Budget, Operation, Refused};
+use super::operation::{Budget, Operation, Refused, too_many_bytes};
 use super::plan::{Connection, EdgePart, Object, PagePart, Part, Root, Wanted};
 use super::prepare::Prepared;
 use super::request::{Asked, Asker, Paged};
@@ -181,10 +181,15 @@ impl GraphQl {
             Asked::Point(seen, Some(id)) => seen.get(reader, id, context).await.map(Answer::Point),
             Asked::ByIds(seen, ids) => {
                 let known: Vec<Vec<u8>> = ids.iter().flatten().cloned().collect();
-                seen.get_many(reader, &known, context).await.map(|found| {
-                    let mut found = found.into_iter();
-                    Answer::ByIds(ids.iter().map(|id| id.as_ref().and_then(|_| found.next().flatten())).collect())
-                })
+                match seen.get_many(reader, &known, context).await {
+                    Ok(Some(found)) => {
+                        let mut found = found.into_iter();
+                        let one = |id: &Option<Vec<u8>>| id.as_ref().and_then(|_| found.next().flatten());
+                        Ok(Answer::ByIds(ids.iter().map(one).collect()))
+                    }
+                    Ok(None) => return Err(too_many_bytes(context.documents_bytes_max)),
+                    Err(problem) => Err(problem),
+                }
             }
             Asked::Page(paged) => self.page(paged, reader, context).await,
         };

@@ -45,6 +45,7 @@ use self::prepare::Cache;
 pub(crate) use self::trusted::TrustedTexts;
 use crate::Error;
 use crate::access::Visibility;
+use crate::api::DOCUMENTS_BYTES_MAX;
 
 /// How much one request may ask for. What goes beyond is refused before anything is executed, by the name of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Default for GraphQlLimits {
             cost_max: 200_000,
             page_max: 100,
             count_max: 10_000,
-            documents_bytes_max: 64 * 1024 * 1024,
+            documents_bytes_max: DOCUMENTS_BYTES_MAX,
             plans_max: 512,
             plans_bytes_max: 512 * 1024,
         }

@@ -154,18 +154,22 @@ impl Budget {
 
     /// Takes the bytes of documents that were read, which are to be dropped when there is no room for them.
     pub(super) fn take_documents(&self, bytes: usize) -> Result<(), Problem> {
-        let max = self.documents_max;
         let taken = self.documents_taken.fetch_add(bytes, Ordering::Relaxed);
-        if taken.saturating_add(bytes) <= max {
+        if taken.saturating_add(bytes) <= self.documents_max {
             return Ok(());
         }
         self.documents_taken.fetch_sub(bytes, Ordering::Relaxed);
-        let message = format!(
-            "the documents that this request asks for have more than {max} bytes together, which is the limit: ask for \
-             fewer documents at once (`first`, or fewer `ids`), or in several requests"
-        );
-        Err(Problem::limit(message, "document bytes"))
+        Err(too_many_bytes(self.documents_max))
     }
+}
+
+/// Why documents are refused that there is no room for.
+pub(super) fn too_many_bytes(max: usize) -> Problem {
+    let message = format!(
+        "the documents that this request asks for have more than {max} bytes together, which is the limit: ask for \
+         fewer documents at once (`first`, or fewer `ids`), or in several requests"
+    );
+    Problem::limit(message, "document bytes")
 }
 
 /// What others of the same request leave of a limit, where they took some.

@@ -10,6 +10,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::DOCUMENTS_BYTES_MAX;
+
 type Key = (VersionId, Bytes);
 
 /// Documents read at once to find the lists they are on.
@@ -88,12 +90,12 @@ impl Listeners {
                 continue;
             }
             for ids in ids.chunks(READ_MAX) {
-                match reader.get_many(version, ids).await {
-                    Ok(found) => self.wake(version, |interest| {
+                match reader.get_many(version, ids, DOCUMENTS_BYTES_MAX).await {
+                    Ok(Some(found)) => self.wake(version, |interest| {
                         ids.iter().zip(&found).any(|(id, document)| interest.concerns(id, document.as_ref()))
                     }),
                     // They read again, and see for themselves.
-                    Err(_) => self.wake(version, |_| true),
+                    Ok(None) | Err(_) => self.wake(version, |_| true),
                 }
             }
         }

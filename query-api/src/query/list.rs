@@ -147,12 +147,13 @@ impl ListQuery {
             after: after.map(|(_, place)| place),
             limit,
             entries_max: context.entries_max,
+            bytes_max: context.documents_bytes_max,
         };
         Ok(Self { visibility: visibility.clone(), index_query, walk, fingerprint, contains, few })
     }
 
-    /// The next page. It can be short although there is a next one, when conditions pass few documents. With `places` it
-    /// also tells where each document stands.
+    /// The next page. It can be short although there is a next one, when conditions pass few documents, or when more of
+    /// them have too many bytes. With `places` it also tells where each document stands.
     pub(crate) async fn page(
         &self,
         reader: &dyn DocumentReader,
@@ -186,8 +187,12 @@ impl ListQuery {
     /// The documents of the next page, as they are stored.
     async fn stored(&self, reader: &dyn DocumentReader, context: &ReadContext) -> Result<Page, Problem> {
         if let Some(few) = &self.few {
-            let found = self.all_of(few, reader, context).await?;
-            return few.page(found, &self.index_query, self.walked_index());
+            match (self.all_of(few, reader, context).await?, few) {
+                (Some(found), _) => return few.page(found, &self.index_query, self.walked_index()),
+                // The walk has the condition that finds them: it only passes over others.
+                (None, Few::Own(_)) => {}
+                (None, Few::Ids(ids)) => return Err(Problem::too_large(ids.len(), context.documents_bytes_max)),
+            }
         }
         let version = self.visibility.version;
         if self.contains.is_empty() {
@@ -195,18 +200,26 @@ impl ListQuery {
         }
         let mut query = self.index_query.clone();
         let mut page = Page { documents: Vec::new(), next: None };
+        let mut bytes = 0;
         // All reads together look at no more entries than one may.
         query.entries_max = (query.entries_max / READS_MAX).max(1);
         for _ in 0..READS_MAX {
             query.limit = self.index_query.limit - page.documents.len();
+            query.bytes_max = self.index_query.bytes_max.saturating_sub(bytes);
             let read = read(reader, version, &query, context).await?;
             for (id, document) in read.documents {
                 if self.is_contained(&document.body)? {
+                    bytes += document.body.len();
+                    // It is the only one of this read, which so large a document is; the next page reads it again.
+                    if bytes > self.index_query.bytes_max && !page.documents.is_empty() {
+                        return Ok(page);
+                    }
                     page.documents.push((id, document));
                 }
             }
             page.next = read.next;
-            if page.next.is_none() || page.documents.len() == self.index_query.limit {
+            let is_full = page.documents.len() == self.index_query.limit || bytes >= self.index_query.bytes_max;
+            if page.next.is_none() || is_full {
                 break;
             }
             query.after.clone_from(&page.next);
@@ -214,16 +227,17 @@ impl ListQuery {
         Ok(page)
     }
 
-    /// Every document of the list, where they are few.
+    /// Every document of the list, where they are few; `None`: they have more bytes than may be read for one list.
     async fn all_of(
         &self,
         few: &Few,
         reader: &dyn DocumentReader,
         context: &ReadContext,
-    ) -> Result<Vec<(Vec<u8>, Document)>, Problem> {
+    ) -> Result<Option<Vec<(Vec<u8>, Document)>>, Problem> {
         let begun = context.reads.begin();
-        let mut found = few.read(reader, &self.visibility, &self.index_query).await?;
-        context.reads.end(begun, found.len());
+        let found = few.read(reader, &self.visibility, &self.index_query).await?;
+        context.reads.end(begun, found.as_ref().map_or(0, Vec::len));
+        let Some(mut found) = found else { return Ok(None) };
         let mut problem = None;
         found.retain(|(_, document)| {
             self.is_contained(&document.body).unwrap_or_else(|torn| {
@@ -231,7 +245,7 @@ impl ListQuery {
                 false
             })
         });
-        problem.map_or(Ok(found), Err)
+        problem.map_or(Ok(Some(found)), Err)
     }
 
     /// The index that is walked, when the caller sees it.
@@ -256,10 +270,12 @@ impl ListQuery {
         limit: u64,
         context: &ReadContext,
     ) -> Result<Option<Count>, Problem> {
-        if let Some(few) = &self.few {
-            return Ok(Some(Count::Exact(self.all_of(few, reader, context).await?.len() as u64)));
+        if let Some(few) = &self.few
+            && let Some(all) = self.all_of(few, reader, context).await?
+        {
+            return Ok(Some(Count::Exact(all.len() as u64)));
         }
-        if !self.contains.is_empty() {
+        if !self.contains.is_empty() || matches!(self.few, Some(Few::Ids(_))) {
             return Ok(None);
         }
         let begun = context.reads.begin();
@@ -421,6 +437,7 @@ async fn most_selective(
             after: None,
             limit: 0,
             entries_max: context.entries_max.min(PROBE_MAX as usize),
+            bytes_max: context.documents_bytes_max,
         };
         let limit = PROBE_MAX.min(best.0);
         let Counted { seen, is_all } = reader.count(version, &probe, limit).await?;

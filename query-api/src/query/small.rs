@@ -44,22 +44,23 @@ impl Few {
             after: None,
             limit: 0,
             entries_max: context.entries_max,
+            bytes_max: context.documents_bytes_max,
         };
         let counted = reader.count(version, &probe, FEW_MAX + 1).await?;
         Ok(counted.is_all.then(|| Self::Own(own.clone())))
     }
 
-    /// Every one of them that the query's conditions leave.
+    /// Every one of them that the query's conditions leave; `None`: there is no room for all of them.
     pub(super) async fn read(
         &self,
         reader: &dyn DocumentReader,
         visibility: &Visibility,
         query: &IndexQuery,
-    ) -> Result<Found, Problem> {
+    ) -> Result<Option<Found>, Problem> {
         let version = visibility.version;
         match self {
             Self::Ids(ids) => {
-                let found = reader.get_many(version, ids).await?;
+                let Some(found) = reader.get_many(version, ids, query.bytes_max).await? else { return Ok(None) };
                 let mut left = Vec::with_capacity(ids.len());
                 for (id, document) in ids.iter().zip(found) {
                     if let Some(document) = document
@@ -68,7 +69,7 @@ impl Few {
                         left.push((id.clone(), document));
                     }
                 }
-                Ok(left)
+                Ok(Some(left))
             }
             Self::Own(own) => {
                 let all = IndexQuery {
@@ -78,8 +79,10 @@ impl Few {
                     after: None,
                     limit: FEW_MAX as usize,
                     entries_max: query.entries_max,
+                    bytes_max: query.bytes_max,
                 };
-                Ok(reader.query(version, &all).await?.documents)
+                let Page { documents, next } = reader.query(version, &all).await?;
+                Ok(next.is_none().then_some(documents))
             }
         }
     }

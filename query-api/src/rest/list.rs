@@ -162,7 +162,8 @@ async fn batch(
     let moment = api.freshness.now();
     let keys: Vec<Option<Vec<u8>>> = ids.iter().map(|id| model.visibility.shape.parse_id(id)).collect();
     let wanted: Vec<Vec<u8>> = keys.iter().flatten().cloned().collect();
-    let mut found = model.visibility.get_many(&*api.reader, &wanted, context).await?.into_iter();
+    let found = model.visibility.get_many(&*api.reader, &wanted, context).await?;
+    let mut found = found.ok_or_else(|| Problem::too_large(wanted.len(), context.documents_bytes_max))?.into_iter();
     let documents: Vec<Option<Document>> =
         keys.iter().map(|key| key.as_ref().and_then(|_| found.next().flatten())).collect();
     let body = page::write(format, documents.iter().map(Option::as_ref), selection, &Told::default())?;

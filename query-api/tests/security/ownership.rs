@@ -107,6 +107,40 @@ fn a_foreign_document_at_hand_is_read_like_one_that_is_not_there() {
 }
 
 #[test]
+fn a_list_of_ones_own_that_is_large_is_ones_own() {
+    let with_few_bytes = |rule| Guarded::with_options(rule, |options| options.documents_bytes_max = 300);
+    let world = with_few_bytes(by_index());
+    let me = json!({"group": 3});
+    for path in ["/v1/customer?sort=name", "/v1/me/customer?sort=-name", "/v1/customer?limit=100"] {
+        let (mut seen, mut pages, mut next) = (Vec::new(), 0, path.to_string());
+        loop {
+            let answer = world.get_as(&me, &next);
+            assert_eq!(answer.status, 200, "{next}: {}", answer.body);
+            let page = answer.json();
+            seen.extend(page["data"].as_array().unwrap().iter().map(|one| one["id"].as_i64().unwrap()));
+            pages += 1;
+            let Some(cursor) = page["page"]["next"].as_str() else { break };
+            next = format!("{path}{}after={cursor}", if path.contains('?') { '&' } else { '?' });
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [3, 13, 23, 33, 43], "{path}");
+        assert!(pages > 1, "{path}: all are on one page");
+    }
+    let counted = world.get_as(&me, "/v1/customer?sort=name&count=exact&limit=1").json();
+    assert_eq!(counted["count"], json!({"kind": "exact", "value": 5}));
+    // Those that claims name are read together.
+    let world = with_few_bytes(by_id());
+    let named = |ids: Value| world.get_as(&json!({"customer_id": ids}), "/v1/customer?sort=name");
+    assert_eq!(named(json!([1])).json()["data"], json!([customer(1)]));
+    let refused = named(json!([1, 2, 3, 5, 6, 7]));
+    assert_eq!((refused.status, &refused.json()["code"]), (413, &json!("documents_too_large")));
+    // How large those of others are is not told, either.
+    let batch = |ids: Value| world.get_as(&json!({"customer_id": ids}), "/v1/customer?ids=7,11,15,19,23");
+    assert_eq!(batch(json!(7)).json()["data"], json!([customer(7), null, null, null, null]));
+    assert_eq!(batch(json!([7, 11, 15])).status, 413);
+}
+
+#[test]
 fn no_request_takes_the_restriction_off_a_list() {
     let world = Guarded::new(by_index());
     let me = json!({"group": 3});

@@ -39,8 +39,13 @@ impl DocumentReader for Counting {
         self.store.get(version, id).await
     }
 
-    async fn get_many(&self, version: VersionId, ids: &[Vec<u8>]) -> Result<Vec<Option<Document>>, Error> {
-        self.store.get_many(version, ids).await
+    async fn get_many(
+        &self,
+        version: VersionId,
+        ids: &[Vec<u8>],
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Option<Document>>>, Error> {
+        self.store.get_many(version, ids, bytes_max).await
     }
 
     async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error> {

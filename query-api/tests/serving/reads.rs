@@ -10,15 +10,19 @@ fn ids(list: &Value) -> Vec<i64> {
 
 /// Every page, by cursors; each item of a list once.
 fn all(world: &World, path: &str) -> Vec<i64> {
+    pages(world, path).iter().flat_map(ids).collect()
+}
+
+fn pages(world: &World, path: &str) -> Vec<Value> {
     let mut seen = Vec::new();
     let mut next = path.to_string();
     loop {
         let answer = world.get(&next);
         assert_eq!(answer.status, 200, "{next}: {}", answer.body);
         let page = answer.json();
-        seen.extend(ids(&page));
         let cursor = page["page"]["next"].as_str().map(str::to_string);
         assert_eq!(page["page"]["hasMore"], json!(cursor.is_some()));
+        seen.push(page);
         match answer.header("link").strip_prefix('<').and_then(|link| link.split_once(">; rel=\"next\"")) {
             Some((link, _)) => {
                 assert!(link.ends_with(&format!("after={}", cursor.unwrap())), "{link}");
@@ -133,6 +137,51 @@ fn pages_together_are_the_list() {
     assert!(world.get("/v1/customer?limit=1").json()["count"].is_null());
     let chosen = world.get("/v1/customer?fields=id&limit=2").json();
     assert_eq!(chosen["data"], json!([{"id": 1}, {"id": 2}]));
+}
+
+#[test]
+fn a_page_ends_before_it_has_too_many_bytes() {
+    const BYTES_MAX: usize = 600;
+    let world = World::with_options(|options| options.documents_bytes_max = BYTES_MAX);
+    let mut large = customer(20);
+    large["name"] = json!(format!("name 20, \"the even\" {}", "x".repeat(1_000)));
+    put(&world.store, 1, &int_key(20), Some(&large));
+    let everything: Vec<i64> = (1..=50).collect();
+    let not_null: Vec<i64> = (1..=50).filter(|id| id % 7 != 0).collect();
+    let is_open = |id: &i64| customer(*id)["invoices"].to_string().contains("open");
+    let open: Vec<i64> = not_null.iter().copied().filter(is_open).collect();
+    for (path, wanted) in [
+        ("/v1/customer?limit=100", &everything),
+        ("/v1/customer?limit=100&sort=-n", &everything),
+        ("/v1/customer?limit=100&sort=n&filter[n][gte]=0&filter[invoices.status][eq]=open", &open),
+        ("/v1/customer?limit=100&filter[n][gte]=0&filter[name][contains]=name", &not_null),
+    ] {
+        let pages = pages(&world, path);
+        let mut seen: Vec<i64> = pages.iter().flat_map(ids).collect();
+        seen.sort_unstable();
+        assert_eq!(&seen, wanted, "{path}");
+        for page in &pages {
+            let bytes: usize = page["data"].as_array().unwrap().iter().map(|one| one.to_string().len()).sum();
+            assert!(bytes <= BYTES_MAX || ids(page) == [20], "{path}: {bytes} bytes in {:?}", ids(page));
+        }
+        assert!(pages.iter().any(|page| ids(page).len() > 1), "{path}");
+    }
+}
+
+#[test]
+fn documents_that_are_too_large_together_are_refused() {
+    let world = World::with_options(|options| options.documents_bytes_max = 600);
+    let mut large = customer(20);
+    large["name"] = json!("x".repeat(1_000));
+    put(&world.store, 1, &int_key(20), Some(&large));
+    assert_eq!(ids(&world.get("/v1/customer?ids=1,2").json()), [1, 2]);
+    assert_eq!(ids(&world.get("/v1/customer?ids=20,20").json()), [20, 20], "one alone is read, whatever its size");
+    let refused = world.get("/v1/customer?ids=1,2,3,4,5,6,7,8&fields=id");
+    assert_eq!((refused.status, &refused.json()["code"]), (413, &json!("documents_too_large")));
+    assert!(refused.body.contains("8 documents") && refused.body.contains("600 bytes"), "{}", refused.body);
+    let query = json!({"query": "{ customersByIds(ids: [1, 2, 3, 4, 5, 6, 7, 8]) { id } }"}).to_string();
+    let refused = world.ask("POST", "/graphql", &[("content-type", "application/json")], Some(&query));
+    assert_eq!(refused.json()["errors"][0]["extensions"]["limit"], "document bytes", "{}", refused.body);
 }
 
 #[test]

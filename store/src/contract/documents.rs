@@ -12,7 +12,15 @@ use crate::{
 
 fn everything(walk: Option<u16>) -> IndexQuery {
     let walk = walk.map(|index| Filter { index, ranges: vec![KeyRange::default()], negated: false });
-    IndexQuery { walk, descending: false, filters: vec![], after: None, limit: 1000, entries_max: 100_000 }
+    IndexQuery {
+        walk,
+        descending: false,
+        filters: vec![],
+        after: None,
+        limit: 1000,
+        entries_max: 100_000,
+        bytes_max: usize::MAX,
+    }
 }
 
 fn ids(page: &Page) -> Vec<Vec<u8>> {
@@ -46,8 +54,8 @@ pub async fn documents_are_invisible_before_commit(place: &impl Place) {
     let document = opened.reader.get(VERSION, &id).await.unwrap().unwrap();
     assert_eq!((&document.body[..], document.as_of_micros), (&b"{\"a\":1}"[..], 42));
     assert_eq!(opened.reader.get(VersionId(VERSION.0 + 1), &id).await.unwrap(), None);
-    let many = opened.reader.get_many(VERSION, &[other, id.clone()]).await.unwrap();
-    assert_eq!(many, [None, Some(document)]);
+    let many = opened.reader.get_many(VERSION, &[other, id.clone()], 0).await.unwrap();
+    assert_eq!(many, Some(vec![None, Some(document)]), "one alone is read, whatever its size");
     assert_eq!(opened.reader.document_count(VERSION).await.unwrap(), 1);
     assert_eq!(opened.reader.versions().borrow().len(), 1);
 
@@ -195,6 +203,20 @@ pub async fn too_large_documents_are_refused(place: &impl Place) {
     assert!(stamp(&*opened.reader, &small).await.is_some());
 }
 
+/// Two or more that have too many bytes together are not read; one is, whatever its size.
+pub async fn documents_too_large_together_are_not_read(place: &impl Place) {
+    let opened = place.open();
+    let ids = [int(1), int(2), int(3)];
+    let write = |id| DocumentWrite { id, body: Some(b"{\"a\":1}"), entries: &[], stamp: None };
+    commit(&opened, &[write(&ids[0]), write(&ids[1]), write(&ids[2])]);
+    let reader = &opened.reader;
+    assert_eq!(reader.get_many(VERSION, &ids, 20).await.unwrap(), None, "they have 21 bytes");
+    let all = reader.get_many(VERSION, &ids, 21).await.unwrap().unwrap();
+    assert!(all.len() == 3 && all.iter().all(Option::is_some), "{all:?}");
+    let one = reader.get_many(VERSION, &ids[..1], 1).await.unwrap().unwrap();
+    assert!(one[0].is_some());
+}
+
 /// A writer replaces all documents with one number again and again; readers never see two numbers, nor an older one than
 /// before.
 pub async fn readers_see_whole_batches(place: &impl Place) {
@@ -218,8 +240,8 @@ pub async fn readers_see_whole_batches(place: &impl Place) {
                 let (mut last, mut reads) = (0, 0);
                 while !done.load(Ordering::Relaxed) || reads < 50 {
                     let documents: Vec<_> = if reader % 2 == 0 {
-                        let many = runtime.block_on(opened.reader.get_many(VERSION, all)).unwrap();
-                        many.into_iter().flatten().collect()
+                        let many = runtime.block_on(opened.reader.get_many(VERSION, all, usize::MAX)).unwrap();
+                        many.into_iter().flatten().flatten().collect()
                     } else {
                         let page = runtime.block_on(opened.reader.query(VERSION, &everything(Some(0)))).unwrap();
                         page.documents.into_iter().map(|(_, document)| document).collect()

@@ -67,6 +67,7 @@ macro_rules! contract_tests {
             a_version_is_purged_in_slices
             listeners_hear_of_commits
             too_large_documents_are_refused
+            documents_too_large_together_are_not_read
             readers_see_whole_batches
             pages_are_those_of_a_naive_evaluation
             long_values_and_ids_are_found

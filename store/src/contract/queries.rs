@@ -111,7 +111,9 @@ fn query(random: &mut Random) -> IndexQuery {
     let filters = filters.collect();
     let limit = [1, 2, 7, 1000][random.below(4)];
     let entries_max = [1, 3, 20, 10_000][random.below(4)];
-    IndexQuery { walk, descending: random.one_in(2), filters, after: None, limit, entries_max }
+    // Of documents whose bodies are their ids.
+    let bytes_max = [0, 40, 2_000, usize::MAX, usize::MAX][random.below(5)];
+    IndexQuery { walk, descending: random.one_in(2), filters, after: None, limit, entries_max, bytes_max }
 }
 
 /// Reads page after page.
@@ -120,6 +122,8 @@ async fn pages(opened: &Opened, version: VersionId, query: &IndexQuery) -> Vec<V
     for _ in 0..10_000 {
         let page = opened.reader.query(version, &query).await.unwrap();
         assert!(page.documents.len() <= query.limit);
+        let bytes: usize = page.documents.iter().map(|(_, document)| document.body.len()).sum();
+        assert!(bytes <= query.bytes_max || page.documents.len() == 1, "{bytes} bytes, {} allowed", query.bytes_max);
         for (id, document) in page.documents {
             assert_eq!(&document.body[..], &id[..], "the body of these tests is the id");
             found.push(id);
@@ -229,7 +233,9 @@ pub async fn long_values_and_ids_are_found(place: &impl Place) {
         for (ranges, expected) in cases {
             for (descending, limit, entries_max) in [(false, 2, 3), (true, 2, 3), (false, 100, 1000), (true, 1, 1)] {
                 let walk = Some(Filter { index: 0, ranges: ranges.clone(), negated: false });
-                let query = IndexQuery { walk, descending, filters: vec![], after: None, limit, entries_max };
+                let bytes_max = usize::MAX;
+                let query =
+                    IndexQuery { walk, descending, filters: vec![], after: None, limit, entries_max, bytes_max };
                 let mut found = pages(&opened, VERSION, &query).await;
                 found.sort();
                 let expected = ids.get(expected.clone()).unwrap_or_default();
@@ -237,7 +243,15 @@ pub async fn long_values_and_ids_are_found(place: &impl Place) {
             }
         }
     }
-    let query = IndexQuery { walk: None, descending: false, filters: vec![], after: None, limit: 5, entries_max: 7 };
+    let query = IndexQuery {
+        walk: None,
+        descending: false,
+        filters: vec![],
+        after: None,
+        limit: 5,
+        entries_max: 7,
+        bytes_max: usize::MAX,
+    };
     let mut found = pages(&opened, VERSION, &query).await;
     found.sort();
     assert_eq!(found, ids);

@@ -52,6 +52,11 @@ impl<'t> StoredDocument<'t> {
         Document { stamp: self.stamp, as_of_micros: self.as_of_micros, body }
     }
 
+    /// Bytes of its body.
+    pub(super) fn body_len(self) -> usize {
+        self.body.len()
+    }
+
     /// Its index entries.
     pub(super) fn entries(self) -> Entries<'t> {
         Entries(self.entries)
@@ -100,6 +105,31 @@ pub(super) fn get<'t>(
 ) -> Result<Option<StoredDocument<'t>>, Fault> {
     document_key(key, version, id);
     documents.get(txn, key)?.map(StoredDocument::decode).transpose()
+}
+
+/// Reads several documents, unless two or more of them have over `bytes_max` bytes together.
+pub(super) fn get_many(
+    documents: Table,
+    txn: &RoTxn<'_>,
+    version: VersionId,
+    ids: &[Vec<u8>],
+    bytes_max: usize,
+) -> Result<Option<Vec<Option<Document>>>, Fault> {
+    let mut key = Vec::with_capacity(64);
+    let mut found = Vec::with_capacity(ids.len());
+    let (mut there, mut bytes) = (0, 0);
+    for id in ids {
+        let document = get(documents, txn, &mut key, version, id)?;
+        if let Some(document) = document {
+            there += 1;
+            bytes += document.body_len();
+            if there > 1 && bytes > bytes_max {
+                return Ok(None);
+            }
+        }
+        found.push(document.map(StoredDocument::to_document));
+    }
+    Ok(Some(found))
 }
 
 /// An entry of an index as it lies in the map.

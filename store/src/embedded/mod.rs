@@ -169,16 +169,14 @@ impl DocumentReader for EmbeddedStore {
             .map_err(|e| self.environment.fail("read a document", e))
     }
 
-    async fn get_many(&self, version: VersionId, ids: &[Vec<u8>]) -> Result<Vec<Option<Document>>, Error> {
-        let documents = self.environment.tables.documents;
-        let mut key = Vec::with_capacity(64);
+    async fn get_many(
+        &self,
+        version: VersionId,
+        ids: &[Vec<u8>],
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Option<Document>>>, Error> {
         self.readers
-            .read(|txn| {
-                let mut get = |id: &Vec<u8>| {
-                    Ok(documents::get(documents, txn, &mut key, version, id)?.map(|found| found.to_document()))
-                };
-                ids.iter().map(&mut get).collect()
-            })
+            .read(|txn| documents::get_many(self.environment.tables.documents, txn, version, ids, bytes_max))
             .map_err(|e| self.environment.fail("read documents", e))
     }
 

@@ -9,7 +9,7 @@ use heed::RoTxn;
 use super::documents::{IndexEntry, StoredDocument, document_key, get, index_prefix};
 use super::environment::{Fault, Table, Tables};
 use super::key::{FIRST_MAX, push_first, push_last, successor};
-use crate::{Counted, Cursor, Filter, IndexQuery, KeyRange, Page, VersionId};
+use crate::{Counted, Cursor, Document, Filter, IndexQuery, KeyRange, Page, VersionId};
 
 /// How a walk ended.
 enum End {
@@ -32,23 +32,26 @@ struct Window {
 
 /// The documents of a page.
 pub(super) fn page(tables: &Tables, txn: &RoTxn<'_>, version: VersionId, query: &IndexQuery) -> Result<Page, Fault> {
-    let mut documents = Vec::with_capacity(query.limit.min(1000));
-    let mut last: Option<Cursor> = query.after.clone();
+    let mut documents: Vec<(Vec<u8>, Document)> = Vec::with_capacity(query.limit.min(1000));
+    let mut bytes = 0;
+    // Of the last document on the page.
+    let mut last_value = Vec::new();
     let end = walk(tables, txn, version, query, |value, id, document| {
+        bytes += document.body_len();
         // One more than the page holds shows that there is a next one.
-        if documents.len() == query.limit {
+        if documents.len() == query.limit || (bytes > query.bytes_max && !documents.is_empty()) {
             return ControlFlow::Break(());
         }
         documents.push((id.to_vec(), document.to_document()));
-        if documents.len() == query.limit {
-            last = Some(Cursor { value: value.to_vec(), id: id.to_vec() });
-        }
+        last_value.clear();
+        last_value.extend_from_slice(value);
         ControlFlow::Continue(())
     })?;
-    let next = match end {
-        End::Finished => None,
-        End::Stopped => last,
-        End::Budget(reached) => Some(reached),
+    let next = match (end, documents.last()) {
+        (End::Finished, _) => None,
+        (End::Budget(reached), _) => Some(reached),
+        (End::Stopped, Some((id, _))) => Some(Cursor { value: last_value, id: id.clone() }),
+        (End::Stopped, None) => query.after.clone(),
     };
     Ok(Page { documents, next })
 }

@@ -89,7 +89,7 @@ fn a_server_that_is_killed_loses_no_commit_and_tears_none() {
     let ids: Vec<Vec<u8>> = (0..ROWS).map(int).collect();
     let found = wait({
         let reader = reader.clone();
-        async move { reader.get_many(VERSION, &ids).await.unwrap() }
+        async move { reader.get_many(VERSION, &ids, usize::MAX).await.unwrap().unwrap() }
     });
     assert!(found.iter().all(|document| document.as_ref().unwrap().body == n.to_string()));
     let count = wait(async move { reader.document_count(VERSION).await.unwrap() });

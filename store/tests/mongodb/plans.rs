@@ -63,6 +63,7 @@ async fn nothing_scans_a_collection() {
                         after,
                         limit: 20,
                         entries_max: 500,
+                        bytes_max: usize::MAX,
                     };
                     reader.query(VERSION, &query).await.unwrap();
                     reader.count(VERSION, &query, 1000).await.unwrap();
@@ -71,7 +72,7 @@ async fn nothing_scans_a_collection() {
         }
     }
     reader.get(VERSION, &int(1)).await.unwrap();
-    reader.get_many(VERSION, &[int(1), int(2)]).await.unwrap();
+    reader.get_many(VERSION, &[int(1), int(2)], usize::MAX).await.unwrap();
     let mut batch = keeper.begin().unwrap();
     batch.purge_version(VERSION, 10).unwrap();
     batch.flush().unwrap();

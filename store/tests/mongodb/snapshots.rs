@@ -39,9 +39,15 @@ async fn all_steps_of_a_query_see_one_moment() {
             while written.load(Ordering::Relaxed) < 25 || reads < 40 {
                 reads += 1;
                 let walk = (reads % 2 == 0).then(everything);
-                let filters = vec![everything()];
-                let query =
-                    IndexQuery { walk, descending: false, filters, after: None, limit: 1_000, entries_max: 10_000 };
+                let query = IndexQuery {
+                    walk,
+                    descending: false,
+                    filters: vec![everything()],
+                    after: None,
+                    limit: 1_000,
+                    entries_max: 10_000,
+                    bytes_max: usize::MAX,
+                };
                 let page = runtime.block_on(reader.query(VERSION, &query)).unwrap();
                 assert_eq!(page.documents.len() as i64, DOCUMENTS);
                 let first = &page.documents[0].1.body;

@@ -179,6 +179,7 @@ impl Fixture {
             )])),
             cursors: Arc::new(CursorKey::new(b"secret")),
             entries_max: 10_000,
+            documents_bytes_max: crate::api::DOCUMENTS_BYTES_MAX,
             principal: Principal::everything(),
             is_private: false,
             channel: crate::channel::ChannelId::DEFAULT,

@@ -59,14 +59,23 @@ impl MongoReader {
         Ok(sum.max(0) as u64)
     }
 
-    async fn find_many(&self, collection: &str, ids: &[&[u8]]) -> Result<HashMap<Vec<u8>, Document>, Fault> {
-        let mut found = HashMap::with_capacity(ids.len());
+    /// `None`: two or more of them have over `bytes_max` bytes together.
+    async fn find_many(
+        &self,
+        collection: &str,
+        ids: &[&[u8]],
+        bytes_max: usize,
+    ) -> Result<Option<HashMap<Vec<u8>, Document>>, Fault> {
+        let (mut found, mut bytes) = (HashMap::with_capacity(ids.len()), 0);
         let each = |document: &RawDocument| {
-            found.insert(stored::id(document)?, stored::read(document)?);
-            Ok(())
+            let (id, document) = (stored::id(document)?, stored::read(document)?);
+            bytes += document.body.len();
+            found.insert(id, document);
+            Ok(found.len() == 1 || bytes <= bytes_max)
         };
-        self.server.read(get_command(&self.server, collection, "snapshot", ids), None, each).await?;
-        Ok(found)
+        let command = get_command(&self.server, collection, "snapshot", ids);
+        let is_all = self.server.read_while(command, None, each).await?;
+        Ok(is_all.then_some(found))
     }
 }
 
@@ -154,14 +163,19 @@ impl DocumentReader for MongoReader {
         Ok(found)
     }
 
-    async fn get_many(&self, version: VersionId, ids: &[Vec<u8>]) -> Result<Vec<Option<Document>>, Error> {
+    async fn get_many(
+        &self,
+        version: VersionId,
+        ids: &[Vec<u8>],
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Option<Document>>>, Error> {
         let Some(collection) = self.registry.collection(version).filter(|_| !ids.is_empty()) else {
-            return Ok(vec![None; ids.len()]);
+            return Ok(Some(vec![None; ids.len()]));
         };
         let asked: Vec<&[u8]> = ids.iter().map(Vec::as_slice).collect();
-        let read = with_snapshot!(self.find_many(&collection, &asked));
+        let read = with_snapshot!(self.find_many(&collection, &asked, bytes_max));
         let found = self.server.within("read documents", read).await?;
-        Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
+        Ok(found.map(|found| ids.iter().map(|id| found.get(id).cloned()).collect()))
     }
 
     async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error> {

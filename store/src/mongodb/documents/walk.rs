@@ -45,6 +45,13 @@ struct Found<'f> {
     document: &'f RawDocument,
 }
 
+/// Documents that were fetched in one step.
+struct Fetched {
+    documents: Vec<RawDocumentBuf>,
+    /// Whether there may be more of them.
+    more: bool,
+}
+
 struct Walk<'w> {
     server: &'w Server,
     collection: &'w str,
@@ -76,8 +83,9 @@ impl<'w> Walk<'w> {
         Ok(Self { server, collection, query, session, filter, conditions, windows: windows.into() })
     }
 
-    /// Fetches some documents of a window: with what a reader gets, or with their entries only.
-    async fn fetch(&mut self, window: &Window, limit: usize, bodies: bool) -> Result<Vec<RawDocumentBuf>, Fault> {
+    /// Fetches some documents of a window: with what a reader gets, or with their entries only. Fewer than `limit`
+    /// where they have more bytes than a page.
+    async fn fetch(&mut self, window: &Window, limit: usize, bodies: bool) -> Result<Fetched, Fault> {
         let descending = self.query.descending;
         let collection = self.server.database.collection::<RawDocumentBuf>(self.collection);
         let mut find = collection.find(window.filter(descending));
@@ -93,14 +101,20 @@ impl<'w> Walk<'w> {
             _ => find.hint(Hint::Name(if descending { ENTRIES_DOWN } else { ENTRIES_UP }.into())),
         };
         find = find.read_concern(ReadConcern::snapshot());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        find = find.limit(limit).batch_size(u32::try_from(limit).unwrap_or(u32::MAX).max(2));
+        find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        find = find.batch_size(u32::try_from(limit).unwrap_or(u32::MAX).max(2));
         let mut cursor = find.max_time(self.server.operation_max()).session(&mut self.session).await?;
-        let mut documents = Vec::new();
+        let (mut documents, mut bytes) = (Vec::new(), 0);
         while cursor.advance(&mut self.session).await? {
-            documents.push(cursor.current().to_owned());
+            let document = cursor.current().to_owned();
+            bytes += document.as_bytes().len();
+            documents.push(document);
+            if bytes > self.query.bytes_max {
+                return Ok(Fetched { documents, more: true });
+            }
         }
-        Ok(documents)
+        let more = documents.len() == limit;
+        Ok(Fetched { documents, more })
     }
 
     /// Walks on until `found` says that it is enough, which it does by `false`. `wanted` is how many it wants at least.
@@ -117,7 +131,7 @@ impl<'w> Walk<'w> {
         while let Some(window) = self.windows.pop_front() {
             // One more than may be looked at shows whether there is more.
             let limit = step.min(budget.saturating_add(1));
-            let documents = self.fetch(&window, limit, bodies).await?;
+            let Fetched { documents, more } = self.fetch(&window, limit, bodies).await?;
             step = (step * 2).min(STEP_MAX);
             for document in &documents {
                 if let Some((entry, id)) = reached.as_ref().filter(|_| budget == 0) {
@@ -144,7 +158,7 @@ impl<'w> Walk<'w> {
                     return Ok(End::Stopped);
                 }
             }
-            if let Some((entry, id)) = reached.as_ref().filter(|_| documents.len() == limit) {
+            if let Some((entry, id)) = reached.as_ref().filter(|_| more) {
                 for rest in window.behind(entry, id, descending).into_iter().rev() {
                     self.windows.push_front(rest);
                 }
@@ -166,22 +180,53 @@ impl<'w> Walk<'w> {
         Ok(Cursor { value, id: decoded(id)? })
     }
 
-    /// Documents by id, as of the same moment.
-    async fn documents(&mut self, ids: &[String]) -> Result<HashMap<String, Document>, Fault> {
+    /// Documents by id, as of the same moment: of as many of the first ids as one page has room for, and how many that
+    /// is.
+    async fn documents(&mut self, ids: &[String]) -> Result<(HashMap<String, Document>, usize), Fault> {
         let mut documents = HashMap::with_capacity(ids.len());
-        for ids in ids.chunks(STEP_MAX) {
-            let collection = self.server.database.collection::<RawDocumentBuf>(self.collection);
-            let find = collection.find(doc! { "_id": { "$in": ids } });
-            let find = find.projection(doc! { "_hw.json": 1, "_hw.stamp": 1, "_hw.as_of": 1 });
-            let find = find.read_concern(ReadConcern::snapshot());
-            let find = find.max_time(self.server.operation_max()).session(&mut self.session);
-            let mut cursor = find.await?;
-            while cursor.advance(&mut self.session).await? {
-                let id = cursor.current().get_str("_id").map_err(|_| stored::BROKEN)?;
-                documents.insert(id.to_owned(), stored::read(cursor.current())?);
+        let (mut taken, mut bytes, mut step) = (0, 0, STEP_MAX);
+        while taken < ids.len() {
+            let some = &ids[taken..ids.len().min(taken + step)];
+            // The first has room whatever its size.
+            let is_first = taken == 0 && some.len() == 1;
+            let room = if is_first { usize::MAX } else { self.query.bytes_max.saturating_sub(bytes) };
+            match self.documents_within(some, room).await? {
+                Some(found) => {
+                    bytes += found.values().map(|document| document.body.len()).sum::<usize>();
+                    taken += some.len();
+                    documents.extend(found);
+                }
+                None if some.len() == 1 => break,
+                // They do not come in the order of the page: nobody knows which of them there is room for.
+                None => step = some.len() / 2,
             }
         }
-        Ok(documents)
+        Ok((documents, taken))
+    }
+
+    /// Documents by id, as of the same moment; `None`: they have more bytes than there is room for.
+    async fn documents_within(
+        &mut self,
+        ids: &[String],
+        room: usize,
+    ) -> Result<Option<HashMap<String, Document>>, Fault> {
+        let (mut documents, mut bytes) = (HashMap::with_capacity(ids.len()), 0);
+        let collection = self.server.database.collection::<RawDocumentBuf>(self.collection);
+        let find = collection.find(doc! { "_id": { "$in": ids } });
+        let find = find.projection(doc! { "_hw.json": 1, "_hw.stamp": 1, "_hw.as_of": 1 });
+        let find = find.read_concern(ReadConcern::snapshot());
+        let find = find.max_time(self.server.operation_max()).session(&mut self.session);
+        let mut cursor = find.await?;
+        while cursor.advance(&mut self.session).await? {
+            let id = cursor.current().get_str("_id").map_err(|_| stored::BROKEN)?;
+            let document = stored::read(cursor.current())?;
+            bytes += document.body.len();
+            if bytes > room {
+                return Ok(None);
+            }
+            documents.insert(id.to_owned(), document);
+        }
+        Ok(Some(documents))
     }
 }
 
@@ -201,36 +246,41 @@ pub(super) async fn page(server: &Server, collection: &str, query: &IndexQuery) 
     let mut walk = Walk::new(server, collection, query).await?;
     // Where conditions may refuse most, bodies are fetched only of those that pass.
     let bodies = query.filters.is_empty();
-    let mut found: Vec<(String, Option<Document>)> = Vec::with_capacity(query.limit.min(STEP_MAX));
-    let mut last: Option<(String, String)> = None;
+    // Entry, id and document.
+    let mut found: Vec<(String, String, Option<Document>)> = Vec::with_capacity(query.limit.min(STEP_MAX));
+    let mut size = 0;
     let end = walk.walk(query.limit.saturating_add(1), bodies, |it| {
         // One more than the page holds shows that there is a next one.
         if found.len() == query.limit {
             return Ok(false);
         }
         let document = if bodies { Some(stored::read(it.document)?) } else { None };
-        found.push((it.id.to_owned(), document));
-        if found.len() == query.limit {
-            last = Some((it.entry.to_owned(), it.id.to_owned()));
+        size += document.as_ref().map_or(0, |document| document.body.len());
+        if size > query.bytes_max && !found.is_empty() {
+            return Ok(false);
         }
+        found.push((it.entry.to_owned(), it.id.to_owned(), document));
         Ok(true)
     });
-    let next = match end.await? {
-        End::Finished => None,
-        End::Budget(reached) => Some(reached),
-        End::Stopped => match last {
-            Some((entry, id)) => Some(walk.cursor(&entry, &id)?),
-            None => query.after.clone(),
-        },
-    };
-    let mut fetched = if bodies {
-        HashMap::new()
-    } else {
-        let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
-        walk.documents(&ids).await?
+    let mut end = end.await?;
+    let mut fetched = HashMap::new();
+    if !bodies {
+        let ids: Vec<String> = found.iter().map(|(_, id, _)| id.clone()).collect();
+        let (documents, taken) = walk.documents(&ids).await?;
+        if taken < found.len() {
+            found.truncate(taken);
+            end = End::Stopped;
+        }
+        fetched = documents;
+    }
+    let next = match (end, found.last()) {
+        (End::Finished, _) => None,
+        (End::Budget(reached), _) => Some(reached),
+        (End::Stopped, Some((entry, id, _))) => Some(walk.cursor(entry, id)?),
+        (End::Stopped, None) => query.after.clone(),
     };
     let mut documents = Vec::with_capacity(found.len());
-    for (id, document) in found {
+    for (_, id, document) in found {
         let document = document.or_else(|| fetched.remove(&id)).ok_or(stored::BROKEN)?;
         documents.push((decoded(&id)?, document));
     }
