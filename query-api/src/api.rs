@@ -1,5 +1,6 @@
 //! What every request needs: where documents are read, what is served, and what accompanies a read.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,11 +80,11 @@ impl Api {
         self.reader.versions().borrow().iter().any(is_own)
     }
 
-    /// What accompanies a request of this caller by a channel.
+    /// What accompanies a request of this caller, at this address, by a channel.
     pub(crate) fn context(
         &self,
         request_id: RequestId,
-        principal: Arc<Principal>,
+        (principal, address): (Arc<Principal>, IpAddr),
         channel: ChannelId,
         started: Instant,
     ) -> ReadContext {
@@ -93,6 +94,7 @@ impl Api {
             entries_max: self.entries_max,
             documents_bytes_max: self.documents_bytes_max,
             principal,
+            address,
             is_private: self.gate.asks(),
             channel,
             vary: self.channels.vary(self.gate.asks()),

@@ -1,6 +1,7 @@
 //! What accompanies a request from the edge to the store. Everything that depends on who reads (identity, channel,
 //! limits) is decided at the edge and travels in here.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,8 @@ pub(crate) struct ReadContext {
     pub(crate) documents_bytes_max: usize,
     /// Who asks.
     pub(crate) principal: Arc<Principal>,
+    /// Where they are, behind the proxies that are trusted.
+    pub(crate) address: IpAddr,
     /// Whether answers are for this caller only.
     pub(crate) is_private: bool,
     /// By which channel.

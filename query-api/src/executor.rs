@@ -1,5 +1,6 @@
 //! GraphQL without HTTP around it, for measurements.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,6 +40,7 @@ impl Executor {
             entries_max: ENTRIES_MAX,
             documents_bytes_max: DOCUMENTS_BYTES_MAX,
             principal: Principal::everything(),
+            address: Ipv4Addr::LOCALHOST.into(),
             is_private: false,
             channel: ChannelId::DEFAULT,
             vary: HeaderValue::from_static("accept"),

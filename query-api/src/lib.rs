@@ -32,6 +32,7 @@ mod http;
 mod live;
 mod metrics;
 mod observe;
+mod places;
 mod problem;
 mod projection;
 mod query;

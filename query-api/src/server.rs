@@ -270,9 +270,9 @@ pub async fn start_admin(
 
 fn serve_admin(listener: TcpListener, port: AdminPort, stop: CancellationToken) -> JoinHandle<()> {
     let port = Arc::new(port);
-    tokio::spawn(serve(listener, ADMIN_CONNECTIONS_MAX, WRITE_WAIT, stop, move |request, _| {
+    tokio::spawn(serve(listener, ADMIN_CONNECTIONS_MAX, WRITE_WAIT, stop, move |request, peer| {
         let port = port.clone();
-        async move { admin::answer(&port, request).await }
+        async move { admin::answer(&port, request, peer).await }
     }))
 }
 

@@ -214,6 +214,8 @@ pub(crate) struct Limits {
     requests_max: Option<Spanned<usize>>,
     /// Connections that are open at the same time.
     connections_max: Option<Spanned<usize>>,
+    /// Live streams of one caller that are open at the same time.
+    streams_max: Option<Spanned<usize>>,
     /// How long a request may take.
     deadline: Option<Spanned<Span>>,
     /// How long work may wait for a processor before requests are turned away.
@@ -636,13 +638,18 @@ impl Limits {
             trusted_hops: self.trusted_hops,
             requests_max: self.requests_max.as_ref().map_or(defaults.requests_max, |max| max.value),
             connections_max: self.connections_max.as_ref().map_or(defaults.connections_max, |max| max.value),
+            streams_max: self.streams_max.as_ref().map_or(defaults.streams_max, |max| max.value),
             deadline: self.deadline.as_ref().map_or(defaults.deadline, |span| span.value.0),
             queue_delay_max: self.queue_delay_max.map_or(defaults.queue_delay_max, |span| span.0),
         }
     }
 
     fn validate(&self) -> Option<Wrong> {
-        for (name, max) in [("requests_max", &self.requests_max), ("connections_max", &self.connections_max)] {
+        for (name, max) in [
+            ("requests_max", &self.requests_max),
+            ("connections_max", &self.connections_max),
+            ("streams_max", &self.streams_max),
+        ] {
             if let Some(max) = max
                 && !(1..=1_000_000).contains(&max.value)
             {

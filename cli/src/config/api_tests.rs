@@ -61,7 +61,7 @@ fn everything_arrives_as_it_is_written() {
       masks:
         - { fields: [email], mask: partial, except: [support] }
         - { fields: [cust_no] }
-  limits: { principal: { rate: 100/s, burst: 20 }, address: { rate: 600/m }, trusted_hops: 2, deadline: 3s }
+  limits: { principal: { rate: 100/s, burst: 20 }, address: { rate: 600/m }, trusted_hops: 2, deadline: 3s, streams_max: 8 }
   cors: { origins: [\"https://app.example.com\"] }
 ";
     let options = load(&format!("{AUTH}{access}")).unwrap().access();
@@ -81,6 +81,7 @@ fn everything_arrives_as_it_is_written() {
     assert_eq!((principal.requests.get(), principal.burst.get(), principal.per.as_secs()), (100, 20, 1));
     assert_eq!(options.limits.address.unwrap().burst.get(), 600);
     assert_eq!((options.limits.trusted_hops, options.limits.deadline.as_secs()), (2, 3));
+    assert_eq!((options.limits.streams_max, options.limits.connections_max), (8, 20_000));
     assert!(!options.cors.unwrap().credentials);
     let plain = load("").unwrap();
     assert!(plain.access().auth.is_none());
@@ -130,6 +131,7 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         (ruled("customer: { masks: [{ fields: [email], mask: blurred }] }"), &["`blurred`", "hidden"]),
         ("api: { limits: { principal: { rate: fast } } }\n".into(), &["a rate like 100/s"]),
         ("api: { limits: { requests_max: 0 } }\n".into(), &["from 1 to 1000000"]),
+        ("api: { limits: { streams_max: 0 } }\n".into(), &["`api.limits.streams_max`", "from 1 to 1000000"]),
         ("api: { limits: { deadline: 0s } }\n".into(), &["longer than nothing"]),
         ("api: { cache: { bytes: much } }\n".into(), &["a size like"]),
         ("api: { cache: { size: 1MiB } }\n".into(), &["unknown key `size`", "bytes"]),

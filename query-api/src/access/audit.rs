@@ -39,9 +39,8 @@ pub(crate) fn turned_away(request_id: &RequestId, address: std::net::IpAddr, rea
     tracing::info!(target: TARGET, request_id = id, trace_id, %address, reason, "access denied");
 }
 
-/// A caller that is known asked too often.
-pub(crate) fn limited(request_id: &RequestId, principal: &str, address: std::net::IpAddr) {
+/// A caller that is known asked for more than one caller may.
+pub(crate) fn limited(request_id: &RequestId, principal: &str, address: std::net::IpAddr, reason: &'static str) {
     let (id, trace_id) = (request_id.as_str(), request_id.trace_id());
-    let reason = "principal_rate";
     tracing::info!(target: TARGET, request_id = id, trace_id, principal, %address, reason, "access denied");
 }

@@ -17,10 +17,11 @@ use super::cors::Cors;
 use super::limiter::{Limiter, Verdict, seconds};
 use super::options::AccessOptions;
 use super::policy::Policy;
-use super::principal::{self, Principal, RoleNames};
+use super::principal::{self, Caller, Principal, RoleNames};
 use super::{address, audit};
-use crate::context::RequestId;
+use crate::context::{ReadContext, RequestId};
 use crate::http::Body;
+use crate::places::{Places, TakenPlace};
 use crate::problem::Problem;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -41,6 +42,7 @@ pub(crate) struct Gate {
     cors: Option<Cors>,
     principal_limit: Option<Limiter>,
     address_limit: Option<Limiter>,
+    streams: Places<Caller>,
     trusted_hops: usize,
     requests_max: usize,
     /// Requests being answered.
@@ -58,6 +60,8 @@ pub(crate) struct Admitted<'g> {
     pub(crate) place: Place<'g>,
     /// Who asks.
     pub(crate) principal: Arc<Principal>,
+    /// Where they are.
+    pub(crate) address: IpAddr,
     /// What the limit of that caller said.
     pub(crate) verdict: Option<Verdict>,
 }
@@ -109,6 +113,7 @@ impl Gate {
             cors: options.cors.as_ref().map(|cors| Cors::new(cors, channel_headers)),
             principal_limit: limits.principal.map(|rate| Limiter::new("principal", rate)),
             address_limit: limits.address.map(|rate| Limiter::new("address", rate)),
+            streams: Places::new(limits.streams_max),
             trusted_hops: limits.trusted_hops,
             requests_max: limits.requests_max,
             requests: AtomicUsize::new(0),
@@ -147,7 +152,7 @@ impl Gate {
         let address = self.enter(peer, headers, request_id, now)?;
         let principal = self.identify(headers, address, request_id).await?;
         let verdict = self.count(&principal, address, request_id, now)?;
-        Ok(Admitted { place, principal, verdict })
+        Ok(Admitted { place, principal, address, verdict })
     }
 
     /// Lets one more request in of a caller who is known, on a connection that was entered.
@@ -160,7 +165,7 @@ impl Gate {
     ) -> Result<Admitted<'_>, Box<Refusal>> {
         let place = self.place().map_err(Refusal::plain)?;
         let verdict = self.count(principal, address, request_id, now)?;
-        Ok(Admitted { place, principal: principal.clone(), verdict })
+        Ok(Admitted { place, principal: principal.clone(), address, verdict })
     }
 
     /// The first step alone: whether anybody at this address may ask. Answers with the address behind trusted hops.
@@ -203,20 +208,27 @@ impl Gate {
         request_id: &RequestId,
         now: Instant,
     ) -> Result<Option<Verdict>, Box<Refusal>> {
-        let verdict = self.principal_limit.as_ref().map(|limit| {
-            // Callers who do not say who they are are told apart by where they are.
-            match principal.tag {
-                [0, ..] if principal.name.is_empty() => limit.check((0u8, principal::limited(address)), now),
-                tag => limit.check((1u8, tag), now),
-            }
-        });
+        let verdict = self.principal_limit.as_ref().map(|limit| limit.check(principal.caller(address), now));
         if let (Some(limit), Some(verdict)) = (&self.principal_limit, verdict)
             && !verdict.allowed
         {
-            audit::limited(request_id, &principal.name, address);
+            audit::limited(request_id, &principal.name, address, "principal_rate");
             return Err(Refusal::of(limit, "this caller", verdict));
         }
         Ok(verdict)
+    }
+
+    /// Lets one more live stream of a caller begin.
+    ///
+    /// # Errors
+    ///
+    /// The caller has as many as may be.
+    pub(crate) fn begin_stream(&self, context: &ReadContext) -> Result<TakenPlace<Caller>, Problem> {
+        let ReadContext { principal, address, request_id, .. } = context;
+        self.streams.take(principal.caller(*address)).ok_or_else(|| {
+            audit::limited(request_id, &principal.name, *address, "streams");
+            too_many_streams(self.streams.max())
+        })
     }
 
     /// Whether a request shows who sent it.
@@ -296,6 +308,15 @@ impl Gate {
     pub(crate) async fn follow_keys(&self, stop: CancellationToken) {
         self.authenticator.follow_keys(stop).await;
     }
+}
+
+fn too_many_streams(max: usize) -> Problem {
+    let title = "Too many live streams";
+    let detail = format!(
+        "this caller has {max} live streams open, which is the limit (`api.limits.streams_max`): end some of them, or \
+         follow a list in place of its documents one by one"
+    );
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", title, detail)
 }
 
 fn overloaded() -> Problem {

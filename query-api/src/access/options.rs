@@ -144,6 +144,9 @@ pub struct LimitOptions {
     pub requests_max: usize,
     /// Connections that are open at the same time; more wait to be accepted.
     pub connections_max: usize,
+    /// Live streams and subscriptions of one caller that are open at the same time. Callers who do not say who they are
+    /// are told apart by their addresses.
+    pub streams_max: usize,
     /// How long a request may take.
     pub deadline: Duration,
     /// How long work may wait for a processor before requests are turned away.
@@ -198,6 +201,8 @@ impl Default for LimitOptions {
             trusted_hops: 0,
             requests_max: 1024,
             connections_max: 20_000,
+            // More than one WebSocket has subscriptions, and few enough that no caller takes all connections.
+            streams_max: 256,
             deadline: Duration::from_secs(10),
             queue_delay_max: Duration::from_millis(200),
         }

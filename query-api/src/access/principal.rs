@@ -51,6 +51,15 @@ impl RoleNames {
     }
 }
 
+/// Whose requests and streams are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Caller {
+    /// One who said who they are, by their tag.
+    Known([u8; 16]),
+    /// Everybody at one address who did not.
+    At(u128),
+}
+
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Principal {
@@ -100,6 +109,14 @@ impl Principal {
             expires: None,
             restricted: false,
         })
+    }
+
+    /// As whom they are counted at this address.
+    pub(super) fn caller(&self, address: IpAddr) -> Caller {
+        match self.tag {
+            [0, ..] if self.name.is_empty() => Caller::At(limited(address)),
+            tag => Caller::Known(tag),
+        }
     }
 
     /// The values of a claim as texts: a text, a number, or several. Nothing else is a value.

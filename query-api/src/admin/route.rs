@@ -1,5 +1,6 @@
 //! Paths of the admin port.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,10 +40,10 @@ pub(crate) struct AdminPort {
     pub(crate) api: Option<Arc<Api>>,
 }
 
-/// Answers a request.
-pub(crate) async fn answer(port: &AdminPort, request: Request<Incoming>) -> Response<Body> {
+/// Answers a request from this address.
+pub(crate) async fn answer(port: &AdminPort, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let request_id = RequestId::of(request.headers());
-    match dispatch(port, request, &request_id).await {
+    match dispatch(port, request, peer, &request_id).await {
         Ok(mut response) => {
             let headers = response.headers_mut();
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -56,6 +57,7 @@ pub(crate) async fn answer(port: &AdminPort, request: Request<Incoming>) -> Resp
 async fn dispatch(
     port: &AdminPort,
     request: Request<Incoming>,
+    peer: IpAddr,
     request_id: &RequestId,
 ) -> Result<Response<Body>, Problem> {
     let admin = &port.admin;
@@ -64,8 +66,8 @@ async fn dispatch(
     if path == "/graphql" {
         let Some(api) = &port.api else { return Err(not_served(&path)) };
         same_origin(request.headers())?;
-        let everything = Principal::everything();
-        let context = api.context(request_id.clone(), everything, ChannelId::DEFAULT, Instant::now());
+        let caller = (Principal::everything(), peer);
+        let context = api.context(request_id.clone(), caller, ChannelId::DEFAULT, Instant::now());
         let answering = graphql_http::answer(api, request, &context, Port::Operators);
         return scope(request_id.clone(), answering).await;
     }

@@ -236,7 +236,8 @@ fn shared_responses() -> Value {
             "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/_problem" } } },
         })
     };
-    let mut too_many = problem("Too many requests; `Retry-After` says when to come back.");
+    let mut too_many =
+        problem("Too many requests, `Retry-After` says when to come back; or too many live streams at the same time.");
     too_many["headers"]["Retry-After"] = json!({ "$ref": "#/components/headers/Retry-After" });
     let mut unavailable =
         problem("The model is being built, the store cannot be read, or what is asked for is not projected yet.");

@@ -136,7 +136,8 @@ impl Session {
             Received::Init(payload) => {
                 let principal = self.identify(&payload).await?;
                 let channel = self.channel(&payload)?;
-                let context = self.api.context(self.request_id.clone(), principal, channel, Instant::now().into_std());
+                let (caller, now) = ((principal, self.address), Instant::now().into_std());
+                let context = self.api.context(self.request_id.clone(), caller, channel, now);
                 self.asker = Some(Asker { api: self.api.clone(), context, address: self.address });
                 send(socket, message::ack()).await
             }

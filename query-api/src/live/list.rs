@@ -47,6 +47,7 @@ pub(crate) async fn list(
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
     check_live(model)?;
+    let counted = Counted::new(api, context)?;
     let seen = headers.get(LAST_EVENT_ID).map(|seen| seen.as_bytes().to_vec());
     let mut live = Live {
         serving: api.serving.clone(),
@@ -59,7 +60,7 @@ pub(crate) async fn list(
         due: true,
         ready: None,
         heartbeat: tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT),
-        _counted: Counted::new(&api.metrics.live_streams),
+        _counted: counted,
         api: api.clone(),
     };
     // Before the head is sent, so that what is wrong with the list is told as for any other request.

@@ -20,7 +20,10 @@ pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
 pub(crate) use subscription::{Subscription, Told};
 
+use crate::access::Caller;
+use crate::api::Api;
 use crate::context::ReadContext;
+use crate::places::TakenPlace;
 use crate::problem::Problem;
 use crate::serving::Model;
 
@@ -53,18 +56,24 @@ fn warn_of_end(context: &ReadContext, problem: &Problem, what: &str) {
     );
 }
 
-/// Counts a stream while it is there.
-struct Counted(Gauge);
+/// Counts a stream while it is there, and holds its place among those of its caller.
+struct Counted {
+    gauge: Gauge,
+    _place: TakenPlace<Caller>,
+}
 
 impl Counted {
-    fn new(gauge: &Gauge) -> Self {
+    /// Refuses what would be one too many of its caller.
+    fn new(api: &Api, context: &ReadContext) -> Result<Self, Problem> {
+        let place = api.gate.begin_stream(context)?;
+        let gauge = api.metrics.live_streams.clone();
         gauge.inc();
-        Self(gauge.clone())
+        Ok(Self { gauge, _place: place })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.dec();
+        self.gauge.dec();
     }
 }

@@ -34,6 +34,7 @@ pub(crate) async fn stream(
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
     check_live(model)?;
+    let counted = Counted::new(api, context)?;
     let selection = selection(query, model)?;
     let absent = || Problem::no_document(model.name());
     let key = model.parse_id(id).ok_or_else(absent)?;
@@ -61,7 +62,7 @@ pub(crate) async fn stream(
         read: Some(document),
         heartbeat: tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT),
         stop: api.stop.clone(),
-        _counted: Counted::new(&api.metrics.live_streams),
+        _counted: counted,
     };
     let events = stream::unfold(live, |mut live| async move {
         let request_id = live.context.request_id.clone();

@@ -56,6 +56,7 @@ impl Subscription {
         operation: Operation,
         context: &ReadContext,
     ) -> Result<(Self, Bytes), Refused> {
+        let counted = Counted::new(api, context)?;
         let (request, operation) = view.graphql()?.keep(&request, &operation)?;
         let (version, listener) = listen(api, &view, &operation)?;
         let mut begun = Self {
@@ -68,7 +69,7 @@ impl Subscription {
             context: context.clone(),
             due: true,
             told: None,
-            _counted: Counted::new(&api.metrics.live_streams),
+            _counted: counted,
             api: api.clone(),
         };
         let first = begun.read().await?.unwrap_or_default();

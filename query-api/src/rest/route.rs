@@ -90,11 +90,11 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
     let asked = api.slow_query.map(|_| (request.method().clone(), request.uri().clone()));
     let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
     let (mut response, context, verdict, _place) = match admitted {
-        Ok(Admitted { place, principal, verdict }) => {
+        Ok(Admitted { place, principal, address, verdict }) => {
             // A channel that is not there is found out when it is known who asks.
             let chosen = api.channels.choose(request.uri(), request.headers());
             let channel = chosen.as_ref().copied().unwrap_or(ChannelId::DEFAULT);
-            let context = api.context(request_id.clone(), principal, channel, started);
+            let context = api.context(request_id.clone(), (principal, address), channel, started);
             let response = match chosen {
                 Ok(_) => admitted_request(api, request, compression, &context, &mut answered, started).await,
                 Err(problem) => failed(api, &problem, &request_id),

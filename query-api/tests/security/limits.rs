@@ -3,11 +3,16 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use headwater_query_api::{ModelRule, Rate};
+use headwater_query_api::{AccessOptions, ModelRule, Rate};
 use serde_json::json;
 
+use crate::events::follow_with;
+use crate::fixture::{World, customer, int_key, put, wait_until};
 use crate::issuer::good;
+use crate::socket::Socket;
 use crate::world::{API_KEY, Guarded};
+
+const FOLLOW: &str = "subscription { customerChanged(id: 7) { n } }";
 
 fn rate(requests: u32, per: u64) -> Option<Rate> {
     let requests = NonZeroU32::new(requests).unwrap();
@@ -62,6 +67,60 @@ fn an_address_is_the_one_our_proxies_saw() {
     let from = |forwarded: &str| world.get_with("/v1/customer/7", &[("x-forwarded-for", forwarded)]).status;
     assert!((0..5).all(|n| from(&format!("1.1.1.{n}")) == 401));
     assert_eq!(from("2.2.2.2"), 429, "no proxy is trusted, so none is believed");
+}
+
+#[test]
+fn each_caller_has_so_many_live_streams() {
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.streams_max = 3);
+    let one = format!("Bearer {}", good(json!({"sub": "one"})));
+    let credentials = [("Authorization", one.as_str())];
+    let document = follow_with(&world, "/v1/customer/7", &credentials);
+    let list = follow_with(&world, "/v1/customer?limit=100", &credentials);
+    let mut socket = Socket::ready(&world, &json!({"authorization": one}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    // Whichever way in, it is one too many.
+    let live = [("authorization", one.as_str()), ("accept", "text/event-stream")];
+    let query = percent_encoding::utf8_percent_encode(FOLLOW, percent_encoding::NON_ALPHANUMERIC);
+    for path in ["/v1/customer/8", "/v1/customer?sort=n", &format!("/graphql?query={query}")] {
+        let refused = world.get_with(path, &live);
+        assert_eq!(refused.status, 429, "{path}: {}", refused.body);
+        assert!(refused.body.contains("too_many_streams"), "{path}: {}", refused.body);
+        assert!(refused.body.contains("3 live streams") && refused.body.contains("streams_max"), "{}", refused.body);
+    }
+    socket.subscribe("b", FOLLOW);
+    let heard = socket.hear();
+    assert_eq!(heard["payload"][0]["extensions"]["code"], "too_many_streams", "{heard}");
+    // Of other callers and of other requests it is none.
+    let of_another = follow_with(&world, "/v1/customer/7", &[("X-API-Key", API_KEY)]);
+    assert_eq!(world.get_with("/v1/customer/8", &credentials).status, 200);
+
+    socket.say(&json!({"id": "a", "type": "complete"}));
+    wait_until("the operation's place", || {
+        socket.subscribe("c", FOLLOW);
+        socket.hear()["type"] == "next"
+    });
+    drop((document, list, socket, of_another));
+    let mut changed = customer(7);
+    wait_until("the streams to be forgotten", || {
+        // A closed connection is seen at the next write.
+        changed["n"] = json!(changed["n"].as_i64().unwrap_or_default() + 1);
+        put(&world.store, 1, &int_key(7), Some(&changed));
+        world.admin("GET", "/metrics", &[], None).body.contains("headwater_api_live_streams 0")
+    });
+    let _all_again = [(); 3].map(|()| follow_with(&world, "/v1/customer/7", &credentials));
+    assert_eq!(world.get_with("/v1/customer/8", &live).status, 429);
+}
+
+#[test]
+fn callers_who_are_not_known_are_told_apart_by_their_addresses() {
+    let mut access = AccessOptions::default();
+    (access.limits.streams_max, access.limits.trusted_hops) = (1, 1);
+    let world = World::with(access);
+    let _one = follow_with(&world, "/v1/customer/7", &[("X-Forwarded-For", "1.1.1.1")]);
+    let live = [("x-forwarded-for", "1.1.1.1"), ("accept", "text/event-stream")];
+    assert_eq!(world.get_with("/v1/customer/8", &live).status, 429);
+    let _another = follow_with(&world, "/v1/customer/8", &[("X-Forwarded-For", "2.2.2.2")]);
 }
 
 #[test]

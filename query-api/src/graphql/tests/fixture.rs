@@ -181,6 +181,7 @@ impl Fixture {
             entries_max: 10_000,
             documents_bytes_max: crate::api::DOCUMENTS_BYTES_MAX,
             principal: Principal::everything(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
             is_private: false,
             channel: crate::channel::ChannelId::DEFAULT,
             vary: hyper::header::HeaderValue::from_static("accept"),
