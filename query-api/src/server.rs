@@ -21,7 +21,7 @@ use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
 use crate::channel::{ChannelId, Channels, ChannelsOptions, tell_problems};
 use crate::freshness::Freshness;
 use crate::graphql::{GraphQl, KnownTexts, TrustedTexts};
-use crate::http::{WRITE_WAIT, serve};
+use crate::http::{ConnectionsMax, WRITE_WAIT, serve};
 use crate::live;
 use crate::metrics::ApiMetrics;
 use crate::query::CursorKey;
@@ -206,7 +206,10 @@ pub async fn start(
     tasks.spawn(async move { following.gate.follow_keys(follow_stop).await });
     tasks.spawn(check_trusted(api.clone(), cancel.clone()));
     let answering = api.clone();
-    let connections_max = options.access.limits.connections_max;
+    let limits = &options.access.limits;
+    // Through proxies all come from the addresses of these.
+    let of_address = (limits.trusted_hops == 0).then_some(limits.connections_per_address_max);
+    let connections_max = ConnectionsMax { all: limits.connections_max, of_address };
     tasks.spawn(serve(listener, connections_max, WRITE_WAIT, cancel.clone(), move |request, peer| {
         let api = answering.clone();
         async move { rest::answer(&api, request, peer).await }
@@ -270,7 +273,8 @@ pub async fn start_admin(
 
 fn serve_admin(listener: TcpListener, port: AdminPort, stop: CancellationToken) -> JoinHandle<()> {
     let port = Arc::new(port);
-    tokio::spawn(serve(listener, ADMIN_CONNECTIONS_MAX, WRITE_WAIT, stop, move |request, peer| {
+    let connections_max = ConnectionsMax { all: ADMIN_CONNECTIONS_MAX, of_address: None };
+    tokio::spawn(serve(listener, connections_max, WRITE_WAIT, stop, move |request, peer| {
         let port = port.clone();
         async move { admin::answer(&port, request, peer).await }
     }))

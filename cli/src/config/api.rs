@@ -214,6 +214,8 @@ pub(crate) struct Limits {
     requests_max: Option<Spanned<usize>>,
     /// Connections that are open at the same time.
     connections_max: Option<Spanned<usize>>,
+    /// Connections from one address that are open at the same time.
+    connections_per_address_max: Option<Spanned<usize>>,
     /// Live streams of one caller that are open at the same time.
     streams_max: Option<Spanned<usize>>,
     /// How long a request may take.
@@ -638,6 +640,10 @@ impl Limits {
             trusted_hops: self.trusted_hops,
             requests_max: self.requests_max.as_ref().map_or(defaults.requests_max, |max| max.value),
             connections_max: self.connections_max.as_ref().map_or(defaults.connections_max, |max| max.value),
+            connections_per_address_max: self
+                .connections_per_address_max
+                .as_ref()
+                .map_or(defaults.connections_per_address_max, |max| max.value),
             streams_max: self.streams_max.as_ref().map_or(defaults.streams_max, |max| max.value),
             deadline: self.deadline.as_ref().map_or(defaults.deadline, |span| span.value.0),
             queue_delay_max: self.queue_delay_max.map_or(defaults.queue_delay_max, |span| span.0),
@@ -648,6 +654,7 @@ impl Limits {
         for (name, max) in [
             ("requests_max", &self.requests_max),
             ("connections_max", &self.connections_max),
+            ("connections_per_address_max", &self.connections_per_address_max),
             ("streams_max", &self.streams_max),
         ] {
             if let Some(max) = max

@@ -206,6 +206,10 @@ pub(super) fn api_json_schema() -> Value {
                 },
                 "requests_max": count("Requests that are answered at the same time.", 1024),
                 "connections_max": count("Connections that are open at the same time.", 20_000),
+                "connections_per_address_max": count(
+                    "Connections from one address that are open at the same time; more are closed at once. Not looked at with `trusted_hops`.",
+                    1000,
+                ),
                 "streams_max": count(
                     "Live streams and subscriptions of one caller that are open at the same time; callers who do not say who they are are told apart by their addresses.",
                     256,

@@ -82,6 +82,9 @@ fn everything_arrives_as_it_is_written() {
     assert_eq!(options.limits.address.unwrap().burst.get(), 600);
     assert_eq!((options.limits.trusted_hops, options.limits.deadline.as_secs()), (2, 3));
     assert_eq!((options.limits.streams_max, options.limits.connections_max), (8, 20_000));
+    assert_eq!(options.limits.connections_per_address_max, 1_000);
+    let limits = load("api: { limits: { connections_per_address_max: 50 } }\n").unwrap().access().limits;
+    assert_eq!(limits.connections_per_address_max, 50);
     assert!(!options.cors.unwrap().credentials);
     let plain = load("").unwrap();
     assert!(plain.access().auth.is_none());
@@ -132,6 +135,7 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         ("api: { limits: { principal: { rate: fast } } }\n".into(), &["a rate like 100/s"]),
         ("api: { limits: { requests_max: 0 } }\n".into(), &["from 1 to 1000000"]),
         ("api: { limits: { streams_max: 0 } }\n".into(), &["`api.limits.streams_max`", "from 1 to 1000000"]),
+        ("api: { limits: { connections_per_address_max: 0 } }\n".into(), &["per_address_max`", "from 1 to 1000000"]),
         ("api: { limits: { deadline: 0s } }\n".into(), &["longer than nothing"]),
         ("api: { cache: { bytes: much } }\n".into(), &["a size like"]),
         ("api: { cache: { size: 1MiB } }\n".into(), &["unknown key `size`", "bytes"]),

@@ -31,5 +31,5 @@ pub(crate) use gate::{Admitted, Gate, Refusal};
 pub use jwt::mixed as mixed_algorithms;
 pub(crate) use policy::Policy;
 pub use principal::ROLES_MAX;
-pub(crate) use principal::{Caller, Principal, Roles};
+pub(crate) use principal::{Caller, Principal, Roles, limited};
 pub(crate) use visibility::Visibility;

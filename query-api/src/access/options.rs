@@ -144,6 +144,9 @@ pub struct LimitOptions {
     pub requests_max: usize,
     /// Connections that are open at the same time; more wait to be accepted.
     pub connections_max: usize,
+    /// Connections from one address that are open at the same time; more are closed at once. Not looked at behind trusted
+    /// proxies, whose addresses are all that is seen then.
+    pub connections_per_address_max: usize,
     /// Live streams and subscriptions of one caller that are open at the same time. Callers who do not say who they are
     /// are told apart by their addresses.
     pub streams_max: usize,
@@ -201,6 +204,7 @@ impl Default for LimitOptions {
             trusted_hops: 0,
             requests_max: 1024,
             connections_max: 20_000,
+            connections_per_address_max: 1_000,
             // More than one WebSocket has subscriptions, and few enough that no caller takes all connections.
             streams_max: 256,
             deadline: Duration::from_secs(10),

@@ -144,7 +144,7 @@ pub(super) fn claim<'c>(claims: &'c Map<String, Value>, path: &str) -> Option<&'
 }
 
 /// An address as limits see it: of IPv6 the network, since a caller has all of one.
-pub(super) fn limited(address: IpAddr) -> u128 {
+pub(crate) fn limited(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => u128::from(u32::from(address)),
         IpAddr::V6(address) => (u128::from(address) >> 64 << 64) | 1,

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -21,6 +21,8 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Body;
+use crate::access::limited;
+use crate::places::{Places, TakenPlace};
 
 /// How long a client may take to send a request's head, and how long a connection may be idle.
 const HEAD_WAIT: Duration = Duration::from_secs(30);
@@ -33,13 +35,23 @@ const DRAIN_WAIT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Pause after the operating system refused a connection, most likely for want of file descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two lines of the log about addresses with too many connections.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// How many connections are open at the same time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionsMax {
+    /// Altogether; more wait until another ends.
+    pub(crate) all: usize,
+    /// From one address; more are closed at once. `None`: any number.
+    pub(crate) of_address: Option<usize>,
+}
 
 /// Serves until `stop` is cancelled, then lets running requests end, and returns. `answer` is told the address of the
-/// other end too. Beyond `connections_max` a connection waits until another ends. One whose client takes nothing for
-/// `write_wait` is cut.
+/// other end too. A connection whose client takes nothing for `write_wait` is cut.
 pub(crate) async fn serve<A, R>(
     listener: TcpListener,
-    connections_max: usize,
+    connections_max: ConnectionsMax,
     write_wait: Duration,
     stop: CancellationToken,
     answer: A,
@@ -48,7 +60,9 @@ pub(crate) async fn serve<A, R>(
     R: Future<Output = Response<Body>> + Send + 'static,
 {
     let connections = TaskTracker::new();
-    let room = Arc::new(Semaphore::new(connections_max));
+    let room = Arc::new(Semaphore::new(connections_max.all));
+    let of_addresses = connections_max.of_address.map(Places::new);
+    let mut warned: Option<Instant> = None;
     loop {
         // Both are cancellation-safe: a connection that is not taken stays in the backlog.
         let accepted = async {
@@ -61,7 +75,16 @@ pub(crate) async fn serve<A, R>(
         };
         match accepted {
             Ok(((stream, peer), place)) => {
-                let held = Held(Arc::new((place, connections.token())));
+                let of_address = of_addresses.as_ref().map(|places| places.take(limited(peer.ip())));
+                if matches!(of_address, Some(None)) {
+                    if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+                        let address = peer.ip();
+                        tracing::warn!(%address, "connections are closed: their address has as many as it may have");
+                        warned = Some(Instant::now());
+                    }
+                    continue;
+                }
+                let held = Held(Arc::new((place, of_address.flatten(), connections.token())));
                 let mut stream = TimeoutStream::new(stream);
                 stream.set_write_timeout(Some(write_wait));
                 connections.spawn(connection(stream, peer.ip(), stop.clone(), answer.clone(), held));
@@ -83,7 +106,8 @@ pub(crate) async fn serve<A, R>(
 /// carry it: what speaks that protocol outlives the connection's service of HTTP.
 #[derive(Clone)]
 pub(crate) struct Held(
-    #[expect(dead_code, reason = "held for its drop")] Arc<(OwnedSemaphorePermit, TaskTrackerToken)>,
+    #[expect(dead_code, reason = "held for its drop")]
+    Arc<(OwnedSemaphorePermit, Option<TakenPlace<u128>>, TaskTrackerToken)>,
 );
 
 async fn connection<A, R>(
@@ -131,10 +155,11 @@ async fn connection<A, R>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::net::{Ipv4Addr, SocketAddr};
 
     use bytes::Bytes;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
 
     use super::*;
 
@@ -147,7 +172,8 @@ mod tests {
         let stop = CancellationToken::new();
         let body = Bytes::from(vec![b' '; BODY]);
         let answer = move |_: Request<Incoming>, _| std::future::ready(Response::new(Body::Whole(body.clone())));
-        let serving = tokio::spawn(serve(listener, 1, Duration::from_millis(500), stop.clone(), answer));
+        let max = ConnectionsMax { all: 1, of_address: None };
+        let serving = tokio::spawn(serve(listener, max, Duration::from_millis(500), stop.clone(), answer));
         let mut client = TcpStream::connect(address).await.expect("it listens");
         client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it is taken");
         tokio::time::sleep(wait).await;
@@ -168,6 +194,42 @@ mod tests {
         stop.cancel();
         serving.await.expect("it ends");
         read
+    }
+
+    /// A new connection from this address, if a request on it is answered.
+    async fn answered(from: Ipv4Addr, address: SocketAddr) -> Option<TcpStream> {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((from, 0).into()).expect("all of 127.0.0.0/8 is this machine");
+        let mut client = socket.connect(address).await.ok()?;
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.ok()?;
+        let mut bytes = [0; 1024];
+        client.read(&mut bytes).await.is_ok_and(|len| len > 0).then_some(client)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_address_has_so_many_connections() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stop = CancellationToken::new();
+        let answer = |_: Request<Incoming>, _| std::future::ready(Response::new(Body::from("answered")));
+        let max = ConnectionsMax { all: 10, of_address: Some(2) };
+        let serving = tokio::spawn(serve(listener, max, WRITE_WAIT, stop.clone(), answer));
+        let (one, other) = (Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2));
+        let first = answered(one, address).await.expect("there is room");
+        let second = answered(one, address).await.expect("there is room");
+        assert!(answered(one, address).await.is_none(), "it has two");
+        let of_other = answered(other, address).await.expect("each address has its own");
+        drop(first);
+        let begin = Instant::now();
+        let mut again = None;
+        while again.is_none() {
+            assert!(begin.elapsed() < Duration::from_secs(5), "the place of one that ended is not free again");
+            again = answered(one, address).await;
+        }
+        assert!(answered(one, address).await.is_none(), "only one place was");
+        drop((second, of_other, again));
+        stop.cancel();
+        serving.await.expect("it ends");
     }
 
     #[tokio::test(flavor = "multi_thread")]

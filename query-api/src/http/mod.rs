@@ -6,7 +6,7 @@ mod gzip;
 mod header;
 
 pub(crate) use body::{Body, Unreadable, read_body};
-pub(crate) use connection::{Held, WRITE_WAIT, serve};
+pub(crate) use connection::{ConnectionsMax, Held, WRITE_WAIT, serve};
 pub(crate) use gzip::{COMPRESSED_MIN, Effort, accepts_gzip, gzip};
 pub(crate) use header::{
     CONSISTENCY_TOKEN, LAST_EVENT_ID, PREFER, PREFERENCE_APPLIED, SERVER_TIMING, X_DATA_AS_OF, X_MODEL_VERSION,
