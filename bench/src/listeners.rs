@@ -34,9 +34,7 @@ fn hear(stream: &mut TcpStream) {
 }
 
 pub(crate) async fn measure(scale: Scale) -> Vec<Figure> {
-    // All of them are of one caller here.
-    let limits = "  limits: { streams_max: 1000000, connections_per_address_max: 1000000 }\n";
-    let server = Server::start_with(false, limits);
+    let server = Server::start(false);
     let count = ((LISTENERS * scale.0) as u64).max(100);
     // Whatever the first connections make once is no listener's.
     drop((1..=50).map(|n| follow(&server, n)).collect::<Vec<_>>());

@@ -50,7 +50,7 @@ impl Server {
     }
 
     /// With these lines of the API's settings besides.
-    pub(crate) fn start_with(asks: bool, settings: &str) -> Self {
+    fn start_with(asks: bool, settings: &str) -> Self {
         let postgres = load::server();
         let scale = Scale(0.05);
         load::write(&postgres, scale);

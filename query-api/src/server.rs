@@ -208,7 +208,7 @@ pub async fn start(
     let answering = api.clone();
     let limits = &options.access.limits;
     // Through proxies all come from the addresses of these.
-    let of_address = (limits.trusted_hops == 0).then_some(limits.connections_per_address_max);
+    let of_address = limits.connections_per_address_max.filter(|_| limits.trusted_hops == 0);
     let connections_max = ConnectionsMax { all: limits.connections_max, of_address };
     tasks.spawn(serve(listener, connections_max, WRITE_WAIT, cancel.clone(), move |request, peer| {
         let api = answering.clone();

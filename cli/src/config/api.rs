@@ -640,11 +640,8 @@ impl Limits {
             trusted_hops: self.trusted_hops,
             requests_max: self.requests_max.as_ref().map_or(defaults.requests_max, |max| max.value),
             connections_max: self.connections_max.as_ref().map_or(defaults.connections_max, |max| max.value),
-            connections_per_address_max: self
-                .connections_per_address_max
-                .as_ref()
-                .map_or(defaults.connections_per_address_max, |max| max.value),
-            streams_max: self.streams_max.as_ref().map_or(defaults.streams_max, |max| max.value),
+            connections_per_address_max: self.connections_per_address_max.as_ref().map(|max| max.value),
+            streams_max: self.streams_max.as_ref().map(|max| max.value),
             deadline: self.deadline.as_ref().map_or(defaults.deadline, |span| span.value.0),
             queue_delay_max: self.queue_delay_max.map_or(defaults.queue_delay_max, |span| span.0),
         }

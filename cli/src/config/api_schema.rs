@@ -21,6 +21,12 @@ pub(super) fn api_json_schema() -> Value {
             "default": default, "description": description,
         })
     };
+    let count_if_set = |description: &str| {
+        json!({
+            "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 1_000_000 }, { "$ref": "#/$defs/variable" }],
+            "description": description,
+        })
+    };
     let rate = |description: &str| {
         object(
             description,
@@ -206,13 +212,11 @@ pub(super) fn api_json_schema() -> Value {
                 },
                 "requests_max": count("Requests that are answered at the same time.", 1024),
                 "connections_max": count("Connections that are open at the same time.", 20_000),
-                "connections_per_address_max": count(
-                    "Connections from one address that are open at the same time; more are closed at once. Not looked at with `trusted_hops`.",
-                    1000,
+                "connections_per_address_max": count_if_set(
+                    "Connections from one address that are open at the same time; more are closed at once. Not limited unless set, and not looked at with `trusted_hops`.",
                 ),
-                "streams_max": count(
-                    "Live streams and subscriptions of one caller that are open at the same time; callers who do not say who they are are told apart by their addresses.",
-                    256,
+                "streams_max": count_if_set(
+                    "Live streams and subscriptions of one caller that are open at the same time; callers who do not say who they are are told apart by their addresses. Not limited unless set.",
                 ),
                 "deadline": span("How long a request may take.", "10s"),
                 "queue_delay_max": span("How long work may wait for a processor before requests are turned away.", "200ms"),

@@ -81,10 +81,10 @@ fn everything_arrives_as_it_is_written() {
     assert_eq!((principal.requests.get(), principal.burst.get(), principal.per.as_secs()), (100, 20, 1));
     assert_eq!(options.limits.address.unwrap().burst.get(), 600);
     assert_eq!((options.limits.trusted_hops, options.limits.deadline.as_secs()), (2, 3));
-    assert_eq!((options.limits.streams_max, options.limits.connections_max), (8, 20_000));
-    assert_eq!(options.limits.connections_per_address_max, 1_000);
+    assert_eq!((options.limits.streams_max, options.limits.connections_max), (Some(8), 20_000));
+    assert_eq!(options.limits.connections_per_address_max, None);
     let limits = load("api: { limits: { connections_per_address_max: 50 } }\n").unwrap().access().limits;
-    assert_eq!(limits.connections_per_address_max, 50);
+    assert_eq!((limits.connections_per_address_max, limits.streams_max), (Some(50), None));
     assert!(!options.cors.unwrap().credentials);
     let plain = load("").unwrap();
     assert!(plain.access().auth.is_none());

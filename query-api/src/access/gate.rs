@@ -42,7 +42,7 @@ pub(crate) struct Gate {
     cors: Option<Cors>,
     principal_limit: Option<Limiter>,
     address_limit: Option<Limiter>,
-    streams: Places<Caller>,
+    streams: Option<Places<Caller>>,
     trusted_hops: usize,
     requests_max: usize,
     /// Requests being answered.
@@ -113,7 +113,7 @@ impl Gate {
             cors: options.cors.as_ref().map(|cors| Cors::new(cors, channel_headers)),
             principal_limit: limits.principal.map(|rate| Limiter::new("principal", rate)),
             address_limit: limits.address.map(|rate| Limiter::new("address", rate)),
-            streams: Places::new(limits.streams_max),
+            streams: limits.streams_max.map(Places::new),
             trusted_hops: limits.trusted_hops,
             requests_max: limits.requests_max,
             requests: AtomicUsize::new(0),
@@ -218,17 +218,19 @@ impl Gate {
         Ok(verdict)
     }
 
-    /// Lets one more live stream of a caller begin.
+    /// Lets one more live stream of a caller begin, which has a place where these are counted.
     ///
     /// # Errors
     ///
     /// The caller has as many as may be.
-    pub(crate) fn begin_stream(&self, context: &ReadContext) -> Result<TakenPlace<Caller>, Problem> {
+    pub(crate) fn begin_stream(&self, context: &ReadContext) -> Result<Option<TakenPlace<Caller>>, Problem> {
+        let Some(streams) = &self.streams else { return Ok(None) };
         let ReadContext { principal, address, request_id, .. } = context;
-        self.streams.take(principal.caller(*address)).ok_or_else(|| {
+        let place = streams.take(principal.caller(*address)).ok_or_else(|| {
             audit::limited(request_id, &principal.name, *address, "streams");
-            too_many_streams(self.streams.max())
-        })
+            too_many_streams(streams.max())
+        })?;
+        Ok(Some(place))
     }
 
     /// Whether a request shows who sent it.

@@ -145,11 +145,11 @@ pub struct LimitOptions {
     /// Connections that are open at the same time; more wait to be accepted.
     pub connections_max: usize,
     /// Connections from one address that are open at the same time; more are closed at once. Not looked at behind trusted
-    /// proxies, whose addresses are all that is seen then.
-    pub connections_per_address_max: usize,
+    /// proxies, whose addresses are all that is seen then. `None`: any number, since a balancer in front may hide who comes.
+    pub connections_per_address_max: Option<usize>,
     /// Live streams and subscriptions of one caller that are open at the same time. Callers who do not say who they are
-    /// are told apart by their addresses.
-    pub streams_max: usize,
+    /// are told apart by their addresses. `None`: any number.
+    pub streams_max: Option<usize>,
     /// How long a request may take.
     pub deadline: Duration,
     /// How long work may wait for a processor before requests are turned away.
@@ -204,9 +204,8 @@ impl Default for LimitOptions {
             trusted_hops: 0,
             requests_max: 1024,
             connections_max: 20_000,
-            connections_per_address_max: 1_000,
-            // More than one WebSocket has subscriptions, and few enough that no caller takes all connections.
-            streams_max: 256,
+            connections_per_address_max: None,
+            streams_max: None,
             deadline: Duration::from_secs(10),
             queue_delay_max: Duration::from_millis(200),
         }

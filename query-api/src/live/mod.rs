@@ -59,7 +59,7 @@ fn warn_of_end(context: &ReadContext, problem: &Problem, what: &str) {
 /// Counts a stream while it is there, and holds its place among those of its caller.
 struct Counted {
     gauge: Gauge,
-    _place: TakenPlace<Caller>,
+    _place: Option<TakenPlace<Caller>>,
 }
 
 impl Counted {

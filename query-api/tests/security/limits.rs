@@ -71,7 +71,7 @@ fn an_address_is_the_one_our_proxies_saw() {
 
 #[test]
 fn each_caller_has_so_many_live_streams() {
-    let world = Guarded::with(ModelRule::default(), |access| access.limits.streams_max = 3);
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.streams_max = Some(3));
     let one = format!("Bearer {}", good(json!({"sub": "one"})));
     let credentials = [("Authorization", one.as_str())];
     let document = follow_with(&world, "/v1/customer/7", &credentials);
@@ -115,7 +115,7 @@ fn each_caller_has_so_many_live_streams() {
 #[test]
 fn callers_who_are_not_known_are_told_apart_by_their_addresses() {
     let mut access = AccessOptions::default();
-    (access.limits.streams_max, access.limits.trusted_hops) = (1, 1);
+    (access.limits.streams_max, access.limits.trusted_hops) = (Some(1), 1);
     let world = World::with(access);
     let _one = follow_with(&world, "/v1/customer/7", &[("X-Forwarded-For", "1.1.1.1")]);
     let live = [("x-forwarded-for", "1.1.1.1"), ("accept", "text/event-stream")];
