@@ -23,6 +23,7 @@ use crate::config::Configuration;
 use crate::control::{AskSource, Control};
 use crate::engines::{Engines, Projection, patiently};
 use crate::failure::{Failure, chain};
+use crate::preflight::{Known, Preflight};
 use crate::roles::Roles;
 
 /// How long the roles may take to end in order, all together.
@@ -37,11 +38,14 @@ pub(crate) struct PipelineOptions {
     pub(crate) projector: String,
     /// Whether the query API serves the constant answer that reads are measured against.
     pub(crate) bench_route: bool,
+    /// What the sources lacked when they were asked.
+    pub(crate) preflight: Preflight,
 }
 
 impl Default for PipelineOptions {
     fn default() -> Self {
-        Self { roles: Roles::ALL, projector: "projector".into(), bench_route: false }
+        let preflight = Preflight::default();
+        Self { roles: Roles::ALL, projector: "projector".into(), bench_route: false, preflight }
     }
 }
 
@@ -79,6 +83,10 @@ impl Pipeline {
         let stop = StopOrder::default();
         let mut registry = Registry::default();
         let engines = Engines::open(configuration, roles, &options.projector, &mut registry).await?;
+        if let Err(failure) = check_sources(configuration, &options, &engines).await {
+            engines.close().await;
+            return Err(failure);
+        }
         let projector = match roles.project {
             true => Some(project(configuration, &options, &engines, &mut registry, &stop).await?),
             false => None,
@@ -204,6 +212,25 @@ async fn joined(projector: &Option<ProjectorHandle>) -> Result<(), headwater_pro
         Some(projector) => projector.join().await,
         None => std::future::pending().await,
     }
+}
+
+/// Refuses what the sources lack, unless it was there before: see [`Preflight::refused`].
+async fn check_sources(
+    configuration: &Configuration,
+    options: &PipelineOptions,
+    engines: &Engines,
+) -> Result<(), Failure> {
+    let Some(log) = &engines.log else { return Ok(()) };
+    let retry = |error: &headwater_broker::Error| error.kind() == headwater_broker::ErrorKind::Retryable;
+    let topics = patiently("list the topics", retry, || log.topics()).await?;
+    let reader = engines.reader.as_ref().filter(|_| options.roles.project);
+    let versions = reader.map(|reader| reader.versions().borrow().clone());
+    let refused = options.preflight.refused(&Known {
+        prefix: &configuration.settings.prefix.value,
+        topics: topics.into_iter().map(|(topic, _)| topic.to_string()).collect(),
+        versions: versions.as_ref().map(|versions| versions.as_slice()),
+    });
+    if refused.is_empty() { Ok(()) } else { Err(refused.into()) }
 }
 
 async fn project(

@@ -1,10 +1,11 @@
 //! Looking before starting: do the sources have the tables and columns that connectors and read models name?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use headwater_connectors::postgres;
 use headwater_schemas::{Diagnostic, TableId, TableSchema};
+use headwater_store::{VersionRecord, VersionState};
 
 use crate::config::{Configuration, ConnectorFile, ModelFile, check_columns, check_tables};
 use crate::failure::chain;
@@ -19,7 +20,7 @@ pub(crate) struct Catalogs {
     /// Captured tables.
     pub(crate) tables: BTreeMap<TableId, TableSchema>,
     /// Configured tables that are not there.
-    pub(crate) diagnostics: Vec<Diagnostic>,
+    pub(crate) missing: Vec<(TableId, Diagnostic)>,
     /// Sources that did not answer, and why.
     pub(crate) silent: Vec<(String, String)>,
 }
@@ -41,7 +42,7 @@ impl Catalogs {
                     continue;
                 }
             };
-            out.diagnostics.extend(check_tables(file, &found));
+            out.missing.extend(check_tables(file, &found));
             let all = config.postgres.tables.is_empty();
             let is_captured = |table: &TableId| {
                 all || config.postgres.table_names().any(|name| name == (&*table.schema, &*table.table))
@@ -58,13 +59,63 @@ impl Catalogs {
     }
 }
 
-/// Everything that is wrong as far as the sources answer; the others are only warned of.
-pub(crate) async fn preflight(configuration: &Configuration) -> Vec<Diagnostic> {
-    let catalogs = Catalogs::ask(&configuration.connectors).await;
-    for (source, why) in &catalogs.silent {
-        tracing::warn!(%source, %why, "the source does not answer yet; models are checked when it does");
+/// What the sources lack of what is configured, as far as they answer; the others are only warned of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Preflight {
+    /// Configured tables that are not there, and the topics they would have.
+    tables: Vec<(TableId, Diagnostic)>,
+    /// What models do not find, with the names of the models and the hashes of their definitions.
+    models: Vec<(String, String, Vec<Diagnostic>)>,
+}
+
+impl Preflight {
+    /// Asks every source.
+    pub(crate) async fn of(configuration: &Configuration) -> Self {
+        let catalogs = Catalogs::ask(&configuration.connectors).await;
+        for (source, why) in &catalogs.silent {
+            tracing::warn!(%source, %why, "the source does not answer yet; models are checked when it does");
+        }
+        let models = configuration.models.iter().map(|file| {
+            let wrong = check_columns(file, &catalogs.tables);
+            (file.model.name.clone(), file.model.hash(), wrong)
+        });
+        Self { tables: catalogs.missing, models: models.filter(|(_, _, wrong)| !wrong.is_empty()).collect() }
     }
-    let mut diagnostics = catalogs.diagnostics.clone();
-    diagnostics.extend(catalogs.check(&configuration.models));
-    diagnostics
+
+    /// What must not start. A table that was captured before, and a definition that is served, may have been left behind by
+    /// a change of the database: what is there is served on, and everything else goes on, as it did before this start.
+    pub(crate) fn refused(&self, known: &Known<'_>) -> Vec<Diagnostic> {
+        let mut refused = Vec::new();
+        for (table, missing) in &self.tables {
+            match known.topics.contains(&table.topic(known.prefix)) {
+                true => tracing::error!("a table is gone; everything else goes on\n{missing}"),
+                false => refused.push(missing.clone()),
+            }
+        }
+        let Some(versions) = known.versions else {
+            // Models are for those who project.
+            return refused;
+        };
+        let versions = || versions.iter().filter(|version| version.state == VersionState::Active);
+        for (model, hash, wrong) in &self.models {
+            let is_served = |version: &VersionRecord| version.model == *model && version.definition_hash == *hash;
+            match versions().any(is_served) {
+                true => wrong.iter().for_each(|wrong| {
+                    tracing::error!("a model does not fit its tables any more; what can be had of it goes on\n{wrong}");
+                }),
+                false => refused.extend(wrong.iter().cloned()),
+            }
+        }
+        refused
+    }
+}
+
+/// What earlier runs left.
+pub(crate) struct Known<'e> {
+    /// Begins the name of every topic.
+    pub(crate) prefix: &'e str,
+    /// Topics of the log.
+    pub(crate) topics: BTreeSet<String>,
+    /// Versions of models; `None` where this process does not project.
+    pub(crate) versions: Option<&'e [VersionRecord]>,
 }

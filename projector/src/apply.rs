@@ -127,6 +127,8 @@ fn apply_part<'b>(
         let stored = position;
         let mut new: Option<(SchemaId, NewImage<'b>)> = None;
         let mut applied = false;
+        // Of many changes of one row only the last image is kept: each may be as large as the row.
+        let own = out.merged.len();
         for event in group {
             let counts = match mode {
                 Mode::Follow => position < Some(event.position),
@@ -137,30 +139,33 @@ fn apply_part<'b>(
             if !counts {
                 continue;
             }
-            let image = match event.row {
-                None => None,
-                Some(row) if !row.has_missing() => Some((event.schema, NewImage::Event(row))),
-                Some(row) => {
+            let filled = match event.row {
+                Some(row) if row.has_missing() => {
                     let known = match (&new, applied) {
                         (Some((schema, image)), _) => Some((*schema, image.bytes(&out.merged))),
                         (None, false) => old.and_then(|(_, slot)| Some((slot.schema, out.old.row(slot)?.0))),
                         (None, true) => None,
                     };
-                    let filled = fill(catalog, event, row, known);
-                    let start = out.merged.len();
-                    out.merged.extend_from_slice(&filled);
-                    Some((event.schema, NewImage::Merged(start..out.merged.len())))
+                    Some(fill(catalog, event, row, known))
                 }
+                _ => None,
             };
-            if let Some((schema, image)) = &image {
-                let row = RowRef(image.bytes(&out.merged));
-                if let Some(cause) = too_large(batch, indexes, event.key, *schema, row)? {
-                    let letter = refused(catalog.schema(*schema), event, row, &cause);
-                    out.refused.push(letter);
-                    continue;
-                }
+            let whole = filled.as_deref().map(RowRef).or(event.row);
+            if let Some(row) = whole
+                && let Some(cause) = too_large(batch, indexes, event.key, event.schema, row)?
+            {
+                let letter = refused(catalog.schema(event.schema), event, row, &cause);
+                out.refused.push(letter);
+                continue;
             }
-            new = image;
+            out.merged.truncate(own);
+            new = match (filled, event.row) {
+                (Some(filled), _) => {
+                    out.merged.extend_from_slice(&filled);
+                    Some((event.schema, NewImage::Merged(own..out.merged.len())))
+                }
+                (None, row) => row.map(|row| (event.schema, NewImage::Event(row))),
+            };
             position = Some(event.position);
             applied = true;
         }

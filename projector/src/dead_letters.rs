@@ -225,13 +225,13 @@ impl Fold {
                     failed += others.len();
                     if of_documents.is_empty() { Ok(()) } else { append(&of_documents) }
                 };
-                let inputs = [Input::whole(&batch)];
-                self.sweep(&inputs, &mut letters)?;
-                self.step(|state, batch_of_store, options| {
-                    let decoded = decode(batch_of_store, &mut state.catalog, &options.prefix, &inputs)?;
-                    state.fold(batch_of_store, options, decoded, Mode::Follow, &mut letters)
+                // Its offset has been passed.
+                self.in_order(&[Input::whole(&batch)], &mut letters, |fold, inputs, letters| {
+                    fold.step(|state, batch, options| {
+                        let decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
+                        state.fold(batch, options, decoded, Mode::Follow, letters)
+                    })
                 })?;
-                self.swept();
             }
             Payload::Root(root) => {
                 let (Some(root), Some(model)) = (bytes(root), &listed.letter.model) else { return Ok(None) };

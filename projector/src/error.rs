@@ -130,6 +130,12 @@ pub enum Error {
     /// The projector ended by a panic: a broken invariant, told in the log.
     #[error("the projector ended by a panic; its message is in the log, please report it")]
     Panicked,
+    /// Told to stop while a large table was swept.
+    #[error("the rows of {table} below its truncation are not all removed yet; that goes on at the next start")]
+    SweepBrokenOff {
+        /// The table.
+        table: String,
+    },
     /// The projector is not running.
     #[error("the projector has stopped")]
     Stopped,
@@ -164,6 +170,7 @@ impl Error {
                 headwater_broker::ErrorKind::Retryable => ErrorKind::Retryable,
                 headwater_broker::ErrorKind::Fatal => ErrorKind::Fatal,
             },
+            Self::SweepBrokenOff { .. } => ErrorKind::Retryable,
             Self::Note { .. } | Self::SharedRows { .. } | Self::Thread(_) | Self::Panicked | Self::Stopped => {
                 ErrorKind::Fatal
             }

@@ -10,6 +10,8 @@ use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{DeadLetter, SourcePosition, SourceProgress, TableId};
 use headwater_store::{Batch, ByteList, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, Written};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::Error;
 use crate::apply::{Mode, TableIndexes, apply, erase};
 use crate::ascend::{Ascents, climb};
@@ -81,6 +83,8 @@ pub struct Fold {
     pub(crate) state: State,
     stale: bool,
     pub(crate) sweeping: Sweeping,
+    /// Ends what would take long.
+    pub(crate) stop: CancellationToken,
 }
 
 /// What the fold knows of the store.
@@ -114,7 +118,8 @@ pub(crate) struct State {
 impl Fold {
     /// Opens the projection in `store` and registers the versions that `models` need.
     pub fn open(store: Arc<dyn ProjectionStore>, models: &[ReadModel], options: FoldOptions) -> Result<Self, Error> {
-        let mut fold = Self { store, options, state: State::default(), stale: true, sweeping: Sweeping::default() };
+        let (state, sweeping, stop) = (State::default(), Sweeping::default(), CancellationToken::new());
+        let mut fold = Self { store, options, state, stale: true, sweeping, stop };
         fold.declare(models)?;
         Ok(fold)
     }
@@ -141,8 +146,11 @@ impl Fold {
     /// Folds some records: one micro-batch, one commit. Before it, in commits of their own, go the rows of large tables that
     /// the records truncate, where the engine asks for that.
     pub fn micro_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
-        let swept = self.sweep(inputs, letters)?;
-        let folded = self.step(|state, batch, options| {
+        self.in_order(inputs, letters, Self::batch)
+    }
+
+    fn batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
+        self.step(|state, batch, options| {
             let decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
             for ((topic, partition), offset) in &decoded.offsets {
                 if crate::records::progress_source(&options.prefix, topic).is_none() {
@@ -157,9 +165,7 @@ impl Fold {
                 state.progress.insert(source.clone(), progress.clone());
             }
             state.fold(batch, options, decoded, Mode::Follow, letters)
-        })?;
-        self.swept();
-        Ok(swept.and(folded))
+        })
     }
 
     /// Reads the state again after a failed step; before that, [`Self::offsets`] may be ahead of the store.

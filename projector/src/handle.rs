@@ -123,7 +123,8 @@ pub fn start(
     }
     let fold_options =
         FoldOptions { prefix: options.prefix.clone(), retired_grace: options.retired_grace, ..FoldOptions::default() };
-    let fold = Fold::open(store, &options.models, fold_options)?;
+    let mut fold = Fold::open(store, &options.models, fold_options)?;
+    fold.stop = cancel.clone();
     let shared = Arc::new(Shared::default());
     *shared.resolved.lock() = fold.resolved_letters()?;
     shared.status.lock().models = fold.model_status()?;

@@ -150,6 +150,35 @@ pub(crate) fn truncates(inputs: &[Input<'_>]) -> BTreeMap<TableId, SourcePositio
     found
 }
 
+/// The records before the first truncation of each partition, and the others.
+pub(crate) fn before_truncations<'b>(inputs: &[Input<'b>]) -> (Vec<Input<'b>>, Vec<Input<'b>>) {
+    let (mut before, mut rest) = (Vec::new(), Vec::new());
+    let mut met = BTreeSet::new();
+    for input in inputs {
+        let is_truncate = |record: RecordRef<'_>| {
+            record
+                .value
+                .and_then(|value| EventRef::decode(value).ok())
+                .is_some_and(|event| event.header.op == Op::Truncate)
+        };
+        let mut records = input.batch.records().skip(input.skip).take(input.take);
+        let front = match met.contains(&input.batch.from) {
+            true => Some(0),
+            false => records.position(is_truncate),
+        };
+        let Some(front) = front else {
+            before.push(*input);
+            continue;
+        };
+        met.insert(input.batch.from.clone());
+        if front > 0 {
+            before.push(Input { take: front, ..*input });
+        }
+        rest.push(Input { skip: input.skip + front, take: input.take - front, ..*input });
+    }
+    (before, rest)
+}
+
 /// Decodes all inputs; schemas that are new are stored.
 pub(crate) fn decode<'b>(
     batch: &mut dyn RowBatch,

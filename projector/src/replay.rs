@@ -83,9 +83,12 @@ impl Fold {
     /// Folds records that are read again for the replay that is under way. An event that is as new as the stored row
     /// replaces it where the two differ; an older one does nothing.
     pub fn replay_batch(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
+        self.in_order(inputs, letters, Self::replayed)
+    }
+
+    fn replayed(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
         let began = Instant::now();
-        let swept = self.sweep(inputs, letters)?;
-        let folded = self.step(|state, batch, options| {
+        self.step(|state, batch, options| {
             let mut decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
             let offsets = std::mem::take(&mut decoded.offsets);
             let folded = state.fold(batch, options, decoded, Mode::Repair, letters)?;
@@ -103,9 +106,7 @@ impl Fold {
                 version.save_replay(batch)?;
             }
             Ok(folded)
-        })?;
-        self.swept();
-        Ok(swept.and(folded))
+        })
     }
 
     /// Has the replay that is under way go on at these offsets, or behind them.

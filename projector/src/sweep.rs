@@ -6,7 +6,7 @@ use headwater_store::{Batch, READ_BYTES, RowArena};
 use crate::Error;
 use crate::apply::erase;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
-use crate::records::{Input, truncates};
+use crate::records::{Input, before_truncations, truncates};
 
 /// Slices of a truncated table that go in one commit: with the usual settings as many rows as a micro-batch has events.
 const SLICES: usize = 10;
@@ -15,7 +15,8 @@ const SLICES: usize = 10;
 pub(crate) struct Sweeping {
     /// Slices in one commit: fewer after an error, until the table is done.
     slices: usize,
-    /// A truncation failed: small tables go before their batch, too. Their rows may be large.
+    /// A batch with a truncation was begun and not committed: the next time small tables go before it, too. Their rows may
+    /// be large.
     also_small: bool,
 }
 
@@ -33,39 +34,68 @@ struct Sweep {
     after: Option<Vec<u8>>,
 }
 
+/// Folds records in a commit of their own.
+type FoldThem = fn(&mut Fold, &[Input<'_>], &mut Letters<'_>) -> Result<Folded, Error>;
+
 impl Fold {
-    /// Rows below the truncations among these records become tombstones, in as many commits as it takes, where a table has
-    /// more of them than the engine takes in one; else they go with the batch of the records. Comes before that batch,
-    /// which moves the offsets: where this breaks off it is done again, and finds what is left.
-    pub(crate) fn sweep(&mut self, inputs: &[Input<'_>], letters: &mut Letters<'_>) -> Result<Folded, Error> {
-        let most = self.store.rows_swept_max();
+    /// Folds records, and before them, in as many commits as it takes, sweeps the tables that they truncate and that have
+    /// more rows than the engine takes in one. Offsets move with the truncation itself: where this breaks off it is done
+    /// again, and finds what is left.
+    ///
+    /// What was read again stands before the truncation that removes the others, and is folded first: nobody must see it
+    /// go.
+    pub(crate) fn in_order(
+        &mut self,
+        inputs: &[Input<'_>],
+        letters: &mut Letters<'_>,
+        fold: FoldThem,
+    ) -> Result<Folded, Error> {
+        let due = self.to_be_swept(inputs)?;
+        if due.is_empty() {
+            let folded = fold(self, inputs, letters)?;
+            self.sweeping.also_small = false;
+            return Ok(folded);
+        }
+        let (before, rest) = before_truncations(inputs);
         let mut all = Folded::default();
-        if most == u64::MAX {
-            return Ok(all);
+        if !before.is_empty() {
+            all = all.and(fold(self, &before, letters)?);
         }
-        for (table, below) in truncates(inputs) {
-            let is_due = |state: &State, rows: u64, also_small| {
-                !state.is_swept(&table, below) && (rows > most || (also_small && rows > 0))
-            };
-            let also_small = self.sweeping.also_small;
-            if !self.step(|state, batch, _| Ok(is_due(state, batch.row_count(&table)?, also_small)))? {
-                // Until the batch has been committed, it may be what fails.
-                self.sweeping.also_small = true;
-                continue;
-            }
-            all = all.and(self.sweep_table(Sweep { table, below, after: None }, letters)?);
+        for sweep in due {
+            all = all.and(self.sweep_table(sweep, letters)?);
         }
+        all = all.and(fold(self, &rest, letters)?);
+        self.sweeping.also_small = false;
         Ok(all)
     }
 
-    /// What was begun with [`Self::sweep`] is committed.
-    pub(crate) fn swept(&mut self) {
-        self.sweeping.also_small = false;
+    /// The truncations among these records that are more than one commit.
+    fn to_be_swept(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Sweep>, Error> {
+        let most = self.store.rows_swept_max();
+        if most == u64::MAX {
+            return Ok(Vec::new());
+        }
+        let mut due = Vec::new();
+        let also_small = self.sweeping.also_small;
+        for (table, below) in truncates(inputs) {
+            self.sweeping.also_small = true;
+            let rows = self.step(|state, batch, _| match state.is_swept(&table, below) {
+                true => Ok(0),
+                false => Ok(batch.row_count(&table)?),
+            })?;
+            if rows > most || (also_small && rows > 0) {
+                due.push(Sweep { table, below, after: None });
+            }
+        }
+        Ok(due)
     }
 
     fn sweep_table(&mut self, mut sweep: Sweep, letters: &mut Letters<'_>) -> Result<Folded, Error> {
         let mut all = Folded::default();
         loop {
+            if self.stop.is_cancelled() {
+                return Err(Error::SweepBrokenOff { table: sweep.table.to_string() });
+            }
             let slices = self.sweeping.slices;
             match self.step(|state, batch, options| state.sweep_part(batch, options, &sweep, slices, letters)) {
                 Ok((after, folded)) => {

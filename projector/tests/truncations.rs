@@ -36,11 +36,16 @@ fn schema() -> TableSchema {
 
 /// Records of the log from an offset on, each a transaction: a new row, or (`None`) a truncation.
 fn records(first: u64, changes: &[Option<i64>]) -> FetchedBatch {
+    let at = |at| SourcePosition { epoch: 1, commit: at + 1, ordinal: 1 };
+    records_at(first, &(first..).map(at).zip(changes.iter().copied()).take(changes.len()).collect::<Vec<_>>())
+}
+
+fn records_at(first: u64, changes: &[(SourcePosition, Option<i64>)]) -> FetchedBatch {
     let mut records = RecordBuffer::default();
-    for (at, id) in (first..).zip(changes.iter().copied()) {
+    for (at, (position, id)) in (first..).zip(changes.iter().copied()) {
         let header = EventHeader {
             op: if id.is_some() { Op::Create } else { Op::Truncate },
-            position: SourcePosition { epoch: 1, commit: at + 1, ordinal: 1 },
+            position,
             transaction: at + 1,
             committed_at_micros: 1_000_000,
             last_in_transaction: true,
@@ -125,4 +130,43 @@ fn more_rows_than_a_transaction_takes_go_in_parts_and_a_failure_between_them_is_
     assert_eq!((folded.events, folded.rows, folded.documents.deleted), (1, rows, rows));
     assert_eq!(left(&store), (0, 0));
     assert_eq!(parts.offsets()[&(schema().table.topic(PREFIX), 0)], 101);
+}
+
+#[test]
+fn rows_that_were_read_again_are_there_throughout_while_the_others_are_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
+    let store = EmbeddedStore::open(options).unwrap();
+    let calls_left = Arc::new(AtomicI64::new(-1));
+    let flaky =
+        flaky::FlakyStore { inner: store.clone(), calls_left: calls_left.clone(), rows_max: usize::MAX, swept_max: 50 };
+    let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
+    let mut whole = Fold::open(Arc::new(flaky), &[model()], options).unwrap();
+    let all: Vec<Option<i64>> = (0..100).map(Some).collect();
+    fold(&mut whole, &records(0, &all)).unwrap();
+    fold(&mut whole, &progress(100)).unwrap();
+    while whole.has_background_work() {
+        whole.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
+    }
+    assert_eq!(left(&store), (100, 100));
+
+    // Of the hundred rows ninety are met again, in a new epoch, and the others are swept.
+    let again = |commit| SourcePosition { epoch: 2, commit, ordinal: 0 };
+    let mut reading: Vec<_> = (10..100).map(|id| (again(7), Some(id))).collect();
+    reading.push((again(6), None));
+    let reading = records_at(100, &reading);
+    let mut failures = 0;
+    for calls in (0..).step_by(7) {
+        calls_left.store(calls, Ordering::Relaxed);
+        let done = fold(&mut whole, &reading).is_ok();
+        calls_left.store(-1, Ordering::Relaxed);
+        let (rows, documents) = left(&store);
+        assert!(rows >= 90 && documents == rows, "after {calls} calls there are {rows} rows and {documents} documents");
+        if done {
+            break;
+        }
+        failures += 1;
+    }
+    assert!(failures > 10, "{failures}");
+    assert_eq!(left(&store), (90, 90));
 }

@@ -27,8 +27,10 @@ pub(super) struct Stray;
 
 /// A consumer with the partitions it reads, each from where its caller goes on.
 pub(super) struct Reader {
-    consumer: Arc<BaseConsumer<Context>>,
+    // Before `consumer`: its client must not be destroyed before the queues of its partitions, and each of these would
+    // destroy it first if it held it last.
     lanes: HashMap<TopicPartition, Lane>,
+    consumer: Arc<BaseConsumer<Context>>,
     pub(super) wake: Arc<Notify>,
     used: Instant,
 }

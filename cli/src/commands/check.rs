@@ -37,7 +37,7 @@ pub(super) fn execute(global: &Global, arguments: &CheckArguments) -> Outcome {
             findings.extend(found.into_iter().map(|finding| (config.source.clone(), finding)));
         }
         let catalogs = Catalogs::ask(&configuration.connectors).await;
-        let mut diagnostics = catalogs.diagnostics.clone();
+        let mut diagnostics = catalogs.missing.iter().map(|(_, missing)| missing.clone()).collect::<Vec<_>>();
         diagnostics.extend(catalogs.check(&configuration.models));
 
         let wrong = !diagnostics.is_empty() || findings.iter().any(|(_, finding)| finding.severity == Severity::Error);

@@ -34,7 +34,7 @@ pub(crate) fn columns_read(model: &ReadModel) -> Vec<(TableId, Vec<String>)> {
 }
 
 /// Configured tables that `found`, all tables of the source, does not have.
-pub(crate) fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<Diagnostic> {
+pub(crate) fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<(TableId, Diagnostic)> {
     let is_there = |schema: &str, table: &str| {
         found.iter().any(|known| *known.table.schema == *schema && *known.table.table == *table)
     };
@@ -50,7 +50,8 @@ pub(crate) fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<D
                 None => Some("create it, or take it out of `tables`".to_string()),
             };
             let message = format!("the database has no table `{schema}.{table}`");
-            place(&file.file, &file.text, "tables", table).diagnostic(message, help)
+            let missing = place(&file.file, &file.text, "tables", table).diagnostic(message, help);
+            (TableId::new(file.config.source.as_str(), schema, table), missing)
         })
         .collect()
 }

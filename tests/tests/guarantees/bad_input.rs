@@ -60,6 +60,41 @@ fn a_missing_column_or_table_is_found_by_check_with_the_nearest_name() {
     assert!(text.contains("custmers") && text.contains("customers"), "{text}");
 }
 
+/// Somebody changes the database at night, and the process starts again for another reason: readers of everything else, and
+/// of what was there, must not pay for it. What is new is refused.
+#[test]
+fn a_change_of_the_database_does_not_keep_a_start_from_serving_what_was_there() {
+    const NOTE: &str =
+        "model: note\nversion: 1\nroot: { table: billing.notes, key: id }\nfields: { id: id, body: body }\n";
+    let world = shop::world();
+    world.postgres.psql(
+        "create table notes (id int primary key, body text); insert into notes values (1, 'a note');
+         create table extras (id int primary key); insert into customers values (1, 'Ada', null, 1, 0)",
+    );
+    world.write_connector(&[&shop::TABLES[..], &["notes", "extras"]].concat(), "");
+    world.write_model("note", NOTE);
+    let mut running = world.start_ready();
+    world.document_when("/v1/note/1", "the note", |doc| doc["body"] == "a note");
+    assert!(running.stop().success());
+    world.postgres.psql("alter table notes rename column body to words; drop table extras");
+
+    let mut running = world.start_ready();
+    for said in ["note.yaml:4", "has no column `body`", "billing.yaml:", "the database has no table `public.extras`"] {
+        assert!(world.log().contains(said), "{said:?} is not told: {}", world.log());
+    }
+    world.postgres.psql("update customers set full_name = 'Ada L.' where id = 1");
+    world.document_when("/v1/customer_account/1", "a change of another model", |doc| doc["name"] == "Ada L.");
+    assert_eq!(world.get("/v1/note/1").unwrap().status, 200);
+    assert!(running.stop().success());
+
+    world.write_model("remark", &NOTE.replace("model: note", "model: remark"));
+    let output = world.cli(&["run"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains("remark.yaml:4") && text.contains("body"), "{text}");
+    assert!(!text.contains("note.yaml:4:") || text.contains("does not fit its tables any more"), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+}
+
 #[test]
 fn a_value_that_cannot_be_represented_becomes_a_dead_letter_and_stops_nothing() {
     let world = shop::world();
