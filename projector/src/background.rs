@@ -24,7 +24,7 @@ impl Fold {
         let state = &self.state;
         state.has_unfinished()
             || state.next_index().is_some()
-            || state.versions.iter().any(|it| it.is_building() && state.is_ready(it))
+            || state.versions.iter().any(|it| it.is_building() && state.is_ready(it, &self.options.prefix))
     }
 
     /// Whether any version serves.
@@ -74,7 +74,7 @@ impl State {
             }
             return Ok(true);
         }
-        let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it));
+        let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it, &options.prefix));
         if let Some(at) = building {
             let written = self.scan(batch, options, at, letters)?;
             *documents = sum(*documents, written);
@@ -97,7 +97,7 @@ impl State {
 
     /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
     /// sources' snapshots done and read, and its topics read again where it is a replay.
-    pub(crate) fn is_ready(&self, version: &Version) -> bool {
+    pub(crate) fn is_ready(&self, version: &Version, prefix: &str) -> bool {
         // What is newest counts: a table that was configured later is read in a snapshot of its own, and until that is folded
         // the frontier stays where it was.
         let snapshot_done = |source: &str| {
@@ -106,6 +106,7 @@ impl State {
         };
         version.plan.is_some()
             && version.problem.is_none()
+            && self.lacks(version, prefix).is_none()
             && version.replay.as_ref().is_none_or(Replay::is_done)
             && version.indexes.iter().all(|index| self.complete.contains(index))
             && version.model.tables().iter().all(|table| {

@@ -20,6 +20,7 @@ use crate::catalog::Catalog;
 use crate::changes::TableChanges;
 use crate::evaluate::Documents;
 use crate::keys::KeySet;
+use crate::late::{self, Late};
 use crate::plan::Plan;
 use crate::records::{Decoded, Input, decode, read_anew};
 use crate::sweep::Sweeping;
@@ -105,6 +106,8 @@ pub(crate) struct State {
     /// Truncations below which tables have been swept by this process. Nothing comes back there, since rows are compared
     /// with where their table was truncated. As `progress`.
     pub(crate) swept: BTreeMap<TableId, SourcePosition>,
+    /// Partitions begun behind records that nobody read.
+    pub(crate) late: Late,
     /// Up to where partitions must be read before a version that needs them is built; as `progress`.
     pub(crate) floors: BTreeMap<(String, u32), u64>,
     /// Roots that are rebuilt with one read per relation.
@@ -164,6 +167,7 @@ impl Fold {
                 }
                 state.progress.insert(source.clone(), progress.clone());
             }
+            state.read_again(batch, inputs)?;
             state.fold(batch, options, decoded, Mode::Follow, letters)
         })
     }
@@ -228,6 +232,7 @@ impl State {
             complete: batch.join_indexes()?,
             offsets: offsets.collect(),
             frontiers: batch.frontiers()?,
+            late: late::load(&*batch)?,
             progress: std::mem::take(&mut self.progress),
             floors: std::mem::take(&mut self.floors),
             awaited: std::mem::take(&mut self.awaited),

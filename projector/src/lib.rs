@@ -21,6 +21,7 @@ mod expression;
 mod fold;
 mod handle;
 mod keys;
+mod late;
 mod level;
 mod metrics;
 pub mod naive;

@@ -320,7 +320,12 @@ impl Projector {
                     // Nobody was told that it is kept: it was not read for a while, and cannot be read on.
                     Some(offset) if *offset < marks.low.0 && !is_wanted(topic) => continue,
                     Some(offset) => Offset(*offset),
-                    None => marks.low,
+                    None => {
+                        if marks.low.0 > 0 {
+                            self.fold.begin_late(topic, partition, marks.low.0, marks.low == marks.high)?;
+                        }
+                        marks.low
+                    }
                 };
                 match progress {
                     None => self.fold.set_floor(topic, partition, marks.high.0),

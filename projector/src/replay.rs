@@ -150,7 +150,7 @@ impl Fold {
                 state: if version.is_active() { ModelState::Active } else { ModelState::Building },
                 documents: batch.document_count(version.record.id)?,
                 progress,
-                problem: version.problem.clone(),
+                problem: self.state.lacks(version, &self.options.prefix).or_else(|| version.problem.clone()),
             });
         }
         models.sort_by(|a, b| (&a.model, a.version_id).cmp(&(&b.model, b.version_id)));

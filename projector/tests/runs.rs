@@ -80,19 +80,22 @@ fn text(text: &str) -> Value {
 struct Source {
     log: Arc<EmbeddedLog>,
     producer: Arc<dyn Producer>,
+    epoch: u32,
     commit: u64,
 }
 
 impl Source {
     async fn new(folder: &std::path::Path) -> Self {
-        let log = EmbeddedLog::open(LogOptions::new(folder.join("log"))).unwrap();
+        let options =
+            LogOptions { maintenance_interval: Duration::from_millis(50), ..LogOptions::new(folder.join("log")) };
+        let log = EmbeddedLog::open(options).unwrap();
         let producer = log.producer("shop").await.unwrap();
         let names = schemas().map(|schema| schema.table.topic(PREFIX));
         let spec = |name: &str| TopicSpec { name: name.into(), partitions: 1, retention: Retention::default() };
         let mut specs: Vec<TopicSpec> = names.iter().map(|name| spec(name)).collect();
         specs.push(spec(&progress_topic(PREFIX, "shop")));
         log.create_topics(&specs).await.unwrap();
-        let mut source = Self { log, producer, commit: 0 };
+        let mut source = Self { log, producer, epoch: 1, commit: 0 };
         for schema in schemas() {
             source.append(&schema, Op::Schema, &[]).await;
         }
@@ -108,7 +111,7 @@ impl Source {
             ordinal += 1;
             let header = EventHeader {
                 op,
-                position: SourcePosition { epoch: 1, commit: self.commit, ordinal },
+                position: SourcePosition { epoch: self.epoch, commit: self.commit, ordinal },
                 transaction: self.commit,
                 committed_at_micros: 1_000_000,
                 last_in_transaction: false,
@@ -143,7 +146,7 @@ impl Source {
             watermarks.insert(topic, vec![self.log.watermarks(&place).await.unwrap().high.0 + ahead]);
         }
         let progress = SourceProgress {
-            position: SourcePosition::after_commit(1, self.commit),
+            position: SourcePosition::after_commit(self.epoch, self.commit),
             at_micros: 1_000_000,
             snapshot_done,
             watermarks,
@@ -496,6 +499,67 @@ async fn what_is_too_large_for_a_transaction_is_folded_in_smaller_ones() {
     running.document_when(1, "the whole document", |document| document == Some(ADA)).await;
     assert_eq!(running.handle.status().last_error, None);
     running.stop().await;
+}
+
+/// What retention removed before anybody read it is missing: documents of it are not served, and the status says why, until
+/// the table has been read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_before_it_was_read_is_not_passed_over() {
+    for is_empty in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = Source::new(folder.path()).await;
+        fill(&mut source).await;
+        let [_, _, lines] = schemas();
+        let place = TopicPartition { topic: lines.table.topic(PREFIX).into(), partition: 0 };
+        let keep = |age_max| TopicSpec {
+            name: place.topic.clone(),
+            partitions: 1,
+            retention: Retention { age_max, ..Retention::default() },
+        };
+        // The records of these tests are as old as can be.
+        source.log.create_topics(&[keep(Some(Duration::from_secs(3600)))]).await.unwrap();
+        let began = Instant::now();
+        while source.log.watermarks(&place).await.unwrap().low.0 == 0 {
+            assert!(began.elapsed() < Duration::from_secs(20), "retention removes nothing");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        source.log.create_topics(&[keep(None)]).await.unwrap();
+        if !is_empty {
+            source
+                .append(&lines, Op::Create, &[vec![Value::Int(102), Value::Int(11), Value::Decimal("9".into())]])
+                .await;
+        }
+
+        let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+        let told = |status: &ProjectorStatus| {
+            status.models.iter().any(|it| it.problem.as_ref().is_some_and(|it| it.contains("removed by retention")))
+        };
+        running.status_when("the problem", told).await;
+        running
+            .status_when("all that is left", |it| it.consumers.len() > 3 && it.consumers.iter().all(|it| it.lag == 0))
+            .await;
+        // Also not after a restart.
+        let running = Running::start(&source, running.stop().await, vec![model(MODEL)]);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(running.document(1).await, None);
+        assert!(told(&running.handle.status()), "{:?}", running.handle.status());
+
+        // The connector reads the table again, and sweeps what is older.
+        (source.epoch, source.commit) = (2, 50);
+        let rows = [
+            vec![Value::Int(100), Value::Int(10), Value::Decimal("1.50".into())],
+            vec![Value::Int(101), Value::Int(10), Value::Decimal("2.25".into())],
+            vec![Value::Int(102), Value::Int(11), Value::Null],
+        ];
+        source.append(&lines, Op::Read, &rows).await;
+        source.commit = 40;
+        source.append(&lines, Op::Truncate, &[]).await;
+        source.commit = 60;
+        source.tell(true, 0).await;
+        running.document_when(1, "the whole document", |document| document == Some(ADA)).await;
+        running.status_when("no problem", |status| !told(status)).await;
+        running.stop().await;
+    }
 }
 
 /// Retention goes on, and a model that comes back finds what was changed meanwhile.

@@ -72,7 +72,8 @@ pub enum Error {
     },
     /// Bytes in the store that are not what was written.
     #[error(
-        "the store at {place} holds damaged data: {what}; remove it and start again: it is rebuilt from the broker"
+        "the store at {place} holds damaged data: {what}; remove it and start again: it is rebuilt from the broker; which \
+         tables retention has removed too much of for that, and are to be read again, `headwater status` says then"
     )]
     Damaged {
         /// Where the store is.
