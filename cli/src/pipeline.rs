@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use headwater_broker::{EventLog, Retention};
+use headwater_broker::{EventLog, Retention, TopicSpec};
 use headwater_connectors::{CaptureMetrics, CaptureOptions};
 use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions, WorkerOptions};
 use headwater_query_api::ApiOptions;
@@ -91,6 +91,10 @@ impl Pipeline {
             true => Some(project(configuration, &options, &engines, &mut registry, &stop).await?),
             false => None,
         };
+        if let (Some(log), None) = (&engines.log, &configuration.settings.broker.kafka) {
+            let kept = keep_as_configured(configuration, &**log).await;
+            kept.map_err(|error| Failure::caused("cannot set the retention of the log", &error))?;
+        }
         let mut connectors = JoinSet::new();
         let sources = match (&engines.log, roles.connect) {
             (Some(log), true) => connect(configuration, log, &mut registry, &stop, &mut connectors),
@@ -192,7 +196,8 @@ async fn end(
         }
         // Requests that are being answered are answered.
         stop.api.cancel();
-        if let Some(ports) = ports {
+        // One that has ended has been waited for.
+        if let Some(ports) = ports.filter(|ports| !ports.is_finished()) {
             ports.await.ok();
         }
         // Everything is durable; this ends the log's writer.
@@ -337,6 +342,19 @@ async fn listen(
 fn retention(configuration: &Configuration) -> Retention {
     let settings = configuration.settings.broker.retention();
     Retention { age_max: settings.age.map(|age| age.0), bytes_max: settings.size.map(|size| size.0), compact: false }
+}
+
+/// Topics that are there already keep what is configured now: the embedded log has no other tool to change that by.
+async fn keep_as_configured(configuration: &Configuration, log: &dyn EventLog) -> Result<(), headwater_broker::Error> {
+    let prefix = &configuration.settings.prefix.value;
+    let own: Vec<String> =
+        configuration.connector_configs().iter().map(|config| format!("{prefix}.{}.", config.source)).collect();
+    let is_of_rows =
+        |topic: &str| own.iter().filter_map(|own| topic.strip_prefix(own)).any(|rest| !rest.starts_with("__"));
+    let topics = log.topics().await?.into_iter().filter(|(name, _)| is_of_rows(name));
+    let specs: Vec<TopicSpec> =
+        topics.map(|(name, partitions)| TopicSpec { name, partitions, retention: retention(configuration) }).collect();
+    log.create_topics(&specs).await
 }
 
 /// What cursors are signed with: made once, so that they outlive a restart.

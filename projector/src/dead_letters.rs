@@ -22,6 +22,9 @@ use crate::fold::{Fold, Letters};
 use crate::keys::KeySet;
 use crate::records::{Input, decode};
 
+/// Characters of a payload that are listed.
+const LISTED_MAX: usize = 8 << 10;
+
 /// Note of the offsets of letters that a retry resolved.
 const RESOLVED: &str = "dead_letters/resolved";
 
@@ -145,7 +148,8 @@ fn place(prefix: &str) -> TopicPartition {
     TopicPartition { topic: dead_letter_topic(prefix).into(), partition: 0 }
 }
 
-/// The newest letters, at most `limit`, without those that were resolved; oldest first.
+/// The newest letters, at most `limit`, without those that were resolved; oldest first. Their payloads are
+/// [shortened](DeadLetter::shorten): there may be very many.
 pub(crate) async fn list(
     log: &dyn EventLog,
     prefix: &str,
@@ -168,14 +172,52 @@ pub(crate) async fn list(
         let Some(last) = batches.last() else { break };
         next = last.next();
         for record in batches.iter().flat_map(FetchedBatch::records) {
-            let letter = record.value.and_then(|value| serde_json::from_slice(value).ok());
-            if let Some(letter) = letter.filter(|_| !resolved.contains(&record.offset.0)) {
+            let letter: Option<DeadLetter> = record.value.and_then(|value| serde_json::from_slice(value).ok());
+            if let Some(mut letter) = letter.filter(|_| !resolved.contains(&record.offset.0)) {
+                letter.shorten(LISTED_MAX);
                 letters.push(ListedLetter { offset: record.offset.0, letter });
             }
         }
     }
     let surplus = letters.len().saturating_sub(limit);
     Ok(letters.split_off(surplus))
+}
+
+/// A listed letter with all of its record, which is read from the letter itself or, where it is too large for one, from
+/// where it stood. `None`: it is not there any more.
+pub(crate) async fn whole(
+    log: &dyn EventLog,
+    prefix: &str,
+    listed: &ListedLetter,
+) -> Result<Option<ListedLetter>, Error> {
+    let mut whole = listed.clone();
+    let Payload::Record { value: value @ None, value_bytes: Some(_), topic, partition, offset, .. } =
+        &mut whole.letter.payload
+    else {
+        return Ok(Some(whole));
+    };
+    let letter = value_at(log, place(prefix), listed.offset).await?;
+    let letter: Option<DeadLetter> = letter.and_then(|json| serde_json::from_slice(&json).ok());
+    if let Some(DeadLetter { payload: Payload::Record { value: Some(_), .. }, .. }) = &letter {
+        return Ok(letter.map(|letter| ListedLetter { letter, ..*listed }));
+    }
+    let at = TopicPartition { topic: topic.as_str().into(), partition: *partition };
+    let Some(found) = value_at(log, at, *offset).await? else { return Ok(None) };
+    *value = Some(STANDARD.encode(found));
+    Ok(Some(whole))
+}
+
+/// The value of one record, if it is there.
+async fn value_at(log: &dyn EventLog, partition: TopicPartition, offset: u64) -> Result<Option<Vec<u8>>, Error> {
+    let from = [FetchFrom { partition, offset: Offset(offset) }];
+    let limits = FetchLimits { bytes_max: 1, wait_max: Duration::from_millis(100) };
+    let batches = match log.fetch(&from, limits).await {
+        Err(headwater_broker::Error::OffsetOutOfRange { .. }) => return Ok(None),
+        fetched => fetched?,
+    };
+    let mut records = batches.iter().flat_map(FetchedBatch::records);
+    let found = records.find(|record| record.offset.0 == offset);
+    Ok(found.and_then(|record| record.value.map(<[u8]>::to_vec)))
 }
 
 /// Offsets of the letters that were resolved.
@@ -211,7 +253,7 @@ impl Fold {
         let bytes = |text: &String| STANDARD.decode(text).ok();
         match &listed.letter.payload {
             Payload::SourceMessage(_) => return Ok(None),
-            Payload::Record { topic, partition, offset, prelude, key, value } => {
+            Payload::Record { topic, partition, offset, prelude, key, value, .. } => {
                 let (Some(prelude), Some(key)) = (bytes(prelude), bytes(key)) else { return Ok(None) };
                 let Some(value) = value.as_ref().and_then(bytes) else { return Ok(None) };
                 let mut records = RecordBuffer::default();

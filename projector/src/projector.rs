@@ -423,11 +423,16 @@ impl Projector {
 
     /// Tries letters again for a slice of time; answers whether none are left.
     fn retry_some(&mut self, resolved: &mut Vec<u64>) -> Result<bool, Error> {
-        let Self { retries, fold, letters, runtime, .. } = self;
+        let Self { retries, fold, letters, runtime, log, options, .. } = self;
         let Some(Retry { left, outcome, .. }) = retries.front_mut() else { return Ok(false) };
         let until = Instant::now() + SLICE.0;
         while let Some(listed) = left.front() {
-            match fold.retry(listed, &mut |found| runtime.block_on(letters.append(found)))? {
+            let whole = runtime.block_on(dead_letters::whole(&**log, &options.prefix, listed))?;
+            let tried = match &whole {
+                Some(whole) => fold.retry(whole, &mut |found| runtime.block_on(letters.append(found)))?,
+                None => None,
+            };
+            match tried {
                 None => outcome.skip(&listed.letter),
                 Some(done) => {
                     outcome.retried += 1;

@@ -312,6 +312,7 @@ fn letter(
     cause: &str,
 ) -> DeadLetter {
     let from = &batch.from;
+    let is_large = |value: &[u8]| value.len() > DeadLetter::PAYLOAD_MAX;
     DeadLetter {
         stage: Stage::Decode,
         cause: cause.to_string(),
@@ -326,7 +327,8 @@ fn letter(
             offset: record.offset.0,
             prelude: STANDARD.encode(&batch.prelude),
             key: STANDARD.encode(record.key),
-            value: record.value.map(|value| STANDARD.encode(value)),
+            value: record.value.filter(|value| !is_large(value)).map(|value| STANDARD.encode(value)),
+            value_bytes: record.value.filter(|value| is_large(value)).map(|value| value.len() as u64),
         },
     }
 }

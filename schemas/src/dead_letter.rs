@@ -23,6 +23,26 @@ pub struct DeadLetter {
     pub payload: Payload,
 }
 
+impl DeadLetter {
+    /// Greatest size of a message or value that is kept in a letter, in bytes. A log takes only so much in a record, and a
+    /// letter that it does not take would stop everything behind it.
+    pub const PAYLOAD_MAX: usize = 1 << 20;
+
+    /// Leaves what is larger than `max` characters out of the payload.
+    pub fn shorten(&mut self, max: usize) {
+        match &mut self.payload {
+            // Whole groups of four characters, so that it can still be read.
+            Payload::SourceMessage(message) => message.truncate(max / 4 * 4),
+            Payload::Record { value, value_bytes, .. } => {
+                if let Some(long) = value.take_if(|value| value.len() > max) {
+                    *value_bytes = Some(long.len() as u64 / 4 * 3);
+                }
+            }
+            Payload::Root(_) => {}
+        }
+    }
+}
+
 /// Who gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,7 +59,7 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Payload {
-    /// The source's message in its own form, base64.
+    /// The source's message in its own form, base64; at most [`DeadLetter::PAYLOAD_MAX`] bytes of it.
     SourceMessage(String),
     /// The record as it stood in the log; keys, values and preludes are base64.
     Record {
@@ -55,6 +75,9 @@ pub enum Payload {
         key: String,
         /// Its value.
         value: Option<String>,
+        /// Bytes of a value that is too large for a letter, and not in it. It may still be where the record was read from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value_bytes: Option<u64>,
     },
     /// The root whose document could not be built: base64 of its key bytes.
     Root(String),

@@ -425,6 +425,7 @@ impl<'a> RowReader<'a> {
 /// The dead letter for a row that could not become an event.
 pub(super) fn dead_letter(plan: &TablePlan, position: SourcePosition, cause: String, message: &[u8]) -> DeadLetter {
     use base64::Engine;
+    let kept = &message[..message.len().min(DeadLetter::PAYLOAD_MAX)];
     DeadLetter {
         stage: Stage::Capture,
         cause,
@@ -433,6 +434,6 @@ pub(super) fn dead_letter(plan: &TablePlan, position: SourcePosition, cause: Str
         position: Some(position.to_string()),
         model: None,
         root: None,
-        payload: Payload::SourceMessage(base64::engine::general_purpose::STANDARD.encode(message)),
+        payload: Payload::SourceMessage(base64::engine::general_purpose::STANDARD.encode(kept)),
     }
 }
