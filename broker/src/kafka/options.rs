@@ -23,12 +23,15 @@ pub struct KafkaOptions {
     /// Begins the names of the topics that this engine keeps for itself, `{prefix}.checkpoints` and `{prefix}.schemas`,
     /// and of the group under which it identifies itself, `{prefix}.reader`. All processes of one pipeline have the same.
     pub prefix: String,
-    /// Copies of each partition of topics that are created; `None` leaves it to the cluster.
+    /// Copies of each partition of topics that are created; `None` leaves it to the cluster. Of two and more all but one
+    /// must have a record before it is durable (`min.insync.replicas`): with three, acknowledged records outlive the loss
+    /// of one broker. With two it is one copy, so that a broker may be away: what it alone had can be lost with it.
     pub replication_factor: Option<u16>,
     /// Whether topics that are missing are created and retention is set. If not, they are checked, and what is missing is
     /// an error that names the command which mends it.
     pub create_topics: bool,
-    /// Further settings of topics that are created, last one wins: `min.insync.replicas`, `segment.bytes`.
+    /// Further settings of topics that are created, last one wins: `min.insync.replicas` (in place of what
+    /// follows from the copies), `segment.bytes`.
     pub topic_settings: BTreeMap<String, String>,
     /// Whether a delete is followed by a tombstone, a record with the same key and no value: compaction of the topic then
     /// removes deleted rows. Set it where the topics of tables are compacted.

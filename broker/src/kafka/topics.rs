@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, ConfigResource, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -16,13 +16,26 @@ use super::client::{Cluster, Context};
 use super::options::{KafkaOptions, MESSAGE_BYTES_MAX};
 use crate::{Error, Retention, TopicPartition, TopicSpec};
 
+/// How many copies must have a record before Kafka answers that it is durable. Kafka's own default is one.
+const IN_SYNC_MIN: &str = "min.insync.replicas";
+
+/// What the cluster says of a topic.
+#[derive(Clone, Copy)]
+struct Known {
+    partitions: u32,
+    /// Of the partition with the fewest.
+    copies: usize,
+}
+
 /// Managing topics, and what is known of them.
 pub(super) struct Topics {
     cluster: Arc<Cluster>,
     admin: AdminClient<Context>,
     asker: Arc<Asker>,
     options: Arc<KafkaOptions>,
-    known: RwLock<BTreeMap<Arc<str>, u32>>,
+    known: RwLock<BTreeMap<Arc<str>, Known>>,
+    /// Topics whose durability was warned of: once is enough.
+    warned: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Topics {
@@ -32,7 +45,7 @@ impl Topics {
         admin: AdminClient<Context>,
         asker: Arc<Asker>,
     ) -> Self {
-        Self { cluster, admin, asker, options, known: RwLock::default() }
+        Self { cluster, admin, asker, options, known: RwLock::default(), warned: Mutex::default() }
     }
 
     /// Asks for all topics; those that Kafka and this engine keep for themselves are left out. Blocks.
@@ -41,7 +54,7 @@ impl Topics {
         let own = own_topics(&self.options.prefix);
         let known = self.known.read();
         let shown = known.iter().filter(|(name, _)| !own.iter().any(|own| **own == ***name));
-        Ok(shown.map(|(name, partitions)| (name.clone(), *partitions)).collect())
+        Ok(shown.map(|(name, known)| (name.clone(), known.partitions)).collect())
     }
 
     fn refresh(&self) -> Result<(), Error> {
@@ -53,7 +66,8 @@ impl Topics {
             // Kafka's own topics begin so.
             if topic.error().is_none() && !topic.name().starts_with("__") {
                 let partitions = u32::try_from(topic.partitions().len()).unwrap_or(u32::MAX);
-                found.insert(topic.name().into(), partitions);
+                let copies = topic.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+                found.insert(topic.name().into(), Known { partitions, copies });
             }
         }
         *self.known.write() = found;
@@ -62,12 +76,12 @@ impl Topics {
 
     /// Number of partitions of a topic; asks only when it is not known. Blocks.
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, Error> {
-        let known = self.known.read().get(topic).copied();
-        if known.is_some() {
-            return Ok(known);
+        let known = || self.known.read().get(topic).map(|known| known.partitions);
+        if let Some(partitions) = known() {
+            return Ok(Some(partitions));
         }
         self.refresh()?;
-        Ok(self.known.read().get(topic).copied())
+        Ok(known())
     }
 
     /// Fails unless the partition exists. Blocks.
@@ -79,9 +93,9 @@ impl Topics {
             Some(_) => {
                 self.refresh()?;
                 match self.known.read().get(&partition.topic) {
-                    Some(partitions) if partition.partition < *partitions => Ok(()),
-                    Some(partitions) => {
-                        Err(Error::UnknownPartition { partition: partition.clone(), partitions: *partitions })
+                    Some(known) if partition.partition < known.partitions => Ok(()),
+                    Some(known) => {
+                        Err(Error::UnknownPartition { partition: partition.clone(), partitions: known.partitions })
                     }
                     None => Err(Error::UnknownTopic { topic: partition.topic.to_string() }),
                 }
@@ -116,18 +130,22 @@ impl Topics {
         let (mut missing, mut existing) = (Vec::new(), Vec::new());
         for spec in specs {
             match self.known.read().get(&spec.name) {
-                Some(partitions) => existing.push((spec, *partitions)),
+                Some(known) => existing.push((spec, *known)),
                 None => missing.push(spec),
             }
         }
-        if !self.options.create_topics {
-            if let Some(spec) = missing.first() {
-                return Err(self.problem(&spec.name, "does not exist".into(), self.create_command(spec)));
-            }
-            return self.check(&existing).await;
+        if !self.options.create_topics
+            && let Some(spec) = missing.first()
+        {
+            return Err(self.problem(&spec.name, "does not exist".into(), self.create_command(spec)));
         }
         self.create(&missing).await?;
-        self.set_retention(&existing).await
+        let found = self.describe(&existing).await?;
+        self.warn_of_one_in_sync(&existing, &found);
+        match self.options.create_topics {
+            true => self.set_retention(&existing, &found).await,
+            false => self.check(&existing, &found),
+        }
     }
 
     async fn create(self: &Arc<Self>, specs: &[&TopicSpec]) -> Result<(), Error> {
@@ -161,7 +179,8 @@ impl Topics {
     /// Creates topics and gives the names of those whose settings were refused.
     async fn try_create(&self, specs: &[&TopicSpec], newer: bool) -> Result<BTreeSet<String>, Error> {
         const ACTION: &str = "create a topic";
-        let settings: Vec<BTreeMap<String, String>> = specs.iter().map(|spec| self.settings(spec, newer)).collect();
+        let settings: Vec<BTreeMap<String, String>> =
+            specs.iter().map(|spec| Self::settings(&self.options, spec, newer)).collect();
         let replication = self.options.replication_factor.map_or(-1, i32::from);
         let topics: Vec<NewTopic<'_>> = specs
             .iter()
@@ -196,9 +215,14 @@ impl Topics {
     }
 
     /// All settings of a new topic.
-    fn settings(&self, spec: &TopicSpec, newer: bool) -> BTreeMap<String, String> {
+    fn settings(options: &KafkaOptions, spec: &TopicSpec, newer: bool) -> BTreeMap<String, String> {
         let mut settings = retention_settings(&spec.retention);
         let mut set = |name: &str, value: String| settings.insert(name.into(), value);
+        if let Some(copies) = options.replication_factor
+            && copies > 1
+        {
+            set(IN_SYNC_MIN, in_sync_min(copies.into()).to_string());
+        }
         set("max.message.bytes", MESSAGE_BYTES_MAX.to_string());
         set("message.timestamp.type", "CreateTime".into());
         if newer {
@@ -216,12 +240,12 @@ impl Topics {
                 set("segment.ms", (age.as_millis() / 10).clamp(600_000, 604_800_000).to_string());
             }
         }
-        settings.extend(self.options.topic_settings.iter().map(|(name, value)| (name.clone(), value.clone())));
+        settings.extend(options.topic_settings.iter().map(|(name, value)| (name.clone(), value.clone())));
         settings
     }
 
-    async fn set_retention(&self, existing: &[(&TopicSpec, u32)]) -> Result<(), Error> {
-        for (spec, resource) in existing.iter().zip(self.describe(existing).await?) {
+    async fn set_retention(&self, existing: &[(&TopicSpec, Known)], found: &[ConfigResource]) -> Result<(), Error> {
+        for (spec, resource) in existing.iter().zip(found) {
             let spec = spec.0;
             let mut wanted = retention_settings(&spec.retention);
             let as_wanted =
@@ -249,7 +273,7 @@ impl Topics {
         Ok(())
     }
 
-    async fn describe(&self, existing: &[(&TopicSpec, u32)]) -> Result<Vec<ConfigResource>, Error> {
+    async fn describe(&self, existing: &[(&TopicSpec, Known)]) -> Result<Vec<ConfigResource>, Error> {
         const ACTION: &str = "read the settings of a topic";
         if existing.is_empty() {
             return Ok(Vec::new());
@@ -264,10 +288,31 @@ impl Topics {
         answers.collect()
     }
 
-    async fn check(&self, existing: &[(&TopicSpec, u32)]) -> Result<(), Error> {
-        for ((spec, partitions), resource) in existing.iter().zip(self.describe(existing).await?) {
+    /// Topics that exist keep their settings, and who made them may mean this one: it is only told.
+    fn warn_of_one_in_sync(&self, existing: &[(&TopicSpec, Known)], found: &[ConfigResource]) {
+        if self.options.topic_settings.contains_key(IN_SYNC_MIN) {
+            return;
+        }
+        for ((spec, known), resource) in existing.iter().zip(found) {
+            let in_sync = resource.get(IN_SYNC_MIN).and_then(|entry| entry.value.as_deref());
+            if !is_lost_with_one_broker(known.copies, in_sync) || !self.warned.lock().insert(Arc::clone(&spec.name)) {
+                continue;
+            }
+            let remedy = self.alter_command(&spec.name, &format!("{IN_SYNC_MIN}={}", in_sync_min(known.copies)));
+            tracing::warn!(
+                topic = &*spec.name,
+                copies = known.copies,
+                remedy,
+                "Kafka calls a record of this topic durable when one broker alone has it: it can be lost with that broker"
+            );
+        }
+    }
+
+    fn check(&self, existing: &[(&TopicSpec, Known)], found: &[ConfigResource]) -> Result<(), Error> {
+        for ((spec, known), resource) in existing.iter().zip(found) {
+            let partitions = known.partitions;
             let tool = format!("kafka-topics.sh --bootstrap-server {}", self.cluster.servers());
-            if *partitions < spec.partitions {
+            if partitions < spec.partitions {
                 let problem = format!("has too few partitions: {partitions}, and {} are wanted", spec.partitions);
                 let remedy = format!("{tool} --alter --topic {} --partitions {}", spec.name, spec.partitions);
                 return Err(self.problem(&spec.name, problem, remedy));
@@ -276,12 +321,7 @@ impl Topics {
             let policy = resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).unwrap_or_default();
             if policy != wanted {
                 let problem = format!("has cleanup.policy={policy}, and {wanted} is wanted");
-                let remedy = format!(
-                    "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {} --add-config \
-                     cleanup.policy={wanted}",
-                    self.cluster.servers(),
-                    spec.name
-                );
+                let remedy = self.alter_command(&spec.name, &format!("cleanup.policy={wanted}"));
                 return Err(self.problem(&spec.name, problem, remedy));
             }
         }
@@ -300,10 +340,21 @@ impl Topics {
             spec.name,
             spec.partitions
         );
-        for (name, value) in self.settings(spec, false) {
+        if let Some(copies) = self.options.replication_factor {
+            write!(command, " --replication-factor {copies}").expect("writing to a String cannot fail");
+        }
+        for (name, value) in Self::settings(&self.options, spec, false) {
             write!(command, " --config {name}={value}").expect("writing to a String cannot fail");
         }
         command
+    }
+
+    fn alter_command(&self, topic: &str, setting: &str) -> String {
+        format!(
+            "kafka-configs.sh --bootstrap-server {} --alter --entity-type topics --entity-name {topic} --add-config \
+             {setting}",
+            self.cluster.servers()
+        )
     }
 
     fn admin_options(&self) -> AdminOptions {
@@ -315,6 +366,17 @@ impl Topics {
 /// The topics that the engine keeps for itself: checkpoints of producers, schemas of tables.
 pub(super) fn own_topics(prefix: &str) -> [String; 2] {
     [format!("{prefix}.checkpoints"), format!("{prefix}.schemas")]
+}
+
+/// How many of several copies must have a record: all but one, so that one broker may be away and what was acknowledged
+/// outlives the loss of another. Of two copies it is one: no broker could be away otherwise.
+fn in_sync_min(copies: usize) -> usize {
+    copies.saturating_sub(1).max(1)
+}
+
+/// Whether Kafka acknowledges what one broker alone has, although there are copies enough to wait for another.
+fn is_lost_with_one_broker(copies: usize, in_sync_min: Option<&str>) -> bool {
+    copies >= 3 && in_sync_min == Some("1")
 }
 
 fn policy(retention: &Retention) -> &'static str {
@@ -346,5 +408,39 @@ pub(super) async fn blocking<T: Send + 'static>(
             // The runtime is going down.
             Err(_) => Err(Error::Closed),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_sync(options: &KafkaOptions, compact: bool) -> Option<String> {
+        let retention = Retention { compact, ..Retention::default() };
+        let spec = TopicSpec { name: "t".into(), partitions: 1, retention };
+        Topics::settings(options, &spec, true).remove(IN_SYNC_MIN)
+    }
+
+    #[test]
+    fn of_several_copies_all_but_one_must_be_in_sync() {
+        let cases = [(None, None), (Some(1), None), (Some(2), Some("1")), (Some(3), Some("2")), (Some(5), Some("4"))];
+        for (replication_factor, wanted) in cases {
+            let options = KafkaOptions { replication_factor, ..KafkaOptions::new("nowhere:9092") };
+            for compact in [false, true] {
+                assert_eq!(in_sync(&options, compact).as_deref(), wanted, "{replication_factor:?}, compact: {compact}");
+            }
+        }
+        let mut options = KafkaOptions { replication_factor: Some(3), ..KafkaOptions::new("nowhere:9092") };
+        options.topic_settings = [(IN_SYNC_MIN.to_owned(), "1".to_owned())].into();
+        assert_eq!(in_sync(&options, false).as_deref(), Some("1"), "what the options say wins");
+    }
+
+    #[test]
+    fn only_topics_with_copies_to_wait_for_are_warned_of() {
+        assert!(is_lost_with_one_broker(3, Some("1")));
+        assert!(!is_lost_with_one_broker(3, Some("2")));
+        assert!(!is_lost_with_one_broker(2, Some("1")));
+        assert!(!is_lost_with_one_broker(1, Some("1")));
+        assert!(!is_lost_with_one_broker(3, None));
     }
 }

@@ -2,6 +2,7 @@
 
 use headwater_broker::kafka::KafkaLog;
 use headwater_broker::{Error, ErrorKind, EventLog, Retention, TopicSpec};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, ResourceSpecifier};
 
 use crate::world::{create, log, options};
 
@@ -55,6 +56,34 @@ async fn retention_is_taken_over_and_other_settings_stay() {
     assert_eq!(value("cleanup.policy"), "delete");
     assert_eq!(value("segment.ms"), "123456", "what was set before is still set");
     assert_eq!(value("max.message.bytes"), (64 << 20).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_with_copies_wait_for_all_but_one_of_them() {
+    let mut options = options("copies");
+    options.create_topics = false;
+    options.replication_factor = Some(3);
+    let error = KafkaLog::open(options.clone()).unwrap().check().await.unwrap_err().to_string();
+    assert!(error.contains("--replication-factor 3 "), "{error}");
+    assert!(error.contains("--config min.insync.replicas=2"), "{error}");
+
+    // There is one broker here: a topic can have one copy, and nothing is to be set.
+    options.create_topics = true;
+    options.replication_factor = Some(1);
+    KafkaLog::open(options.clone()).unwrap().check().await.unwrap();
+    assert!(!has_in_sync_of_its_own(&options.bootstrap_servers, "copies.checkpoints").await);
+    options.topic_settings = [("min.insync.replicas".to_owned(), "1".to_owned())].into();
+    create(&*KafkaLog::open(options.clone()).unwrap(), "copies.t", 1, Retention::default()).await;
+    let is_set = has_in_sync_of_its_own(&options.bootstrap_servers, "copies.t").await;
+    assert!(is_set, "what the options say is set");
+}
+
+/// Whether `min.insync.replicas` was set for this topic.
+async fn has_in_sync_of_its_own(servers: &str, topic: &str) -> bool {
+    let admin: AdminClient<_> = rdkafka::ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    let found = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new()).await.unwrap();
+    let found = found.into_iter().next().unwrap().unwrap();
+    found.get("min.insync.replicas").unwrap().source == ConfigSource::DynamicTopic
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ pub(crate) struct Kafka {
     /// Partitions of new topics, 1 to 1024. A topic that exists must have as many.
     #[serde(default = "kafka_partitions")]
     pub(crate) partitions: Spanned<u32>,
-    /// Copies of each partition of new topics.
+    /// Copies of each partition of new topics; all but one, and at least one, must have a record before it is durable.
     #[serde(default = "kafka_replication")]
     pub(crate) replication: Spanned<u32>,
     /// Whether topics that are missing are created; otherwise each is an error that says how to create it.

@@ -131,7 +131,9 @@ fn broker() -> Value {
             "replication": {
                 "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 32 }, { "$ref": "#/$defs/variable" }],
                 "default": 3,
-                "description": "Copies of each partition of new topics."
+                "description": "Copies of each partition of new topics. All but one must have a record before it counts as \
+                                durable (min.insync.replicas): with 3, nothing is lost with one broker; with 2, what one \
+                                broker alone had may be."
             },
             "create_topics": {
                 "type": "boolean", "default": true,
