@@ -41,8 +41,8 @@ pub(crate) struct Control {
     /// The models that are declared now. Held while they are changed.
     pub(crate) models: Mutex<Vec<ModelFile>>,
     pub(crate) stopping: AtomicBool,
-    /// Whether all models that were declared have been served at some time since the start.
-    pub(crate) has_served_all: AtomicBool,
+    /// Whether readers were let in once, or found a declared model in the store at the start.
+    pub(crate) has_let_readers_in: AtomicBool,
 }
 
 /// What reading the models again did.
@@ -55,14 +55,15 @@ pub(crate) struct Reloaded {
 }
 
 impl Control {
-    /// Whether this process does what it is there for: not stopping; a server had a version of every declared model to
-    /// serve, and hears of changes; a connector holds its sources; a projector alone works as long as it runs.
+    /// Whether this process does what it is there for: not stopping; a server found something to serve at its start, or
+    /// had every declared model to serve once, and hears of changes; a connector holds its sources; a projector alone
+    /// works as long as it runs.
     fn readiness(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
         }
         if self.roles.serve {
-            return self.all_were_served().and_then(|()| self.hears());
+            return self.lets_readers_in().and_then(|()| self.hears());
         }
         let held = |status: &SourceStatus| {
             matches!(
@@ -78,12 +79,13 @@ impl Control {
         }
     }
 
-    /// Whether every declared model has been served once. From then on a model that a reload adds and that is not built
-    /// yet, or never can be, keeps nobody from reading the others.
-    fn all_were_served(&self) -> Result<(), String> {
-        if !self.has_served_all.load(Ordering::Relaxed) {
+    /// Whether readers may come. Who starts over a store without any declared model waits until all of them are built;
+    /// who finds one there serves it at once. From then on a model that is not built yet, or never can be, keeps nobody
+    /// from reading the others: it answers by itself that it is being built.
+    fn lets_readers_in(&self) -> Result<(), String> {
+        if !self.has_let_readers_in.load(Ordering::Relaxed) {
             self.all_served()?;
-            self.has_served_all.store(true, Ordering::Relaxed);
+            self.has_let_readers_in.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -241,7 +243,7 @@ impl Control {
         }
         accepted.sort_by(|a, b| a.file.cmp(&b.file));
         // Nobody may have asked until now whether what was declared before is served.
-        self.all_were_served().ok();
+        self.lets_readers_in().ok();
         let definitions = accepted.iter().map(|file| file.model.clone()).collect();
         if let Some(projector) = &self.projector {
             projector.reload(definitions).await.map_err(refusal)?;
@@ -254,6 +256,12 @@ impl Control {
         tracing::info!(models = models.join(", "), "the models were read again");
         Ok(Reloaded { models, diagnostics })
     }
+}
+
+/// Whether one of the declared models can be served.
+pub(crate) fn serves_any(declared: &[ModelFile], versions: &[VersionRecord]) -> bool {
+    let mut active = versions.iter().filter(|version| version.state == VersionState::Active);
+    active.any(|version| declared.iter().any(|file| file.model.name == version.model))
 }
 
 #[async_trait]

@@ -20,7 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Configuration;
-use crate::control::{AskSource, Control};
+use crate::control::{AskSource, Control, serves_any};
 use crate::engines::{Engines, Projection, patiently};
 use crate::failure::{Failure, chain};
 use crate::preflight::{Known, Preflight};
@@ -87,6 +87,9 @@ impl Pipeline {
             engines.close().await;
             return Err(failure);
         }
+        // As the store was found: a projector that starts now may build something at once.
+        let reader = engines.reader.as_ref();
+        let is_serving = reader.is_some_and(|reader| serves_any(&configuration.models, &reader.versions().borrow()));
         let projector = match roles.project {
             true => Some(project(configuration, &options, &engines, &mut registry, &stop).await?),
             false => None,
@@ -108,7 +111,7 @@ impl Pipeline {
             configuration: configuration.clone(),
             models: Mutex::new(configuration.models.clone()),
             stopping: AtomicBool::new(false),
-            has_served_all: AtomicBool::new(false),
+            has_let_readers_in: AtomicBool::new(is_serving),
         });
         let ports = listen(configuration, &options, &engines, &control, registry, &stop).await;
         match ports {

@@ -175,18 +175,27 @@ impl World {
         running
     }
 
-    /// Waits until the process answers that it is ready.
+    /// Waits until the process answers that it is ready, and serves every model.
     pub fn wait_ready(&self, running: &mut Running) {
         wait_until("readyz", Duration::from_secs(60), || {
             if let Some(status) = running.ended() {
                 panic!("headwater ended with {status}:\n{}", self.log());
             }
             match self.admin("/readyz") {
-                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) if answer.status == 200 => self.every_model_serves(),
                 Ok(answer) => Err(format!("{} {}\n{}", answer.status, answer.body, self.log_tail())),
                 Err(error) => Err(format!("{error}\n{}", self.log_tail())),
             }
         });
+    }
+
+    /// A start over a store is ready before a model that is new there is built.
+    fn every_model_serves(&self) -> Result<(), String> {
+        let status = self.admin("/status")?.json();
+        let models = status["models"].as_array().ok_or_else(|| status.to_string())?;
+        let is_active = |other: &Value, name: &Value| other["model"] == *name && other["state"] == "active";
+        let serves = |model: &Value| models.iter().any(|other| is_active(other, &model["model"]));
+        if !models.is_empty() && models.iter().all(serves) { Ok(()) } else { Err(status["models"].to_string()) }
     }
 
     /// What `headwater run` has printed.

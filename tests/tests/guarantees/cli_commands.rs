@@ -385,13 +385,32 @@ fn a_model_that_is_added_and_not_built_yet_leaves_the_others_ready() {
     assert_eq!(world.get("/v1/invoice/1~1").unwrap().status, 200);
     assert!(running.stop().success());
 
-    // A process that starts has not served it, nor anything else.
+    // So does a process that starts: a rollout with a new model must not take the others from their readers.
     let _running = world.start();
-    wait_until("a start that is not ready", PATIENCE, || match world.admin("/readyz") {
-        Ok(answer) if answer.status == 503 && answer.body.contains("later") => Ok(()),
+    wait_until("a start that is ready", PATIENCE, || match world.admin("/readyz") {
+        Ok(answer) if answer.status == 200 => Ok(()),
         Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
         Err(error) => Err(error),
     });
+    assert_eq!(world.get("/v1/invoice/1~1").unwrap().status, 200);
+    let later = world.get("/v1/later/1").unwrap();
+    assert_eq!((later.status, &later.json()["code"]), (503, &json!("model_building")), "{}", later.body);
+}
+
+#[test]
+fn a_start_over_an_empty_store_is_ready_when_its_models_are_built() {
+    let mut world = world_with_rows();
+    world.postgres.kill();
+    let mut running = world.start();
+    wait_until("a start that is not ready", PATIENCE, || match world.admin("/readyz") {
+        Ok(answer) if answer.status == 503 && answer.body.contains("not built yet") => Ok(()),
+        Ok(answer) => Err(format!("{} {}", answer.status, answer.body)),
+        Err(error) => Err(error),
+    });
+    world.postgres.resume();
+    world.wait_ready(&mut running);
+    assert_eq!(world.get("/v1/invoice/1~1").unwrap().status, 200);
+    assert!(running.stop().success());
 }
 
 #[test]
