@@ -318,7 +318,7 @@ async fn listen(
     };
     let secret = match &settings.api.cursor_secret {
         Some(secret) => secret.reveal().as_bytes().to_vec(),
-        None => cursor_secret(&configuration.data_folder())?,
+        None => cursor_secret(reader.as_ref(), &configuration.data_folder()).await?,
     };
     let api = headwater_query_api::start(
         ApiOptions {
@@ -360,16 +360,27 @@ async fn keep_as_configured(configuration: &Configuration, log: &dyn EventLog) -
     log.create_topics(&specs).await
 }
 
-/// What cursors are signed with: made once, so that they outlive a restart.
-fn cursor_secret(data: &Path) -> Result<Vec<u8>, Failure> {
+/// What cursors are signed with: made once, so that they outlive a restart, and the same in all processes that serve the
+/// same documents, so that a page of one goes on at another.
+async fn cursor_secret(reader: &dyn DocumentReader, data: &Path) -> Result<Vec<u8>, Failure> {
+    let fresh: [u8; 32] = rand::random();
+    let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
+    let action = "read or make the secret of cursors beside the documents (`api.cursor_secret` is not set)";
+    match patiently(action, retry, || reader.shared_secret(&fresh)).await? {
+        Some(secret) => Ok(secret),
+        None => secret_in_folder(data, fresh),
+    }
+}
+
+/// The secret of a process that alone has the documents: that of its data folder, or `fresh`, which is kept there.
+fn secret_in_folder(data: &Path, fresh: [u8; 32]) -> Result<Vec<u8>, Failure> {
     let path = data.join("cursor.key");
     if let Ok(secret) = std::fs::read(&path)
         && secret.len() == 32
     {
         return Ok(secret);
     }
-    let secret: [u8; 32] = rand::random();
-    let written = std::fs::create_dir_all(data).and_then(|()| std::fs::write(&path, secret));
+    let written = std::fs::create_dir_all(data).and_then(|()| std::fs::write(&path, fresh));
     written.map_err(|error| Failure::caused(format_args!("cannot write {}", path.display()), &error))?;
-    Ok(secret.to_vec())
+    Ok(fresh.to_vec())
 }

@@ -93,4 +93,10 @@ pub trait DocumentReader: Send + Sync {
 
     /// Number of documents of a version.
     async fn document_count(&self, version: VersionId) -> Result<u64, Error>;
+
+    /// A secret that all who read these documents share, in whatever process: `fresh` becomes it where there is none yet.
+    /// `None`: only one process reads them, and may keep a secret of its own.
+    async fn shared_secret(&self, _fresh: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(None)
+    }
 }

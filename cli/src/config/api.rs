@@ -50,7 +50,8 @@ pub(crate) struct Api {
     pub(crate) compression: bool,
     /// How GraphQL is served.
     pub(crate) graphql: GraphQl,
-    /// Signs the cursors of lists: servers behind one address must have the same. Otherwise made once and kept in `data`.
+    /// Signs the cursors of lists: servers behind one address must have the same. Otherwise made once, and kept beside the
+    /// documents in MongoDB, or in `data`.
     pub(crate) cursor_secret: Option<Secret>,
 }
 

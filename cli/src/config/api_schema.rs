@@ -253,7 +253,7 @@ pub(super) fn api_json_schema() -> Value {
             })),
             "cursor_secret": {
                 "type": "string",
-                "description": "Signs the cursors of lists: servers behind one address must have the same; use ${NAME}. Otherwise made once and kept in `data`.",
+                "description": "Signs the cursors of lists: servers behind one address must have the same; use ${NAME}. Otherwise made once, and kept beside the documents in MongoDB, or in `data`.",
             },
             "cors": object("Pages of which other origins may read answers in a browser.", &["origins"], json!({
                 "origins": texts("Origins as browsers write them: https://app.example.com. `*` alone means every one."),

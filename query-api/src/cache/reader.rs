@@ -110,6 +110,10 @@ impl DocumentReader for CachedReader {
     async fn document_count(&self, version: VersionId) -> Result<u64, Error> {
         self.store.document_count(version).await
     }
+
+    async fn shared_secret(&self, fresh: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.store.shared_secret(fresh).await
+    }
 }
 
 impl Follower {

@@ -230,3 +230,20 @@ async fn readers_are_told_of_a_commit_whose_answer_was_lost() {
     }
     assert!(told.last().is_some_and(|last| last.is_empty()), "that something was missed, not {told:?}");
 }
+
+#[tokio::test]
+async fn readers_elsewhere_share_one_secret() {
+    for _ in 0..5 {
+        let options = fresh();
+        let (one, two) = (reader(&options).unwrap(), reader(&options).unwrap());
+        // Both ask while there is none.
+        let (first, second) = tokio::join!(one.shared_secret(&[1; 32]), two.shared_secret(&[2; 32]));
+        let secret = first.unwrap().expect("MongoDB keeps one");
+        assert!(secret == [1; 32] || secret == [2; 32], "{secret:?}");
+        assert_eq!(second.unwrap().as_ref(), Some(&secret));
+        // It outlives who made it, and others come.
+        drop((one, two));
+        let late = reader(&options).unwrap();
+        assert_eq!(late.shared_secret(&[3; 32]).await.unwrap(), Some(secret));
+    }
+}

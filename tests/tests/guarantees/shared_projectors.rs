@@ -90,6 +90,7 @@ fn projectors_that_share_their_rows_lose_nothing() {
     println!("{round} troubles, {transactions} transactions, {rounds} rounds of contacts");
     assert!(transactions > 100 && rounds > 100, "the test did too little to mean anything");
 
+    a_page_of_one_server_goes_on_at_the_other(&mut fleet);
     consumers_of_both_stages_are_told(&fleet);
     reached("consumers told");
     a_changed_definition_is_built_beside_the_old_one(&world, &mut fleet);
@@ -103,6 +104,20 @@ fn projectors_that_share_their_rows_lose_nothing() {
     for process in &mut fleet.processes {
         assert!(process.running().stop().success(), "{}:\n{}", process.name, process.log_tail(&world));
     }
+}
+
+/// Behind one address each request may come to another server.
+fn a_page_of_one_server_goes_on_at_the_other(fleet: &mut Fleet) {
+    let mut page = |server: &str, path: &str| {
+        let answer = get(&fleet.named(server).url(path)).unwrap();
+        assert_eq!(answer.status, 200, "{server}: {}", answer.body);
+        answer.json()
+    };
+    let first = page("serve-1", "/v1/contact_card?sort=phone&limit=10");
+    let next = first["page"]["next"].as_str().expect("there are more than ten contacts");
+    let second = page("serve-2", &format!("/v1/contact_card?sort=phone&limit=10&after={next}"));
+    let (last, next) = (first["data"][9]["phone"].as_str(), second["data"][0]["phone"].as_str());
+    assert!(last.is_some() && last < next, "{next:?} comes after {last:?}");
 }
 
 /// Each partition of a source, and of what is to be built, is somebody's, and nobody lags in the end.

@@ -6,6 +6,7 @@
 //! headwater.counts     { _id: version (in processes that share: + counter * 2^32), documents }
 //! headwater.traces     { _id: version/id, stamp, at }: of documents that were deleted, in processes that share
 //! headwater.frontiers  { _id: projector/source, position, at_micros, snapshot_done }
+//! headwater.secrets    { _id: "servers", secret }: what all servers of the documents sign with
 //! ```
 //!
 //! A micro-batch is flushed in one transaction ([`flush`]), and queries read one snapshot, so that readers see whole
@@ -21,6 +22,7 @@ mod parts;
 mod reader;
 mod registry;
 mod remembered;
+mod secret;
 mod stamped;
 mod stored;
 mod transaction;

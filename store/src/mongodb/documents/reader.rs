@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 
 use super::registry::{COUNTS, Registry, count_ids};
-use super::{follow, stored, walk};
+use super::{follow, secret, stored, walk};
 use crate::mongodb::MongoOptions;
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
 use crate::mongodb::server::{Fault, Server};
@@ -196,5 +196,9 @@ impl DocumentReader for MongoReader {
 
     async fn document_count(&self, version: VersionId) -> Result<u64, Error> {
         self.server.within("read the number of documents", self.read_count(version)).await
+    }
+
+    async fn shared_secret(&self, fresh: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.server.within("read the secret of the servers", secret::shared(&self.server, fresh)).await.map(Some)
     }
 }
