@@ -311,9 +311,9 @@ async fn listen(
     let cannot = |error| Failure::caused("cannot listen", &error);
     let reader: Option<Arc<dyn DocumentReader>> = engines.reader.clone().filter(|_| options.roles.serve);
     let Some(reader) = reader else {
-        let address = settings.admin.listen.value;
-        let started = headwater_query_api::start_admin(address, control.clone(), registry, stop.api.clone()).await;
-        let (admin, join) = started.map_err(cannot)?;
+        let (address, hosts) = (settings.admin.listen.value, settings.admin.hosts());
+        let started = headwater_query_api::start_admin(address, hosts, control.clone(), registry, stop.api.clone());
+        let (admin, join) = started.await.map_err(cannot)?;
         return Ok(Ports { api: None, admin, join });
     };
     let secret = match &settings.api.cursor_secret {
@@ -322,6 +322,7 @@ async fn listen(
     };
     let api = headwater_query_api::start(
         ApiOptions {
+            admin_hosts: settings.admin.hosts(),
             access: configuration.access(),
             cache_bytes: settings.api.cache.bytes.0,
             compression: settings.api.compression,

@@ -43,6 +43,8 @@ pub struct ApiOptions {
     pub listen: SocketAddr,
     /// Where operators and probes connect. Port 0 takes a free one. It has no authentication.
     pub admin_listen: SocketAddr,
+    /// Names by which the admin port may be asked, beside those that nobody else can own.
+    pub admin_hosts: Vec<String>,
     /// Signs cursors: all instances behind one address must have the same. Any length; 32 random bytes are right.
     pub cursor_secret: Vec<u8>,
     /// Index entries one query may look at, at most.
@@ -73,6 +75,7 @@ impl ApiOptions {
         Self {
             listen,
             admin_listen,
+            admin_hosts: Vec::new(),
             cursor_secret,
             entries_max: ENTRIES_MAX,
             documents_bytes_max: DOCUMENTS_BYTES_MAX,
@@ -216,7 +219,7 @@ pub async fn start(
     }));
     // Probes and status stay until nothing else runs.
     let admin_stop = CancellationToken::new();
-    let port = AdminPort { admin, metrics, api: Some(api) };
+    let port = AdminPort { admin, metrics, api: Some(api), hosts: options.admin_hosts };
     let admin_task = serve_admin(admin_listener, port, admin_stop.clone());
     let join = tokio::spawn(async move {
         while let Some(ended) = tasks.join_next().await {
@@ -253,20 +256,21 @@ async fn check_trusted(api: Arc<Api>, stop: CancellationToken) {
 }
 
 /// Serves the admin port alone, for a process that serves no documents, until `cancel` is cancelled. Answers with the
-/// address that is listened on, and what ends when it is closed.
+/// address that is listened on, and what ends when it is closed. `hosts`: see [`ApiOptions::admin_hosts`].
 ///
 /// # Errors
 ///
 /// [`Error::Listen`] when the address is taken or not ours.
 pub async fn start_admin(
     address: SocketAddr,
+    hosts: Vec<String>,
     admin: Arc<dyn Admin>,
     metrics: Arc<Mutex<Registry>>,
     cancel: CancellationToken,
 ) -> Result<(SocketAddr, JoinHandle<()>), Error> {
     let listener = listen("admin.listen", address).await?;
     let address = local_address("admin.listen", address, &listener)?;
-    let task = serve_admin(listener, AdminPort { admin, metrics, api: None }, cancel);
+    let task = serve_admin(listener, AdminPort { admin, metrics, api: None, hosts }, cancel);
     tracing::info!(%address, "the admin port listens");
     Ok((address, task))
 }

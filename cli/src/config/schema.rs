@@ -8,10 +8,6 @@ use super::api_schema::api_json_schema;
 pub fn settings_json_schema() -> Value {
     let files =
         |description: &str| json!({ "type": "array", "items": { "type": "string" }, "description": description });
-    let listen = |description: &str, default: &str| {
-        let listen = json!({ "$ref": "#/$defs/address", "default": default });
-        object(description, json!({ "listen": listen }))
-    };
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "headwater.yaml",
@@ -39,10 +35,7 @@ pub fn settings_json_schema() -> Value {
                 }
             })),
             "api": api_json_schema(),
-            "admin": listen(
-                "Where operators and probes connect: health, metrics, control. Keep it private: it has no authentication.",
-                "127.0.0.1:9090"
-            )
+            "admin": admin()
         },
         "$defs": {
             "variable": { "type": "string", "pattern": "\\$\\{[A-Za-z_][A-Za-z0-9_]*(:?-.*)?\\}" },
@@ -70,6 +63,19 @@ pub fn settings_json_schema() -> Value {
             }
         }
     })
+}
+
+fn admin() -> Value {
+    object(
+        "Where operators and probes connect: health, metrics, control. Keep it private: it has no authentication.",
+        json!({
+            "listen": { "$ref": "#/$defs/address", "default": "127.0.0.1:9090" },
+            "hosts": {
+                "type": "array", "items": { "type": "string" }, "default": [],
+                "description": "Names by which it may be asked (ops.example.com), beside addresses and names that nobody else can own."
+            }
+        }),
+    )
 }
 
 fn object(description: &str, properties: Value) -> Value {

@@ -55,6 +55,15 @@ pub(crate) struct Projector {
 pub(crate) struct Admin {
     /// Address and port.
     pub(crate) listen: Spanned<SocketAddr>,
+    /// Names by which it may be asked, beside addresses and names that nobody else can own.
+    hosts: Vec<Spanned<String>>,
+}
+
+impl Admin {
+    /// Names by which it may be asked, without ports.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.hosts.iter().map(|host| host.value.clone()).collect()
+    }
 }
 
 pub(super) fn unplaced<T>(value: T) -> Spanned<T> {
@@ -77,7 +86,7 @@ impl Default for Projector {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: unplaced(SocketAddr::from(([127, 0, 0, 1], 9090))) }
+        Self { listen: unplaced(SocketAddr::from(([127, 0, 0, 1], 9090))), hosts: Vec::new() }
     }
 }
 
@@ -120,6 +129,15 @@ impl Settings {
                 admin.referenced,
                 "`admin.listen` is the same address as `api.listen`",
                 "the admin port has no authentication: keep it apart",
+            );
+        }
+        let is_name =
+            |host: &str| !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if let Some(host) = self.admin.hosts.iter().find(|host| !is_name(&host.value)) {
+            return wrong(
+                host.referenced,
+                "`admin.hosts` are names of hosts",
+                "write each without scheme and port: ops.example.com",
             );
         }
         None

@@ -40,6 +40,7 @@ fn defaults_are_as_documented() {
     assert_eq!(settings.data, Path::new(".headwater"));
     assert_eq!(settings.api.listen.value.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.admin.listen.value.to_string(), "127.0.0.1:9090");
+    assert!(settings.admin.hosts().is_empty());
     assert_eq!(settings.broker.embedded.size_max.value, ByteSize::gib(64));
     assert_eq!(configuration.connectors[0].config.postgres.password.reveal(), "hunter2");
     assert_eq!(configuration.models[0].model.name, "customer");
@@ -90,6 +91,14 @@ headwater.yaml:4:18: `admin.listen` is the same address as `api.listen`
     4 | admin: { listen: 127.0.0.1:9090 }
       |                  ^
   help: the admin port has no authentication: keep it apart",
+    );
+    refused(
+        &format!("{SETTINGS}admin: {{ hosts: [ops.example.com:9090] }}\n"),
+        "
+headwater.yaml:3:18: `admin.hosts` are names of hosts
+    3 | admin: { hosts: [ops.example.com:9090] }
+      |                  ^
+  help: write each without scheme and port: ops.example.com",
     );
     refused(
         "connectors: [connectors/*.yml]\nmodels: [models/*.yaml]\n",

@@ -2,6 +2,7 @@
 //! readers.
 
 mod control;
+mod host;
 mod route;
 
 pub use control::{Admin, AdminError};

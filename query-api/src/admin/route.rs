@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
+use super::host::check_host;
 use super::{Admin, AdminError};
 use crate::access::Principal;
 use crate::api::Api;
@@ -38,6 +39,8 @@ pub(crate) struct AdminPort {
     pub(crate) metrics: Arc<Mutex<Registry>>,
     /// The query API, for its explorer, where this process serves.
     pub(crate) api: Option<Arc<Api>>,
+    /// Names by which it may be asked, beside those that nobody else can own.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// Answers a request from this address.
@@ -63,6 +66,9 @@ async fn dispatch(
     let admin = &port.admin;
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let path = request.uri().path().to_string();
+    if !is_open(&path) {
+        check_host(request.headers(), &port.hosts)?;
+    }
     if path == "/graphql" {
         let Some(api) = &port.api else { return Err(not_served(&path)) };
         same_origin(request.headers())?;
@@ -138,6 +144,11 @@ async fn status(port: &AdminPort) -> Value {
 
 fn not_served(path: &str) -> Problem {
     Problem::not_found(format!("{path} is there where documents are served: ask a process that has the role `serve`"))
+}
+
+/// What tells nothing of rows, and is asked by whatever name a monitor has for us.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/startupz" | "/metrics")
 }
 
 fn known(path: &str) -> bool {

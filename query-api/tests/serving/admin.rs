@@ -46,6 +46,39 @@ fn probes_metrics_and_commands() {
     assert_eq!(post("/reload", &[("origin", &own)], None).status, 200);
 }
 
+/// A page whose name was made to lead to this port reads nothing.
+#[test]
+fn names_that_others_may_own_are_refused() {
+    let world = World::with_options(|options| options.admin_hosts = vec!["ops.example.com".into()]);
+    let json = ("content-type", "application/json");
+    let query = json!({"query": "{customer(id: 7) {id}}"}).to_string();
+    let asked = [
+        ("GET", "/status", None),
+        ("GET", "/dead-letters", None),
+        ("GET", "/console", None),
+        ("POST", "/graphql", Some(query.as_str())),
+        ("POST", "/replay", Some("{\"model\":\"customer\"}")),
+        ("POST", "/reload", None),
+    ];
+    let ask = |(method, path, body), host: &str| {
+        let origin = format!("http://{host}");
+        world.admin(method, path, &[json, ("host", host), ("origin", origin.as_str())], body)
+    };
+    for asked in asked {
+        let refused = ask(asked, "evil.example:9090");
+        assert_eq!((refused.status, refused.json()["code"].as_str()), (403, Some("foreign_host")), "{asked:?}");
+        for word in ["`evil.example`", "`admin.hosts`"] {
+            assert!(refused.body.contains(word), "{}", refused.body);
+        }
+        for host in ["127.0.0.1", "localhost:1234", "[::1]:9090", "headwater.billing.svc:9090", "ops.example.com"] {
+            assert_eq!(ask(asked, host).status, 200, "{asked:?} by {host}");
+        }
+    }
+    for path in ["/livez", "/startupz", "/metrics"] {
+        assert_eq!(ask(("GET", path, None), "evil.example:9090").status, 200, "{path}");
+    }
+}
+
 #[test]
 fn pages_load_nothing_from_elsewhere() {
     let world = World::new();
