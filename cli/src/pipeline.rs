@@ -26,8 +26,13 @@ use crate::failure::{Failure, chain};
 use crate::preflight::{Known, Preflight};
 use crate::roles::Roles;
 
-/// How long the roles may take to end in order, all together.
+/// How long the roles may take to end in order, all together, beside [`LINGER`]. What operators are told to allow for a stop
+/// (README, "On Kubernetes") is the sum of both, of what the runtime then waits for leftovers, and some seconds.
 const STOP_MAX: Duration = Duration::from_secs(30);
+
+/// How long new readers are let in once we say that we are not ready. Whoever balances the load hears of it some seconds
+/// later, and goes on sending until then.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What is not configured in files.
 #[derive(Clone, Debug)]
@@ -167,7 +172,7 @@ impl Pipeline {
     /// Stops intake, drains, commits, closes.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         let Self { control, connectors, projector, ports, engines, stop } = self;
-        end(&control, connectors, projector, Some(ports.join), engines, stop).await
+        end(&control, connectors, projector, Some(ports), engines, stop).await
     }
 }
 
@@ -176,13 +181,18 @@ async fn end(
     control: &Control,
     mut connectors: JoinSet<Result<(), headwater_connectors::Error>>,
     projector: Option<ProjectorHandle>,
-    ports: Option<JoinHandle<()>>,
+    ports: Option<Ports>,
     engines: Engines,
     stop: StopOrder,
 ) -> Result<(), Failure> {
+    let linger = lingering(ports.as_ref().and_then(|ports| ports.api));
     let in_order = async {
-        // Not ready from here on: no new readers are sent to us.
+        // Not ready from here on: soon no new readers are sent to us. Meanwhile the other roles end.
         control.stopping.store(true, Ordering::Relaxed);
+        let left_by_readers = tokio::time::Instant::now() + linger;
+        if !linger.is_zero() {
+            tracing::info!("not ready any more; readers who come within {} s are still served", linger.as_secs());
+        }
         // Intake: what was gathered is appended and acknowledged, the slots are released.
         stop.connectors.cancel();
         while let Some(ended) = connectors.join_next().await {
@@ -197,21 +207,32 @@ async fn end(
         {
             tracing::warn!(error = chain(&error), "the projector did not end in order");
         }
+        tokio::time::sleep_until(left_by_readers).await;
         // Requests that are being answered are answered.
         stop.api.cancel();
         // One that has ended has been waited for.
-        if let Some(ports) = ports.filter(|ports| !ports.is_finished()) {
-            ports.await.ok();
+        if let Some(ports) = ports.filter(|ports| !ports.join.is_finished()) {
+            ports.join.await.ok();
         }
         // Everything is durable; this ends the log's writer.
         engines.close().await;
     };
-    tokio::time::timeout(STOP_MAX, in_order).await.map_err(|_| {
+    let stop_max = STOP_MAX + linger;
+    tokio::time::timeout(stop_max, in_order).await.map_err(|_| {
         Failure::new(format_args!(
             "did not stop in order within {} s; everything acknowledged is safe, and the next start goes on from there",
-            STOP_MAX.as_secs()
+            stop_max.as_secs()
         ))
     })
+}
+
+/// How long new readers are let in while we stop: not at all where nobody but this machine reaches us, since nobody balances
+/// the load there.
+fn lingering(api: Option<SocketAddr>) -> Duration {
+    match api {
+        Some(address) if !address.ip().to_canonical().is_loopback() => LINGER,
+        _ => Duration::ZERO,
+    }
 }
 
 /// Waits for the end of the projector; for ever where there is none.
@@ -384,4 +405,21 @@ fn secret_in_folder(data: &Path, fresh: [u8; 32]) -> Result<Vec<u8>, Failure> {
     let written = std::fs::create_dir_all(data).and_then(|()| std::fs::write(&path, fresh));
     written.map_err(|error| Failure::caused(format_args!("cannot write {}", path.display()), &error))?;
     Ok(fresh.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_are_let_in_for_a_while_where_others_reach_us() {
+        let after = |address: &str| lingering(Some(address.parse().unwrap()));
+        for address in ["0.0.0.0:8080", "10.1.2.3:8080", "[::]:8080", "[::ffff:10.1.2.3]:8080"] {
+            assert_eq!(after(address), LINGER, "{address}");
+        }
+        for address in ["127.0.0.1:8080", "127.0.0.2:8080", "[::1]:8080", "[::ffff:127.0.0.1]:8080"] {
+            assert_eq!(after(address), Duration::ZERO, "{address}");
+        }
+        assert_eq!(lingering(None), Duration::ZERO, "a process that does not serve");
+    }
 }
