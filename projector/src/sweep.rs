@@ -50,7 +50,7 @@ impl Fold {
         letters: &mut Letters<'_>,
         fold: FoldThem,
     ) -> Result<Folded, Error> {
-        let due = self.to_be_swept(inputs)?;
+        let due = self.sweeps(inputs)?;
         if due.is_empty() {
             let folded = fold(self, inputs, letters)?;
             self.sweeping.also_small = false;
@@ -70,7 +70,7 @@ impl Fold {
     }
 
     /// The truncations among these records that are more than one commit.
-    fn to_be_swept(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Sweep>, Error> {
+    fn sweeps(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Sweep>, Error> {
         let most = self.store.rows_swept_max();
         if most == u64::MAX {
             return Ok(Vec::new());
