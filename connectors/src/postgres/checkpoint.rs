@@ -112,9 +112,9 @@ impl Checkpoint {
         }
     }
 
-    /// Whether what a transaction did to a table is in what was read of it.
-    pub(crate) fn covers(&self, table: &str, commit: Lsn) -> bool {
-        self.tables.get(table).is_some_and(|state| commit < state.covers)
+    /// Every transaction that committed before is in what was read of a table.
+    pub(crate) fn covers(&self, table: &str) -> Lsn {
+        self.tables.get(table).map(|state| state.covers).unwrap_or_default()
     }
 
     /// Whether changes of a table passed by.

@@ -27,7 +27,9 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// What the stream knows of a relation.
 enum Known {
-    Captured(TablePlan),
+    /// What committed before `covers` is in what was read of the table, which stands below it: sent again, it would undo
+    /// what came in between and is in no stream.
+    Captured { plan: TablePlan, covers: Lsn },
     /// Published, but not among the tables we are to capture, or no longer fit to be.
     Ignored,
 }
@@ -193,7 +195,8 @@ impl Stream {
     fn makes_event(&self, data: &[u8]) -> bool {
         match data {
             [b'I' | b'U' | b'D', a, b, c, d, ..] => {
-                matches!(self.relations.get(&u32::from_be_bytes([*a, *b, *c, *d])), Some(Known::Captured(_)))
+                let relation = self.relations.get(&u32::from_be_bytes([*a, *b, *c, *d]));
+                matches!(relation, Some(Known::Captured { covers, .. }) if self.transaction.commit() >= *covers)
             }
             _ => false,
         }
@@ -210,8 +213,12 @@ impl Stream {
             }
             Message::Truncate { relations } => {
                 for relation in relations {
-                    if let Some(Known::Captured(plan)) = self.relations.get(relation) {
-                        self.transaction.truncate(plan, into);
+                    match self.relations.get(relation) {
+                        Some(Known::Captured { covers, .. }) if self.transaction.commit() < *covers => {
+                            self.transaction.pass_by();
+                        }
+                        Some(Known::Captured { plan, .. }) => self.transaction.truncate(plan, into),
+                        Some(Known::Ignored) | None => {}
                     }
                 }
                 return Ok(());
@@ -222,7 +229,11 @@ impl Stream {
             }
         };
         let plan = match self.relations.get(&relation) {
-            Some(Known::Captured(plan)) => plan,
+            Some(Known::Captured { covers, .. }) if self.transaction.commit() < *covers => {
+                self.transaction.pass_by();
+                return Ok(());
+            }
+            Some(Known::Captured { plan, .. }) => plan,
             Some(Known::Ignored) => return Ok(()),
             None => return Err(Error::Malformed { what: "change of a relation that was not announced" }),
         };
@@ -299,12 +310,13 @@ impl Stream {
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
         let TablePlanParts { oid, table, types } = found;
         let schema = table.table_schema(&self.source, &types);
-        let covered = checkpoint.covers(&table.name(), self.transaction.commit());
+        let covers = checkpoint.covers(&table.name());
+        let covered = self.transaction.commit() < covers;
         let announced = self.announced.get_mut(&schema.table);
         let (Some(announced), false) = (announced, schema.key_columns().is_empty()) else {
             if covered {
                 self.relations.insert(oid, Known::Ignored);
-            } else if let Some(Known::Captured(plan)) = self.relations.insert(oid, Known::Ignored) {
+            } else if let Some(Known::Captured { plan, .. }) = self.relations.insert(oid, Known::Ignored) {
                 self.refuse(&plan, &table);
                 checkpoint.leave(&name_of(&plan.schema.table));
             } else if self.announced.contains_key(&schema.table) {
@@ -332,7 +344,7 @@ impl Stream {
             self.transaction.schema(&plan, into);
             announced.clone_from(&plan.schema);
         }
-        self.relations.insert(oid, Known::Captured(plan));
+        self.relations.insert(oid, Known::Captured { plan, covers });
     }
 }
 

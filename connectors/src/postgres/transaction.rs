@@ -99,6 +99,11 @@ impl Transaction {
         to_every_partition(plan, header, into);
     }
 
+    /// Counts a message that is not gathered.
+    pub(crate) fn pass_by(&mut self) {
+        self.ordinal = self.ordinal.saturating_add(1);
+    }
+
     /// Gathers the events of a row message. `fetched` is the answer to [`Step::Lacks`].
     pub(crate) fn row(
         &mut self,
