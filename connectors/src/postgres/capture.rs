@@ -394,7 +394,12 @@ impl Source for PostgresSource {
             }
         };
         // The columns are those that the snapshot shows.
-        setup::look_again(&exporter.inside, &mut tables).await?;
+        for table in setup::look_again(&config, &exporter.inside, &server, &mut tables).await? {
+            tracing::warn!(table, "table is not captured: it changed while it was about to be read");
+            if let Some(checkpoint) = &mut self.checkpoint {
+                checkpoint.leave(&table);
+            }
+        }
         let (plans, wanted) = self.plan(tables, routes);
         self.schemas = plans.iter().map(|plan| plan.schema.clone()).collect();
         self.announce = plans;

@@ -94,24 +94,35 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
     Ok(Tables { captured, refused, types })
 }
 
-/// Reads the captured tables again as `sql`'s transaction sees them. One that is gone or unfit there is left out.
-pub(crate) async fn look_again(sql: &Sql, tables: &mut Tables) -> Result<(), Error> {
+/// Reads the captured tables and their publication again as `sql`'s transaction sees them. One that is gone, unfit or not
+/// published there is left out; answers with the names of these.
+pub(crate) async fn look_again(
+    config: &ConnectorConfig,
+    sql: &Sql,
+    server: &Server,
+    tables: &mut Tables,
+) -> Result<Vec<String>, Error> {
+    let name = config.postgres.publication_name(&config.source);
+    let publication = catalog::publication(sql, server, &name).await?.ok_or_else(|| missing_publication(&name))?;
     let names = tables.captured.iter().map(|(table, _)| (table.schema.as_str(), table.table.as_str()));
     let seen = catalog::tables(sql, &mut tables.types, &catalog::named(names)).await?;
-    let mut captured = Vec::new();
-    for mut table in seen {
-        let known = tables.captured.iter().find(|(known, _)| known.name() == table.name());
-        if let Some((_, published)) = known
-            && table.key().is_ok()
-        {
-            if let Some(columns) = &published.columns {
-                table.columns.retain(|column| columns.contains(&column.name));
-            }
-            captured.push((table, published.clone()));
+    let (mut captured, mut left) = (Vec::new(), Vec::new());
+    for (known, before) in std::mem::take(&mut tables.captured) {
+        let table = seen.iter().find(|table| table.name() == known.name() && table.key().is_ok());
+        let published = publication.tables.get(&(known.schema.clone(), known.table.clone()));
+        let (Some(table), Some(published)) = (table, published) else {
+            left.push(known.name());
+            continue;
+        };
+        let mut table = table.clone();
+        if let Some(columns) = &published.columns {
+            table.columns.retain(|column| columns.contains(&column.name));
         }
+        // Another entry than the one that was compared is for the next comparison.
+        captured.push((table, Published { by: before.by, ..published.clone() }));
     }
     tables.captured = captured;
-    Ok(())
+    Ok(left)
 }
 
 /// Why a table cannot be captured, if it cannot.

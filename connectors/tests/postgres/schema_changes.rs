@@ -6,7 +6,7 @@ use headwater_connectors::Phase;
 use headwater_schemas::{ColumnType, Op, Value};
 use headwater_test_servers::Postgres;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, Row};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_come_go_and_change() {
@@ -107,6 +107,26 @@ async fn a_table_that_can_no_longer_be_captured_is_told_and_the_others_run_on() 
     assert!(refused["public.keyless"].remedy.contains("ADD PRIMARY KEY"), "{refused:?}");
     assert_eq!(harness.folded("other").await.len(), 1);
     assert_eq!(harness.folded("keyless").await.len(), 1);
+}
+
+/// The columns are those that the reading sees, not those of a moment before it had to wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_change_while_the_slot_is_waited_for_are_read() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE t (id int PRIMARY KEY, before int); INSERT INTO t VALUES (1, 10)");
+    let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; SELECT pg_current_xact_id()").await.unwrap();
+    let mut harness = Harness::new(server, &["t"]);
+    harness.start();
+    harness.until_status(|status| matches!(status.phase, Phase::WaitingForSlot { .. })).await;
+    harness.server.psql("ALTER TABLE t RENAME before TO after; ALTER TABLE t ADD added int DEFAULT 5");
+    client.batch_execute("COMMIT").await.unwrap();
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    let rows: Vec<_> = harness.folded("t").await.into_values().collect();
+    let wanted = [("id", 1), ("after", 10), ("added", 5)];
+    assert_eq!(rows, [Row::from(wanted.map(|(name, value)| (name.to_owned(), Value::Int(value))))]);
 }
 
 /// What the log tells of a table before it was read again must not undo what is in no stream.
