@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
+use tokio_postgres::SimpleQueryRow;
 
 use super::catalog::{self, CatalogTable};
 use super::checkpoint::Checkpoint;
@@ -40,7 +41,8 @@ type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 /// may be dropped.
 enum Waiting {
     Relation(Answer<TablePlanParts>),
-    Columns(Bytes, Answer<Fetched>),
+    /// `None`: the table is no longer as the message has it.
+    Columns(Bytes, Answer<Option<Fetched>>),
 }
 
 /// A table as a relation message announced it, with what only the catalog knows.
@@ -193,13 +195,8 @@ impl Stream {
 
     /// Whether a message becomes an event.
     fn makes_event(&self, data: &[u8]) -> bool {
-        match data {
-            [b'I' | b'U' | b'D', a, b, c, d, ..] => {
-                let relation = self.relations.get(&u32::from_be_bytes([*a, *b, *c, *d]));
-                matches!(relation, Some(Known::Captured { covers, .. }) if self.transaction.commit() >= *covers)
-            }
-            _ => false,
-        }
+        let relation = relation_of(data).and_then(|relation| self.relations.get(&relation));
+        matches!(relation, Some(Known::Captured { covers, .. }) if self.transaction.commit() >= *covers)
     }
 
     /// Takes one message in. `fetched` are the columns that were asked for because the message lacks them.
@@ -268,12 +265,31 @@ impl Stream {
             Some(Waiting::Columns(_, fetch)) => {
                 let fetched = fetch.await?;
                 if let Some(Waiting::Columns(data, _)) = self.waiting.take() {
-                    self.message(data, Some(fetched), into)?;
+                    match fetched {
+                        Some(fetched) => self.message(data, Some(fetched), into)?,
+                        None => self.give_up(&data, checkpoint),
+                    }
                 }
             }
             None => {}
         }
         Ok(())
+    }
+
+    /// Ends the capture of a table from which columns that a message lacks cannot be had any more, until it is read again.
+    fn give_up(&mut self, data: &[u8], checkpoint: &mut Checkpoint) {
+        let Some(relation) = relation_of(data) else { return };
+        if let Some(Known::Captured { plan, .. }) = self.relations.insert(relation, Known::Ignored) {
+            let problem = "became another before the unchanged columns of a row could be fetched";
+            self.leave(&name_of(&plan.schema.table), problem, checkpoint);
+        }
+    }
+
+    /// Notes that changes of a table pass by, and that it is to be read again.
+    fn leave(&mut self, table: &str, problem: &str, checkpoint: &mut Checkpoint) {
+        checkpoint.leave(table);
+        let (problem, behind) = (format!("table {table} {problem}"), checkpoint.resume);
+        self.again.get_or_insert(Again { problem, behind });
     }
 
     /// Asks the catalog for what a relation message does not say: the order of the key's columns, and what types that
@@ -333,9 +349,7 @@ impl Stream {
         if let Some(problem) = problem {
             self.relations.insert(oid, Known::Ignored);
             if !covered {
-                checkpoint.leave(&table.name());
-                let (problem, behind) = (format!("table {} {problem}", table.name()), checkpoint.resume);
-                self.again.get_or_insert(Again { problem, behind });
+                self.leave(&table.name(), problem, checkpoint);
             }
             return;
         }
@@ -372,6 +386,14 @@ impl Stream {
         self.status.update(|status| {
             status.refused_tables.insert(table, refusal);
         });
+    }
+}
+
+/// The relation that a message about a row is of.
+fn relation_of(message: &[u8]) -> Option<u32> {
+    match message {
+        [b'I' | b'U' | b'D', a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => None,
     }
 }
 
@@ -450,16 +472,18 @@ fn is_visible(snapshot: &str, xid: u32) -> bool {
     begun && !parts.next().unwrap_or_default().split(',').filter_map(low).any(|running| running == xid)
 }
 
-/// The texts of the first row; `None` when there is none, or when the table is no longer as the query expects, which a
-/// later message will tell.
-async fn fetch_row(sql: &Sql, query: &str) -> Result<Fetched, Error> {
+/// The texts of the first row, if there is one; `None` when the server cannot answer, because the table is no longer as the
+/// query expects.
+async fn fetch_row(sql: &Sql, query: &str) -> Result<Option<Fetched>, Error> {
     let rows = match sql.rows("fetch the unchanged columns of a row whose key changed", query).await {
         Ok(rows) => rows,
         Err(error @ Error::Query { .. }) if sql.client.is_closed() => return Err(error),
         Err(Error::Query { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    Ok(rows.first().map(|row| (0..row.len()).map(|at| row.try_get(at).ok().flatten().map(str::to_owned)).collect()))
+    let texts =
+        |row: &SimpleQueryRow| (0..row.len()).map(|at| row.try_get(at).ok().flatten().map(str::to_owned)).collect();
+    Ok(Some(rows.first().map(texts)))
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use super::plan::{BadCell, TablePlan, Tuple};
 use super::snapshot::dead_letter;
 use crate::Gathered;
 
-/// Columns of one row that were asked for, by place; see [`Step::Lacks`].
+/// Columns of one row that were asked for, in the order of the query; `None` when there is no such row. See
+/// [`Step::Lacks`].
 pub(super) type Fetched = Option<Vec<Option<String>>>;
 
 /// The transaction being gathered, and room to build its rows in.
@@ -36,7 +37,7 @@ pub(crate) enum Step {
     /// the row's earlier image, but that stands under the old key; so they are fetched. The row may already be newer
     /// than the message: then the change that made it so follows, and sends what it changed.
     Lacks {
-        /// Gives the row as it is now, all columns in order.
+        /// Gives the columns that were not sent as they are now, in order. No others: those may be gone by now.
         query: String,
     },
 }
@@ -293,21 +294,26 @@ fn with_old_key(plan: &TablePlan, tuples: &Tuples) -> Vec<Cell> {
 /// The message with the fetched texts behind it, and the cells that were not sent pointing there.
 fn with_fetched(data: &[u8], cells: &[Cell], row: &[Option<String>]) -> (Vec<u8>, Vec<Cell>) {
     let mut bytes = data.to_vec();
-    let complete = |(cell, text): (&Cell, &Option<String>)| match (cell, text) {
-        (Cell::Unchanged, Some(text)) => {
-            let start = bytes.len() as u32;
-            bytes.extend_from_slice(text.as_bytes());
-            Cell::Text { start, len: text.len() as u32 }
-        }
-        (Cell::Unchanged, None) => Cell::Null,
-        (cell, _) => *cell,
+    let mut texts = row.iter();
+    let complete = |cell: &Cell| match cell {
+        Cell::Unchanged => match texts.next() {
+            Some(Some(text)) => {
+                let start = bytes.len() as u32;
+                bytes.extend_from_slice(text.as_bytes());
+                Cell::Text { start, len: text.len() as u32 }
+            }
+            Some(None) => Cell::Null,
+            None => Cell::Unchanged,
+        },
+        sent => *sent,
     };
-    let cells = cells.iter().zip(row).map(complete).collect();
+    let cells = cells.iter().map(complete).collect();
     (bytes, cells)
 }
 
 fn row_query(plan: &TablePlan, new: Tuple<'_>) -> String {
-    let columns = super::snapshot::select_list(plan);
+    let not_sent = plan.schema.columns.iter().zip(new.cells).filter(|(_, cell)| **cell == Cell::Unchanged);
+    let columns: Vec<String> = not_sent.map(|(column, _)| quote(&column.name)).collect();
     let conditions: Vec<String> = plan
         .key
         .iter()
@@ -316,6 +322,6 @@ fn row_query(plan: &TablePlan, new: Tuple<'_>) -> String {
             format!("{} = {}", quote(&plan.schema.columns[at].name), literal(&String::from_utf8_lossy(text)))
         })
         .collect();
-    let table = &plan.schema.table;
-    format!("SELECT {columns} FROM {}.{} WHERE {}", quote(&table.schema), quote(&table.table), conditions.join(" AND "))
+    let table = format!("{}.{}", quote(&plan.schema.table.schema), quote(&plan.schema.table.table));
+    format!("SELECT {} FROM {table} WHERE {}", columns.join(", "), conditions.join(" AND "))
 }

@@ -129,6 +129,25 @@ async fn columns_that_change_while_the_slot_is_waited_for_are_read() {
     assert_eq!(rows, [Row::from(wanted.map(|(name, value)| (name.to_owned(), Value::Int(value))))]);
 }
 
+/// The server does not send the large column again with a new key. By then the table has fewer columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_before_a_dropped_column_leaves_no_torn_row() {
+    let create = "CREATE TABLE t (id int PRIMARY KEY, n int, body text); ALTER TABLE t ALTER body SET STORAGE EXTERNAL;
+                  INSERT INTO t VALUES (1, 0, repeat('x', 10000))";
+    let body = Value::Text("x".repeat(10_000));
+    for (dropped, wanted) in [("n", Some(&body)), ("body", None)] {
+        let mut harness = Harness::streaming(create, &["t"]).await;
+        harness.stop().await;
+        harness.server.psql("UPDATE t SET id = 2");
+        harness.server.psql(&format!("ALTER TABLE t DROP {dropped}"));
+        harness.start();
+        harness.until_streaming().await;
+        until_ids(&harness, "t", &[2]).await;
+        let row = harness.folded("t").await.into_values().next().unwrap();
+        assert_eq!(row.get("body"), wanted, "without {dropped}");
+    }
+}
+
 /// What the log tells of a table before it was read again must not undo what is in no stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_changes_do_not_undo_what_was_read_again() {
