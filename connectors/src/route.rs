@@ -28,15 +28,19 @@ impl Route {
         if self.partitions == 1 {
             return 0;
         }
-        let hash = key
-            .iter()
-            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        (hash % u64::from(self.partitions)) as u32
+        (fnv(key) % u64::from(self.partitions)) as u32
     }
 
     pub(crate) fn partition(&self, partition: u32) -> TopicPartition {
         TopicPartition { topic: Arc::clone(&self.topic), partition }
     }
+}
+
+/// FNV-1a: the same in every process and version.
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The routes of a source, made as its tables become known. Equal schemas get equal routes.

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use headwater_schemas::{EventHeader, Op, SourcePosition, TableSchema};
 use pgwire_replication::{PgWireError, ReplicationClient};
 
-use super::catalog::{self, Server};
+use super::catalog::{self, CatalogTable, Published, Server};
 use super::checkpoint::{Checkpoint, TableSnapshot};
 use super::config::OnLostSlot;
 use super::connect::{Sql, number, replication, text};
 use super::history;
+use super::layout::Layout;
 use super::lsn::Lsn;
 use super::monitor::Monitor;
 use super::plan::TablePlan;
@@ -205,10 +206,28 @@ impl PostgresSource {
             let mut state = noted.cloned().unwrap_or_default();
             if !state.complete {
                 state.published_by = published.by;
+                state.layout = Some(Layout::of(&table).after(state.layout.as_ref()));
                 wanted.push(Wanted { table, published, plan, state });
             }
         }
         (plans, wanted)
+    }
+
+    /// Notes how the tables are laid out that begin to be read. What an earlier attempt has read of one counts as long
+    /// as its rows are the same.
+    fn note_reading(&mut self, wanted: &[Wanted]) -> Result<(), Error> {
+        let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
+        for Wanted { table, state, .. } in wanted {
+            let name = table.name();
+            if let Some(problem) = checkpoint.compare_layout(&name, &Layout::of(table)) {
+                return Err(Error::NotReady {
+                    problem: format!("table {name} {problem} while it was about to be read"),
+                    remedy: "nothing is to be done: it is read anew".into(),
+                });
+            }
+            checkpoint.tables.insert(name, state.clone());
+        }
+        Ok(())
     }
 
     fn open_stream(&self, sql: &Arc<Sql>) -> Opening {
@@ -367,10 +386,11 @@ impl Source for PostgresSource {
             fresh = Some(self.create_slot(&sql, &server, epoch).await?);
         }
         if let Some(checkpoint) = &mut self.checkpoint {
-            let captured = tables.captured.iter().map(|(table, published)| (table.name(), published.by)).collect();
-            for table in checkpoint.compare_tables(&captured) {
-                let epoch = checkpoint.epoch;
-                tracing::warn!(table, epoch, "changes may have passed by while it was not captured: reading it again");
+            let found =
+                |(table, published): &(CatalogTable, Published)| (table.name(), (published.by, Layout::of(table)));
+            let captured = tables.captured.iter().map(found).collect();
+            for (table, problem) in checkpoint.compare_tables(&captured) {
+                tracing::warn!(table, problem, epoch = checkpoint.epoch, "reading a table again");
             }
         }
         self.monitor = Some(Monitor::begin(&config.postgres, name, self.status.clone(), self.metrics.clone()));
@@ -401,6 +421,7 @@ impl Source for PostgresSource {
             }
         }
         let (plans, wanted) = self.plan(tables, routes);
+        self.note_reading(&wanted)?;
         self.schemas = plans.iter().map(|plan| plan.schema.clone()).collect();
         self.announce = plans;
         let snapshot = Snapshot::begin(&config.postgres, wanted, &stamp);

@@ -31,6 +31,22 @@ pub(crate) struct CatalogTable {
     pub(crate) has_heirs: bool,
     pub(crate) columns: Vec<CatalogColumn>,
     pub(crate) indexes: Vec<UniqueIndex>,
+    /// Every place of a column, by `attnum` from 1 on; empty where it was announced.
+    pub(crate) places: Vec<CatalogPlace>,
+    /// Which file the table is in, or which its partitions are in: something to compare.
+    pub(crate) files: String,
+}
+
+/// A place that a column has, or had before it was dropped.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct CatalogPlace {
+    pub(crate) name: String,
+    /// Neither dropped nor generated.
+    pub(crate) alive: bool,
+    pub(crate) type_oid: u32,
+    pub(crate) modifier: i32,
+    /// The transaction that wrote this line of the catalog.
+    pub(crate) written: String,
 }
 
 /// One column, in the order the change stream sends them. Generated columns are not among them: the stream leaves them
@@ -161,7 +177,16 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
                                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                                WHERE k.ord <= i.indnkeyatts) k
                  WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
-                   AND i.indpred IS NULL AND i.indexprs IS NULL) AS indexes
+                   AND i.indpred IS NULL AND i.indexprs IS NULL) AS indexes,
+                (SELECT coalesce(json_agg(json_build_object(
+                            'name', a.attname, 'alive', NOT a.attisdropped AND a.attgenerated = '',
+                            'type_oid', a.atttypid::bigint, 'modifier', a.atttypmod, 'written', a.xmin::text)
+                            ORDER BY a.attnum), '[]')
+                 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0) AS places,
+                CASE c.relkind WHEN 'p' THEN
+                    (SELECT string_agg(f.oid::text || ':' || f.relfilenode::text, ',' ORDER BY f.oid)
+                     FROM pg_partition_tree(c.oid) part JOIN pg_class f ON f.oid = part.relid)
+                ELSE c.relfilenode::text END AS files
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND ({condition})
          ORDER BY n.nspname, c.relname"
@@ -193,6 +218,8 @@ fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
         has_heirs: text(row, "has_heirs")? == "t",
         columns: serde_json::from_str(text(row, "columns")?).map_err(malformed)?,
         indexes: serde_json::from_str(text(row, "indexes")?).map_err(malformed)?,
+        places: serde_json::from_str(text(row, "places")?).map_err(malformed)?,
+        files: optional(row, "files").unwrap_or_default().into(),
     })
 }
 
@@ -328,6 +355,8 @@ impl CatalogTable {
             has_heirs: false,
             columns,
             indexes,
+            places: Vec::new(),
+            files: String::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use headwater_schemas::SourcePosition;
 use serde::{Deserialize, Serialize};
 
+use super::layout::Layout;
 use super::lsn::Lsn;
 use crate::Error;
 
@@ -54,6 +55,9 @@ pub(crate) struct TableSnapshot {
     /// What publishes the table. Something else later on means that it was published by nothing in between.
     #[serde(default)]
     pub(crate) published_by: u32,
+    /// How the table was laid out when it was read, or looked at since; `None`: it was not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) layout: Option<Layout>,
     /// Changes passed by without being captured, or the key became another: it is to be read again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) left: bool,
@@ -80,20 +84,27 @@ impl Checkpoint {
         self.resume = self.resume.max(end);
     }
 
-    /// Compares what is known of tables with those that are captured now, by name, each with what publishes it; answers
-    /// with those of which changes may have passed by. For them the log is no continuation of what was captured: they
-    /// are to be read again in a new epoch, above all that is known of them.
-    pub(crate) fn compare_tables(&mut self, captured: &BTreeMap<String, u32>) -> Vec<String> {
+    /// Compares what is known of tables with those that are captured now, by name, each with what publishes it and how
+    /// it is laid out; answers with those of which changes may have passed by, or whose rows became other ones, and
+    /// why. For them the log is no continuation of what was captured: they are to be read again in a new epoch, above
+    /// all that is known of them.
+    pub(crate) fn compare_tables(&mut self, captured: &BTreeMap<String, (u32, Layout)>) -> Vec<(String, &'static str)> {
         let mut again = Vec::new();
         for (name, state) in &mut self.tables {
-            match captured.get(name) {
-                None => state.left = true,
-                Some(by) if state.left || (state.published_by != 0 && state.published_by != *by) => {
-                    again.push(name.clone());
-                    *state = TableSnapshot { published_by: *by, ..TableSnapshot::default() };
-                }
-                Some(by) => state.published_by = *by,
+            let Some((by, layout)) = captured.get(name) else {
+                state.left = true;
+                continue;
+            };
+            let problem = if state.left || (state.published_by != 0 && state.published_by != *by) {
+                Some("was not captured for a while")
+            } else {
+                state.compare_layout(layout)
+            };
+            if let Some(problem) = problem {
+                again.push((name.clone(), problem));
+                *state = TableSnapshot::default();
             }
+            state.published_by = *by;
         }
         if !again.is_empty() {
             self.epoch += 1;
@@ -117,6 +128,24 @@ impl Checkpoint {
         self.tables.get(table).map(|state| state.covers).unwrap_or_default()
     }
 
+    /// Compares how a captured table is laid out now with what is noted; see [`TableSnapshot::compare_layout`].
+    pub(crate) fn compare_layout(&mut self, table: &str, now: &Layout) -> Option<&'static str> {
+        self.tables.get_mut(table)?.compare_layout(now)
+    }
+
+    /// The table that was captured as the relation of this number.
+    pub(crate) fn table_of(&self, oid: u32) -> Option<&str> {
+        let mut captured = self.tables.iter().filter(|(_, state)| !state.left);
+        let found = captured.find(|(_, state)| state.layout.as_ref().is_some_and(|layout| layout.oid == oid));
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether a table was captured as a relation of another number.
+    pub(crate) fn is_replaced(&self, table: &str, oid: u32) -> bool {
+        let layout = self.tables.get(table).and_then(|state| state.layout.as_ref());
+        layout.is_some_and(|layout| layout.oid != oid)
+    }
+
     /// Whether changes of a table passed by.
     pub(crate) fn has_left(&self, table: &str) -> bool {
         self.tables.get(table).is_some_and(|state| state.left)
@@ -136,6 +165,15 @@ impl Checkpoint {
 }
 
 impl TableSnapshot {
+    /// What in a table's layout makes rows that were captured other ones. If nothing does, the layout is noted.
+    pub(crate) fn compare_layout(&mut self, now: &Layout) -> Option<&'static str> {
+        let problem = self.layout.as_ref().and_then(|noted| noted.changed(now));
+        if problem.is_none() {
+            self.layout = Some(now.clone().after(self.layout.as_ref()));
+        }
+        problem
+    }
+
     /// Takes note that blocks `from..to` are read.
     pub(crate) fn add(&mut self, from: u64, to: u64) {
         self.blocks.push((from, to));
@@ -155,16 +193,8 @@ impl TableSnapshot {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_new_epoch_keeps_nothing_that_is_half_read() {
-        let table = |complete, published_by| TableSnapshot {
-            complete,
-            blocks: if complete { vec![] } else { vec![(0, 10)] },
-            published_by,
-            ..TableSnapshot::default()
-        };
-        let tables = [("read", table(true, 1)), ("half", table(false, 2)), ("gone", table(true, 3))];
-        let mut checkpoint = Checkpoint {
+    fn checkpoint<const N: usize>(tables: [(&str, TableSnapshot); N]) -> Checkpoint {
+        Checkpoint {
             epoch: 1,
             slot: "s".into(),
             system: "1".into(),
@@ -175,15 +205,51 @@ mod tests {
             resume: Lsn(1),
             at_micros: 0,
             tables: tables.map(|(name, state)| (name.to_owned(), state)).into(),
+        }
+    }
+
+    #[test]
+    fn a_new_epoch_keeps_nothing_that_is_half_read() {
+        let table = |complete, published_by| TableSnapshot {
+            complete,
+            blocks: if complete { vec![] } else { vec![(0, 10)] },
+            published_by,
+            ..TableSnapshot::default()
         };
-        let captured =
-            |published: &[(&str, u32)]| published.iter().map(|(name, by)| ((*name).to_owned(), *by)).collect();
+        let tables = [("read", table(true, 1)), ("half", table(false, 2)), ("gone", table(true, 3))];
+        let mut checkpoint = checkpoint(tables);
+        let captured = |published: &[(&str, u32)]| -> BTreeMap<String, (u32, Layout)> {
+            published.iter().map(|(name, by)| ((*name).to_owned(), (*by, Layout::default()))).collect()
+        };
+        let again = "was not captured for a while";
         assert!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2)])).is_empty());
         assert!(checkpoint.has_left("gone") && checkpoint.epoch == 1 && !checkpoint.tables["half"].blocks.is_empty());
-        assert_eq!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2), ("gone", 3)])), ["gone"]);
+        assert_eq!(
+            checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2), ("gone", 3)])),
+            [("gone".to_owned(), again)]
+        );
         assert!(checkpoint.epoch == 2 && checkpoint.tables["read"].complete && !checkpoint.tables["gone"].complete);
         assert_eq!(checkpoint.tables["half"], TableSnapshot { published_by: 2, ..TableSnapshot::default() });
-        assert_eq!(checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)])), ["read"]);
+        assert_eq!(
+            checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)])),
+            [("read".to_owned(), again)]
+        );
+    }
+
+    #[test]
+    fn a_table_of_another_layout_is_to_be_read_again() {
+        let table = || TableSnapshot { complete: true, published_by: 1, ..TableSnapshot::default() };
+        let mut checkpoint = checkpoint([("changed", table()), ("same", table())]);
+        let captured = |oid| -> BTreeMap<String, (u32, Layout)> {
+            let layouts = [("changed", oid), ("same", 2)];
+            layouts.map(|(name, oid)| (name.to_owned(), (1, Layout { oid, ..Layout::default() }))).into()
+        };
+        assert!(checkpoint.compare_tables(&captured(1)).is_empty(), "a checkpoint of an older version has no layouts");
+        assert_eq!((checkpoint.table_of(1), checkpoint.table_of(2)), (Some("changed"), Some("same")));
+        assert!(checkpoint.compare_tables(&captured(1)).is_empty());
+        let problem = "was replaced by another table";
+        assert_eq!(checkpoint.compare_tables(&captured(3)), [("changed".to_owned(), problem)]);
+        assert!(checkpoint.epoch == 2 && checkpoint.tables["same"].complete && !checkpoint.tables["changed"].complete);
     }
 
     #[test]

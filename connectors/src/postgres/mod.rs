@@ -1,7 +1,8 @@
 //! PostgreSQL: the tables as they are by an exported snapshot, then every change by logical replication.
 //!
 //! `capture.rs` is the source itself; `setup.rs` finds out what there is and makes what is missing; `snapshot.rs` and
-//! `stream.rs` bring the rows, `plan.rs` and `cell.rs` turn them into the one form both share.
+//! `stream.rs` bring the rows, `plan.rs` and `cell.rs` turn them into the one form both share. `layout.rs` says which
+//! changes of a table make it be read again.
 
 mod array;
 mod capture;
@@ -13,6 +14,7 @@ mod config;
 mod connect;
 mod copy;
 mod history;
+mod layout;
 mod lsn;
 mod monitor;
 mod pgoutput;

@@ -94,8 +94,8 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
     Ok(Tables { captured, refused, types })
 }
 
-/// Reads the captured tables and their publication again as `sql`'s transaction sees them. One that is gone, unfit or not
-/// published there is left out; answers with the names of these.
+/// Reads the captured tables and their publication again as `sql`'s transaction sees them. One that is gone, unfit or
+/// not published there is left out; answers with the names of these.
 pub(crate) async fn look_again(
     config: &ConnectorConfig,
     sql: &Sql,

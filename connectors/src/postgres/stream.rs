@@ -15,6 +15,7 @@ use tokio_postgres::SimpleQueryRow;
 use super::catalog::{self, CatalogTable};
 use super::checkpoint::Checkpoint;
 use super::connect::Sql;
+use super::layout::Layout;
 use super::lsn::Lsn;
 use super::pgoutput::{self, Message, Relation, Tuples};
 use super::plan::{TablePlan, is_padded};
@@ -28,8 +29,8 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// What the stream knows of a relation.
 enum Known {
-    /// What committed before `covers` is in what was read of the table, which stands below it: sent again, it would undo
-    /// what came in between and is in no stream.
+    /// What committed before `covers` is in what was read of the table, which stands below it: sent again, it would
+    /// undo what came in between and is in no stream.
     Captured { plan: TablePlan, covers: Lsn },
     /// Published, but not among the tables we are to capture, or no longer fit to be.
     Ignored,
@@ -50,6 +51,10 @@ struct TablePlanParts {
     oid: u32,
     table: CatalogTable,
     types: Types,
+    /// Its name in the catalog now; `None` if it is gone from there.
+    name_now: Option<String>,
+    /// Its layout there; `None` if it is gone or has no key.
+    layout: Option<Layout>,
 }
 
 pub(crate) struct Stream {
@@ -276,7 +281,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends the capture of a table from which columns that a message lacks cannot be had any more, until it is read again.
+    /// Ends the capture of a table from which columns that a message lacks cannot be had any more, until it is read
+    /// again.
     fn give_up(&mut self, data: &[u8], checkpoint: &mut Checkpoint) {
         let Some(relation) = relation_of(data) else { return };
         if let Some(Known::Captured { plan, .. }) = self.relations.insert(relation, Known::Ignored) {
@@ -313,44 +319,52 @@ impl Stream {
             let known = catalog::tables(&sql, &mut types, &format!("c.oid = {oid}")).await?.pop();
             types.learn(&sql, columns.iter().map(|column| column.1).collect()).await?;
             let described = catalog::describe_columns(&sql, columns).await?;
+            let layout = known.as_ref().filter(|known| known.key().is_ok()).map(Layout::of);
+            let name_now = known.as_ref().map(CatalogTable::name);
             let indexes = known.map(|known| known.indexes).unwrap_or_default();
             let mut table = CatalogTable::announced(schema, table, identity, described, indexes);
             table.trust_identity(flagged);
-            Ok(TablePlanParts { oid, table, types })
+            Ok(TablePlanParts { oid, table, types, name_now, layout })
         }))
     }
 
     /// Takes a relation in. Changes of a table that is ignored pass by: once it can be captured again, it is to be read
     /// again. So is a table whose key becomes another: its rows stand under the old one. Neither is so while the log is
-    /// behind the reading of the table, which has those changes.
+    /// behind the reading of the table, which has those changes. What the catalog says of a table's layout is of now,
+    /// so that it counts in any case.
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
-        let TablePlanParts { oid, table, types } = found;
+        let TablePlanParts { oid, table, types, name_now, layout } = found;
+        let name = table.name();
+        self.leave_renamed(oid, &name, name_now.as_deref(), checkpoint);
         let schema = table.table_schema(&self.source, &types);
-        let covers = checkpoint.covers(&table.name());
+        let covers = checkpoint.covers(&name);
         let covered = self.transaction.commit() < covers;
         let announced = self.announced.get_mut(&schema.table);
         let (Some(announced), false) = (announced, schema.key_columns().is_empty()) else {
-            if covered {
-                self.relations.insert(oid, Known::Ignored);
-            } else if let Some(Known::Captured { plan, .. }) = self.relations.insert(oid, Known::Ignored) {
-                self.refuse(&plan, &table);
-                checkpoint.leave(&name_of(&plan.schema.table));
-            } else if self.announced.contains_key(&schema.table) {
+            self.relations.insert(oid, Known::Ignored);
+            if !covered && self.announced.contains_key(&schema.table) {
                 self.refuse_keyless(&table);
-                checkpoint.leave(&table.name());
+                checkpoint.leave(&name);
             }
             return;
         };
-        let problem = if checkpoint.has_left(&table.name()) {
+        let problem = if checkpoint.has_left(&name) {
             Some("can be captured again, after changes passed by")
+        } else if checkpoint.is_replaced(&name, oid) {
+            Some("was replaced by another table")
         } else {
             changed_rows(announced, &schema)
         };
         if let Some(problem) = problem {
             self.relations.insert(oid, Known::Ignored);
             if !covered {
-                self.leave(&table.name(), problem, checkpoint);
+                self.leave(&name, problem, checkpoint);
             }
+            return;
+        }
+        if let Some(problem) = layout.and_then(|layout| checkpoint.compare_layout(&name, &layout)) {
+            self.relations.insert(oid, Known::Ignored);
+            self.leave(&name, problem, checkpoint);
             return;
         }
         let plan = TablePlan::new(schema, routes);
@@ -363,15 +377,20 @@ impl Stream {
 }
 
 impl Stream {
-    /// Says that a table that was captured is so no longer.
-    fn refuse(&self, plan: &TablePlan, table: &CatalogTable) {
-        let was = name_of(&plan.schema.table);
-        if was == table.name() {
-            self.refuse_keyless(table);
+    /// Leaves a table that was captured under another name than a message gives it, unless it was read since. One that
+    /// has its old name back is read again.
+    fn leave_renamed(&mut self, oid: u32, name: &str, name_now: Option<&str>, checkpoint: &mut Checkpoint) {
+        let Some(was) = checkpoint.table_of(oid).filter(|was| *was != name).map(str::to_owned) else { return };
+        if self.transaction.commit() < checkpoint.covers(&was) {
             return;
         }
-        let problem = format!("table {was} was renamed to {} and is no longer captured", table.name());
-        let remedy = format!("name `{}` in `postgres.tables` and in the read models", table.name());
+        if name_now == Some(was.as_str()) {
+            self.leave(&was, "had another name for a while", checkpoint);
+            return;
+        }
+        checkpoint.leave(&was);
+        let problem = format!("table {was} was renamed to {name} and is no longer captured");
+        let remedy = format!("name `{name}` in `postgres.tables` and in the read models");
         self.note(was, Refusal { problem, remedy });
     }
 
@@ -472,8 +491,8 @@ fn is_visible(snapshot: &str, xid: u32) -> bool {
     begun && !parts.next().unwrap_or_default().split(',').filter_map(low).any(|running| running == xid)
 }
 
-/// The texts of the first row, if there is one; `None` when the server cannot answer, because the table is no longer as the
-/// query expects.
+/// The texts of the first row, if there is one; `None` when the server cannot answer, because the table is no longer as
+/// the query expects.
 async fn fetch_row(sql: &Sql, query: &str) -> Result<Option<Fetched>, Error> {
     let rows = match sql.rows("fetch the unchanged columns of a row whose key changed", query).await {
         Ok(rows) => rows,
