@@ -147,21 +147,32 @@ async fn a_new_key_before_a_dropped_column_leaves_no_torn_row() {
 /// What the log tells of a table before it was read again must not undo what is in no stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn older_changes_do_not_undo_what_was_read_again() {
+    let create = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (5, 0), (6, 0)";
+    // As a restore does: the new table is published by nothing yet.
+    let restored = [format!("DROP TABLE t; {create}")];
+    let unpublished = [
+        "ALTER PUBLICATION headwater_shop DROP TABLE t",
+        "DELETE FROM t; INSERT INTO t VALUES (5, 0), (6, 0)",
+        "ALTER PUBLICATION headwater_shop ADD TABLE t",
+    ]
+    .map(str::to_owned);
     for old_change in ["DELETE FROM t WHERE id = 5; UPDATE t SET n = 1 WHERE id = 6", "TRUNCATE t"] {
-        let create = "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (5, 0), (6, 0)";
-        let mut harness = Harness::streaming(create, &["t"]).await;
-        harness.stop().await;
-        harness.server.psql(old_change);
-        // As a restore does: the new table is published by nothing yet.
-        harness.server.psql(&format!("DROP TABLE t; {create}"));
-        harness.start();
-        harness.until_streaming().await;
-        harness.server.psql("INSERT INTO t VALUES (7, 0)");
-        harness.caught_up().await;
-        let rows = harness.folded("t").await;
-        let values: Vec<_> = rows.values().map(|row| (row["id"].clone(), row["n"].clone())).collect();
-        let wanted = [5, 6, 7].map(|id| (Value::Int(id), Value::Int(0)));
-        assert_eq!(values, wanted, "{old_change}");
+        for untold in [&restored[..], &unpublished[..]] {
+            let mut harness = Harness::streaming(create, &["t"]).await;
+            harness.stop().await;
+            harness.server.psql(old_change);
+            for change in untold {
+                harness.server.psql(change);
+            }
+            harness.start();
+            harness.until_streaming().await;
+            harness.server.psql("INSERT INTO t VALUES (7, 0)");
+            harness.caught_up().await;
+            let rows = harness.folded("t").await;
+            let values: Vec<_> = rows.values().map(|row| (row["id"].clone(), row["n"].clone())).collect();
+            let wanted = [5, 6, 7].map(|id| (Value::Int(id), Value::Int(0)));
+            assert_eq!(values, wanted, "{old_change}, then {untold:?}");
+        }
     }
 }
 
