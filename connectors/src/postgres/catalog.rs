@@ -155,6 +155,9 @@ pub(crate) fn named<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
 }
 
 /// The tables for which `condition` (over `pg_class c` and `pg_namespace n`) holds, and the types of their columns.
+///
+/// Without a lock that would last as long as the transaction does (`pg_partition_tree` takes some): a snapshot may take
+/// hours, and whoever alters a table would wait for it.
 pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Result<Vec<CatalogTable>, Error> {
     let query = format!(
         "SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint AS rows,
@@ -184,8 +187,11 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
                             ORDER BY a.attnum), '[]')
                  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0) AS places,
                 CASE c.relkind WHEN 'p' THEN
-                    (SELECT string_agg(f.oid::text || ':' || f.relfilenode::text, ',' ORDER BY f.oid)
-                     FROM pg_partition_tree(c.oid) part JOIN pg_class f ON f.oid = part.relid)
+                    (WITH RECURSIVE part(oid) AS (
+                         SELECT c.oid UNION ALL
+                         SELECT i.inhrelid FROM part JOIN pg_inherits i ON i.inhparent = part.oid)
+                     SELECT string_agg(f.oid::text || ':' || f.relfilenode::text, ',' ORDER BY f.oid)
+                     FROM part JOIN pg_class f ON f.oid = part.oid)
                 ELSE c.relfilenode::text END AS files
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE c.relkind IN ('r', 'p') AND ({condition})
