@@ -100,7 +100,9 @@ impl Pipeline {
             false => None,
         };
         if let (Some(log), None) = (&engines.log, &configuration.settings.broker.kafka) {
-            let kept = keep_as_configured(configuration, &**log).await;
+            let prefix = &configuration.settings.prefix.value;
+            let sources: Vec<String> = configuration.connectors.iter().map(|file| file.config.source.clone()).collect();
+            let kept = keep_as_configured(&**log, prefix, &sources, &retention(configuration)).await;
             kept.map_err(|error| Failure::caused("cannot set the retention of the log", &error))?;
         }
         let mut connectors = JoinSet::new();
@@ -369,16 +371,21 @@ fn retention(configuration: &Configuration) -> Retention {
     Retention { age_max: settings.age.map(|age| age.0), bytes_max: settings.size.map(|size| size.0), compact: false }
 }
 
-/// Topics that are there already keep what is configured now: the embedded log has no other tool to change that by.
-async fn keep_as_configured(configuration: &Configuration, log: &dyn EventLog) -> Result<(), headwater_broker::Error> {
-    let prefix = &configuration.settings.prefix.value;
-    let own: Vec<String> =
-        configuration.connector_configs().iter().map(|config| format!("{prefix}.{}.", config.source)).collect();
+/// Topics of these sources that are there already keep what is configured now: the embedded log has no other tool to change
+/// that by.
+async fn keep_as_configured(
+    log: &dyn EventLog,
+    prefix: &str,
+    sources: &[String],
+    retention: &Retention,
+) -> Result<(), headwater_broker::Error> {
+    let own: Vec<String> = sources.iter().map(|source| format!("{prefix}.{source}.")).collect();
+    // Beside those of the tables there is that of the source's progress.
     let is_of_rows =
         |topic: &str| own.iter().filter_map(|own| topic.strip_prefix(own)).any(|rest| !rest.starts_with("__"));
     let topics = log.topics().await?.into_iter().filter(|(name, _)| is_of_rows(name));
     let specs: Vec<TopicSpec> =
-        topics.map(|(name, partitions)| TopicSpec { name, partitions, retention: retention(configuration) }).collect();
+        topics.map(|(name, partitions)| TopicSpec { name, partitions, retention: retention.clone() }).collect();
     log.create_topics(&specs).await
 }
 
@@ -409,7 +416,44 @@ fn secret_in_folder(data: &Path, fresh: [u8; 32]) -> Result<Vec<u8>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions};
+    use headwater_broker::{AppendBatch, RecordBuffer, TopicPartition};
+
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn topics_that_are_there_keep_what_is_configured_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let interval = Duration::from_millis(20);
+        let log = EmbeddedLog::open(EmbeddedOptions {
+            maintenance_interval: interval,
+            ..EmbeddedOptions::new(folder.path())
+        });
+        let log = log.unwrap();
+        let at = |topic: &str| TopicPartition { topic: topic.into(), partition: 0 };
+        let all = ["hw.billing.public.invoices", "hw.billing.__progress", "hw.other.public.invoices"].map(at);
+        for place in &all {
+            let (name, retention) = (place.topic.clone(), Retention::default());
+            log.create_topics(&[TopicSpec { name, partitions: 1, retention }]).await.unwrap();
+            for _ in 0..3 {
+                let mut records = RecordBuffer::default();
+                records.push(1, b"key", Some(|out: &mut Vec<u8>| out.extend_from_slice(b"value")));
+                let batch = AppendBatch { to: place.clone(), prelude: Bytes::new(), records };
+                log.append(vec![batch]).await.unwrap();
+            }
+        }
+        let old = Retention { age_max: Some(Duration::from_secs(60)), ..Retention::default() };
+        keep_as_configured(&*log, "hw", &["billing".into()], &old).await.unwrap();
+        let begin = std::time::Instant::now();
+        while log.watermarks(&all[0]).await.unwrap().low.0 < 3 {
+            assert!(begin.elapsed() < Duration::from_secs(10), "nothing is removed");
+            tokio::time::sleep(interval).await;
+        }
+        for place in &all[1..] {
+            assert_eq!(log.watermarks(place).await.unwrap().low.0, 0, "{place} is not of this source's rows");
+        }
+    }
 
     #[test]
     fn readers_are_let_in_for_a_while_where_others_reach_us() {

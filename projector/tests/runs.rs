@@ -19,8 +19,8 @@ use headwater_projector::{
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema, Value, key,
-    progress_topic,
+    Column, ColumnType, EventHeader, Op, Payload, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema,
+    Value, key, progress_topic,
 };
 use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
 use headwater_store::{DocumentReader, ProjectionStore, VersionState};
@@ -159,9 +159,9 @@ impl Source {
     }
 
     /// Appends bytes that are no event.
-    async fn append_garbage(&mut self, schema: &TableSchema) {
+    async fn append_garbage(&mut self, schema: &TableSchema, bytes: usize) {
         let mut records = RecordBuffer::default();
-        records.push(0, b"key", Some(|out: &mut Vec<u8>| out.extend_from_slice(b"no event")));
+        records.push(0, b"key", Some(|out: &mut Vec<u8>| out.resize(out.len() + bytes, b'x')));
         let to = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
         let events = AppendBatch { to, prelude: schema.to_bytes().into(), records };
         self.producer.append(vec![events], None).await.unwrap();
@@ -433,15 +433,23 @@ async fn what_cannot_be_processed_is_kept_told_and_retried() {
     let mut source = Source::new(folder.path()).await;
     fill(&mut source).await;
     let [customers, _, lines] = schemas();
-    source.append_garbage(&lines).await;
+    // The second is too large for a list of letters, the third for a letter.
+    for bytes in [8, 20_000, 3 << 20] {
+        source.append_garbage(&lines, bytes).await;
+    }
     source.append(&customers, Op::Create, &[vec![Value::Int(3), text("not a number")]]).await;
     let cast = MODEL.replace("name: name }", "name: { column: name, cast: integer } }");
     let running = Running::start(&source, open_store(folder.path()), vec![model(&cast)]);
-    let status = running.status_when("dead letters", |it| it.dead_letters >= 4).await;
+    let status = running.status_when("dead letters", |it| it.dead_letters >= 6).await;
     assert_eq!(status.last_error, None);
     let letters = running.handle.list_dead_letters(100).await.unwrap();
     let causes: Vec<&str> = letters.iter().map(|it| it.letter.cause.as_str()).collect();
     assert!(causes.iter().any(|cause| cause.contains("malformed change event")), "{causes:?}");
+    let left_out = letters.iter().filter_map(|it| match &it.letter.payload {
+        Payload::Record { value, value_bytes, .. } => Some((value.is_some(), value_bytes.map(|bytes| bytes / 1_000))),
+        _ => None,
+    });
+    assert_eq!(left_out.collect::<Vec<_>>(), [(true, None), (false, Some(20)), (false, Some(3_145))]);
     let roots: Vec<_> = letters.iter().filter_map(|it| it.letter.root.as_deref()).collect();
     assert_eq!(roots, ["1", "2", "3"]);
     assert_eq!(running.document(3).await, None);
@@ -449,9 +457,9 @@ async fn what_cannot_be_processed_is_kept_told_and_retried() {
     source.append(&customers, Op::Update, &[vec![Value::Int(3), text("33")]]).await;
     running.document_when(3, "the mended row", |it| it.is_some_and(|it| it.contains(r#""name":33"#))).await;
     let outcome = running.handle.retry_dead_letters(None).await.unwrap();
-    assert_eq!((outcome.retried, outcome.resolved, outcome.failed, outcome.skipped), (4, 1, 3, 0));
+    assert_eq!((outcome.retried, outcome.resolved, outcome.failed, outcome.skipped), (6, 1, 5, 0));
     assert_eq!(running.handle.list_dead_letters(2).await.unwrap().len(), 2);
-    running.status_when("the resolved letter gone", |it| it.dead_letters == 3).await;
+    running.status_when("the resolved letter gone", |it| it.dead_letters == 5).await;
     let committed = source.log.committed_offsets("t.projector").await.unwrap();
     drop(committed);
     running.stop().await;
