@@ -213,11 +213,17 @@ impl PostgresSource {
         (plans, wanted)
     }
 
-    /// Notes how the tables are laid out that begin to be read. What an earlier attempt has read of one counts as long
-    /// as its rows are the same.
-    fn note_reading(&mut self, wanted: &[Wanted]) -> Result<(), Error> {
+    /// Notes how the tables are laid out that begin to be read, and which changes that covers. What an earlier attempt has
+    /// read of one counts as long as its rows are the same.
+    ///
+    /// A reading that is begun again covers no more than its first attempt did: rows of that one may be in the log, with
+    /// the same position, and what happened to them since is in the stream alone.
+    fn note_reading(&mut self, wanted: &mut [Wanted], covers: Lsn) -> Result<(), Error> {
         let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
         for Wanted { table, state, .. } in wanted {
+            if state.covers == Lsn::default() {
+                state.covers = covers;
+            }
             let name = table.name();
             if let Some(problem) = checkpoint.compare_layout(&name, &Layout::of(table)) {
                 return Err(Error::NotReady {
@@ -239,7 +245,7 @@ impl PostgresSource {
             let mut client = replication(&config.postgres, &config.source, start).await?;
             let system = client.identify_system().await.map_err(cannot_replicate)?;
             check_system(&checkpoint, &system.system_id)?;
-            if system.timeline != checkpoint.timeline || system.xlogpos.0 < checkpoint.resume.0 {
+            if system.timeline != checkpoint.timeline || Lsn(system.xlogpos.0) < checkpoint.captured() {
                 return Err(Error::NotReady {
                     problem: "another server took over while the stream was opened".into(),
                     remedy: "nothing is to be done: it is looked at anew".into(),
@@ -414,14 +420,14 @@ impl Source for PostgresSource {
             }
         };
         // The columns are those that the snapshot shows.
-        for table in setup::look_again(&config, &exporter.inside, &server, &mut tables).await? {
-            tracing::warn!(table, "table is not captured: it changed while it was about to be read");
-            if let Some(checkpoint) = &mut self.checkpoint {
-                checkpoint.leave(&table);
-            }
+        if let Some(table) = setup::look_again(&config, &exporter.inside, &server, &mut tables).await?.first() {
+            return Err(Error::NotReady {
+                problem: format!("table {table} changed while it was about to be read"),
+                remedy: "nothing is to be done: it is looked at anew".into(),
+            });
         }
-        let (plans, wanted) = self.plan(tables, routes);
-        self.note_reading(&wanted)?;
+        let (plans, mut wanted) = self.plan(tables, routes);
+        self.note_reading(&mut wanted, stamp.covers)?;
         self.schemas = plans.iter().map(|plan| plan.schema.clone()).collect();
         self.announce = plans;
         let snapshot = Snapshot::begin(&config.postgres, wanted, &stamp);

@@ -84,6 +84,11 @@ impl Checkpoint {
         self.resume = self.resume.max(end);
     }
 
+    /// The end of what of the log is captured: by streaming, or by what was read of a table.
+    pub(crate) fn captured(&self) -> Lsn {
+        self.tables.values().map(|state| state.covers).fold(self.resume, Lsn::max)
+    }
+
     /// Compares what is known of tables with those that are captured now, by name, each with what publishes it and how
     /// it is laid out; answers with those of which changes may have passed by, or whose rows became other ones, and
     /// why. For them the log is no continuation of what was captured: they are to be read again in a new epoch, above

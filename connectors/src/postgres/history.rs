@@ -19,7 +19,7 @@ pub(super) async fn missing(
     system: &IdentifySystem,
     session: &mut ReplicationClient,
 ) -> Result<Option<String>, Error> {
-    let (captured, end) = (checkpoint.resume, Lsn(system.xlogpos.0));
+    let (captured, end) = (checkpoint.captured(), Lsn(system.xlogpos.0));
     let (now, then) = (system.timeline, checkpoint.timeline);
     if end < captured && server.in_recovery && now == then {
         return Err(Error::NotReady {

@@ -96,7 +96,6 @@ impl Snapshot {
             if wanted.state.blocks.is_empty() {
                 wanted.state.filenode = wanted.table.filenode;
                 wanted.state.horizon = stamp.horizon;
-                wanted.state.covers = stamp.covers;
             }
         }
         let (sender, parts) = mpsc::channel(PARTS_WAITING);

@@ -14,8 +14,8 @@ const POLL: Duration = Duration::from_millis(200);
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits until every transaction has ended that has written to one of these tables by now; nobody else waits. What it
-/// wrote before a table was published is not decoded, so a snapshot must see it. Answers where the log ended before that:
-/// a snapshot made from now on sees what was committed to these tables before there.
+/// wrote before a table was published is not decoded, so a snapshot must see it. Answers where the log ended on disk before
+/// that: a snapshot made from now on sees what was committed to these tables before there, and no crash takes it back.
 pub(super) async fn wait<'t>(
     sql: &Sql,
     tables: impl Iterator<Item = &'t CatalogTable>,
@@ -23,7 +23,7 @@ pub(super) async fn wait<'t>(
 ) -> Result<Lsn, Error> {
     let tables: Vec<String> = tables.map(|table| literal(&table.quoted())).collect();
     let end =
-        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END AS at";
+        "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS at";
     let rows = sql.rows("ask where the log ends", end).await?;
     let end = text(rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?, "at")?.parse()?;
     if tables.is_empty() {
