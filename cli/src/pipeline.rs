@@ -95,6 +95,11 @@ impl Pipeline {
         // As the store was found: a projector that starts now may build something at once.
         let reader = engines.reader.as_ref();
         let is_serving = reader.is_some_and(|reader| serves_any(&configuration.models, &reader.versions().borrow()));
+        if let Some(reader) = engines.reader.as_ref().filter(|_| roles.project) {
+            // Those who serve may be allowed to read only.
+            let fresh: [u8; 32] = rand::random();
+            reader.shared_secret(&fresh).await.inspect_err(|error| tracing::debug!(%error, "no secret is made")).ok();
+        }
         let projector = match roles.project {
             true => Some(project(configuration, &options, &engines, &mut registry, &stop).await?),
             false => None,
@@ -395,9 +400,14 @@ async fn cursor_secret(reader: &dyn DocumentReader, data: &Path) -> Result<Vec<u
     let fresh: [u8; 32] = rand::random();
     let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
     let action = "read or make the secret of cursors beside the documents (`api.cursor_secret` is not set)";
-    match patiently(action, retry, || reader.shared_secret(&fresh)).await? {
-        Some(secret) => Ok(secret),
-        None => secret_in_folder(data, fresh),
+    match patiently(action, retry, || reader.shared_secret(&fresh)).await {
+        Ok(Some(secret)) => Ok(secret),
+        Ok(None) => secret_in_folder(data, fresh),
+        Err(failure) => {
+            // A server may only be allowed to read, and come before any process that may write.
+            tracing::warn!(%failure, "cursors of this server are good at no other one: set `api.cursor_secret`");
+            secret_in_folder(data, fresh)
+        }
     }
 }
 

@@ -64,8 +64,19 @@ impl Catalogs {
 pub(crate) struct Preflight {
     /// Configured tables that are not there, and the topics they would have.
     tables: Vec<(TableId, Diagnostic)>,
-    /// What models do not find, with the names of the models and the hashes of their definitions.
-    models: Vec<(String, String, Vec<Diagnostic>)>,
+    /// Models that do not find what they name.
+    models: Vec<Lacking>,
+}
+
+/// A model, and what the sources lack of what it names.
+#[derive(Clone, Debug)]
+struct Lacking {
+    model: String,
+    /// Of its definition.
+    hash: String,
+    wrong: Vec<Diagnostic>,
+    /// Tables that are not captured, if those are all there is.
+    uncaptured: Vec<TableId>,
 }
 
 impl Preflight {
@@ -77,13 +88,21 @@ impl Preflight {
         }
         let models = configuration.models.iter().map(|file| {
             let wrong = check_columns(file, &catalogs.tables);
-            (file.model.name.clone(), file.model.hash(), wrong)
+            let named = file.model.tables().into_iter();
+            let mut uncaptured: Vec<TableId> =
+                named.filter(|table| !catalogs.tables.contains_key(*table)).cloned().collect();
+            // Of each of these one thing is said.
+            if uncaptured.len() != wrong.len() {
+                uncaptured.clear();
+            }
+            Lacking { model: file.model.name.clone(), hash: file.model.hash(), wrong, uncaptured }
         });
-        Self { tables: catalogs.missing, models: models.filter(|(_, _, wrong)| !wrong.is_empty()).collect() }
+        Self { tables: catalogs.missing, models: models.filter(|lacking| !lacking.wrong.is_empty()).collect() }
     }
 
     /// What must not start. A table that was captured before, and a definition that is served, may have been left behind by
-    /// a change of the database: what is there is served on, and everything else goes on, as it did before this start.
+    /// a change of the database: what is there is served on, and everything else goes on, as it did before this start. A
+    /// table that was captured may also have been taken out for one start, so that it is read again.
     pub(crate) fn refused(&self, known: &Known<'_>) -> Vec<Diagnostic> {
         let mut refused = Vec::new();
         for (table, missing) in &self.tables {
@@ -97,9 +116,11 @@ impl Preflight {
             return refused;
         };
         let versions = || versions.iter().filter(|version| version.state == VersionState::Active);
-        for (model, hash, wrong) in &self.models {
+        for Lacking { model, hash, wrong, uncaptured } in &self.models {
             let is_served = |version: &VersionRecord| version.model == *model && version.definition_hash == *hash;
-            match versions().any(is_served) {
+            let was_captured = |table: &TableId| known.topics.contains(&table.topic(known.prefix));
+            let taken_out = !uncaptured.is_empty() && uncaptured.iter().all(was_captured);
+            match taken_out || versions().any(is_served) {
                 true => wrong.iter().for_each(|wrong| {
                     tracing::error!("a model does not fit its tables any more; what can be had of it goes on\n{wrong}");
                 }),

@@ -191,33 +191,46 @@ pub(crate) async fn whole(
     listed: &ListedLetter,
 ) -> Result<Option<ListedLetter>, Error> {
     let mut whole = listed.clone();
-    let Payload::Record { value: value @ None, value_bytes: Some(_), topic, partition, offset, .. } =
+    let Payload::Record { value: value @ None, value_bytes: Some(_), topic, partition, offset, prelude, key } =
         &mut whole.letter.payload
     else {
         return Ok(Some(whole));
     };
-    let letter = value_at(log, place(prefix), listed.offset).await?;
+    let letter = value_at(log, place(prefix), listed.offset, None).await?;
     let letter: Option<DeadLetter> = letter.and_then(|json| serde_json::from_slice(&json).ok());
     if let Some(DeadLetter { payload: Payload::Record { value: Some(_), .. }, .. }) = &letter {
         return Ok(letter.map(|letter| ListedLetter { letter, ..*listed }));
     }
     let at = TopicPartition { topic: topic.as_str().into(), partition: *partition };
-    let Some(found) = value_at(log, at, *offset).await? else { return Ok(None) };
+    let Some(found) = value_at(log, at, *offset, Some((prelude, key))).await? else { return Ok(None) };
     *value = Some(STANDARD.encode(found));
     Ok(Some(whole))
 }
 
-/// The value of one record, if it is there.
-async fn value_at(log: &dyn EventLog, partition: TopicPartition, offset: u64) -> Result<Option<Vec<u8>>, Error> {
+/// The value of one record, if it is there and has this prelude and key: a topic may have been made anew since.
+async fn value_at(
+    log: &dyn EventLog,
+    partition: TopicPartition,
+    offset: u64,
+    wanted: Option<(&String, &String)>,
+) -> Result<Option<Vec<u8>>, Error> {
     let from = [FetchFrom { partition, offset: Offset(offset) }];
     let limits = FetchLimits { bytes_max: 1, wait_max: Duration::from_millis(100) };
     let batches = match log.fetch(&from, limits).await {
-        Err(headwater_broker::Error::OffsetOutOfRange { .. }) => return Ok(None),
+        Err(
+            headwater_broker::Error::OffsetOutOfRange { .. }
+            | headwater_broker::Error::UnknownTopic { .. }
+            | headwater_broker::Error::UnknownPartition { .. },
+        ) => return Ok(None),
         fetched => fetched?,
     };
-    let mut records = batches.iter().flat_map(FetchedBatch::records);
-    let found = records.find(|record| record.offset.0 == offset);
-    Ok(found.and_then(|record| record.value.map(<[u8]>::to_vec)))
+    let records = batches.iter().flat_map(|batch| batch.records().map(move |record| (batch, record)));
+    let found = { records }.find(|(_, record)| record.offset.0 == offset).filter(|(batch, record)| {
+        wanted.is_none_or(|(prelude, key)| {
+            STANDARD.encode(&batch.prelude) == *prelude && STANDARD.encode(record.key) == *key
+        })
+    });
+    Ok(found.and_then(|(_, record)| record.value.map(<[u8]>::to_vec)))
 }
 
 /// Offsets of the letters that were resolved.

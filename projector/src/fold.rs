@@ -198,6 +198,12 @@ impl Fold {
         topics
     }
 
+    /// Whether a version that serves reads this topic.
+    pub(crate) fn serves(&self, topic: &str) -> bool {
+        let mut active = self.state.versions.iter().filter(|version| version.is_active());
+        active.any(|version| version.model.tables().iter().any(|table| table.topic(&self.options.prefix) == topic))
+    }
+
     /// Sources that the models read.
     pub fn sources(&self) -> Vec<String> {
         let tables = self.state.versions.iter().flat_map(|version| version.model.tables());

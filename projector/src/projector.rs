@@ -319,11 +319,11 @@ impl Projector {
                     _ if progress.is_some() => marks.low.max(Offset(marks.high.0.saturating_sub(PROGRESS_BACK))),
                     // Nobody was told that it is kept: it was not read for a while, and cannot be read on.
                     Some(offset) if *offset < marks.low.0 && !is_wanted(topic) => continue,
-                    Some(offset) => Offset(*offset),
-                    None => {
-                        if marks.low.0 > 0 {
-                            self.fold.begin_late(topic, partition, marks.low.0, marks.low == marks.high)?;
-                        }
+                    // What a version that serves lacks cannot be made good: reading it tells.
+                    Some(offset) if *offset >= marks.low.0 || self.fold.serves(topic) => Offset(*offset),
+                    None if marks.low.0 == 0 => marks.low,
+                    Some(_) | None => {
+                        self.fold.begin_late(topic, partition, marks.low.0, marks.low == marks.high)?;
                         marks.low
                     }
                 };

@@ -42,8 +42,8 @@ impl Fold {
     /// more rows than the engine takes in one. Offsets move with the truncation itself: where this breaks off it is done
     /// again, and finds what is left.
     ///
-    /// What was read again stands before the truncation that removes the others, and is folded first: nobody must see it
-    /// go.
+    /// What was read again stands before the truncation that removes the others, in each partition, and is folded first:
+    /// nobody must see it go.
     pub(crate) fn in_order(
         &mut self,
         inputs: &[Input<'_>],

@@ -219,7 +219,7 @@ impl Topics {
         let mut settings = retention_settings(&spec.retention);
         let mut set = |name: &str, value: String| settings.insert(name.into(), value);
         if let Some(copies) = options.replication_factor
-            && copies > 1
+            && copies >= 3
         {
             set(IN_SYNC_MIN, in_sync_min(copies.into()).to_string());
         }
@@ -368,8 +368,8 @@ pub(super) fn own_topics(prefix: &str) -> [String; 2] {
     [format!("{prefix}.checkpoints"), format!("{prefix}.schemas")]
 }
 
-/// How many of several copies must have a record: all but one, so that one broker may be away and what was acknowledged
-/// outlives the loss of another. Of two copies it is one: no broker could be away otherwise.
+/// How many of three copies or more must have a record: all but one, so that one broker may be away and what was
+/// acknowledged outlives the loss of another. Two copies cannot have both, and the cluster's own setting holds.
 fn in_sync_min(copies: usize) -> usize {
     copies.saturating_sub(1).max(1)
 }
@@ -423,7 +423,7 @@ mod tests {
 
     #[test]
     fn of_several_copies_all_but_one_must_be_in_sync() {
-        let cases = [(None, None), (Some(1), None), (Some(2), Some("1")), (Some(3), Some("2")), (Some(5), Some("4"))];
+        let cases = [(None, None), (Some(1), None), (Some(2), None), (Some(3), Some("2")), (Some(5), Some("4"))];
         for (replication_factor, wanted) in cases {
             let options = KafkaOptions { replication_factor, ..KafkaOptions::new("nowhere:9092") };
             for compact in [false, true] {
