@@ -95,8 +95,8 @@ impl Pipeline {
         // As the store was found: a projector that starts now may build something at once.
         let reader = engines.reader.as_ref();
         let is_serving = reader.is_some_and(|reader| serves_any(&configuration.models, &reader.versions().borrow()));
-        if let Some(reader) = engines.reader.as_ref().filter(|_| roles.project) {
-            // Those who serve may be allowed to read only.
+        // Who serves asks for it; where that is another process, it may be allowed to read only.
+        if let Some(reader) = engines.reader.as_ref().filter(|_| roles.project && !roles.serve) {
             let fresh: [u8; 32] = rand::random();
             reader.shared_secret(&fresh).await.inspect_err(|error| tracing::debug!(%error, "no secret is made")).ok();
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_schemas::{EventRef, Op};
+use headwater_schemas::Op;
 use headwater_store::Batch;
 
 use crate::Error;
@@ -54,10 +54,8 @@ impl State {
         for input in inputs {
             let place = (input.batch.from.topic.to_string(), input.batch.from.partition);
             let Some(first) = self.late.get_mut(&place) else { continue };
-            let records = input.batch.records().skip(input.skip).take(input.take);
-            let headers = records.filter_map(|record| Some(EventRef::decode(record.value?).ok()?.header));
             let mut is_whole = false;
-            for header in headers {
+            for header in input.headers() {
                 let epoch = header.position.epoch;
                 // A reading whose beginning was removed has the epoch of what was there first.
                 let before = *first.get_or_insert_with(|| {

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use headwater_broker::{FetchedBatch, Offset, RecordRef};
 use headwater_schemas::model::ModelShape;
 use headwater_schemas::{
-    DeadLetter, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId, TableSchema,
+    DeadLetter, EventHeader, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId, TableSchema,
 };
 use headwater_store::{RowBatch, SchemaId};
 
@@ -33,6 +33,16 @@ impl<'b> Input<'b> {
         Self { batch, skip: 0, take: batch.count() as usize }
     }
 
+    /// The records.
+    pub(crate) fn records(&self) -> impl Iterator<Item = RecordRef<'b>> + use<'b> {
+        self.batch.records().skip(self.skip).take(self.take)
+    }
+
+    /// The headers of those that are events.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = EventHeader> + use<'b> {
+        self.records().filter_map(|record| header(&record))
+    }
+
     /// Where reading goes on behind these records: behind what follows the last of a batch, such as marks of transactions.
     pub(crate) fn next(&self) -> Offset {
         match self.skip.saturating_add(self.take) >= self.batch.count() as usize {
@@ -43,7 +53,7 @@ impl<'b> Input<'b> {
 
     /// When the last of these records was written, milliseconds since 1970.
     pub(crate) fn written_at(&self) -> Option<i64> {
-        self.batch.records().skip(self.skip).take(self.take).last().map(|record| record.timestamp_ms)
+        self.records().last().map(|record| record.timestamp_ms)
     }
 }
 
@@ -134,13 +144,15 @@ pub(crate) fn read_anew(before: Option<&SourceProgress>, now: &SourceProgress) -
         .collect()
 }
 
+fn header(record: &RecordRef<'_>) -> Option<EventHeader> {
+    Some(EventRef::decode(record.value?).ok()?.header)
+}
+
 /// Where tables are truncated by these records.
 pub(crate) fn truncates(inputs: &[Input<'_>]) -> BTreeMap<TableId, SourcePosition> {
     let mut found: BTreeMap<TableId, SourcePosition> = BTreeMap::new();
     for input in inputs {
-        let records = input.batch.records().skip(input.skip).take(input.take);
-        let headers = records.filter_map(|record| Some(EventRef::decode(record.value?).ok()?.header));
-        let truncates = headers.filter(|header| header.op == Op::Truncate);
+        let truncates = input.headers().filter(|header| header.op == Op::Truncate);
         let Some(newest) = truncates.map(|header| header.position).max() else { continue };
         if let Some(schema) = TableSchema::from_bytes(&input.batch.prelude) {
             let at = found.entry(schema.table).or_default();
@@ -155,16 +167,10 @@ pub(crate) fn before_truncations<'b>(inputs: &[Input<'b>]) -> (Vec<Input<'b>>, V
     let (mut before, mut rest) = (Vec::new(), Vec::new());
     let mut met = BTreeSet::new();
     for input in inputs {
-        let is_truncate = |record: RecordRef<'_>| {
-            record
-                .value
-                .and_then(|value| EventRef::decode(value).ok())
-                .is_some_and(|event| event.header.op == Op::Truncate)
-        };
-        let mut records = input.batch.records().skip(input.skip).take(input.take);
+        let is_truncate = |record: RecordRef<'_>| header(&record).is_some_and(|header| header.op == Op::Truncate);
         let front = match met.contains(&input.batch.from) {
             true => Some(0),
-            false => records.position(is_truncate),
+            false => input.records().position(is_truncate),
         };
         let Some(front) = front else {
             before.push(*input);

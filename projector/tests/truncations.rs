@@ -91,64 +91,72 @@ fn left(store: &EmbeddedStore) -> (u64, u64) {
     (live as u64, documents)
 }
 
-#[test]
-fn more_rows_than_a_transaction_takes_go_in_parts_and_a_failure_between_them_is_healed() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
-    let store = EmbeddedStore::open(options).unwrap();
-    let calls_left = Arc::new(AtomicI64::new(-1));
-    let open = |rows_max| {
-        let store = flaky::FlakyStore { inner: store.clone(), calls_left: calls_left.clone(), rows_max, swept_max: 50 };
+/// A store that fails when it is told to, and asks that a table of more than fifty rows be truncated in parts.
+struct Place {
+    store: Arc<EmbeddedStore>,
+    calls_left: Arc<AtomicI64>,
+    _folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
+        let store = EmbeddedStore::open(options).unwrap();
+        Self { store, calls_left: Arc::new(AtomicI64::new(-1)), _folder: folder }
+    }
+
+    /// A fold whose transactions take so many rows.
+    fn fold(&self, rows_max: usize) -> Fold {
+        let (inner, calls_left) = (self.store.clone(), self.calls_left.clone());
+        let store = flaky::FlakyStore { inner, calls_left, rows_max, swept_max: 50 };
         let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
         Fold::open(Arc::new(store), &[model()], options).unwrap()
-    };
-    let mut whole = open(usize::MAX);
-    let all: Vec<Option<i64>> = (0..100).map(Some).collect();
-    fold(&mut whole, &records(0, &all)).unwrap();
-    fold(&mut whole, &progress(100)).unwrap();
-    while whole.has_background_work() {
-        whole.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
     }
-    assert_eq!(left(&store), (100, 100));
-    drop(whole);
+
+    /// A fold that has a hundred rows, and a document of each.
+    fn hundred_rows(&self) -> Fold {
+        let mut whole = self.fold(usize::MAX);
+        let all: Vec<Option<i64>> = (0..100).map(Some).collect();
+        fold(&mut whole, &records(0, &all)).unwrap();
+        fold(&mut whole, &progress(100)).unwrap();
+        while whole.has_background_work() {
+            whole.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
+        }
+        assert_eq!(left(&self.store), (100, 100));
+        whole
+    }
+}
+
+#[test]
+fn more_rows_than_a_transaction_takes_go_in_parts_and_a_failure_between_them_is_healed() {
+    let place = Place::open();
+    drop(place.hundred_rows());
 
     // Ten rows in a transaction, and a failure somewhere in the middle.
-    let mut parts = open(10);
-    calls_left.store(150, Ordering::Relaxed);
+    let mut parts = place.fold(10);
+    place.calls_left.store(150, Ordering::Relaxed);
     let truncation = records(100, &[None]);
     let failed = fold(&mut parts, &truncation).unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Retryable);
     assert!(!failed.to_string().contains("in one transaction"), "{failed}");
-    let (rows, documents) = left(&store);
+    let (rows, documents) = left(&place.store);
     assert!(0 < rows && rows < 100, "{rows}");
     assert_eq!(documents, rows, "they go with their rows");
     // One that is late, and from before the truncation.
     fold(&mut parts, &records(0, &[Some(500)])).unwrap();
-    assert_eq!(left(&store), (rows, documents));
+    assert_eq!(left(&place.store), (rows, documents));
 
     let folded = fold(&mut parts, &truncation).unwrap();
     assert_eq!((folded.events, folded.rows, folded.documents.deleted), (1, rows, rows));
-    assert_eq!(left(&store), (0, 0));
+    assert_eq!(left(&place.store), (0, 0));
     assert_eq!(parts.offsets()[&(schema().table.topic(PREFIX), 0)], 101);
 }
 
 #[test]
 fn rows_that_were_read_again_are_there_throughout_while_the_others_are_swept() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
-    let store = EmbeddedStore::open(options).unwrap();
-    let calls_left = Arc::new(AtomicI64::new(-1));
-    let flaky =
-        flaky::FlakyStore { inner: store.clone(), calls_left: calls_left.clone(), rows_max: usize::MAX, swept_max: 50 };
-    let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
-    let mut whole = Fold::open(Arc::new(flaky), &[model()], options).unwrap();
-    let all: Vec<Option<i64>> = (0..100).map(Some).collect();
-    fold(&mut whole, &records(0, &all)).unwrap();
-    fold(&mut whole, &progress(100)).unwrap();
-    while whole.has_background_work() {
-        whole.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
-    }
-    assert_eq!(left(&store), (100, 100));
+    let place = Place::open();
+    let mut whole = place.hundred_rows();
 
     // Of the hundred rows ninety are met again, in a new epoch, and the others are swept.
     let again = |commit| SourcePosition { epoch: 2, commit, ordinal: 0 };
@@ -157,10 +165,10 @@ fn rows_that_were_read_again_are_there_throughout_while_the_others_are_swept() {
     let reading = records_at(100, &reading);
     let mut failures = 0;
     for calls in (0..).step_by(7) {
-        calls_left.store(calls, Ordering::Relaxed);
+        place.calls_left.store(calls, Ordering::Relaxed);
         let done = fold(&mut whole, &reading).is_ok();
-        calls_left.store(-1, Ordering::Relaxed);
-        let (rows, documents) = left(&store);
+        place.calls_left.store(-1, Ordering::Relaxed);
+        let (rows, documents) = left(&place.store);
         assert!(rows >= 90 && documents == rows, "after {calls} calls there are {rows} rows and {documents} documents");
         if done {
             break;
@@ -168,5 +176,5 @@ fn rows_that_were_read_again_are_there_throughout_while_the_others_are_swept() {
         failures += 1;
     }
     assert!(failures > 10, "{failures}");
-    assert_eq!(left(&store), (90, 90));
+    assert_eq!(left(&place.store), (90, 90));
 }

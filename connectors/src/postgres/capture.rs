@@ -420,12 +420,7 @@ impl Source for PostgresSource {
             }
         };
         // The columns are those that the snapshot shows.
-        if let Some(table) = setup::look_again(&config, &exporter.inside, &server, &mut tables).await?.first() {
-            return Err(Error::NotReady {
-                problem: format!("table {table} changed while it was about to be read"),
-                remedy: "nothing is to be done: it is looked at anew".into(),
-            });
-        }
+        setup::look_again(&config, &exporter.inside, &server, &mut tables).await?;
         let (plans, mut wanted) = self.plan(tables, routes);
         self.note_reading(&mut wanted, stamp.covers)?;
         self.schemas = plans.iter().map(|plan| plan.schema.clone()).collect();

@@ -94,25 +94,27 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
     Ok(Tables { captured, refused, types })
 }
 
-/// Reads the captured tables and their publication again as `sql`'s transaction sees them. One that is gone, unfit or
-/// not published there is left out; answers with the names of these.
+/// Reads the captured tables and their publication again as `sql`'s transaction sees them. Where one is gone, unfit or not
+/// published there, all is to be looked at anew.
 pub(crate) async fn look_again(
     config: &ConnectorConfig,
     sql: &Sql,
     server: &Server,
     tables: &mut Tables,
-) -> Result<Vec<String>, Error> {
+) -> Result<(), Error> {
     let name = config.postgres.publication_name(&config.source);
     let publication = catalog::publication(sql, server, &name).await?.ok_or_else(|| missing_publication(&name))?;
     let names = tables.captured.iter().map(|(table, _)| (table.schema.as_str(), table.table.as_str()));
     let seen = catalog::tables(sql, &mut tables.types, &catalog::named(names)).await?;
-    let (mut captured, mut left) = (Vec::new(), Vec::new());
+    let mut captured = Vec::new();
     for (known, before) in std::mem::take(&mut tables.captured) {
         let table = seen.iter().find(|table| table.name() == known.name() && table.key().is_ok());
         let published = publication.tables.get(&(known.schema.clone(), known.table.clone()));
         let (Some(table), Some(published)) = (table, published) else {
-            left.push(known.name());
-            continue;
+            return Err(Error::NotReady {
+                problem: format!("table {} changed while it was about to be read", known.name()),
+                remedy: "nothing is to be done: it is looked at anew".into(),
+            });
         };
         let mut table = table.clone();
         if let Some(columns) = &published.columns {
@@ -122,7 +124,7 @@ pub(crate) async fn look_again(
         captured.push((table, Published { by: before.by, ..published.clone() }));
     }
     tables.captured = captured;
-    Ok(left)
+    Ok(())
 }
 
 /// Why a table cannot be captured, if it cannot.

@@ -140,13 +140,7 @@ fn a_value_that_cannot_be_represented_becomes_a_dead_letter_and_stops_nothing() 
 
 #[test]
 fn a_document_that_cannot_be_built_is_set_aside_and_can_be_retried() {
-    let world = shop::world();
-    world.write_model(
-        "tag",
-        "model: tag\nversion: 1\nroot: { table: billing.tags, key: id }\n\
-         fields: { id: id, number: { column: label, cast: integer } }\nindexes: [number]\n",
-    );
-    world.postgres.psql("update tags set label = id::text; update tags set label = 'seven' where id = 3");
+    let world = shop::world_with_a_bad_tag();
     let mut running = world.start_ready();
     world.document_when("/v1/tag/2", "a good one", |doc| doc["number"] == 2);
     world.wait_status("/v1/tag/3", 404);

@@ -231,13 +231,7 @@ fn refused_start(world: &World, words: &[&str]) {
 
 #[test]
 fn dead_letters_are_listed_and_retried() {
-    let world = shop::world();
-    world.write_model(
-        "tag",
-        "model: tag\nversion: 1\nroot: { table: billing.tags, key: id }\n\
-         fields: { id: id, number: { column: label, cast: integer } }\nindexes: [number]\n",
-    );
-    world.postgres.psql("update tags set label = id::text; update tags set label = 'seven' where id = 3");
+    let world = shop::world_with_a_bad_tag();
     let mut running = world.start_ready();
     let letters = || -> Vec<Value> {
         said(&world, &["dead-letters", "list", "--json"])

@@ -174,13 +174,7 @@ fn a_replay_may_be_asked_of_any(world: &World, fleet: &mut Fleet) {
 /// read a second time, and stay listed.
 #[test]
 fn a_retry_tells_what_is_queued_and_what_is_not_tried() {
-    let world = shop::world();
-    world.write_model(
-        "tag",
-        "model: tag\nversion: 1\nroot: { table: billing.tags, key: id }\n\
-         fields: { id: id, number: { column: label, cast: integer } }\nindexes: [number]\n",
-    );
-    world.postgres.psql("update tags set label = id::text; update tags set label = 'seven' where id = 3");
+    let world = shop::world_with_a_bad_tag();
     let cluster = Cluster::start();
     let mut process = Process::new(&world, "all", &["run"], &cluster.settings("mongodb"));
     process.start(&world);

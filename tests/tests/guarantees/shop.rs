@@ -73,6 +73,18 @@ pub(crate) fn world() -> World {
     World::new(SCHEMA, &TABLES, &[("customer_account", CUSTOMER_ACCOUNT), ("invoice", INVOICE)])
 }
 
+/// A world with a model of tags, of which that of the third cannot be built: its label is no number.
+pub(crate) fn world_with_a_bad_tag() -> World {
+    let world = world();
+    world.write_model(
+        "tag",
+        "model: tag\nversion: 1\nroot: { table: billing.tags, key: id }\n\
+         fields: { id: id, number: { column: label, cast: integer } }\nindexes: [number]\n",
+    );
+    world.postgres.psql("update tags set label = id::text; update tags set label = 'seven' where id = 3");
+    world
+}
+
 /// A writer that changes the shop until told to stop.
 pub(crate) struct Workload {
     stop: Arc<AtomicBool>,
