@@ -7,7 +7,7 @@ use tokio_postgres::SimpleQueryRow;
 
 use super::connect::{Sql, number, optional, text};
 use super::types::Types;
-use crate::{Error, Refusal};
+use crate::Error;
 
 /// One table.
 #[derive(Clone, Debug)]
@@ -85,36 +85,6 @@ impl CatalogTable {
     pub(crate) fn quoted_alone(&self) -> String {
         let only = if self.kind == "p" { "" } else { "ONLY " };
         format!("{only}{}", self.quoted())
-    }
-
-    /// The columns that identify rows in the change stream: the index of the replica identity, else the primary key,
-    /// else (when the whole row is the identity) the first unique index without nulls.
-    pub(crate) fn key(&self) -> Result<&[String], Refusal> {
-        let primary = self.indexes.iter().find(|index| index.primary);
-        let chosen = match self.identity.as_str() {
-            "i" => self.indexes.iter().find(|index| index.identity),
-            "f" => primary.or_else(|| self.indexes.iter().find(|index| index.not_null)),
-            "d" => primary,
-            _ => {
-                return Err(Refusal {
-                    problem: format!(
-                        "table {} has REPLICA IDENTITY NOTHING: updates and deletes name no row",
-                        self.name()
-                    ),
-                    remedy: format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", self.quoted()),
-                });
-            }
-        };
-        chosen.map(|index| index.columns.as_slice()).ok_or_else(|| {
-            let usable = self.indexes.iter().find(|index| index.not_null);
-            let remedy = match usable {
-                Some(index) => {
-                    format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {}", self.quoted(), quote(&index.name))
-                }
-                None => format!("ALTER TABLE {} ADD PRIMARY KEY (…)", self.quoted()),
-            };
-            Refusal { problem: format!("table {} has no key that identifies its rows", self.name()), remedy }
-        })
     }
 
     /// The schema its events are written with.
@@ -364,30 +334,5 @@ impl CatalogTable {
             places: Vec::new(),
             files: String::new(),
         }
-    }
-
-    /// Makes the key agree with the columns that a relation message marks as its identity. The catalog may be ahead of
-    /// the message, the message never is; but only the catalog knows the order of the columns.
-    pub(crate) fn trust_identity(&mut self, mut flagged: Vec<String>) {
-        if self.identity == "f" {
-            // Every column is marked. What the catalog has counts as long as its columns are announced.
-            let columns = &self.columns;
-            self.indexes.retain(|index| index.columns.iter().all(|name| columns.iter().any(|c| c.name == *name)));
-            return;
-        }
-        let same = |index: &UniqueIndex| {
-            let mut columns = index.columns.clone();
-            columns.sort_unstable();
-            let mut marked = flagged.clone();
-            marked.sort_unstable();
-            columns == marked
-        };
-        if let Some(at) = self.indexes.iter().position(same) {
-            let chosen = self.indexes.swap_remove(at);
-            flagged = chosen.columns;
-        }
-        let name = String::new();
-        let key = UniqueIndex { name, primary: true, identity: true, not_null: true, columns: flagged };
-        self.indexes = if key.columns.is_empty() { Vec::new() } else { vec![key] };
     }
 }

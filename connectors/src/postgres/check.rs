@@ -4,12 +4,13 @@ use headwater_schemas::{TableId, nearest};
 use serde::Serialize;
 
 use super::capture::check_slot_kind;
-use super::catalog::{self, CatalogTable, Server, quote};
+use super::catalog::{self, CatalogTable, Publication, Server, quote};
 use super::connect::{Sql, number, text};
+use super::refusals;
 use super::setup;
 use super::slot;
 use super::types::Types;
-use crate::{ConnectorConfig, Error};
+use crate::{ConnectorConfig, Error, Refusal};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,6 +48,10 @@ impl Findings {
 
     fn ok(&mut self, subject: &str, problem: impl Into<String>) {
         self.add(Severity::Ok, subject, problem, "");
+    }
+
+    fn refused(&mut self, subject: &str, refusal: Refusal) {
+        self.add(Severity::Error, subject, refusal.problem, refusal.remedy);
     }
 
     fn error(&mut self, subject: &str, error: &Error) {
@@ -111,8 +116,7 @@ async fn look_at_user(config: &ConnectorConfig, sql: &Sql, findings: &mut Findin
         findings.add(Severity::Error, "user", problem, format!("ALTER ROLE {user} REPLICATION"));
     }
     let name = config.postgres.publication_name(&config.source);
-    let creates = config.postgres.create_publication && !config.postgres.tables.is_empty();
-    if creates && text(row, "may_create")? != "t" {
+    if config.postgres.publishes() && text(row, "may_create")? != "t" {
         findings.add(
             Severity::Warning,
             "user",
@@ -204,9 +208,10 @@ async fn look_at_tables(
     let name = config.postgres.publication_name(&config.source);
     let subject = format!("publication {name}");
     let publication = catalog::publication(sql, server, &name).await?;
-    let creates = config.postgres.create_publication && !config.postgres.tables.is_empty();
     match &publication {
-        None if creates => findings.ok(&subject, "does not exist yet; it is made at the first start"),
+        None if config.postgres.publishes() => {
+            findings.ok(&subject, "does not exist yet; it is made at the first start")
+        }
         None => findings.error(&subject, &setup::missing_publication(&name)),
         Some(publication) if !publication.left_out.is_empty() => findings.add(
             Severity::Error,
@@ -227,27 +232,11 @@ async fn look_at_tables(
     let pairs = names.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
     let tables = catalog::tables(sql, &mut types, &catalog::named(pairs)).await?;
     for (schema, table) in &names {
-        let subject = format!("table {schema}.{table}");
-        let Some(found) = tables.iter().find(|found| found.schema == *schema && found.table == *table) else {
-            let refusal = setup::missing_table(sql, schema, table).await?;
-            findings.add(Severity::Error, &subject, refusal.problem, refusal.remedy);
-            continue;
-        };
-        look_at_table(config, found, findings);
-        if let Some(publication) = &publication {
-            match publication.tables.get(&(schema.clone(), table.clone())) {
-                None if !creates || (found.kind == "p" && !publication.via_root) => {
-                    let refusal = setup::not_published(&name, publication, found);
-                    findings.add(Severity::Error, &subject, refusal.problem, refusal.remedy);
-                }
-                Some(published) if published.row_filter.is_some() => findings.add(
-                    Severity::Warning,
-                    &subject,
-                    "the publication filters its rows: a row that begins to match arrives as new, one that ceases to is \
-                     deleted",
-                    "",
-                ),
-                _ => {}
+        match tables.iter().find(|found| found.schema == *schema && found.table == *table) {
+            Some(found) => look_at_table(config, found, publication.as_ref(), findings),
+            None => {
+                let refusal = refusals::missing_table(sql, schema, table).await?;
+                findings.refused(&format!("table {schema}.{table}"), refusal);
             }
         }
     }
@@ -266,10 +255,15 @@ async fn look_at_tables(
     Ok(())
 }
 
-fn look_at_table(config: &ConnectorConfig, table: &CatalogTable, findings: &mut Findings) {
+fn look_at_table(
+    config: &ConnectorConfig,
+    table: &CatalogTable,
+    publication: Option<&Publication>,
+    findings: &mut Findings,
+) {
     let subject = format!("table {}", table.name());
-    if let Some(refusal) = setup::unfit(table, config) {
-        findings.add(Severity::Error, &subject, refusal.problem, refusal.remedy);
+    if let Some(refusal) = refusals::unfit(table, config) {
+        findings.refused(&subject, refusal);
         return;
     }
     let key = table.key().unwrap_or_default().join(", ");
@@ -285,6 +279,36 @@ fn look_at_table(config: &ConnectorConfig, table: &CatalogTable, findings: &mut 
         ),
         "i" => findings.ok(&subject, format!("key ({key}) by the index of its REPLICA IDENTITY")),
         _ => findings.ok(&subject, format!("key ({key})")),
+    }
+    if let Some(publication) = publication {
+        look_at_entry(config, table, publication, &subject, findings);
+    }
+}
+
+fn look_at_entry(
+    config: &ConnectorConfig,
+    table: &CatalogTable,
+    publication: &Publication,
+    subject: &str,
+    findings: &mut Findings,
+) {
+    let name = config.postgres.publication_name(&config.source);
+    let Some(published) = publication.tables.get(&(table.schema.clone(), table.table.clone())) else {
+        if !config.postgres.publishes() || (table.kind == "p" && !publication.via_root) {
+            findings.refused(subject, refusals::not_published(&name, publication, table));
+        }
+        return;
+    };
+    if let Err(refusal) = refusals::narrow(&mut table.clone(), published, &name) {
+        findings.refused(subject, refusal);
+    }
+    if published.row_filter.is_some() {
+        findings.add(
+            Severity::Warning,
+            subject,
+            "the publication filters its rows: a row that begins to match arrives as new, one that ceases to is deleted",
+            "",
+        );
     }
 }
 

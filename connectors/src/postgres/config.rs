@@ -152,6 +152,11 @@ impl PostgresConfig {
         self.tables.iter().map(|name| name.split_once('.').unwrap_or(("public", name)))
     }
 
+    /// Whether the publication is to be made or completed.
+    pub(crate) fn publishes(&self) -> bool {
+        self.create_publication && !self.tables.is_empty()
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let wrong = |path: &str, problem: &str| {
             Err(Error::Config { path: format!("postgres.{path}"), problem: problem.into() })

@@ -1,8 +1,8 @@
 //! PostgreSQL: the tables as they are by an exported snapshot, then every change by logical replication.
 //!
-//! `capture.rs` is the source itself; `setup.rs` finds out what there is and makes what is missing; `snapshot.rs` and
-//! `stream.rs` bring the rows, `plan.rs` and `cell.rs` turn them into the one form both share. `layout.rs` says which
-//! changes of a table make it be read again.
+//! `capture.rs` is the source itself; `setup.rs` finds out what there is and makes what is missing, `refusals.rs` says
+//! which tables cannot be captured; `snapshot.rs` and `stream.rs` bring the rows, `plan.rs` and `cell.rs` turn them into
+//! the one form both share. `layout.rs` says which changes of a table make it be read again.
 
 mod array;
 mod capture;
@@ -14,12 +14,14 @@ mod config;
 mod connect;
 mod copy;
 mod history;
+mod identity;
 mod layout;
 mod lsn;
 mod monitor;
 mod pgoutput;
 mod plan;
 mod read;
+mod refusals;
 mod setup;
 mod slot;
 mod snapshot;

@@ -10,9 +10,10 @@ use super::connect::{Sql, failed, text};
 use super::copy::CopyLine;
 use super::lsn::Lsn;
 use super::plan::{TablePlan, Tuple};
+use super::refusals::narrow;
 use super::snapshot::select_list;
 use super::types::Types;
-use crate::{ConnectorConfig, Error, Routes};
+use crate::{ConnectorConfig, Error, Refusal, Routes};
 
 /// Tables read in one snapshot.
 #[derive(Clone, Debug)]
@@ -48,8 +49,8 @@ pub async fn discover(config: &ConnectorConfig) -> Result<Vec<TableSchema>, Erro
 pub async fn read_tables(config: &ConnectorConfig, tables: &[TableId]) -> Result<SnapshotRead, Error> {
     let sql = Sql::connect(&config.postgres).await?;
     let server = catalog::server(&sql).await?;
-    let publication = config.postgres.publication_name(&config.source);
-    let publication = catalog::publication(&sql, &server, &publication).await?;
+    let name = config.postgres.publication_name(&config.source);
+    let publication = catalog::publication(&sql, &server, &name).await?;
     sql.execute("open a snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     // The first query takes the snapshot, so that the position read after it is not before anything the snapshot shows.
     let mut types = Types::default();
@@ -72,13 +73,12 @@ pub async fn read_tables(config: &ConnectorConfig, tables: &[TableId]) -> Result
                 problem: format!("table {}.{} does not exist", wanted.schema, wanted.table),
                 remedy: "create it, or take it out of the read models".into(),
             })?;
-        table.key().map_err(|refusal| Error::NotReady { problem: refusal.problem, remedy: refusal.remedy })?;
+        let refused = |Refusal { problem, remedy }| Error::NotReady { problem, remedy };
+        table.key().map_err(refused)?;
         let place = (table.schema.clone(), table.table.clone());
         let published = publication.as_ref().and_then(|publication| publication.tables.get(&place));
         let published = published.cloned().unwrap_or_default();
-        if let Some(columns) = &published.columns {
-            table.columns.retain(|column| columns.contains(&column.name));
-        }
+        narrow(&mut table, &published, &name).map_err(refused)?;
         let plan = TablePlan::new(table.table_schema(&config.source, &types), &mut routes);
         let (rows, left_out) = read_table(&sql, &table.quoted_alone(), &published, &plan).await?;
         read.push((plan.schema, rows));

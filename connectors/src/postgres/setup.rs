@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use headwater_schemas::nearest;
-
 use super::catalog::{self, CatalogTable, Publication, Published, Server, quote};
 use super::connect::Sql;
+use super::refusals::{missing_table, narrow, not_published, unfit};
 use super::types::Types;
 use crate::{ConnectorConfig, Error, Refusal};
 
@@ -64,7 +63,7 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             None => good.push(table),
         }
     }
-    if config.postgres.create_publication && !config.postgres.tables.is_empty() {
+    if config.postgres.publishes() {
         publish(sql, &name, publication.as_ref(), &good).await?;
         publication = catalog::publication(sql, server, &name).await?;
     }
@@ -78,15 +77,10 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
     let mut captured = Vec::new();
     for mut table in good {
         let published = publication.tables.get(&(table.schema.clone(), table.table.clone())).cloned();
-        match published {
-            Some(published) => {
-                if let Some(columns) = &published.columns {
-                    table.columns.retain(|column| columns.contains(&column.name));
-                }
-                captured.push((table, published));
-            }
-            None => {
-                let refusal = not_published(&name, &publication, &table);
+        let published = published.ok_or_else(|| not_published(&name, &publication, &table));
+        match published.and_then(|published| narrow(&mut table, &published, &name).map(|()| published)) {
+            Ok(published) => captured.push((table, published)),
+            Err(refusal) => {
                 refused.insert(table.name(), refusal);
             }
         }
@@ -110,52 +104,21 @@ pub(crate) async fn look_again(
     for (known, before) in std::mem::take(&mut tables.captured) {
         let table = seen.iter().find(|table| table.name() == known.name() && table.key().is_ok());
         let published = publication.tables.get(&(known.schema.clone(), known.table.clone()));
-        let (Some(table), Some(published)) = (table, published) else {
+        let sent = table.cloned().zip(published).and_then(|(mut table, published)| {
+            narrow(&mut table, published, &name).ok()?;
+            Some((table, published))
+        });
+        let Some((table, published)) = sent else {
             return Err(Error::NotReady {
                 problem: format!("table {} changed while it was about to be read", known.name()),
                 remedy: "nothing is to be done: it is looked at anew".into(),
             });
         };
-        let mut table = table.clone();
-        if let Some(columns) = &published.columns {
-            table.columns.retain(|column| columns.contains(&column.name));
-        }
         // Another entry than the one that was compared is for the next comparison.
         captured.push((table, Published { by: before.by, ..published.clone() }));
     }
     tables.captured = captured;
     Ok(())
-}
-
-/// Why a table cannot be captured, if it cannot.
-pub(crate) fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Refusal> {
-    if !table.readable {
-        return Some(Refusal {
-            problem: format!("user `{}` may not read {}", config.postgres.user, table.name()),
-            remedy: format!(
-                "GRANT USAGE ON SCHEMA {} TO {user}; GRANT SELECT ON {} TO {user}",
-                quote(&table.schema),
-                table.quoted(),
-                user = quote(&config.postgres.user)
-            ),
-        });
-    }
-    if table.row_security {
-        return Some(Refusal {
-            problem: format!("row-level security hides rows of {} from user `{}`", table.name(), config.postgres.user),
-            remedy: format!("ALTER ROLE {} BYPASSRLS", quote(&config.postgres.user)),
-        });
-    }
-    if table.has_heirs {
-        return Some(Refusal {
-            problem: format!(
-                "other tables inherit from {}, and their changes come under their own names",
-                table.name()
-            ),
-            remedy: "make it a partitioned table, or capture the tables that inherit from it instead".into(),
-        });
-    }
-    table.key().err()
 }
 
 /// Makes or completes the publication.
@@ -201,35 +164,4 @@ pub(crate) fn missing_publication(name: &str) -> Error {
             quote(name)
         ),
     }
-}
-
-pub(crate) fn not_published(name: &str, publication: &Publication, table: &CatalogTable) -> Refusal {
-    if table.kind == "p" && !publication.via_root {
-        return Refusal {
-            problem: format!(
-                "publication `{name}` sends changes of {} under the names of its partitions",
-                table.name()
-            ),
-            remedy: format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true)", quote(name)),
-        };
-    }
-    Refusal {
-        problem: format!("publication `{name}` does not contain {}", table.name()),
-        remedy: format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), table.quoted()),
-    }
-}
-
-/// Says that a table does not exist, with the nearest name of one that does.
-pub(crate) async fn missing_table(sql: &Sql, schema: &str, table: &str) -> Result<Refusal, Error> {
-    let query =
-        "SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
-    let rows = sql.rows("list the tables", query).await?;
-    let names: Vec<&str> = rows.iter().filter_map(|row| row.try_get("name").ok().flatten()).collect();
-    let name = format!("{schema}.{table}");
-    let remedy = match nearest(&name, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "create it, or take it out of `tables`".into(),
-    };
-    Ok(Refusal { problem: format!("table {name} does not exist"), remedy })
 }
