@@ -31,6 +31,10 @@ pub(crate) struct CatalogTable {
     pub(crate) has_heirs: bool,
     pub(crate) columns: Vec<CatalogColumn>,
     pub(crate) indexes: Vec<UniqueIndex>,
+    /// Of a partitioned table: those that hold its rows.
+    pub(crate) partitions: Vec<CatalogPartition>,
+    /// The tables (schema, name) that it is a partition of.
+    pub(crate) ancestors: Vec<(String, String)>,
     /// Every place of a column, by `attnum` from 1 on; empty where it was announced.
     pub(crate) places: Vec<CatalogPlace>,
     /// Which file the table is in, or which its partitions are in: something to compare.
@@ -56,6 +60,16 @@ pub(crate) struct CatalogColumn {
     pub(crate) name: String,
     pub(crate) type_oid: u32,
     pub(crate) source_type: String,
+}
+
+/// A partition that holds rows. Its changes are logged by its own replica identity.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub(crate) struct CatalogPartition {
+    /// The name as SQL.
+    pub(crate) quoted: String,
+    /// As [`CatalogTable::identity`].
+    pub(crate) identity: String,
+    pub(crate) indexes: Vec<UniqueIndex>,
 }
 
 /// A unique index that could identify rows: valid, immediate, over plain columns and all rows.
@@ -124,11 +138,33 @@ pub(crate) fn named<'a>(names: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     if pairs.is_empty() { "false".into() } else { format!("(n.nspname, c.relname) IN ({})", pairs.join(",")) }
 }
 
+/// As SQL: table `c` and all that are below it.
+const PARTS: &str = "WITH RECURSIVE part(oid) AS (
+                         SELECT c.oid UNION ALL
+                         SELECT i.inhrelid FROM part JOIN pg_inherits i ON i.inhparent = part.oid)";
+
+/// As SQL: the [`UniqueIndex`]es of a table, as JSON.
+fn unique_indexes(of: &str) -> String {
+    format!(
+        "(SELECT coalesce(json_agg(json_build_object(
+                    'name', ic.relname, 'primary', i.indisprimary, 'identity', i.indisreplident,
+                    'not_null', k.not_null, 'columns', k.columns) ORDER BY i.indexrelid), '[]')
+         FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid,
+              LATERAL (SELECT json_agg(a.attname ORDER BY k.ord) AS columns, bool_and(a.attnotnull) AS not_null
+                       FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, ord)
+                       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                       WHERE k.ord <= i.indnkeyatts) k
+         WHERE i.indrelid = {of} AND i.indisunique AND i.indimmediate AND i.indisvalid
+           AND i.indpred IS NULL AND i.indexprs IS NULL)"
+    )
+}
+
 /// The tables for which `condition` (over `pg_class c` and `pg_namespace n`) holds, and the types of their columns.
 ///
 /// Without a lock that would last as long as the transaction does (`pg_partition_tree` takes some): a snapshot may take
 /// hours, and whoever alters a table would wait for it.
 pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Result<Vec<CatalogTable>, Error> {
+    let (indexes, partition_indexes) = (unique_indexes("c.oid"), unique_indexes("f.oid"));
     let query = format!(
         "SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint AS rows,
                 pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
@@ -141,25 +177,29 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
                             'source_type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum), '[]')
                  FROM pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
-                (SELECT coalesce(json_agg(json_build_object(
-                            'name', ic.relname, 'primary', i.indisprimary, 'identity', i.indisreplident,
-                            'not_null', k.not_null, 'columns', k.columns) ORDER BY i.indexrelid), '[]')
-                 FROM pg_index i JOIN pg_class ic ON ic.oid = i.indexrelid,
-                      LATERAL (SELECT json_agg(a.attname ORDER BY k.ord) AS columns, bool_and(a.attnotnull) AS not_null
-                               FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, ord)
-                               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                               WHERE k.ord <= i.indnkeyatts) k
-                 WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid
-                   AND i.indpred IS NULL AND i.indexprs IS NULL) AS indexes,
+                {indexes} AS indexes,
                 (SELECT coalesce(json_agg(json_build_object(
                             'name', a.attname, 'alive', NOT a.attisdropped AND a.attgenerated = '',
                             'type_oid', a.atttypid::bigint, 'modifier', a.atttypmod, 'written', a.xmin::text)
                             ORDER BY a.attnum), '[]')
                  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0) AS places,
                 CASE c.relkind WHEN 'p' THEN
-                    (WITH RECURSIVE part(oid) AS (
-                         SELECT c.oid UNION ALL
-                         SELECT i.inhrelid FROM part JOIN pg_inherits i ON i.inhparent = part.oid)
+                    ({PARTS}
+                     SELECT json_agg(json_build_object(
+                                'quoted', format('%I.%I', fn.nspname, f.relname), 'identity', f.relreplident,
+                                'indexes', {partition_indexes}) ORDER BY f.oid)
+                     FROM part JOIN pg_class f ON f.oid = part.oid JOIN pg_namespace fn ON fn.oid = f.relnamespace
+                     WHERE f.relkind <> 'p')
+                END AS partitions,
+                CASE WHEN c.relispartition THEN
+                    (WITH RECURSIVE above(oid) AS (
+                         SELECT inhparent FROM pg_inherits WHERE inhrelid = c.oid UNION ALL
+                         SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = above.oid)
+                     SELECT json_agg(json_build_array(an.nspname, a.relname))
+                     FROM above JOIN pg_class a ON a.oid = above.oid JOIN pg_namespace an ON an.oid = a.relnamespace)
+                END AS ancestors,
+                CASE c.relkind WHEN 'p' THEN
+                    ({PARTS}
                      SELECT string_agg(f.oid::text || ':' || f.relfilenode::text, ',' ORDER BY f.oid)
                      FROM part JOIN pg_class f ON f.oid = part.oid)
                 ELSE c.relfilenode::text END AS files
@@ -194,6 +234,8 @@ fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
         has_heirs: text(row, "has_heirs")? == "t",
         columns: serde_json::from_str(text(row, "columns")?).map_err(malformed)?,
         indexes: serde_json::from_str(text(row, "indexes")?).map_err(malformed)?,
+        partitions: serde_json::from_str(optional(row, "partitions").unwrap_or("[]")).map_err(malformed)?,
+        ancestors: serde_json::from_str(optional(row, "ancestors").unwrap_or("[]")).map_err(malformed)?,
         places: serde_json::from_str(text(row, "places")?).map_err(malformed)?,
         files: optional(row, "files").unwrap_or_default().into(),
     })
@@ -331,6 +373,8 @@ impl CatalogTable {
             has_heirs: false,
             columns,
             indexes,
+            partitions: Vec::new(),
+            ancestors: Vec::new(),
             places: Vec::new(),
             files: String::new(),
         }

@@ -1,17 +1,23 @@
 //! What identifies the rows of a table in the change stream.
+//!
+//! Changes of a partition are sent under the name of its partitioned table, with the columns that the table's replica
+//! identity says. But they are logged by the partition's own, which `ALTER TABLE … REPLICA IDENTITY` of the table leaves as
+//! it is: the columns of the key may be null then, or there may be no old row where the key changed.
 
-use super::catalog::{CatalogTable, UniqueIndex, quote};
+use super::catalog::{CatalogPartition, CatalogTable, UniqueIndex, quote};
 use crate::Refusal;
+
+/// So many commands are told as a remedy.
+const COMMANDS_MAX: usize = 3;
 
 impl CatalogTable {
     /// The columns that identify rows in the change stream: the index of the replica identity, else the primary key,
-    /// else (when the whole row is the identity) the first unique index without nulls. The stream sends all of them.
+    /// else (when the whole row is the identity) the first unique index without nulls. The stream sends all of them, and
+    /// all partitions log them.
     pub(crate) fn key(&self) -> Result<&[String], Refusal> {
-        let primary = self.indexes.iter().find(|index| index.primary);
         let chosen = match self.identity.as_str() {
-            "i" => self.indexes.iter().find(|index| index.identity),
-            "f" => primary.or_else(|| self.usable()),
-            "d" => primary,
+            "d" | "i" => logged(&self.identity, &self.indexes),
+            "f" => logged("d", &self.indexes).or_else(|| self.usable()),
             _ => {
                 return Err(Refusal {
                     problem: format!(
@@ -22,11 +28,14 @@ impl CatalogTable {
                 });
             }
         };
-        let index = chosen.ok_or_else(|| self.without_key())?;
-        match index.columns.iter().find(|name| !self.sends(name)) {
-            Some(column) => Err(self.with_generated_key(column)),
-            None => Ok(&index.columns),
+        let key = &chosen.ok_or_else(|| self.without_key())?.columns;
+        if let Some(column) = key.iter().find(|name| !self.sends(name)) {
+            return Err(self.with_generated_key(column));
         }
+        let whole = self.identity == "f";
+        let strays = |part: &&CatalogPartition| !names_rows(key, whole, &part.identity, &part.indexes);
+        let others: Vec<&CatalogPartition> = self.partitions.iter().filter(strays).collect();
+        if others.is_empty() { Ok(key) } else { Err(self.with_other_partitions(key, &others)) }
     }
 
     fn sends(&self, name: &str) -> bool {
@@ -60,7 +69,30 @@ impl CatalogTable {
 
     fn use_index(&self) -> Option<String> {
         let index = self.usable()?;
-        Some(format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {}", self.quoted(), quote(&index.name)))
+        let parts = if self.kind == "p" { ", and so each of its partitions by its own index" } else { "" };
+        Some(format!("ALTER TABLE {} REPLICA IDENTITY USING INDEX {}{parts}", self.quoted(), quote(&index.name)))
+    }
+
+    fn with_other_partitions(&self, key: &[String], others: &[&CatalogPartition]) -> Refusal {
+        let whole = self.identity == "f";
+        let lacking = if whole { "the whole old row".into() } else { format!("the key ({})", key.join(", ")) };
+        let mut problem = format!(
+            "changes of partition {} of {} are logged by its own REPLICA IDENTITY, without {lacking}",
+            others[0].quoted,
+            self.name()
+        );
+        if others.len() > 1 {
+            problem.push_str(&format!("; so are those of {} more", others.len() - 1));
+        }
+        let suit_default = |part: &&CatalogPartition| names_rows(key, false, &part.identity, &part.indexes);
+        if whole && logged("d", &self.indexes).is_some() && others.iter().all(suit_default) {
+            return Refusal { problem, remedy: format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", self.quoted()) };
+        }
+        let mut commands: Vec<String> = others.iter().take(COMMANDS_MAX).map(|part| part.command(key, whole)).collect();
+        if others.len() > COMMANDS_MAX {
+            commands.push("and so on".into());
+        }
+        Refusal { problem, remedy: commands.join("; ") }
     }
 
     /// Makes the key agree with the columns that a relation message marks as its identity. The catalog may be ahead of
@@ -87,4 +119,34 @@ impl CatalogTable {
         let key = UniqueIndex { name, primary: true, identity: true, not_null: true, columns: flagged };
         self.indexes = if key.columns.is_empty() { Vec::new() } else { vec![key] };
     }
+}
+
+impl CatalogPartition {
+    /// Makes the changes of the partition name rows by `key`.
+    fn command(&self, key: &[String], whole: bool) -> String {
+        let has_key = |index: &&UniqueIndex| key.iter().all(|name| index.columns.contains(name));
+        let identity = match self.indexes.iter().filter(|index| index.not_null).find(has_key) {
+            _ if whole => "FULL".into(),
+            Some(index) if index.primary => "DEFAULT".into(),
+            Some(index) => format!("USING INDEX {}", quote(&index.name)),
+            None => "USING INDEX …".into(),
+        };
+        format!("ALTER TABLE {} REPLICA IDENTITY {identity}", self.quoted)
+    }
+}
+
+/// The index whose columns are logged of a row that changes; `None` where nothing is, or the whole row.
+fn logged<'i>(identity: &str, indexes: &'i [UniqueIndex]) -> Option<&'i UniqueIndex> {
+    match identity {
+        "d" => indexes.iter().find(|index| index.primary),
+        "i" => indexes.iter().find(|index| index.identity),
+        _ => None,
+    }
+}
+
+/// Whether the changes of a partition, which has this identity and these indexes, name rows by the `key` of its partitioned
+/// table. Where that sends old rows as `whole`, they must be.
+pub(crate) fn names_rows(key: &[String], whole: bool, identity: &str, indexes: &[UniqueIndex]) -> bool {
+    let has_key = |index: &UniqueIndex| key.iter().all(|name| index.columns.contains(name));
+    identity == "f" || (!whole && logged(identity, indexes).is_some_and(has_key))
 }

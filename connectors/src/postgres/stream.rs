@@ -15,6 +15,7 @@ use tokio_postgres::SimpleQueryRow;
 use super::catalog::{self, CatalogTable};
 use super::checkpoint::Checkpoint;
 use super::connect::Sql;
+use super::identity::names_rows;
 use super::layout::Layout;
 use super::lsn::Lsn;
 use super::pgoutput::{self, Message, Relation, Tuples};
@@ -30,8 +31,8 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// What the stream knows of a relation.
 enum Known {
     /// What committed before `covers` is in what was read of the table, which stands below it: sent again, it would
-    /// undo what came in between and is in no stream.
-    Captured { plan: TablePlan, covers: Lsn },
+    /// undo what came in between and is in no stream. Old rows are said to be `whole` by REPLICA IDENTITY FULL.
+    Captured { plan: TablePlan, covers: Lsn, whole: bool },
     /// Published, but not among the tables we are to capture, or no longer fit to be.
     Ignored,
 }
@@ -55,6 +56,8 @@ struct TablePlanParts {
     name_now: Option<String>,
     /// Its layout there; `None` if it is gone or has no key.
     layout: Option<Layout>,
+    /// The tables (schema, name) that it is a partition of there.
+    ancestors: Vec<(String, String)>,
 }
 
 pub(crate) struct Stream {
@@ -321,10 +324,10 @@ impl Stream {
             let described = catalog::describe_columns(&sql, columns).await?;
             let layout = known.as_ref().filter(|known| known.key().is_ok()).map(Layout::of);
             let name_now = known.as_ref().map(CatalogTable::name);
-            let indexes = known.map(|known| known.indexes).unwrap_or_default();
+            let (indexes, ancestors) = known.map(|known| (known.indexes, known.ancestors)).unwrap_or_default();
             let mut table = CatalogTable::announced(schema, table, identity, described, indexes);
             table.trust_identity(flagged);
-            Ok(TablePlanParts { oid, table, types, name_now, layout })
+            Ok(TablePlanParts { oid, table, types, name_now, layout, ancestors })
         }))
     }
 
@@ -333,9 +336,10 @@ impl Stream {
     /// behind the reading of the table, which has those changes. What the catalog says of a table's layout is of now,
     /// so that it counts in any case.
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
-        let TablePlanParts { oid, table, types, name_now, layout } = found;
+        let TablePlanParts { oid, table, types, name_now, layout, ancestors } = found;
         let name = table.name();
         self.leave_renamed(oid, &name, name_now.as_deref(), checkpoint);
+        self.leave_partitioned(&table, &ancestors, checkpoint);
         let schema = table.table_schema(&self.source, &types);
         let covers = checkpoint.covers(&name);
         let covered = self.transaction.commit() < covers;
@@ -372,7 +376,7 @@ impl Stream {
             self.transaction.schema(&plan, into);
             announced.clone_from(&plan.schema);
         }
-        self.relations.insert(oid, Known::Captured { plan, covers });
+        self.relations.insert(oid, Known::Captured { plan, covers, whole: table.identity == "f" });
     }
 }
 
@@ -392,6 +396,32 @@ impl Stream {
         let problem = format!("table {was} was renamed to {name} and is no longer captured");
         let remedy = format!("name `{name}` in `postgres.tables` and in the read models");
         self.note(was, Refusal { problem, remedy });
+    }
+
+    /// Leaves a partitioned table when the relation message of a partition, which comes behind the table's, tells that its
+    /// changes do not name rows by the table's key.
+    fn leave_partitioned(
+        &mut self,
+        partition: &CatalogTable,
+        ancestors: &[(String, String)],
+        checkpoint: &mut Checkpoint,
+    ) {
+        let commit = self.transaction.commit();
+        let strayed = self.relations.iter().find_map(|(oid, known)| {
+            let Known::Captured { plan, covers, whole } = known else { return None };
+            let table = &plan.schema.table;
+            let is_above = ancestors.iter().any(|(schema, name)| **schema == *table.schema && **name == *table.table);
+            if !is_above || commit < *covers {
+                return None;
+            }
+            let key: Vec<String> = plan.key.iter().map(|&at| plan.schema.columns[at].name.to_string()).collect();
+            let named = names_rows(&key, *whole, &partition.identity, &partition.indexes);
+            (!named).then(|| (*oid, name_of(table)))
+        });
+        if let Some((oid, name)) = strayed {
+            self.relations.insert(oid, Known::Ignored);
+            self.leave(&name, "has a partition whose changes do not name rows by its key", checkpoint);
+        }
     }
 
     fn refuse_keyless(&self, table: &CatalogTable) {

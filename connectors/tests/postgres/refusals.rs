@@ -1,6 +1,7 @@
 //! Tables that cannot be captured: each is refused by itself with its reason, before and while it is captured.
 
 use headwater_connectors::postgres::{Severity, check};
+use headwater_schemas::Value;
 use headwater_test_servers::Postgres;
 
 use crate::harness::Harness;
@@ -46,4 +47,84 @@ async fn a_key_that_is_not_sent_whole_is_refused() {
     }
     let published = "SELECT string_agg(tablename, ' ' ORDER BY tablename) FROM pg_publication_tables";
     assert_eq!(harness.server.psql(published), "good invoice", "what is refused is not published");
+}
+
+/// A partitioned table with a row in its partition.
+fn partitioned(table: &str, keys: &str) -> String {
+    format!(
+        "CREATE TABLE {table} (id int NOT NULL, at date NOT NULL, num int NOT NULL, {keys}) PARTITION BY RANGE (at);
+         CREATE TABLE {table}_1 PARTITION OF {table} FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+         INSERT INTO {table} VALUES (1, '2026-01-05', 10);"
+    )
+}
+
+/// `ALTER TABLE … REPLICA IDENTITY` of a partitioned table leaves its partitions, whose changes are logged, as they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_log_no_key_are_refused_until_they_do() {
+    let server = Postgres::start();
+    server.psql(&partitioned("plain", "PRIMARY KEY (id, at)"));
+    server.psql(&partitioned("keyless", "UNIQUE (num, at)"));
+    server.psql(&partitioned("moved", "PRIMARY KEY (id, at), UNIQUE (num, at)"));
+    server.psql(&partitioned("whole", "PRIMARY KEY (id, at)"));
+    for table in ["keyless", "moved"] {
+        server.psql(&format!("ALTER TABLE {table} REPLICA IDENTITY USING INDEX {table}_num_at_key"));
+    }
+    server.psql("ALTER TABLE whole REPLICA IDENTITY FULL");
+    let mut harness = Harness::new(server, &["plain", "keyless", "moved", "whole"]);
+    harness.start();
+    harness.until_streaming().await;
+    for table in ["plain", "keyless", "moved", "whole"] {
+        // The application is hindered nowhere.
+        harness.server.psql(&format!("UPDATE {table} SET id = 2"));
+    }
+    harness.caught_up().await;
+    assert_eq!(harness.folded("plain").await.len(), 1);
+    let by_index = |table: &str| format!("ALTER TABLE public.{table}_1 REPLICA IDENTITY USING INDEX");
+    assert_refused(&harness, "public.keyless", "without the key (num, at)", &by_index("keyless")).await;
+    assert_refused(&harness, "public.moved", "without the key (num, at)", &by_index("moved")).await;
+    let default = "ALTER TABLE \"public\".\"whole\" REPLICA IDENTITY DEFAULT";
+    assert_refused(&harness, "public.whole", "without the whole old row", default).await;
+
+    for refusal in harness.status().refused_tables.values() {
+        harness.server.psql(&refusal.remedy);
+    }
+    harness.stop().await;
+    harness.start();
+    harness.until_streaming().await;
+    assert!(harness.status().refused_tables.is_empty(), "{:?}", harness.status().refused_tables);
+    for change in ["UPDATE $t SET id = 3, num = 11", "DELETE FROM $t"] {
+        for table in ["keyless", "moved", "whole"] {
+            harness.server.psql(&change.replace("$t", table));
+        }
+        harness.caught_up().await;
+        for table in ["keyless", "moved", "whole"] {
+            let wanted: usize = harness.server.psql(&format!("SELECT count(*) FROM {table}")).parse().unwrap();
+            assert_eq!(harness.folded(table).await.len(), wanted, "{table}: {change}");
+        }
+    }
+    assert_eq!(harness.dead_letters().await, []);
+}
+
+/// Its own relation message tells, which comes before its first change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_with_a_partition_attached_later_that_logs_no_key_is_left_and_read_again() {
+    let mut harness = Harness::streaming(&partitioned("p", "PRIMARY KEY (id, at)"), &["p"]).await;
+    harness.server.psql(
+        "CREATE TABLE p_2 (LIKE p, PRIMARY KEY (id, at), UNIQUE (num, at));
+         ALTER TABLE p_2 REPLICA IDENTITY USING INDEX p_2_num_at_key;
+         ALTER TABLE p ATTACH PARTITION p_2 FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')",
+    );
+    // The update is logged without an old row: it would stand under both keys.
+    harness.server.psql("INSERT INTO p VALUES (2, '2026-02-05', 20); UPDATE p SET id = 3 WHERE id = 2");
+    harness.until_status(|status| status.refused_tables.contains_key("public.p")).await;
+    let default = "ALTER TABLE public.p_2 REPLICA IDENTITY DEFAULT";
+    assert_refused(&harness, "public.p", "partition public.p_2 of public.p", default).await;
+    harness.server.psql(default);
+    harness.stop().await;
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("UPDATE p SET id = 4 WHERE id = 3");
+    harness.caught_up().await;
+    let ids: Vec<Value> = harness.folded("p").await.into_values().map(|row| row["id"].clone()).collect();
+    assert_eq!(ids, [Value::Int(1), Value::Int(4)]);
 }
