@@ -10,7 +10,7 @@ use bytes::Bytes;
 use headwater_schemas::{EventHeader, Op, SourcePosition, TableSchema};
 use pgwire_replication::{PgWireError, ReplicationClient};
 
-use super::catalog::{self, CatalogTable, Published, Server};
+use super::catalog::{self, CatalogTable, Server};
 use super::checkpoint::{Checkpoint, TableSnapshot};
 use super::config::OnLostSlot;
 use super::connect::{Sql, number, replication, text};
@@ -19,6 +19,7 @@ use super::layout::Layout;
 use super::lsn::Lsn;
 use super::monitor::Monitor;
 use super::plan::TablePlan;
+use super::publication::Published;
 use super::setup::{self, Tables};
 use super::slot::{self, Slot};
 use super::snapshot::{Snapshot, Stamp, Wanted};
@@ -264,7 +265,7 @@ impl PostgresSource {
                     remedy: "see who else uses it".into(),
                 });
             }
-            Ok(Stream::new(client, sql, status, &config.source, checkpoint.epoch, schemas))
+            Ok(Stream::new(client, sql, status, &config, checkpoint.epoch, schemas))
         })
     }
 

@@ -1,7 +1,5 @@
 //! Tables as the database's catalog describes them.
 
-use std::collections::HashMap;
-
 use headwater_schemas::{Column, TableId, TableSchema};
 use tokio_postgres::SimpleQueryRow;
 
@@ -259,75 +257,6 @@ pub(crate) async fn server(sql: &Sql) -> Result<Server, Error> {
     let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
     let (version, wal_level) = (number(row, "version")?, text(row, "wal_level")?.to_owned());
     Ok(Server { version, wal_level, in_recovery: text(row, "in_recovery")? == "t" })
-}
-
-/// A table's place in a publication.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Published {
-    /// Columns that are sent; `None` for all.
-    pub(crate) columns: Option<Vec<String>>,
-    /// Condition on the rows that are sent, as SQL.
-    pub(crate) row_filter: Option<String>,
-    /// The entry that publishes it, or else the publication: a number that no other will have.
-    pub(crate) by: u32,
-}
-
-/// A publication.
-#[derive(Clone, Debug)]
-pub(crate) struct Publication {
-    /// Changes of partitions are sent as changes of the partitioned table.
-    pub(crate) via_root: bool,
-    /// Kinds of change that it leaves out, of insert, update, delete, truncate.
-    pub(crate) left_out: Vec<&'static str>,
-    pub(crate) all_tables: bool,
-    pub(crate) tables: HashMap<(String, String), Published>,
-}
-
-/// Looks a publication up; `None` if there is none of that name.
-pub(crate) async fn publication(sql: &Sql, server: &Server, name: &str) -> Result<Option<Publication>, Error> {
-    let query = format!(
-        "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
-         FROM pg_publication WHERE pubname = {}",
-        literal(name)
-    );
-    let rows = sql.rows("look up the publication", &query).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let on = |column: &str| text(row, column).map(|value| value == "t");
-    let mut left_out = Vec::new();
-    for (column, kind) in
-        [("pubinsert", "insert"), ("pubupdate", "update"), ("pubdelete", "delete"), ("pubtruncate", "truncate")]
-    {
-        if !on(column)? {
-            left_out.push(kind);
-        }
-    }
-    let details = if server.version >= 150_000 {
-        "to_json(attnames) AS columns, rowfilter"
-    } else {
-        "NULL AS columns, NULL AS rowfilter"
-    };
-    let query = format!(
-        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
-         FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
-                         JOIN pg_namespace n ON n.oid = c.relnamespace)
-                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
-         WHERE pubname = {}",
-        literal(name)
-    );
-    let mut tables = HashMap::new();
-    for row in sql.rows("look up the publication's tables", &query).await? {
-        let columns = match optional(&row, "columns") {
-            Some(json) => Some(
-                serde_json::from_str(json).map_err(|_| Error::Malformed { what: "column list of a publication" })?,
-            ),
-            None => None,
-        };
-        let row_filter = optional(&row, "rowfilter").map(str::to_owned);
-        let published = Published { columns, row_filter, by: number(&row, "by")? };
-        tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
-    }
-    Ok(Some(Publication { via_root: on("pubviaroot")?, all_tables: on("puballtables")?, left_out, tables }))
 }
 
 /// Columns of a relation message with the names of their types.

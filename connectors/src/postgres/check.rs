@@ -4,8 +4,9 @@ use headwater_schemas::{TableId, nearest};
 use serde::Serialize;
 
 use super::capture::check_slot_kind;
-use super::catalog::{self, CatalogTable, Publication, Server, quote};
+use super::catalog::{self, CatalogTable, Server, quote};
 use super::connect::{Sql, number, text};
+use super::publication::{self, Publication};
 use super::refusals;
 use super::setup;
 use super::slot;
@@ -207,12 +208,12 @@ async fn look_at_tables(
 ) -> Result<(), Error> {
     let name = config.postgres.publication_name(&config.source);
     let subject = format!("publication {name}");
-    let publication = catalog::publication(sql, server, &name).await?;
+    let publication = publication::find(sql, server, &name).await?;
     match &publication {
         None if config.postgres.publishes() => {
             findings.ok(&subject, "does not exist yet; it is made at the first start")
         }
-        None => findings.error(&subject, &setup::missing_publication(&name)),
+        None => findings.error(&subject, &publication::missing(&name)),
         Some(publication) if !publication.left_out.is_empty() => findings.add(
             Severity::Error,
             &subject,
@@ -293,7 +294,7 @@ fn look_at_entry(
     findings: &mut Findings,
 ) {
     let name = config.postgres.publication_name(&config.source);
-    let Some(published) = publication.tables.get(&(table.schema.clone(), table.table.clone())) else {
+    let Some(published) = publication.place_of(table) else {
         if !config.postgres.publishes() || (table.kind == "p" && !publication.via_root) {
             findings.refused(subject, refusals::not_published(&name, publication, table));
         }

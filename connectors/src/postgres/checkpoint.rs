@@ -100,7 +100,7 @@ impl Checkpoint {
                 state.left = true;
                 continue;
             };
-            let problem = if state.left || (state.published_by != 0 && state.published_by != *by) {
+            let problem = if state.left || state.is_published_anew(*by) {
                 Some("was not captured for a while")
             } else {
                 state.compare_layout(layout)
@@ -138,6 +138,11 @@ impl Checkpoint {
         self.tables.get_mut(table)?.compare_layout(now)
     }
 
+    /// Whether another entry publishes a table than the one that did.
+    pub(crate) fn is_published_anew(&self, table: &str, by: u32) -> bool {
+        self.tables.get(table).is_some_and(|state| state.is_published_anew(by))
+    }
+
     /// The table that was captured as the relation of this number.
     pub(crate) fn table_of(&self, oid: u32) -> Option<&str> {
         let mut captured = self.tables.iter().filter(|(_, state)| !state.left);
@@ -170,6 +175,11 @@ impl Checkpoint {
 }
 
 impl TableSnapshot {
+    /// Whether another entry publishes the table than the one that did: in between none did.
+    fn is_published_anew(&self, by: u32) -> bool {
+        self.published_by != 0 && self.published_by != by
+    }
+
     /// What in a table's layout makes rows that were captured other ones. If nothing does, the layout is noted.
     pub(crate) fn compare_layout(&mut self, now: &Layout) -> Option<&'static str> {
         let problem = self.layout.as_ref().and_then(|noted| noted.changed(now));

@@ -20,6 +20,7 @@ mod lsn;
 mod monitor;
 mod pgoutput;
 mod plan;
+mod publication;
 mod read;
 mod refusals;
 mod setup;

@@ -5,11 +5,12 @@ use std::pin::pin;
 use futures_util::StreamExt;
 use headwater_schemas::{SourcePosition, TableId, TableSchema};
 
-use super::catalog::{self, Published, literal};
+use super::catalog::{self, literal};
 use super::connect::{Sql, failed, text};
 use super::copy::CopyLine;
 use super::lsn::Lsn;
 use super::plan::{TablePlan, Tuple};
+use super::publication::{self, Published};
 use super::refusals::narrow;
 use super::snapshot::select_list;
 use super::types::Types;
@@ -50,7 +51,7 @@ pub async fn read_tables(config: &ConnectorConfig, tables: &[TableId]) -> Result
     let sql = Sql::connect(&config.postgres).await?;
     let server = catalog::server(&sql).await?;
     let name = config.postgres.publication_name(&config.source);
-    let publication = catalog::publication(&sql, &server, &name).await?;
+    let publication = publication::find(&sql, &server, &name).await?;
     sql.execute("open a snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     // The first query takes the snapshot, so that the position read after it is not before anything the snapshot shows.
     let mut types = Types::default();
@@ -75,8 +76,7 @@ pub async fn read_tables(config: &ConnectorConfig, tables: &[TableId]) -> Result
             })?;
         let refused = |Refusal { problem, remedy }| Error::NotReady { problem, remedy };
         table.key().map_err(refused)?;
-        let place = (table.schema.clone(), table.table.clone());
-        let published = publication.as_ref().and_then(|publication| publication.tables.get(&place));
+        let published = publication.as_ref().and_then(|publication| publication.place_of(&table));
         let published = published.cloned().unwrap_or_default();
         narrow(&mut table, &published, &name).map_err(refused)?;
         let plan = TablePlan::new(table.table_schema(&config.source, &types), &mut routes);

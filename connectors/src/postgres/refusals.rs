@@ -2,8 +2,9 @@
 
 use headwater_schemas::nearest;
 
-use super::catalog::{CatalogTable, Publication, Published, quote};
+use super::catalog::{CatalogTable, quote};
 use super::connect::Sql;
+use super::publication::{Publication, Published};
 use crate::{ConnectorConfig, Error, Refusal};
 
 /// Why a table cannot be captured, if it cannot.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::catalog::{self, CatalogTable, Publication, Published, Server, quote};
+use super::catalog::{self, CatalogTable, Server, quote};
 use super::connect::Sql;
+use super::publication::{self, Published};
 use super::refusals::{missing_table, narrow, not_published, unfit};
 use super::types::Types;
 use crate::{ConnectorConfig, Error, Refusal};
@@ -39,10 +40,10 @@ pub(crate) fn check_server(server: &Server) -> Result<(), Error> {
 /// of it fail.
 pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server) -> Result<Tables, Error> {
     let name = config.postgres.publication_name(&config.source);
-    let mut publication = catalog::publication(sql, server, &name).await?;
+    let mut publication = publication::find(sql, server, &name).await?;
     let mut types = Types::default();
     let named: Vec<(&str, &str)> = if config.postgres.tables.is_empty() {
-        let publication = publication.as_ref().ok_or_else(|| missing_publication(&name))?;
+        let publication = publication.as_ref().ok_or_else(|| publication::missing(&name))?;
         publication.tables.keys().map(|(schema, table)| (schema.as_str(), table.as_str())).collect()
     } else {
         config.postgres.table_names().collect()
@@ -64,10 +65,10 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
         }
     }
     if config.postgres.publishes() {
-        publish(sql, &name, publication.as_ref(), &good).await?;
-        publication = catalog::publication(sql, server, &name).await?;
+        publication::publish(sql, &name, publication.as_ref(), &good).await?;
+        publication = publication::find(sql, server, &name).await?;
     }
-    let publication = publication.ok_or_else(|| missing_publication(&name))?;
+    let publication = publication.ok_or_else(|| publication::missing(&name))?;
     if !publication.left_out.is_empty() {
         return Err(Error::NotReady {
             problem: format!("publication `{name}` leaves out {}", publication.left_out.join(", ")),
@@ -76,7 +77,7 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
     }
     let mut captured = Vec::new();
     for mut table in good {
-        let published = publication.tables.get(&(table.schema.clone(), table.table.clone())).cloned();
+        let published = publication.place_of(&table).cloned();
         let published = published.ok_or_else(|| not_published(&name, &publication, &table));
         match published.and_then(|published| narrow(&mut table, &published, &name).map(|()| published)) {
             Ok(published) => captured.push((table, published)),
@@ -97,14 +98,13 @@ pub(crate) async fn look_again(
     tables: &mut Tables,
 ) -> Result<(), Error> {
     let name = config.postgres.publication_name(&config.source);
-    let publication = catalog::publication(sql, server, &name).await?.ok_or_else(|| missing_publication(&name))?;
+    let publication = publication::find(sql, server, &name).await?.ok_or_else(|| publication::missing(&name))?;
     let names = tables.captured.iter().map(|(table, _)| (table.schema.as_str(), table.table.as_str()));
     let seen = catalog::tables(sql, &mut tables.types, &catalog::named(names)).await?;
     let mut captured = Vec::new();
     for (known, before) in std::mem::take(&mut tables.captured) {
         let table = seen.iter().find(|table| table.name() == known.name() && table.key().is_ok());
-        let published = publication.tables.get(&(known.schema.clone(), known.table.clone()));
-        let sent = table.cloned().zip(published).and_then(|(mut table, published)| {
+        let sent = table.cloned().zip(publication.place_of(&known)).and_then(|(mut table, published)| {
             narrow(&mut table, published, &name).ok()?;
             Some((table, published))
         });
@@ -119,49 +119,4 @@ pub(crate) async fn look_again(
     }
     tables.captured = captured;
     Ok(())
-}
-
-/// Makes or completes the publication.
-async fn publish(
-    sql: &Sql,
-    name: &str,
-    publication: Option<&Publication>,
-    tables: &[CatalogTable],
-) -> Result<(), Error> {
-    // Not those that inherit from it: the application could not update one that has no key.
-    let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted_alone()).collect::<Vec<_>>().join(", ");
-    match publication {
-        None => {
-            let all: Vec<&CatalogTable> = tables.iter().collect();
-            let for_tables = if all.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&all)) };
-            let command =
-                format!("CREATE PUBLICATION {} {for_tables} WITH (publish_via_partition_root = true)", quote(name));
-            tracing::info!(publication = name, tables = all.len(), "creating the publication");
-            sql.execute("create the publication", &command).await
-        }
-        Some(publication) => {
-            let lacking: Vec<&CatalogTable> = tables
-                .iter()
-                .filter(|table| !publication.tables.contains_key(&(table.schema.clone(), table.table.clone())))
-                .filter(|table| table.kind != "p" || publication.via_root)
-                .collect();
-            if lacking.is_empty() || publication.all_tables {
-                return Ok(());
-            }
-            tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");
-            let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(&lacking));
-            sql.execute("add tables to the publication", &command).await
-        }
-    }
-}
-
-pub(crate) fn missing_publication(name: &str) -> Error {
-    Error::NotReady {
-        problem: format!("publication `{name}` does not exist"),
-        remedy: format!(
-            "CREATE PUBLICATION {} FOR TABLE … WITH (publish_via_partition_root = true), or set `create_publication: true` \
-             and name the `tables`",
-            quote(name)
-        ),
-    }
 }

@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::catalog::{CatalogTable, Published, WITH_PARTITIONS, literal, quote};
+use super::catalog::{CatalogTable, WITH_PARTITIONS, literal, quote};
 use super::checkpoint::TableSnapshot;
 use super::config::PostgresConfig;
 use super::connect::{Sql, failed, number, optional};
 use super::copy::CopyLine;
 use super::lsn::Lsn;
 use super::plan::{TablePlan, Tuple};
+use super::publication::Published;
 use crate::session::now_millis;
 use crate::{Error, Gathered, TableProgress};
 

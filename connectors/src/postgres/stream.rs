@@ -20,10 +20,11 @@ use super::layout::Layout;
 use super::lsn::Lsn;
 use super::pgoutput::{self, Message, Relation, Tuples};
 use super::plan::{TablePlan, is_padded};
+use super::publication;
 use super::transaction::{Fetched, Step, Transaction};
 use super::types::Types;
 use crate::status::StatusCell;
-use crate::{Error, Gathered, Refusal, Routes};
+use crate::{ConnectorConfig, Error, Gathered, Refusal, Routes};
 
 /// 2000-01-01, where PostgreSQL's clock begins, in microseconds since 1970.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -58,6 +59,8 @@ struct TablePlanParts {
     layout: Option<Layout>,
     /// The tables (schema, name) that it is a partition of there.
     ancestors: Vec<(String, String)>,
+    /// What publishes it now; `None` if the publication is gone.
+    published_by: Option<u32>,
 }
 
 pub(crate) struct Stream {
@@ -65,6 +68,7 @@ pub(crate) struct Stream {
     sql: Arc<Sql>,
     status: StatusCell,
     source: Arc<str>,
+    publication: String,
     relations: HashMap<u32, Known>,
     /// The schema that was announced last, by table.
     announced: HashMap<TableId, TableSchema>,
@@ -93,7 +97,7 @@ impl Stream {
         client: ReplicationClient,
         sql: Arc<Sql>,
         status: StatusCell,
-        source: &str,
+        config: &ConnectorConfig,
         epoch: u32,
         announced: Vec<TableSchema>,
     ) -> Self {
@@ -101,7 +105,8 @@ impl Stream {
             client,
             sql,
             status,
-            source: source.into(),
+            source: config.source.as_str().into(),
+            publication: config.postgres.publication_name(&config.source),
             relations: HashMap::new(),
             announced: announced.into_iter().map(|schema| (schema.table.clone(), schema)).collect(),
             tuples: Tuples::default(),
@@ -301,11 +306,11 @@ impl Stream {
         self.again.get_or_insert(Again { problem, behind });
     }
 
-    /// Asks the catalog for what a relation message does not say: the order of the key's columns, and what types that
-    /// the server does not share with all others are. The columns themselves are those of the message, because the
-    /// catalog may already be ahead of it.
+    /// Asks the catalog for what a relation message does not say: the order of the key's columns, what types that the
+    /// server does not share with all others are, and what publishes the table. The columns themselves are those of the
+    /// message, because the catalog may already be ahead of it.
     fn look_up(&self, relation: &Relation<'_>) -> Waiting {
-        let sql = Arc::clone(&self.sql);
+        let (sql, publication) = (Arc::clone(&self.sql), self.publication.clone());
         let oid = relation.oid;
         let schema = if relation.schema.is_empty() { "pg_catalog" } else { relation.schema }.to_owned();
         let table = relation.table.to_owned();
@@ -321,22 +326,23 @@ impl Stream {
             let mut types = Types::default();
             let known = catalog::tables(&sql, &mut types, &format!("c.oid = {oid}")).await?.pop();
             types.learn(&sql, columns.iter().map(|column| column.1).collect()).await?;
+            let published_by = publication::published_by(&sql, &publication, oid).await?;
             let described = catalog::describe_columns(&sql, columns).await?;
             let layout = known.as_ref().filter(|known| known.key().is_ok()).map(Layout::of);
             let name_now = known.as_ref().map(CatalogTable::name);
             let (indexes, ancestors) = known.map(|known| (known.indexes, known.ancestors)).unwrap_or_default();
             let mut table = CatalogTable::announced(schema, table, identity, described, indexes);
             table.trust_identity(flagged);
-            Ok(TablePlanParts { oid, table, types, name_now, layout, ancestors })
+            Ok(TablePlanParts { oid, table, types, name_now, layout, ancestors, published_by })
         }))
     }
 
     /// Takes a relation in. Changes of a table that is ignored pass by: once it can be captured again, it is to be read
     /// again. So is a table whose key becomes another: its rows stand under the old one. Neither is so while the log is
-    /// behind the reading of the table, which has those changes. What the catalog says of a table's layout is of now,
-    /// so that it counts in any case.
+    /// behind the reading of the table, which has those changes. What the catalog says of a table's layout and of what
+    /// publishes it is of now, so that it counts in any case.
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
-        let TablePlanParts { oid, table, types, name_now, layout, ancestors } = found;
+        let TablePlanParts { oid, table, types, name_now, layout, ancestors, published_by } = found;
         let name = table.name();
         self.leave_renamed(oid, &name, name_now.as_deref(), checkpoint);
         self.leave_partitioned(&table, &ancestors, checkpoint);
@@ -366,7 +372,12 @@ impl Stream {
             }
             return;
         }
-        if let Some(problem) = layout.and_then(|layout| checkpoint.compare_layout(&name, &layout)) {
+        let problem = if published_by.is_some_and(|by| checkpoint.is_published_anew(&name, by)) {
+            Some("was not captured for a while")
+        } else {
+            layout.and_then(|layout| checkpoint.compare_layout(&name, &layout))
+        };
+        if let Some(problem) = problem {
             self.relations.insert(oid, Known::Ignored);
             self.leave(&name, problem, checkpoint);
             return;

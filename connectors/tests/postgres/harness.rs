@@ -254,6 +254,20 @@ impl Harness {
     }
 }
 
+/// Waits until a table's rows have these values of `id`, in the order of their keys.
+pub(crate) async fn until_ids(harness: &Harness, table: &str, wanted: &[i64]) {
+    let begin = Instant::now();
+    loop {
+        harness.caught_up().await;
+        let rows = harness.folded(table).await;
+        if rows.values().map(|row| &row["id"]).eq(&wanted.iter().map(|id| Value::Int(*id)).collect::<Vec<_>>()) {
+            return;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{wanted:?}, and captured {rows:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 pub(crate) fn key_of(schema: &TableSchema, row: &[Value]) -> Vec<u8> {
     let mut out = Vec::new();
     for at in schema.key_columns() {

@@ -6,7 +6,7 @@ use headwater_connectors::Phase;
 use headwater_schemas::{Op, Value};
 use headwater_test_servers::Postgres;
 
-use crate::harness::{Harness, Row};
+use crate::harness::{Harness, Row, until_ids};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_come_go_and_change() {
@@ -175,20 +175,6 @@ async fn older_changes_do_not_undo_what_was_read_again() {
             let wanted = [5, 6, 7].map(|id| (Value::Int(id), Value::Int(0)));
             assert_eq!(values, wanted, "{old_change}, then {untold:?}");
         }
-    }
-}
-
-/// Waits until a table's rows have these values of `id`, in the order of their keys.
-async fn until_ids(harness: &Harness, table: &str, wanted: &[i64]) {
-    let begin = std::time::Instant::now();
-    loop {
-        harness.caught_up().await;
-        let rows = harness.folded(table).await;
-        if rows.values().map(|row| &row["id"]).eq(&wanted.iter().map(|id| Value::Int(*id)).collect::<Vec<_>>()) {
-            return;
-        }
-        assert!(begin.elapsed() < std::time::Duration::from_secs(30), "{wanted:?}, and captured {rows:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
 

@@ -1,0 +1,142 @@
+//! The publication: which tables, columns and rows the change stream sends.
+
+use std::collections::HashMap;
+
+use super::catalog::{CatalogTable, Server, literal, quote};
+use super::connect::{Sql, number, optional, text};
+use crate::Error;
+
+/// A table's place in a publication.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published {
+    /// Columns that are sent; `None` for all.
+    pub(crate) columns: Option<Vec<String>>,
+    /// Condition on the rows that are sent, as SQL.
+    pub(crate) row_filter: Option<String>,
+    /// The entry that publishes it, or else the publication: a number that no other will have.
+    pub(crate) by: u32,
+}
+
+/// A publication.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    /// Changes of partitions are sent as changes of the partitioned table.
+    pub(crate) via_root: bool,
+    /// Kinds of change that it leaves out, of insert, update, delete, truncate.
+    pub(crate) left_out: Vec<&'static str>,
+    pub(crate) all_tables: bool,
+    pub(crate) tables: HashMap<(String, String), Published>,
+}
+
+impl Publication {
+    /// The place of a table, if it is in there.
+    pub(crate) fn place_of(&self, table: &CatalogTable) -> Option<&Published> {
+        self.tables.get(&(table.schema.clone(), table.table.clone()))
+    }
+}
+
+/// Looks a publication up; `None` if there is none of that name.
+pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Option<Publication>, Error> {
+    let query = format!(
+        "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
+         FROM pg_publication WHERE pubname = {}",
+        literal(name)
+    );
+    let rows = sql.rows("look up the publication", &query).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let on = |column: &str| text(row, column).map(|value| value == "t");
+    let mut left_out = Vec::new();
+    for (column, kind) in
+        [("pubinsert", "insert"), ("pubupdate", "update"), ("pubdelete", "delete"), ("pubtruncate", "truncate")]
+    {
+        if !on(column)? {
+            left_out.push(kind);
+        }
+    }
+    let details = if server.version >= 150_000 {
+        "to_json(attnames) AS columns, rowfilter"
+    } else {
+        "NULL AS columns, NULL AS rowfilter"
+    };
+    let query = format!(
+        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
+         FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
+              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+                         JOIN pg_namespace n ON n.oid = c.relnamespace)
+                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
+         WHERE pubname = {}",
+        literal(name)
+    );
+    let mut tables = HashMap::new();
+    for row in sql.rows("look up the publication's tables", &query).await? {
+        let columns = match optional(&row, "columns") {
+            Some(json) => Some(
+                serde_json::from_str(json).map_err(|_| Error::Malformed { what: "column list of a publication" })?,
+            ),
+            None => None,
+        };
+        let row_filter = optional(&row, "rowfilter").map(str::to_owned);
+        let published = Published { columns, row_filter, by: number(&row, "by")? };
+        tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
+    }
+    Ok(Some(Publication { via_root: on("pubviaroot")?, all_tables: on("puballtables")?, left_out, tables }))
+}
+
+/// What publishes a table now, as [`Published::by`]: a table that was taken out since has not the number it had. `None` if
+/// the publication is gone.
+pub(crate) async fn published_by(sql: &Sql, name: &str, table: u32) -> Result<Option<u32>, Error> {
+    let query = format!(
+        "SELECT coalesce(r.oid, p.oid)::bigint AS by
+         FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = {table}
+         WHERE p.pubname = {}",
+        literal(name)
+    );
+    let rows = sql.rows("look up what publishes a table", &query).await?;
+    rows.first().map(|row| number(row, "by")).transpose()
+}
+
+/// Makes or completes the publication.
+pub(crate) async fn publish(
+    sql: &Sql,
+    name: &str,
+    publication: Option<&Publication>,
+    tables: &[CatalogTable],
+) -> Result<(), Error> {
+    // Not those that inherit from it: the application could not update one that has no key.
+    let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted_alone()).collect::<Vec<_>>().join(", ");
+    match publication {
+        None => {
+            let all: Vec<&CatalogTable> = tables.iter().collect();
+            let for_tables = if all.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&all)) };
+            let command =
+                format!("CREATE PUBLICATION {} {for_tables} WITH (publish_via_partition_root = true)", quote(name));
+            tracing::info!(publication = name, tables = all.len(), "creating the publication");
+            sql.execute("create the publication", &command).await
+        }
+        Some(publication) => {
+            let lacking: Vec<&CatalogTable> = tables
+                .iter()
+                .filter(|table| publication.place_of(table).is_none())
+                .filter(|table| table.kind != "p" || publication.via_root)
+                .collect();
+            if lacking.is_empty() || publication.all_tables {
+                return Ok(());
+            }
+            tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");
+            let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(&lacking));
+            sql.execute("add tables to the publication", &command).await
+        }
+    }
+}
+
+/// Says that there is none.
+pub(crate) fn missing(name: &str) -> Error {
+    Error::NotReady {
+        problem: format!("publication `{name}` does not exist"),
+        remedy: format!(
+            "CREATE PUBLICATION {} FOR TABLE … WITH (publish_via_partition_root = true), or set `create_publication: true` \
+             and name the `tables`",
+            quote(name)
+        ),
+    }
+}

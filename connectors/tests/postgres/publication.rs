@@ -1,0 +1,44 @@
+//! What the publication says of a table, and what is said of the publication.
+
+use headwater_schemas::Value;
+use headwater_test_servers::Postgres;
+
+use crate::harness::{Harness, until_ids};
+
+/// What changes while nothing publishes a table is in no stream. The next change tells that something does again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_published_again_while_it_is_captured_is_read_again() {
+    let harness =
+        Harness::streaming("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)", &["t"]).await;
+    harness.server.psql("INSERT INTO t VALUES (3)");
+    harness.caught_up().await;
+    harness.server.psql("ALTER PUBLICATION headwater_shop DROP TABLE t");
+    harness.server.psql("DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (4)");
+    harness.server.psql("ALTER PUBLICATION headwater_shop ADD TABLE t");
+    harness.server.psql("INSERT INTO t VALUES (5)");
+    until_ids(&harness, "t", &[1, 3, 4, 5]).await;
+}
+
+/// Rows and columns that were not sent before are in no stream either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_which_more_is_published_is_read_again() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT n, n FROM generate_series(1, 4) n;
+         CREATE PUBLICATION mine FOR TABLE t (id) WHERE (id > 2)",
+    );
+    let mut harness = Harness::new(server, &[]);
+    harness.config.postgres.publication = Some("mine".into());
+    harness.start();
+    harness.until_streaming().await;
+    until_ids(&harness, "t", &[3, 4]).await;
+    harness.server.psql("ALTER PUBLICATION mine SET TABLE t (id) WHERE (id > 1)");
+    harness.server.psql("INSERT INTO t VALUES (5, 5)");
+    until_ids(&harness, "t", &[2, 3, 4, 5]).await;
+    harness.server.psql("ALTER PUBLICATION mine SET TABLE t WHERE (id > 1)");
+    harness.server.psql("INSERT INTO t VALUES (6, 6)");
+    until_ids(&harness, "t", &[2, 3, 4, 5, 6]).await;
+    for row in harness.folded("t").await.values() {
+        assert_eq!(row.get("n"), Some(&row["id"]));
+    }
+}
