@@ -13,11 +13,12 @@ use super::config::{PostgresConfig, TlsMode};
 use super::tls;
 use crate::Error;
 
-/// Settings that fix the text form of values. Snapshot and stream have the same, so one decoder reads both. And rows that
-/// a policy would hide make a query fail: the stream knows no policies.
+/// Settings that fix the text form of values. Snapshot and stream have the same, so one decoder reads both. Rows that a
+/// policy would hide make a query fail: the stream knows no policies. And a backslash in a literal is a backslash, whatever
+/// the database's own setting.
 const TEXT_FORMS: &str = "-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c extra_float_digits=3 \
      -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 \
-     -c row_security=off";
+     -c row_security=off -c standard_conforming_strings=on";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Messages between the reader of the socket and the decoder. More would not be faster, and rows may be large.

@@ -90,6 +90,28 @@ async fn a_changed_key_is_a_delete_and_a_create_with_every_column() {
     assert_eq!(rows.values().next().unwrap()["body"], Value::Text("x".repeat(20000)));
 }
 
+/// A key is part of the query that fetches what was not sent with a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_key_with_a_backslash_is_found_whatever_the_database_takes_it_for() {
+    let harness = Harness::streaming(
+        "ALTER DATABASE billing SET standard_conforming_strings = off;
+         CREATE TABLE notes (id text PRIMARY KEY, body text);
+         ALTER TABLE notes ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO notes VALUES ('one', repeat('x', 20000)), ('two', repeat('x', 20000))",
+        &["notes"],
+    )
+    .await;
+    harness.server.psql(r"UPDATE notes SET id = E'a\\b' WHERE id = 'one'");
+    harness.server.psql(r"UPDATE notes SET id = E'\\'' OR true; --' WHERE id = 'two'");
+    harness.caught_up().await;
+    let rows = harness.folded("notes").await;
+    let ids: Vec<&Value> = rows.values().map(|row| &row["id"]).collect();
+    assert_eq!(ids, [&Value::Text(r"\' OR true; --".into()), &Value::Text(r"a\b".into())]);
+    for row in rows.values() {
+        assert_eq!(row["body"], Value::Text("x".repeat(20000)));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn truncate_reaches_every_partition() {
     let server = headwater_test_servers::Postgres::start();
