@@ -296,11 +296,13 @@ fn cannot_replicate(source: pgwire_replication::PgWireError) -> Error {
     Error::Replication { action: "open a replication session", source }
 }
 
-/// Whether the stream ended since at that point of the log there was no publication (undefined_object). Newer servers
-/// than 17 do not end it.
+/// Whether the stream ended since at that point of the log there was no publication. Newer servers than 17 do not end it.
+///
+/// The code (undefined_object) alone tells: messages are in the server's language, and what else is looked up by name, the
+/// slot, was found before anything streamed.
 fn is_unpublished(error: &Error) -> bool {
     let Error::Replication { source: PgWireError::Server(said), .. } = error else { return false };
-    said.contains("42704") && said.contains("publication")
+    said.ends_with("(SQLSTATE 42704)")
 }
 
 fn check_system(checkpoint: &Checkpoint, system: &str) -> Result<(), Error> {
@@ -531,6 +533,17 @@ mod tests {
             let (from, to) = numbers.into_inner();
             self.0.psql(&format!("INSERT INTO numbers SELECT generate_series({from}, {to})"));
         }
+    }
+
+    #[test]
+    fn a_missing_publication_is_known_in_any_language() {
+        let said = |text: &str| {
+            let source = PgWireError::Server(text.into());
+            is_unpublished(&Error::Replication { action: "follow the change stream", source })
+        };
+        assert!(said("publication \"p\" does not exist (SQLSTATE 42704)"));
+        assert!(said("Publikation »p« existiert nicht (SQLSTATE 42704)"));
+        assert!(!said("terminating connection due to administrator command (SQLSTATE 57P01)"));
     }
 
     #[tokio::test(flavor = "multi_thread")]

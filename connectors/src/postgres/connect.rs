@@ -9,6 +9,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::catalog::quote;
 use super::config::{PostgresConfig, TlsMode};
 use super::tls;
 use crate::Error;
@@ -142,7 +143,8 @@ pub(crate) async fn replication(config: &PostgresConfig, source: &str, start: Ls
         client_key_pem_path: config.tls.key.clone(),
     };
     let slot = config.slot_name(source);
-    let publication = config.publication_name(source);
+    // The server reads it as SQL: a bare name would lose its capital letters.
+    let publication = quote(&config.publication_name(source));
     let session = ReplicationConfig::new(
         config.host.as_str(),
         config.user.as_str(),

@@ -42,3 +42,15 @@ async fn a_table_of_which_more_is_published_is_read_again() {
         assert_eq!(row.get("n"), Some(&row["id"]));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_is_followed_whatever_its_name() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION \"It'sMine\" FOR TABLE t");
+    let mut harness = Harness::new(server, &[]);
+    harness.config.postgres.publication = Some("It'sMine".into());
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("INSERT INTO t VALUES (1)");
+    until_ids(&harness, "t", &[1]).await;
+}
