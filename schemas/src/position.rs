@@ -18,7 +18,7 @@ use std::fmt;
 /// * `epoch` rises when the log is no longer a continuation of what was read before: slot re-created, database
 ///   restored, failed over with divergence.
 /// * `commit` is the position of the transaction's commit (PostgreSQL: its commit LSN).
-/// * `ordinal` counts the events of that transaction from 1; 0 is the state a snapshot saw at `commit`.
+/// * `ordinal` rises with the events of that transaction, from 1 and with gaps; 0 is the state a snapshot saw at `commit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourcePosition {
     /// Incarnation of the source's log.

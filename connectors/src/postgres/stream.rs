@@ -223,12 +223,11 @@ impl Stream {
             }
             Message::Truncate { relations } => {
                 for relation in relations {
-                    match self.relations.get(relation) {
-                        Some(Known::Captured { covers, .. }) if self.transaction.commit() < *covers => {
-                            self.transaction.pass_by();
-                        }
-                        Some(Known::Captured { plan, .. }) => self.transaction.truncate(plan, into),
-                        Some(Known::Ignored) | None => {}
+                    self.transaction.count();
+                    if let Some(Known::Captured { plan, covers, .. }) = self.relations.get(relation)
+                        && self.transaction.commit() >= *covers
+                    {
+                        self.transaction.truncate(plan, into);
                     }
                 }
                 return Ok(());
@@ -238,11 +237,12 @@ impl Stream {
                 *relation
             }
         };
+        // One that waited for columns was counted before.
+        if fetched.is_none() {
+            self.transaction.count();
+        }
         let plan = match self.relations.get(&relation) {
-            Some(Known::Captured { covers, .. }) if self.transaction.commit() < *covers => {
-                self.transaction.pass_by();
-                return Ok(());
-            }
+            Some(Known::Captured { covers, .. }) if self.transaction.commit() < *covers => return Ok(()),
             Some(Known::Captured { plan, .. }) => plan,
             Some(Known::Ignored) => return Ok(()),
             None => return Err(Error::Malformed { what: "change of a relation that was not announced" }),

@@ -20,7 +20,8 @@ pub(crate) struct Transaction {
     commit: u64,
     xid: u32,
     committed_at_micros: i64,
-    /// Counts every row message, so that the same transaction sent again gets the same numbers.
+    /// The last ordinal of the row message at hand. Each has two, whatever becomes of it, so that the same transaction sent
+    /// again gets the same numbers, also where other tables are captured by then.
     ordinal: u32,
     key: Vec<u8>,
     old_key: Vec<u8>,
@@ -73,15 +74,25 @@ impl Transaction {
         self.xid
     }
 
-    fn next(&mut self, op: Op) -> EventHeader {
-        self.ordinal = self.ordinal.saturating_add(1);
-        self.header(op)
+    /// Takes the next row message up; to be called for every one that the server sends.
+    pub(crate) fn count(&mut self) {
+        self.ordinal = self.ordinal.saturating_add(2);
     }
 
-    fn header(&self, op: Op) -> EventHeader {
+    /// Of the only event of a row message, or the first.
+    fn first(&self, op: Op) -> EventHeader {
+        self.header(op, self.ordinal.saturating_sub(1))
+    }
+
+    /// Of the create that follows a delete, where a row's key changed.
+    fn second(&self, op: Op) -> EventHeader {
+        self.header(op, self.ordinal)
+    }
+
+    fn header(&self, op: Op, ordinal: u32) -> EventHeader {
         EventHeader {
             op,
-            position: SourcePosition { epoch: self.epoch, commit: self.commit, ordinal: self.ordinal },
+            position: SourcePosition { epoch: self.epoch, commit: self.commit, ordinal },
             transaction: u64::from(self.xid),
             committed_at_micros: self.committed_at_micros,
             last_in_transaction: false,
@@ -91,18 +102,12 @@ impl Transaction {
 
     /// Says that the table has this schema from here on.
     pub(crate) fn schema(&mut self, plan: &TablePlan, into: &mut Gathered) {
-        to_every_partition(plan, self.header(Op::Schema), into);
+        to_every_partition(plan, self.header(Op::Schema, self.ordinal), into);
     }
 
     /// All rows of the table are gone.
-    pub(crate) fn truncate(&mut self, plan: &TablePlan, into: &mut Gathered) {
-        let header = self.next(Op::Truncate);
-        to_every_partition(plan, header, into);
-    }
-
-    /// Counts a message that is not gathered.
-    pub(crate) fn pass_by(&mut self) {
-        self.ordinal = self.ordinal.saturating_add(1);
+    pub(crate) fn truncate(&self, plan: &TablePlan, into: &mut Gathered) {
+        to_every_partition(plan, self.first(Op::Truncate), into);
     }
 
     /// Gathers the events of a row message. `fetched` is the answer to [`Step::Lacks`].
@@ -115,7 +120,6 @@ impl Transaction {
         fetched: Option<Fetched>,
         into: &mut Gathered,
     ) -> Step {
-        let before = self.ordinal;
         let done = match message {
             Message::Insert { .. } => self.insert(plan, data, tuples, into),
             Message::Update { old, .. } => {
@@ -132,10 +136,7 @@ impl Transaction {
                 let old = old.map(|kind| (kind, tuples.old.as_slice()));
                 match self.update(plan, data, new, old, fetched.is_none(), into) {
                     Ok(Step::Done) => Ok(()),
-                    Ok(lacks) => {
-                        self.ordinal = before;
-                        return lacks;
-                    }
+                    Ok(lacks) => return lacks,
                     Err(bad) => Err(bad),
                 }
             }
@@ -143,10 +144,7 @@ impl Transaction {
             _ => Ok(()),
         };
         if let Err(bad) = done {
-            if self.ordinal == before {
-                self.ordinal = self.ordinal.saturating_add(1);
-            }
-            let position = self.header(Op::Update).position;
+            let position = self.first(Op::Update).position;
             into.push_dead_letter(dead_letter(plan, position, plan.complaint(bad), data));
         }
         Step::Done
@@ -155,8 +153,7 @@ impl Transaction {
     fn insert(&mut self, plan: &TablePlan, data: &[u8], tuples: &Tuples, into: &mut Gathered) -> Result<(), BadCell> {
         let new = Tuple { bytes: data, cells: &tuples.new, fallback: None };
         self.build_new(plan, new)?;
-        let header = self.next(Op::Create);
-        self.push_after(plan, header, into);
+        self.push_after(plan, self.first(Op::Create), into);
         Ok(())
     }
 
@@ -175,8 +172,7 @@ impl Transaction {
         let built = self.build_new(plan, new);
         let Some((kind, old_cells)) = old else {
             built?;
-            let header = self.next(Op::Update);
-            self.push_after(plan, header, into);
+            self.push_after(plan, self.first(Op::Update), into);
             return Ok(Step::Done);
         };
         let old = Tuple { bytes: data, cells: old_cells, fallback: None };
@@ -191,7 +187,7 @@ impl Transaction {
             return Err(bad);
         }
         if self.old_key == self.key {
-            let mut header = self.next(Op::Update);
+            let mut header = self.first(Op::Update);
             let kind = self.build_old(plan, old, kind)?;
             header.before_is_key_only = kind == Old::Key;
             self.push_both(plan, header, into);
@@ -201,8 +197,7 @@ impl Transaction {
             return Ok(Step::Lacks { query: row_query(plan, new) });
         }
         self.push_delete(plan, old, kind, into)?;
-        let create = self.next(Op::Create);
-        self.push_after(plan, create, into);
+        self.push_after(plan, self.second(Op::Create), into);
         Ok(Step::Done)
     }
 
@@ -223,7 +218,7 @@ impl Transaction {
     /// Says that the row under the old key is gone.
     fn push_delete(&mut self, plan: &TablePlan, old: Tuple<'_>, kind: Old, into: &mut Gathered) -> Result<(), BadCell> {
         let kind = self.build_old(plan, old, kind)?;
-        let header = EventHeader { before_is_key_only: kind == Old::Key, ..self.next(Op::Delete) };
+        let header = EventHeader { before_is_key_only: kind == Old::Key, ..self.first(Op::Delete) };
         self.push_before(plan, header, into);
         Ok(())
     }

@@ -93,6 +93,40 @@ async fn an_interrupted_snapshot_goes_on_with_what_is_missing() {
     assert_eq!(harness.events("done").await.iter().filter(|event| event.op == Op::Read).count(), 10);
 }
 
+/// What is durable of a transaction comes again with the numbers it had, and what follows above it, whichever of its tables
+/// are captured by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_was_cut_goes_on_without_one_of_its_tables() {
+    let mut harness = Harness::streaming(
+        "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY, n int);
+         INSERT INTO b VALUES (1, 0), (2, 0), (3, 0)",
+        &["a", "b"],
+    )
+    .await;
+    harness.caught_up().await;
+    // The first append holds up to 50,000 events: the first update of `b`, and not the changes that follow.
+    harness.server.psql(
+        "BEGIN; INSERT INTO a SELECT generate_series(1, 20000); UPDATE b SET n = 1;
+         INSERT INTO a SELECT generate_series(20001, 500000); UPDATE b SET n = 2 WHERE id = 1; DELETE FROM b WHERE id = 2;
+         UPDATE b SET id = 4, n = 2 WHERE id = 3; COMMIT",
+    );
+    harness.until_status(|status| status.events_total > 20_100).await;
+    harness.stop().await;
+    let cut = harness.events("b").await;
+    let seen: Vec<Value> = cut.iter().map(|event| event.after("n")).collect();
+    assert_eq!(seen, [0, 0, 0, 1, 1, 1].map(Value::Int), "the transaction was cut");
+    harness.config.postgres.tables.retain(|table| table != "a");
+    harness.start();
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    let rows = harness.folded("b").await;
+    let rows: Vec<_> = rows.values().map(|row| (row["id"].clone(), row["n"].clone())).collect();
+    assert_eq!(rows, [1, 4].map(|id| (Value::Int(id), Value::Int(2))));
+    let again = harness.events("b").await;
+    let positions = |events: &[Event]| events.iter().map(|event| event.position).collect::<Vec<_>>();
+    assert_eq!(positions(&again[6..9]), positions(&cut[3..6]), "what comes again has its old position");
+}
+
 /// A reading that is begun again from the start: rows of the first attempt are in the log already, and what happened to them
 /// meanwhile is in the stream alone. So it is with a partitioned table, which is read in one go, and with one whose file is
 /// another one by then.
