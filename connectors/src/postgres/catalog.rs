@@ -23,6 +23,10 @@ pub(crate) struct CatalogTable {
     /// The file that whoever asked sees the table in; a table that is rewritten gets another one.
     pub(crate) filenode: u32,
     pub(crate) readable: bool,
+    /// It may be in a publication, since its changes are in the log.
+    pub(crate) publishable: bool,
+    /// The user has the rights of its owner, who alone may publish it.
+    pub(crate) owned: bool,
     /// Policies would hide rows from the user.
     pub(crate) row_security: bool,
     /// Tables that are not its partitions inherit from it: their rows are its own to a query, and not to the change stream.
@@ -65,6 +69,8 @@ pub(crate) struct CatalogColumn {
 pub(crate) struct CatalogPartition {
     /// The name as SQL.
     pub(crate) quoted: String,
+    /// Its changes are in the log.
+    pub(crate) logged: bool,
     /// As [`CatalogTable::identity`].
     pub(crate) identity: String,
     pub(crate) indexes: Vec<UniqueIndex>,
@@ -168,6 +174,7 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
                 pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
                 c.relfilenode AS filenode,
                 has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
+                pg_relation_is_publishable(c.oid) AS publishable, pg_has_role(c.relowner, 'USAGE') AS owned,
                 row_security_active(c.oid) AS row_security,
                 c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid) AS has_heirs,
                 (SELECT coalesce(json_agg(json_build_object(
@@ -184,8 +191,8 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
                 CASE c.relkind WHEN 'p' THEN
                     ({PARTS}
                      SELECT json_agg(json_build_object(
-                                'quoted', format('%I.%I', fn.nspname, f.relname), 'identity', f.relreplident,
-                                'indexes', {partition_indexes}) ORDER BY f.oid)
+                                'quoted', format('%I.%I', fn.nspname, f.relname), 'logged', f.relpersistence = 'p',
+                                'identity', f.relreplident, 'indexes', {partition_indexes}) ORDER BY f.oid)
                      FROM part JOIN pg_class f ON f.oid = part.oid JOIN pg_namespace fn ON fn.oid = f.relnamespace
                      WHERE f.relkind <> 'p')
                 END AS partitions,
@@ -228,6 +235,8 @@ fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
         blocks: optional(row, "blocks").and_then(|n| n.parse().ok()).unwrap_or(0),
         filenode: number(row, "filenode")?,
         readable: text(row, "readable")? == "t",
+        publishable: text(row, "publishable")? == "t",
+        owned: text(row, "owned")? == "t",
         row_security: text(row, "row_security")? == "t",
         has_heirs: text(row, "has_heirs")? == "t",
         columns: serde_json::from_str(text(row, "columns")?).map_err(malformed)?,
@@ -298,6 +307,8 @@ impl CatalogTable {
             blocks: 0,
             filenode: 0,
             readable: true,
+            publishable: true,
+            owned: true,
             row_security: false,
             has_heirs: false,
             columns,

@@ -232,14 +232,18 @@ async fn look_at_tables(
     let mut types = Types::default();
     let pairs = names.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
     let tables = catalog::tables(sql, &mut types, &catalog::named(pairs)).await?;
+    let (fit, refused) = refusals::sift(config, tables.clone(), publication.as_ref());
     for (schema, table) in &names {
-        match tables.iter().find(|found| found.schema == *schema && found.table == *table) {
-            Some(found) => look_at_table(config, found, publication.as_ref(), findings),
-            None => {
-                let refusal = refusals::missing_table(sql, schema, table).await?;
-                findings.refused(&format!("table {schema}.{table}"), refusal);
-            }
+        let name = format!("{schema}.{table}");
+        if let Some(table) = fit.iter().find(|table| table.name() == name) {
+            look_at_table(config, table, publication.as_ref(), findings);
+            continue;
         }
+        let refusal = match refused.get(&name) {
+            Some(refusal) => refusal.clone(),
+            None => refusals::missing_table(sql, schema, table).await?,
+        };
+        findings.refused(&format!("table {name}"), refusal);
     }
     for (table, columns) in wanted.iter().filter(|(table, _)| *table.source == *config.source) {
         let subject = format!("table {}.{}", table.schema, table.table);
@@ -263,10 +267,6 @@ fn look_at_table(
     findings: &mut Findings,
 ) {
     let subject = format!("table {}", table.name());
-    if let Some(refusal) = refusals::unfit(table, config) {
-        findings.refused(&subject, refusal);
-        return;
-    }
     let key = table.key().unwrap_or_default().join(", ");
     match table.identity.as_str() {
         "f" => findings.add(
@@ -295,7 +295,7 @@ fn look_at_entry(
 ) {
     let name = config.postgres.publication_name(&config.source);
     let Some(published) = publication.place_of(table) else {
-        if !config.postgres.publishes() || (table.kind == "p" && !publication.via_root) {
+        if !config.postgres.publishes() || !publication.can_take(table) {
             findings.refused(subject, refusals::not_published(&name, publication, table));
         }
         return;

@@ -25,6 +25,8 @@ pub(crate) struct Publication {
     /// Kinds of change that it leaves out, of insert, update, delete, truncate.
     pub(crate) left_out: Vec<&'static str>,
     pub(crate) all_tables: bool,
+    /// The user has the rights of its owner, who alone may add to it.
+    pub(crate) owned: bool,
     pub(crate) tables: HashMap<(String, String), Published>,
 }
 
@@ -33,12 +35,18 @@ impl Publication {
     pub(crate) fn place_of(&self, table: &CatalogTable) -> Option<&Published> {
         self.tables.get(&(table.schema.clone(), table.table.clone()))
     }
+
+    /// Whether a table is not in there and can be added, by its owner.
+    pub(crate) fn can_take(&self, table: &CatalogTable) -> bool {
+        self.owned && !self.all_tables && self.place_of(table).is_none() && (table.kind != "p" || self.via_root)
+    }
 }
 
 /// Looks a publication up; `None` if there is none of that name.
 pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Option<Publication>, Error> {
     let query = format!(
-        "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate
+        "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
+                pg_has_role(pubowner, 'USAGE') AS owned
          FROM pg_publication WHERE pubname = {}",
         literal(name)
     );
@@ -79,7 +87,8 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
         let published = Published { columns, row_filter, by: number(&row, "by")? };
         tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
     }
-    Ok(Some(Publication { via_root: on("pubviaroot")?, all_tables: on("puballtables")?, left_out, tables }))
+    let (via_root, all_tables, owned) = (on("pubviaroot")?, on("puballtables")?, on("owned")?);
+    Ok(Some(Publication { via_root, left_out, all_tables, owned, tables }))
 }
 
 /// What publishes a table now, as [`Published::by`]: a table that was taken out since has not the number it had. `None` if
@@ -95,7 +104,8 @@ pub(crate) async fn published_by(sql: &Sql, name: &str, table: u32) -> Result<Op
     rows.first().map(|row| number(row, "by")).transpose()
 }
 
-/// Makes or completes the publication.
+/// Makes or completes the publication. Of the tables, each must be one that can be published: one alone would keep all from
+/// it.
 pub(crate) async fn publish(
     sql: &Sql,
     name: &str,
@@ -114,12 +124,8 @@ pub(crate) async fn publish(
             sql.execute("create the publication", &command).await
         }
         Some(publication) => {
-            let lacking: Vec<&CatalogTable> = tables
-                .iter()
-                .filter(|table| publication.place_of(table).is_none())
-                .filter(|table| table.kind != "p" || publication.via_root)
-                .collect();
-            if lacking.is_empty() || publication.all_tables {
+            let lacking: Vec<&CatalogTable> = tables.iter().filter(|table| publication.can_take(table)).collect();
+            if lacking.is_empty() {
                 return Ok(());
             }
             tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");

@@ -1,5 +1,7 @@
 //! Why a table cannot be captured: each is refused by itself, and the others run on.
 
+use std::collections::BTreeMap;
+
 use headwater_schemas::nearest;
 
 use super::catalog::{CatalogTable, quote};
@@ -7,8 +9,29 @@ use super::connect::Sql;
 use super::publication::{Publication, Published};
 use crate::{ConnectorConfig, Error, Refusal};
 
-/// Why a table cannot be captured, if it cannot.
-pub(crate) fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Refusal> {
+/// Tells the tables that can be captured from those that cannot, by name, before anything is published.
+pub(crate) fn sift(
+    config: &ConnectorConfig,
+    found: Vec<CatalogTable>,
+    publication: Option<&Publication>,
+) -> (Vec<CatalogTable>, BTreeMap<String, Refusal>) {
+    let (mut fit, mut refused) = (Vec::new(), BTreeMap::new());
+    for table in found {
+        match unfit(config, &table).or_else(|| not_ours(config, &table, publication)) {
+            Some(refusal) => {
+                refused.insert(table.name(), refusal);
+            }
+            None => fit.push(table),
+        }
+    }
+    let hidden = |table: &CatalogTable| Some((table.name(), within_another(config, table, &fit, publication)?));
+    let within: BTreeMap<String, Refusal> = fit.iter().filter_map(hidden).collect();
+    fit.retain(|table| !within.contains_key(&table.name()));
+    refused.extend(within);
+    (fit, refused)
+}
+
+fn unfit(config: &ConnectorConfig, table: &CatalogTable) -> Option<Refusal> {
     if !table.readable {
         return Some(Refusal {
             problem: format!("user `{}` may not read {}", config.postgres.user, table.name()),
@@ -35,7 +58,65 @@ pub(crate) fn unfit(table: &CatalogTable, config: &ConnectorConfig) -> Option<Re
             remedy: "make it a partitioned table, or capture the tables that inherit from it instead".into(),
         });
     }
+    if !table.publishable {
+        return Some(Refusal {
+            problem: format!("changes of {} are not in the log: it is UNLOGGED, or of the system", table.name()),
+            remedy: format!("ALTER TABLE {} SET LOGGED, or take it out of `tables`", table.quoted()),
+        });
+    }
+    if let Some(part) = table.partitions.iter().find(|part| !part.logged) {
+        return Some(Refusal {
+            problem: format!(
+                "changes of {}, a partition of {}, are not in the log: it is UNLOGGED",
+                part.quoted,
+                table.name()
+            ),
+            remedy: format!("ALTER TABLE {} SET LOGGED", part.quoted),
+        });
+    }
     table.key().err()
+}
+
+/// Whether a table is about to be added to the publication, or published by a new one.
+fn is_to_be_published(config: &ConnectorConfig, table: &CatalogTable, publication: Option<&Publication>) -> bool {
+    config.postgres.publishes() && publication.is_none_or(|publication| publication.can_take(table))
+}
+
+/// Refuses a table that would have to be published and that others own.
+fn not_ours(config: &ConnectorConfig, table: &CatalogTable, publication: Option<&Publication>) -> Option<Refusal> {
+    if table.owned || !is_to_be_published(config, table, publication) {
+        return None;
+    }
+    Some(Refusal {
+        problem: format!("user `{}` may not publish {}, since it does not own it", config.postgres.user, table.name()),
+        remedy: format!(
+            "as a superuser: ALTER PUBLICATION {} ADD TABLE {}",
+            quote(&config.postgres.publication_name(&config.source)),
+            table.quoted()
+        ),
+    })
+}
+
+/// Refuses a partition whose changes come under the name of a table above it.
+fn within_another(
+    config: &ConnectorConfig,
+    table: &CatalogTable,
+    fit: &[CatalogTable],
+    publication: Option<&Publication>,
+) -> Option<Refusal> {
+    if publication.is_some_and(|publication| !publication.via_root) {
+        return None;
+    }
+    let (schema, name) = table.ancestors.iter().find(|above| {
+        publication.is_some_and(|publication| publication.tables.contains_key(*above))
+            || fit.iter().any(|other| {
+                (&other.schema, &other.table) == (&above.0, &above.1) && is_to_be_published(config, other, publication)
+            })
+    })?;
+    Some(Refusal {
+        problem: format!("changes of {} come under the name of {schema}.{name}, whose partition it is", table.name()),
+        remedy: format!("name `{schema}.{name}` in `tables`, and not its partitions"),
+    })
 }
 
 /// Leaves of a table's columns what its publication sends; a refusal where that is not its whole key.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::catalog::{self, CatalogTable, Server, quote};
 use super::connect::Sql;
 use super::publication::{self, Published};
-use super::refusals::{missing_table, narrow, not_published, unfit};
+use super::refusals::{missing_table, narrow, not_published, sift};
 use super::types::Types;
 use crate::{ConnectorConfig, Error, Refusal};
 
@@ -36,8 +36,8 @@ pub(crate) fn check_server(server: &Server) -> Result<(), Error> {
 }
 
 /// Finds the configured tables and makes or completes the publication. A table that cannot be captured is refused by
-/// itself; above all it is not published, because publishing a table without a key makes the application's own updates
-/// of it fail.
+/// itself; above all it is not published: one without a key would make the application's own updates of it fail, and one
+/// that cannot be published would keep the others from it.
 pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server) -> Result<Tables, Error> {
     let name = config.postgres.publication_name(&config.source);
     let mut publication = publication::find(sql, server, &name).await?;
@@ -55,15 +55,8 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             refused.insert(format!("{schema}.{table}"), missing_table(sql, schema, table).await?);
         }
     }
-    let mut good = Vec::new();
-    for table in found {
-        match unfit(&table, config) {
-            Some(refusal) => {
-                refused.insert(table.name(), refusal);
-            }
-            None => good.push(table),
-        }
-    }
+    let (good, unfit) = sift(config, found, publication.as_ref());
+    refused.extend(unfit);
     if config.postgres.publishes() {
         publication::publish(sql, &name, publication.as_ref(), &good).await?;
         publication = publication::find(sql, server, &name).await?;

@@ -13,10 +13,11 @@ async fn every_obstacle_is_found_with_its_remedy() {
     server.psql(
         "CREATE TABLE good (id int PRIMARY KEY, amount int); CREATE TABLE keyless (a int);
          CREATE TABLE costly (id int PRIMARY KEY); ALTER TABLE costly REPLICA IDENTITY FULL;
-         CREATE TABLE hidden (id int PRIMARY KEY);
-         CREATE ROLE reader LOGIN PASSWORD 'headwater-secret'; GRANT SELECT ON good, keyless, costly TO reader",
+         CREATE TABLE hidden (id int PRIMARY KEY); CREATE TABLE theirs (id int PRIMARY KEY);
+         CREATE ROLE reader LOGIN PASSWORD 'headwater-secret'; GRANT SELECT ON keyless, theirs TO reader;
+         ALTER TABLE good OWNER TO reader; ALTER TABLE costly OWNER TO reader",
     );
-    let mut config = config(&server, &["good", "keyless", "costly", "hidden", "public.goood"]);
+    let mut config = config(&server, &["good", "keyless", "costly", "hidden", "theirs", "public.goood"]);
     config.postgres.user = "reader".into();
     let wanted = [(TableId::new("shop", "public", "good"), vec!["id".to_owned(), "amuont".to_owned()])];
     let findings = check(&config, &wanted).await;
@@ -32,6 +33,7 @@ async fn every_obstacle_is_found_with_its_remedy() {
         (Severity::Error, "table public.keyless", "no key", "ADD PRIMARY KEY"),
         (Severity::Warning, "table public.costly", "REPLICA IDENTITY FULL", "REPLICA IDENTITY DEFAULT"),
         (Severity::Error, "table public.hidden", "may not read", "GRANT SELECT"),
+        (Severity::Error, "table public.theirs", "may not publish", "ALTER PUBLICATION"),
         (Severity::Error, "table public.goood", "does not exist", "did you mean `public.good`?"),
     ];
     for (severity, subject, problem, remedy) in expected {

@@ -1,10 +1,11 @@
 //! Tables that cannot be captured: each is refused by itself with its reason, before and while it is captured.
 
+use headwater_connectors::Secret;
 use headwater_connectors::postgres::{Severity, check};
 use headwater_schemas::Value;
 use headwater_test_servers::Postgres;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, until_ids};
 
 /// Asserts that a table is refused with these words of its problem and its remedy, and that `check` tells the same.
 async fn assert_refused(harness: &Harness, table: &str, problem: &str, remedy: &str) {
@@ -127,4 +128,62 @@ async fn a_table_with_a_partition_attached_later_that_logs_no_key_is_left_and_re
     harness.caught_up().await;
     let ids: Vec<Value> = harness.folded("p").await.into_values().map(|row| row["id"].clone()).collect();
     assert_eq!(ids, [Value::Int(1), Value::Int(4)]);
+}
+
+/// One command publishes all tables: what cannot be published must not be in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_cannot_be_published_stop_no_others() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE good (id int PRIMARY KEY); CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
+         CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p DEFAULT;
+         CREATE TABLE q (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE UNLOGGED TABLE q_1 PARTITION OF q DEFAULT",
+    );
+    let mut harness = Harness::new(server, &["good", "fleeting", "p", "p_1", "q", "pg_catalog.pg_am"]);
+    // The second time the publication is there.
+    for id in [1, 2] {
+        harness.start();
+        harness.until_streaming().await;
+        harness.server.psql(&format!("INSERT INTO good VALUES ({id}); INSERT INTO p VALUES ({id})"));
+        harness.caught_up().await;
+        for table in ["good", "p"] {
+            assert_eq!(harness.folded(table).await.len(), id, "{table}");
+        }
+        assert_refused(&harness, "public.fleeting", "UNLOGGED", "SET LOGGED").await;
+        assert_refused(&harness, "public.q", "public.q_1, a partition", "ALTER TABLE public.q_1 SET LOGGED").await;
+        assert_refused(&harness, "public.p_1", "under the name of public.p", "name `public.p` in `tables`").await;
+        assert_refused(&harness, "pg_catalog.pg_am", "of the system", "take it out").await;
+        assert_eq!(harness.status().refused_tables.len(), 4);
+        harness.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_publications_of_others_stop_no_others() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE ROLE app LOGIN REPLICATION PASSWORD 'app'; GRANT CREATE ON DATABASE billing TO app;
+         CREATE TABLE own (id int PRIMARY KEY); ALTER TABLE own OWNER TO app;
+         CREATE TABLE other (id int PRIMARY KEY); GRANT SELECT ON other TO app;
+         CREATE TABLE more (id int PRIMARY KEY); ALTER TABLE more OWNER TO app",
+    );
+    let mut harness = Harness::new(server, &["own", "other"]);
+    harness.config.postgres.user = "app".into();
+    harness.config.postgres.password = Secret::new("app");
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("INSERT INTO own VALUES (1); INSERT INTO other VALUES (1)");
+    until_ids(&harness, "own", &[1]).await;
+    assert_refused(&harness, "public.other", "does not own it", "ALTER PUBLICATION \"headwater_shop\" ADD TABLE").await;
+    harness.stop().await;
+
+    harness
+        .server
+        .psql("ALTER PUBLICATION headwater_shop ADD TABLE other; ALTER PUBLICATION headwater_shop OWNER TO headwater");
+    harness.config.postgres.tables.push("more".into());
+    harness.start();
+    harness.until_streaming().await;
+    until_ids(&harness, "other", &[1]).await;
+    assert_refused(&harness, "public.more", "does not contain public.more", "ADD TABLE").await;
+    assert_eq!(harness.status().refused_tables.len(), 1);
 }
