@@ -201,7 +201,7 @@ impl PostgresSource {
         let mut plans = Vec::new();
         let mut wanted = Vec::new();
         for (table, published) in captured {
-            let plan = TablePlan::new(table.table_schema(&self.config.source, &types), routes);
+            let plan = TablePlan::new(table.table_schema(&self.config.source, &types), table.padded(&types), routes);
             plans.push(plan.clone());
             let noted = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tables.get(&table.name()));
             let mut state = noted.cloned().unwrap_or_default();

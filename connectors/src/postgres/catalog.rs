@@ -50,6 +50,9 @@ pub(crate) struct CatalogPlace {
     /// Neither dropped nor generated.
     pub(crate) alive: bool,
     pub(crate) type_oid: u32,
+    /// Its values are filled up with blanks.
+    #[serde(skip)]
+    pub(crate) is_padded: bool,
     pub(crate) modifier: i32,
     /// The transaction that wrote this line of the catalog.
     pub(crate) written: String,
@@ -118,6 +121,11 @@ impl CatalogTable {
             table: TableId::new(source, self.schema.as_str(), self.table.as_str()),
             columns: self.columns.iter().map(column).collect(),
         }
+    }
+
+    /// Of each column, whether its values are filled up with blanks.
+    pub(crate) fn padded(&self, types: &Types) -> Vec<bool> {
+        self.columns.iter().map(|column| types.is_padded(column.type_oid)).collect()
     }
 }
 
@@ -218,6 +226,9 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
     }
     let columns = found.iter().flat_map(|table: &CatalogTable| &table.columns);
     types.learn(sql, columns.map(|column| column.type_oid).collect()).await?;
+    for place in found.iter_mut().flat_map(|table| &mut table.places) {
+        place.is_padded = types.is_padded(place.type_oid);
+    }
     Ok(found)
 }
 

@@ -21,6 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::catalog::{CatalogPlace, CatalogTable};
+use super::types::BPCHAR;
 use crate::route::fnv;
 
 /// A table's layout. It travels with every checkpoint, so that columns are hashes.
@@ -126,6 +127,8 @@ impl Column {
         let kind = match place.type_oid {
             // `text` and `varchar` of any length.
             25 | 1043 => mark("text"),
+            // A domain over `char(n)`: earlier versions kept its blanks, so that what they captured is to be read again.
+            domain if place.is_padded && domain != BPCHAR => mark(&format!("padded {domain}:{}", place.modifier)),
             other => mark(&format!("{other}:{}", place.modifier)),
         };
         Self { name: mark(&place.name), kind, written }
@@ -167,6 +170,7 @@ mod tests {
                 name: name.into(),
                 alive: type_oid != DROPPED,
                 type_oid,
+                is_padded: false,
                 modifier: -1,
                 written: xmin.to_string(),
             })
@@ -219,6 +223,16 @@ mod tests {
         }
         let generated = layout(&[id, ("amount", DROPPED, 7), note], 1);
         assert_eq!(generated.changed(&before()), kind, "generated no longer");
+    }
+
+    #[test]
+    fn a_domain_that_was_captured_with_blanks_is_told() {
+        let kind = |type_oid, is_padded| {
+            let (name, written) = ("code".into(), "7".into());
+            Column::of(&CatalogPlace { name, alive: true, type_oid, is_padded, modifier: -1, written }).kind
+        };
+        assert_ne!(kind(16_400, false), kind(16_400, true));
+        assert_eq!(kind(BPCHAR, false), kind(BPCHAR, true), "of `char(n)` itself they never were");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is needed to turn the tuples of one table into events, worked out once per table and schema.
 
-use headwater_schemas::{Column, ColumnType, RowBuilder, TableSchema, ValueRef};
+use headwater_schemas::{ColumnType, RowBuilder, TableSchema, ValueRef};
 
 use super::cell::{self, Unrepresentable};
 use super::pgoutput::Cell;
@@ -48,16 +48,11 @@ impl Tuple<'_> {
     }
 }
 
-/// Whether values are filled up with blanks to a length. To the database these mean nothing: `'open'` is what it finds
-/// `'open      '` by, and what joins it.
-pub(crate) fn is_padded(column: &Column) -> bool {
-    column.kind == ColumnType::Text && (column.source_type.starts_with("character(") || column.source_type == "bpchar")
-}
-
 impl TablePlan {
-    pub(crate) fn new(schema: TableSchema, routes: &mut Routes) -> Self {
+    /// The plan of a table under `schema`, whose columns hold values filled up with blanks where `padded` says so.
+    pub(crate) fn new(schema: TableSchema, padded: Vec<bool>, routes: &mut Routes) -> Self {
         let route = routes.of(&schema);
-        let kinds = schema.columns.iter().map(|column| (column.kind.clone(), is_padded(column))).collect();
+        let kinds = schema.columns.iter().map(|column| column.kind.clone()).zip(padded).collect();
         let key = schema.key_columns();
         Self { schema, route, kinds, key }
     }

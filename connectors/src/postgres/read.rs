@@ -79,7 +79,7 @@ pub async fn read_tables(config: &ConnectorConfig, tables: &[TableId]) -> Result
         let published = publication.as_ref().and_then(|publication| publication.place_of(&table));
         let published = published.cloned().unwrap_or_default();
         narrow(&mut table, &published, &name).map_err(refused)?;
-        let plan = TablePlan::new(table.table_schema(&config.source, &types), &mut routes);
+        let plan = TablePlan::new(table.table_schema(&config.source, &types), table.padded(&types), &mut routes);
         let (rows, left_out) = read_table(&sql, &table.quoted_alone(), &published, &plan).await?;
         read.push((plan.schema, rows));
         unrepresentable += left_out;

@@ -19,7 +19,7 @@ use super::identity::names_rows;
 use super::layout::Layout;
 use super::lsn::Lsn;
 use super::pgoutput::{self, Message, Relation, Tuples};
-use super::plan::{TablePlan, is_padded};
+use super::plan::TablePlan;
 use super::publication;
 use super::transaction::{Fetched, Step, Transaction};
 use super::types::Types;
@@ -382,7 +382,7 @@ impl Stream {
             self.leave(&name, problem, checkpoint);
             return;
         }
-        let plan = TablePlan::new(schema, routes);
+        let plan = TablePlan::new(schema, table.padded(&types), routes);
         if *announced != plan.schema {
             self.transaction.schema(&plan, into);
             announced.clone_from(&plan.schema);
@@ -490,7 +490,8 @@ fn has_same_values(before: &Column, now: &Column) -> bool {
     use ColumnType::{Int32, Int64, Text};
     match (&before.kind, &now.kind) {
         (Int32 | Int64, Int32 | Int64) => true,
-        (Text, Text) => is_padded(before) == is_padded(now),
+        // Whether blanks at their ends are kept, the layout tells.
+        (Text, Text) => true,
         // The same kind may have another form: digits behind the point, fractions of a second.
         (one, other) => one == other && before.source_type == now.source_type,
     }

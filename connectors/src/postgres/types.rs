@@ -7,10 +7,19 @@ use headwater_schemas::ColumnType;
 use super::connect::{Sql, number, text};
 use crate::Error;
 
+/// `char(n)`, whose values are filled up with blanks.
+pub(crate) const BPCHAR: u32 = 1042;
+
 /// Types by oid, looked up once. A type keeps its oid for life; what the oid of a dropped type meant is not needed.
 #[derive(Debug, Default)]
 pub(crate) struct Types {
-    known: HashMap<u32, ColumnType>,
+    known: HashMap<u32, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    kind: ColumnType,
+    is_padded: bool,
 }
 
 /// The types that every server has under the same oid (`pg_type.dat`).
@@ -20,7 +29,7 @@ fn built_in(oid: u32) -> Option<ColumnType> {
         17 => ColumnType::Bytes,
         20 | 26 => ColumnType::Int64,
         21 | 23 => ColumnType::Int32,
-        25 | 1042 | 1043 | 18 | 19 => ColumnType::Text,
+        25 | BPCHAR | 1043 | 18 | 19 => ColumnType::Text,
         114 | 3802 => ColumnType::Json,
         700 => ColumnType::Float32,
         701 => ColumnType::Float64,
@@ -47,7 +56,14 @@ struct CatalogType {
 impl Types {
     /// The kind of a type; `Other` for one that was not [`Self::learn`]ed.
     pub(crate) fn kind(&self, oid: u32) -> ColumnType {
-        built_in(oid).or_else(|| self.known.get(&oid).cloned()).unwrap_or(ColumnType::Other)
+        let learned = || self.known.get(&oid).map(|known| known.kind.clone());
+        built_in(oid).or_else(learned).unwrap_or(ColumnType::Other)
+    }
+
+    /// Whether values of a type are filled up with blanks to a length. To the database these mean nothing: `'open'` is what
+    /// it finds `'open      '` by, and what joins it.
+    pub(crate) fn is_padded(&self, oid: u32) -> bool {
+        oid == BPCHAR || self.known.get(&oid).is_some_and(|known| known.is_padded)
     }
 
     /// Asks the catalog for the types among `oids` that are not known yet.
@@ -81,10 +97,20 @@ impl Types {
             catalog.insert(number::<u32>(&row, "oid")?, found);
         }
         for oid in unknown {
-            self.known.insert(oid, resolve(oid, &catalog, 0));
+            let (kind, is_padded) = (resolve(oid, &catalog, 0), base(oid, &catalog) == BPCHAR);
+            self.known.insert(oid, Known { kind, is_padded });
         }
         Ok(())
     }
+}
+
+/// The catalog has no cycles; the limit only makes that harmless to be wrong about.
+const DEPTH_MAX: u8 = 16;
+
+/// What a domain is over in the end; of any other type the type itself.
+fn base(oid: u32, catalog: &HashMap<u32, CatalogType>) -> u32 {
+    let domain = |oid: &u32| catalog.get(oid).filter(|found| found.class == "d").map(|found| found.base);
+    std::iter::successors(Some(oid), domain).take(usize::from(DEPTH_MAX)).last().unwrap_or(oid)
 }
 
 fn resolve(oid: u32, catalog: &HashMap<u32, CatalogType>, depth: u8) -> ColumnType {
@@ -92,8 +118,7 @@ fn resolve(oid: u32, catalog: &HashMap<u32, CatalogType>, depth: u8) -> ColumnTy
         return kind;
     }
     match catalog.get(&oid) {
-        // The catalog has no cycles; the limit only makes that harmless to be wrong about.
-        _ if depth > 16 => ColumnType::Other,
+        _ if depth > DEPTH_MAX => ColumnType::Other,
         Some(found) if found.class == "e" => ColumnType::Enum,
         Some(found) if found.class == "d" => resolve(found.base, catalog, depth + 1),
         Some(found) if found.category == "A" && found.element != 0 => {

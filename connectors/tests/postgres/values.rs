@@ -51,6 +51,8 @@ fn cases() -> Vec<(&'static str, &'static str, ColumnType, Value)> {
         ("varchar(10)", "'abc'", C::Text, text("abc")),
         ("char(4)", "'ab'", C::Text, text("ab")),
         ("char(4)", "''", C::Text, text("")),
+        ("code", "'ab'", C::Text, text("ab")),
+        ("inner_code", "'ab'", C::Text, text("ab")),
         ("varchar(4)", "'ab  '", C::Text, text("ab  ")),
         ("bytea", "'\\x00ff10'", C::Bytes, Value::Bytes(vec![0, 255, 16])),
         ("bytea", "''", C::Bytes, Value::Bytes(vec![])),
@@ -110,6 +112,7 @@ async fn every_type_is_the_same_from_snapshot_and_stream() {
     let cases = cases();
     let mut sql = String::from(
         "CREATE TYPE mood AS ENUM ('sad', 'so so'); CREATE DOMAIN positive AS int CHECK (value > 0);
+         CREATE DOMAIN code AS char(4); CREATE DOMAIN inner_code AS code;
          CREATE DOMAIN positives AS int[]; CREATE TYPE pair AS (a int, b text);
          CREATE TABLE v (id int PRIMARY KEY, doubled int GENERATED ALWAYS AS (id * 2) STORED",
     );
