@@ -13,6 +13,7 @@ mod checkpoint;
 mod config;
 mod connect;
 mod copy;
+mod fetch;
 mod history;
 mod identity;
 mod layout;

@@ -4,24 +4,24 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
-use tokio_postgres::SimpleQueryRow;
 
 use super::catalog::{self, CatalogTable};
 use super::checkpoint::Checkpoint;
 use super::connect::Sql;
+use super::fetch::{self, Fetched};
 use super::identity::names_rows;
 use super::layout::Layout;
 use super::lsn::Lsn;
 use super::pgoutput::{self, Message, Relation, Tuples};
 use super::plan::TablePlan;
 use super::publication;
-use super::transaction::{Fetched, Step, Transaction};
+use super::transaction::{Step, Transaction};
 use super::types::Types;
 use crate::status::StatusCell;
 use crate::{ConnectorConfig, Error, Gathered, Refusal, Routes};
@@ -252,10 +252,7 @@ impl Stream {
             Step::Lacks { query } => {
                 let sql = Arc::clone(&self.sql);
                 let xid = self.transaction.xid();
-                let fetch = Box::pin(async move {
-                    until_visible(&sql, xid).await?;
-                    fetch_row(&sql, &query).await
-                });
+                let fetch = Box::pin(async move { fetch::row(&sql, xid, &query).await });
                 self.waiting = Some(Waiting::Columns(data, fetch));
                 Ok(())
             }
@@ -502,66 +499,4 @@ fn received(event: Result<Option<ReplicationEvent>, PgWireError>) -> Result<Repl
     event
         .and_then(|event| event.ok_or_else(ended))
         .map_err(|source| Error::Replication { action: "follow the change stream", source })
-}
-
-/// How long a commit may stay invisible: with synchronous replication it waits for the standby.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
-
-/// Waits until other sessions see what the transaction did. A commit is sent to us as soon as it is written, which is a
-/// moment before it can be seen: a query in that moment would not find the row it is about.
-async fn until_visible(sql: &Sql, xid: u32) -> Result<(), Error> {
-    let begin = Instant::now();
-    while begin.elapsed() < VISIBLE_WITHIN {
-        let rows = sql.rows("see whether a commit is visible", "SELECT pg_current_snapshot()::text").await?;
-        let snapshot = rows.first().and_then(|row| row.try_get(0).ok().flatten()).unwrap_or_default();
-        if is_visible(snapshot, xid) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    Ok(())
-}
-
-/// Whether a snapshot (`xmin:xmax:xip,xip,…`, transactions as 64 bits) sees a committed transaction (32 bits, as the
-/// stream names it): it began before `xmax` and is not among those in progress.
-fn is_visible(snapshot: &str, xid: u32) -> bool {
-    let low = |text: &str| text.parse::<u64>().ok().map(|xid| xid as u32);
-    let mut parts = snapshot.split(':').skip(1);
-    let Some(xmax) = parts.next().and_then(low) else { return true };
-    // Transaction numbers go round: the difference tells which comes first.
-    let begun = (xid.wrapping_sub(xmax) as i32) < 0;
-    begun && !parts.next().unwrap_or_default().split(',').filter_map(low).any(|running| running == xid)
-}
-
-/// Whether a query failed since its table is no longer as it expects: names that are not there, other types, no privilege
-/// (classes 42 and 3F). Whatever else it was may pass.
-fn is_of_another_table(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| code.code().starts_with("42") || code.code().starts_with("3F"))
-}
-
-/// The texts of the first row, if there is one; `None` when the server cannot answer, because the table is no longer as
-/// the query expects.
-async fn fetch_row(sql: &Sql, query: &str) -> Result<Option<Fetched>, Error> {
-    let rows = match sql.rows("fetch the unchanged columns of a row whose key changed", query).await {
-        Ok(rows) => rows,
-        Err(Error::Query { source, .. }) if is_of_another_table(&source) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let texts =
-        |row: &SimpleQueryRow| (0..row.len()).map(|at| row.try_get(at).ok().flatten().map(str::to_owned)).collect();
-    Ok(Some(rows.first().map(texts)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_visible;
-
-    #[test]
-    fn a_commit_is_visible_once_it_is_no_longer_in_progress() {
-        assert!(is_visible("10:20:11,15", 12));
-        assert!(!is_visible("10:20:11,15", 15), "in progress");
-        assert!(!is_visible("10:20:", 20), "not begun");
-        assert!(is_visible("4294967290:4294967300:4294967297", u32::MAX - 2), "before the numbers went round");
-        assert!(!is_visible("4294967290:4294967300:4294967297", 1), "in progress in the next round");
-    }
 }

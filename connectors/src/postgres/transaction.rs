@@ -3,15 +3,12 @@
 use headwater_schemas::{EventHeader, Op, SourcePosition};
 
 use super::catalog::{literal, quote};
+use super::fetch::Fetched;
 use super::lsn::Lsn;
 use super::pgoutput::{Cell, Message, Old, Tuples};
 use super::plan::{BadCell, TablePlan, Tuple};
 use super::snapshot::dead_letter;
 use crate::Gathered;
-
-/// Columns of one row that were asked for, in the order of the query; `None` when there is no such row. See
-/// [`Step::Lacks`].
-pub(super) type Fetched = Option<Vec<Option<String>>>;
 
 /// The transaction being gathered, and room to build its rows in.
 #[derive(Debug)]
