@@ -275,10 +275,6 @@ impl Admin for Control {
         self.readiness()
     }
 
-    fn started(&self) -> bool {
-        true
-    }
-
     async fn status(&self) -> Value {
         self.overview()
     }

@@ -242,6 +242,60 @@ fn engines_that_are_away_are_waited_for() {
     assert!(process.running().stop().success(), "{}", process.log_tail(&world));
 }
 
+/// Whoever looks after processes must not take one that waits for an engine for a dead one, nor for a ready one.
+#[test]
+fn a_start_that_waits_for_an_engine_lives_and_says_so() {
+    let world = shop::world();
+    let mut cluster = Cluster::start();
+    let settings = cluster.settings("embedded");
+    let (kafka, mongo) = (cluster.kafka.bootstrap(), format!("127.0.0.1:{}", cluster.mongo.port()));
+    cluster.kafka.kill();
+    cluster.mongo.kill();
+    let mut process = Process::new(&world, "all", &["run"], &settings);
+    process.start(&world);
+    waits_for(&process, &kafka);
+    let admin = process.admin_url("");
+    let output = world.cli(&["status", "--admin", &admin]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert!([&*admin, "still starting", &*kafka].iter().all(|word| text.contains(word)), "{text}");
+    // It can be told to stop meanwhile, and starts again where it was.
+    assert!(process.running().stop().success(), "{}", process.log_tail(&world));
+    process.start(&world);
+    waits_for(&process, &kafka);
+    cluster.kafka.resume();
+    waits_for(&process, &mongo);
+    cluster.mongo.resume();
+    process.wait_ready(&world, PATIENCE);
+    for path in ["/livez", "/startupz", "/metrics", "/status"] {
+        assert_eq!(process.admin(path).unwrap().status, 200, "{path}");
+    }
+    let (api, admin) = (process.url(""), process.admin_url(""));
+    world.verify_with(&["--api", &api, "--admin", &admin, "--wait", "120"]);
+    assert!(process.running().stop().success(), "{}", process.log_tail(&world));
+}
+
+/// Waits until probes and refusals name the server that a start waits for; the process lives all the while.
+fn waits_for(process: &Process, server: &str) {
+    wait_until(&format!("a start that waits for {server}"), PATIENCE, || {
+        let started = process.admin("/startupz")?;
+        assert_eq!(process.admin("/livez")?.status, 200);
+        let is_told = started.status == 503 && started.body.contains(server);
+        if is_told { Ok(()) } else { Err(format!("{} {}", started.status, started.body)) }
+    });
+    assert_eq!(process.admin("/readyz").unwrap().status, 503);
+    for path in ["/metrics", "/status"] {
+        let refused = process.admin(path).unwrap();
+        assert_eq!(
+            (refused.status, &refused.json()["code"]),
+            (503, &serde_json::json!("starting")),
+            "{}",
+            refused.body
+        );
+        assert!(refused.body.contains(server), "{}", refused.body);
+    }
+}
+
 /// Waits until the status names who is away: whoever was about to use it gives it some time first.
 fn tells(process: &Process, name: &str) {
     wait_until("the status to tell who is away", PATIENCE, || {
