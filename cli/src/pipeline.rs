@@ -152,6 +152,7 @@ impl Pipeline {
         match api {
             Ok(api) => {
                 admin.open(control.clone(), registry, api.as_ref());
+                control.tell_undeclared();
                 Ok(Self { control, connectors, projector, ports: Ports { api, admin }, engines, stop })
             }
             Err(failure) => {

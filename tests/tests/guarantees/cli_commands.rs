@@ -93,6 +93,8 @@ fn check_status_and_models_tell_how_it_stands() {
     ];
     refused(&world, &["models", "--model", "invoic"], 1, &["invoic", "did you mean `invoice`"]);
     refused(&world, &["models", "--json", "--openapi"], 2, &["--openapi"]);
+    refused(&world, &["retire", "--model", "invoice"], 1, &["invoice.yaml", "SIGHUP"]);
+    refused(&world, &["retire", "--model", "gone"], 2, &["inside the process"]);
 
     let mut running = world.start_ready();
     let now = wait_until("everything to be folded", PATIENCE, || {
