@@ -92,6 +92,12 @@ pub(crate) enum Command {
     ///
     /// The descriptions are made from the definitions and the sources' catalogs; no Headwater needs to run.
     Models(ModelsArguments),
+    /// Takes a model out of service whose file and projector have both gone.
+    ///
+    /// A projector retires a model itself when its file is removed and the files are read again (SIGHUP). Where it was
+    /// stopped before that, the model is served on as it was, and consistency tokens wait for it: this ends both. Needs
+    /// `store.mongodb`. The documents stay in their collection.
+    Retire(RetireArguments),
     /// Changes the example's billing database the way its users would: inserts, updates, moves, deletes, new keys.
     #[command(hide = true)]
     Workload(WorkloadArguments),
@@ -264,6 +270,13 @@ pub(crate) struct PrintWhat {
     /// Lists as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RetireArguments {
+    /// The model; no file may declare it any more.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: String,
 }
 
 #[derive(Clone, Debug, Args)]

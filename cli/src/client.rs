@@ -55,6 +55,11 @@ impl Client {
         Self { token, ..self }
     }
 
+    /// Where it is asked.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// GET; the body as text of a successful answer, `None` for 404. Whoever is busy is asked again when it says.
     pub(crate) fn find(&self, path: &str) -> Result<Option<String>, Failure> {
         let begin = Instant::now();

@@ -173,25 +173,50 @@ impl Control {
         self.configuration.connectors.iter().map(|file| overview(&file.config.source)).collect()
     }
 
-    /// Versions that serve or are being built: as the projector knows them, where it runs here, or else the registry.
+    /// Versions that serve or are being built: as the projector knows them, where it runs here, or else the registry. Where
+    /// projectors are processes of their own, it may hold versions that nobody keeps any more: those are told in either case.
     fn models_overview(&self, projector: Option<&ProjectorStatus>) -> Vec<Value> {
         let versions = self.reader.as_ref().map(|reader| reader.versions().borrow().clone()).unwrap_or_default();
-        let Some(projector) = projector else {
-            let known = versions.iter().filter(|record| record.state != VersionState::Retired);
-            return known
-                .map(|record| {
-                    json!({ "model": record.model, "version_id": record.id.0, "definition_hash": record.definition_hash,
-                            "state": record.state, "version": author_version(record) })
-                })
-                .collect();
+        let live = versions.iter().filter(|record| record.state != VersionState::Retired);
+        let registered = |record: &VersionRecord| {
+            json!({ "model": record.model, "version_id": record.id.0, "definition_hash": record.definition_hash,
+                    "state": record.state, "version": author_version(record), "problem": self.undeclared(record) })
         };
+        let Some(projector) = projector else { return live.map(registered).collect() };
         let with_version = |model: &projector::ModelStatus| {
             let record = versions.iter().find(|record| record.id.0 == model.version_id);
             let mut json = serde_json::to_value(model).unwrap_or_default();
             json["version"] = json!(record.and_then(author_version));
             json
         };
-        projector.models.iter().map(with_version).collect()
+        let is_own = |record: &VersionRecord| projector.models.iter().any(|model| model.version_id == record.id.0);
+        let left = live.filter(|record| !is_own(record) && self.undeclared(record).is_some());
+        projector.models.iter().map(with_version).chain(left.map(registered)).collect()
+    }
+
+    /// What is to be said of a version of a model that no file of this process declares. Nothing where it has no model files
+    /// at all: who serves needs none.
+    fn undeclared(&self, record: &VersionRecord) -> Option<String> {
+        let (model, models) = (&record.model, self.models.lock());
+        let is_declared = models.is_empty() || models.iter().any(|file| file.model.name == *model);
+        (self.roles.serve && !is_declared).then(|| {
+            format!(
+                "no model file of this process declares it: where it is new, read the files again (SIGHUP); where its \
+                 projector has gone, it is served as it was then, and consistency tokens wait for it, until `headwater \
+                 retire --model {model}`"
+            )
+        })
+    }
+
+    /// Says so in the log, too. A projector that runs here may be about to retire its own.
+    pub(crate) fn tell_undeclared(&self) {
+        let Some(reader) = self.reader.as_ref().filter(|_| self.projector.is_none()) else { return };
+        let versions = reader.versions().borrow().clone();
+        for record in versions.iter().filter(|record| record.state != VersionState::Retired) {
+            if let Some(problem) = self.undeclared(record) {
+                tracing::warn!(model = record.model, problem, "a model is served that is not declared");
+            }
+        }
     }
 
     /// The projector, or where to find it.
@@ -254,6 +279,7 @@ impl Control {
             tracing::error!("a model file was refused, the others run on\n{diagnostic}");
         }
         tracing::info!(models = models.join(", "), "the models were read again");
+        self.tell_undeclared();
         Ok(Reloaded { models, diagnostics })
     }
 }
@@ -273,10 +299,6 @@ impl Admin for Control {
 
     fn ready(&self) -> Result<(), String> {
         self.readiness()
-    }
-
-    fn started(&self) -> bool {
-        true
     }
 
     async fn status(&self) -> Value {

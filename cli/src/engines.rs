@@ -1,6 +1,7 @@
 //! The engines behind the seams, as configured, and only those that a process's roles need.
 //!
-//! An engine in another place may be away when we start, as it may be later: it is waited for, and the log says so.
+//! An engine in another place may be away when we start, as it may be later: it is waited for, and the log and the admin port
+//! say so.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,6 +13,7 @@ use headwater_broker::EventLog;
 use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions as LogOptions};
 use headwater_broker::kafka::{KafkaLog, KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
 use headwater_projector::ProjectorOptions;
+use headwater_query_api::AdminServer;
 use headwater_schemas::codec::debezium::SourceInfo;
 use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
 use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoReader, MongoRows};
@@ -47,19 +49,20 @@ pub(crate) struct Engines {
 
 impl Engines {
     /// Opens what `roles` need; `projector` is the name under which rows and documents are written. Metrics of each
-    /// engine are registered.
+    /// engine are registered, and `admin` tells which is waited for.
     pub(crate) async fn open(
         configuration: &Configuration,
         roles: Roles,
         projector: &str,
         registry: &mut Registry,
+        admin: &AdminServer,
     ) -> Result<Self, Failure> {
         let mut engines = Self { log: None, reader: None, projection: None, embedded_log: None };
         if roles.need_log() {
-            engines.open_log(configuration, projector, registry).await?;
+            engines.open_log(configuration, projector, registry, admin).await?;
         }
         if roles.need_documents() {
-            engines.open_store(configuration, roles, projector, registry).await?;
+            engines.open_store(configuration, roles, projector, registry, admin).await?;
         }
         Ok(engines)
     }
@@ -69,6 +72,7 @@ impl Engines {
         configuration: &Configuration,
         projector: &str,
         registry: &mut Registry,
+        admin: &AdminServer,
     ) -> Result<(), Failure> {
         let settings = &configuration.settings;
         if let Some(kafka) = &settings.broker.kafka {
@@ -79,7 +83,7 @@ impl Engines {
                 log.check().await?;
                 Ok(log)
             };
-            let log = patiently("use Kafka", retry, open).await?;
+            let log = patiently(admin, "use Kafka", retry, open).await?;
             log.metrics().register(registry);
             self.log = Some(log);
             return Ok(());
@@ -106,6 +110,7 @@ impl Engines {
         roles: Roles,
         projector: &str,
         registry: &mut Registry,
+        admin: &AdminServer,
     ) -> Result<(), Failure> {
         let settings = &configuration.settings.store;
         let embedded = || {
@@ -130,13 +135,13 @@ impl Engines {
         options.metrics.register(registry);
         let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
         if !roles.project {
-            self.reader = Some(patiently("use MongoDB", retry, || MongoReader::open(options.clone())).await?);
+            self.reader = Some(patiently(admin, "use MongoDB", retry, || MongoReader::open(options.clone())).await?);
             return Ok(());
         }
-        let documents = patiently("use MongoDB", retry, || MongoDocuments::open(options.clone())).await?;
+        let documents = patiently(admin, "use MongoDB", retry, || MongoDocuments::open(options.clone())).await?;
         let rows: Arc<dyn RowStore> = match settings.rows() {
             StoreEngine::Embedded => embedded()?,
-            StoreEngine::Mongodb => patiently("use MongoDB", retry, || MongoRows::open(options.clone())).await?,
+            StoreEngine::Mongodb => patiently(admin, "use MongoDB", retry, || MongoRows::open(options.clone())).await?,
         };
         self.reader = Some(documents.reader());
         let documents: Arc<dyn DocumentStore> = documents;
@@ -161,8 +166,10 @@ impl Engines {
     }
 }
 
-/// Does what needs an engine, however long that is away. What waiting does not mend is a failure.
+/// Does what needs an engine, however long that is away, and tells meanwhile that it is waited for. What waiting does not mend
+/// is a failure.
 pub(crate) async fn patiently<T, E, F>(
+    admin: &AdminServer,
     action: &str,
     retry: impl Fn(&E) -> bool,
     attempt: impl Fn() -> F,
@@ -172,10 +179,15 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let mut pause = PAUSE.0;
+    admin.waits(Some(format!("waiting to {action}")));
     loop {
         match attempt().await {
-            Ok(done) => return Ok(done),
+            Ok(done) => {
+                admin.waits(None);
+                return Ok(done);
+            }
             Err(error) if retry(&error) => {
+                admin.waits(Some(format!("waiting to {action}: {}", chain(&error))));
                 tracing::warn!(error = chain(&error), again_in = ?pause, "cannot {action} yet");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);

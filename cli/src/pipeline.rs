@@ -1,7 +1,9 @@
 //! The roles of a process, put together: read from top to bottom.
 //!
-//! Started in the order in which data needs them: the engines, then the projector, the connectors, and the ports. Stopped in the order of the data: no intake any more, what is underway is made
-//! durable, the projector commits its batch, readers are served to the end, and with the last handle the engines close.
+//! The ports are taken first, and the admin port tells from then on how the start goes. Started in the order in which data needs
+//! them: the engines, then the projector, the connectors, and the query API. Stopped in the order of the data: no intake any
+//! more, what is underway is made durable, the projector commits its batch, readers are served to the end, and with the last
+//! handle the engines close.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,11 +14,11 @@ use std::time::Duration;
 use headwater_broker::{EventLog, Retention, TopicSpec};
 use headwater_connectors::{CaptureMetrics, CaptureOptions};
 use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions, WorkerOptions};
-use headwater_query_api::ApiOptions;
+use headwater_query_api::{AdminServer, ApiHandle, ApiOptions, BoundPort};
 use headwater_store::DocumentReader;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Configuration;
@@ -43,14 +45,11 @@ pub(crate) struct PipelineOptions {
     pub(crate) projector: String,
     /// Whether the query API serves the constant answer that reads are measured against.
     pub(crate) bench_route: bool,
-    /// What the sources lacked when they were asked.
-    pub(crate) preflight: Preflight,
 }
 
 impl Default for PipelineOptions {
     fn default() -> Self {
-        let preflight = Preflight::default();
-        Self { roles: Roles::ALL, projector: "projector".into(), bench_route: false, preflight }
+        Self { roles: Roles::ALL, projector: "projector".into(), bench_route: false }
     }
 }
 
@@ -67,9 +66,22 @@ pub(crate) struct Pipeline {
 /// What is listened on.
 struct Ports {
     /// The query API, where this process serves.
-    api: Option<SocketAddr>,
-    admin: SocketAddr,
-    join: JoinHandle<()>,
+    api: Option<ApiHandle>,
+    admin: AdminServer,
+}
+
+impl Ports {
+    /// Waits until one of them is closed.
+    async fn ended(&mut self) {
+        match &mut self.api {
+            // Each arm only waits; who has ended stays ended.
+            Some(api) => tokio::select! {
+                _ = &mut api.join => {}
+                () = self.admin.ended() => {}
+            },
+            None => self.admin.ended().await,
+        }
+    }
 }
 
 /// One token a role, so that they end one after another.
@@ -84,11 +96,16 @@ impl Pipeline {
     /// Starts the roles. What cannot be started is said with its remedy, once what was begun before has ended; a source
     /// that cannot be reached is no failure, it is tried for ever.
     pub(crate) async fn start(configuration: &Configuration, options: PipelineOptions) -> Result<Self, Failure> {
-        let roles = options.roles;
+        let (roles, settings) = (options.roles, &configuration.settings);
+        let cannot = |error| Failure::caused("cannot listen", &error);
+        let listening = AdminServer::listen(settings.admin.listen.value, settings.admin.hosts());
+        let admin = listening.await.map_err(cannot)?;
+        let readers = roles.serve.then(|| BoundPort::bind("api.listen", settings.api.listen.value));
+        let readers = readers.transpose().map_err(cannot)?;
         let stop = StopOrder::default();
         let mut registry = Registry::default();
-        let engines = Engines::open(configuration, roles, &options.projector, &mut registry).await?;
-        if let Err(failure) = check_sources(configuration, &options, &engines).await {
+        let engines = Engines::open(configuration, roles, &options.projector, &mut registry, &admin).await?;
+        if let Err(failure) = check_sources(configuration, &options, &engines, &admin).await {
             engines.close().await;
             return Err(failure);
         }
@@ -101,11 +118,11 @@ impl Pipeline {
             reader.shared_secret(&fresh).await.inspect_err(|error| tracing::debug!(%error, "no secret is made")).ok();
         }
         let projector = match roles.project {
-            true => Some(project(configuration, &options, &engines, &mut registry, &stop).await?),
+            true => Some(project(configuration, &options, &engines, &mut registry, &admin, &stop).await?),
             false => None,
         };
-        if let (Some(log), None) = (&engines.log, &configuration.settings.broker.kafka) {
-            let prefix = &configuration.settings.prefix.value;
+        if let (Some(log), None) = (&engines.log, &settings.broker.kafka) {
+            let prefix = &settings.prefix.value;
             let sources: Vec<String> = configuration.connectors.iter().map(|file| file.config.source.clone()).collect();
             let kept = keep_as_configured(&**log, prefix, &sources, &retention(configuration)).await;
             kept.map_err(|error| Failure::caused("cannot set the retention of the log", &error))?;
@@ -125,12 +142,23 @@ impl Pipeline {
             stopping: AtomicBool::new(false),
             has_let_readers_in: AtomicBool::new(is_serving),
         });
-        let ports = listen(configuration, &options, &engines, &control, registry, &stop).await;
-        match ports {
-            Ok(ports) => Ok(Self { control, connectors, projector, ports, engines, stop }),
+        let registry = Arc::new(Mutex::new(registry));
+        let api = match (readers, &engines.reader) {
+            (Some(port), Some(reader)) => {
+                serve(configuration, &options, port, reader, &registry, &admin, &stop).await.map(Some)
+            }
+            _ => Ok(None),
+        };
+        match api {
+            Ok(api) => {
+                admin.open(control.clone(), registry, api.as_ref());
+                control.tell_undeclared();
+                Ok(Self { control, connectors, projector, ports: Ports { api, admin }, engines, stop })
+            }
             Err(failure) => {
                 // What was begun ends in order, too; how that went is nothing beside why it was for nothing.
-                end(&control, connectors, projector, None, engines, stop).await.ok();
+                let ports = Ports { api: None, admin };
+                end(&control, connectors, projector, ports, engines, stop).await.ok();
                 Err(failure)
             }
         }
@@ -143,7 +171,7 @@ impl Pipeline {
 
     /// The addresses of the query API, where this process serves, and of the admin port.
     pub(crate) fn addresses(&self) -> (Option<SocketAddr>, SocketAddr) {
-        (self.ports.api, self.ports.admin)
+        (self.ports.api.as_ref().map(|api| api.address), self.ports.admin.address())
     }
 
     /// Waits until a role ends without which nothing can go on: what ended it, and the remedy.
@@ -171,7 +199,7 @@ impl Pipeline {
                     Err(error) => Failure::caused("the projector stopped", &error),
                     Ok(()) => Failure::new("the projector stopped without being told to"),
                 },
-                _ = &mut self.ports.join => return Failure::new("the query API stopped without being told to"),
+                () = self.ports.ended() => return Failure::new("the query API stopped without being told to"),
             }
         }
     }
@@ -179,7 +207,7 @@ impl Pipeline {
     /// Stops intake, drains, commits, closes.
     pub(crate) async fn stop(self) -> Result<(), Failure> {
         let Self { control, connectors, projector, ports, engines, stop } = self;
-        end(&control, connectors, projector, Some(ports), engines, stop).await
+        end(&control, connectors, projector, ports, engines, stop).await
     }
 }
 
@@ -188,11 +216,12 @@ async fn end(
     control: &Control,
     mut connectors: JoinSet<Result<(), headwater_connectors::Error>>,
     projector: Option<ProjectorHandle>,
-    ports: Option<Ports>,
+    ports: Ports,
     engines: Engines,
     stop: StopOrder,
 ) -> Result<(), Failure> {
-    let linger = lingering(ports.as_ref().and_then(|ports| ports.api));
+    let Ports { api, admin } = ports;
+    let linger = lingering(api.as_ref().map(|api| api.address));
     let in_order = async {
         // Not ready from here on: soon no new readers are sent to us. Meanwhile the other roles end.
         control.stopping.store(true, Ordering::Relaxed);
@@ -218,9 +247,11 @@ async fn end(
         // Requests that are being answered are answered.
         stop.api.cancel();
         // One that has ended has been waited for.
-        if let Some(ports) = ports.filter(|ports| !ports.join.is_finished()) {
-            ports.join.await.ok();
+        if let Some(api) = api.filter(|api| !api.join.is_finished()) {
+            api.join.await.ok();
         }
+        // Probes and status stay until nothing else runs.
+        admin.close().await;
         // Everything is durable; this ends the log's writer.
         engines.close().await;
     };
@@ -255,13 +286,16 @@ async fn check_sources(
     configuration: &Configuration,
     options: &PipelineOptions,
     engines: &Engines,
+    admin: &AdminServer,
 ) -> Result<(), Failure> {
+    // A server of documents needs nothing of the sources.
     let Some(log) = &engines.log else { return Ok(()) };
+    let preflight = Preflight::of(configuration).await;
     let retry = |error: &headwater_broker::Error| error.kind() == headwater_broker::ErrorKind::Retryable;
-    let topics = patiently("list the topics", retry, || log.topics()).await?;
+    let topics = patiently(admin, "list the topics", retry, || log.topics()).await?;
     let reader = engines.reader.as_ref().filter(|_| options.roles.project);
     let versions = reader.map(|reader| reader.versions().borrow().clone());
-    let refused = options.preflight.refused(&Known {
+    let refused = preflight.refused(&Known {
         prefix: &configuration.settings.prefix.value,
         topics: topics.into_iter().map(|(topic, _)| topic.to_string()).collect(),
         versions: versions.as_ref().map(|versions| versions.as_slice()),
@@ -274,6 +308,7 @@ async fn project(
     options: &PipelineOptions,
     engines: &Engines,
     registry: &mut Registry,
+    admin: &AdminServer,
     stop: &StopOrder,
 ) -> Result<ProjectorHandle, Failure> {
     let settings = &configuration.settings;
@@ -298,7 +333,7 @@ async fn project(
     };
     // A store in another place may go away between its opening and this.
     let retry = |error: &headwater_projector::Error| error.kind() == headwater_projector::ErrorKind::Retryable;
-    patiently("start the projector", retry, start).await
+    patiently(admin, "start the projector", retry, start).await
 }
 
 fn connect(
@@ -326,49 +361,33 @@ fn connect(
     sources
 }
 
-async fn listen(
+async fn serve(
     configuration: &Configuration,
     options: &PipelineOptions,
-    engines: &Engines,
-    control: &Arc<Control>,
-    registry: Registry,
+    port: BoundPort,
+    reader: &Arc<dyn DocumentReader>,
+    registry: &Arc<Mutex<Registry>>,
+    admin: &AdminServer,
     stop: &StopOrder,
-) -> Result<Ports, Failure> {
-    let settings = &configuration.settings;
-    let registry = Arc::new(Mutex::new(registry));
-    let cannot = |error| Failure::caused("cannot listen", &error);
-    let reader: Option<Arc<dyn DocumentReader>> = engines.reader.clone().filter(|_| options.roles.serve);
-    let Some(reader) = reader else {
-        let (address, hosts) = (settings.admin.listen.value, settings.admin.hosts());
-        let started = headwater_query_api::start_admin(address, hosts, control.clone(), registry, stop.api.clone());
-        let (admin, join) = started.await.map_err(cannot)?;
-        return Ok(Ports { api: None, admin, join });
-    };
-    let secret = match &settings.api.cursor_secret {
+) -> Result<ApiHandle, Failure> {
+    let api = &configuration.settings.api;
+    let secret = match &api.cursor_secret {
         Some(secret) => secret.reveal().as_bytes().to_vec(),
-        None => cursor_secret(reader.as_ref(), &configuration.data_folder()).await?,
+        None => cursor_secret(reader.as_ref(), &configuration.data_folder(), admin).await?,
     };
-    let api = headwater_query_api::start(
-        ApiOptions {
-            admin_hosts: settings.admin.hosts(),
-            access: configuration.access(),
-            cache_bytes: settings.api.cache.bytes.0,
-            compression: settings.api.compression,
-            graphql: configuration.graphql(),
-            channels: settings.api.channels_options(),
-            slow_query: settings.api.slow_query.0,
-            server_timing: settings.api.server_timing,
-            bench_route: options.bench_route,
-            ..ApiOptions::new(settings.api.listen.value, settings.admin.listen.value, secret)
-        },
-        reader,
-        control.clone(),
-        registry,
-        stop.api.clone(),
-    )
-    .await
-    .map_err(cannot)?;
-    Ok(Ports { api: Some(api.address), admin: api.admin_address, join: api.join })
+    let options = ApiOptions {
+        access: configuration.access(),
+        cache_bytes: api.cache.bytes.0,
+        compression: api.compression,
+        graphql: configuration.graphql(),
+        channels: api.channels_options(),
+        slow_query: api.slow_query.0,
+        server_timing: api.server_timing,
+        bench_route: options.bench_route,
+        ..ApiOptions::new(secret)
+    };
+    let started = headwater_query_api::start(options, port, reader.clone(), registry.clone(), stop.api.clone());
+    started.await.map_err(|error| Failure::caused("cannot serve documents", &error))
 }
 
 fn retention(configuration: &Configuration) -> Retention {
@@ -396,11 +415,11 @@ async fn keep_as_configured(
 
 /// What cursors are signed with: made once, so that they outlive a restart, and the same in all processes that serve the
 /// same documents, so that a page of one goes on at another.
-async fn cursor_secret(reader: &dyn DocumentReader, data: &Path) -> Result<Vec<u8>, Failure> {
+async fn cursor_secret(reader: &dyn DocumentReader, data: &Path, admin: &AdminServer) -> Result<Vec<u8>, Failure> {
     let fresh: [u8; 32] = rand::random();
     let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
     let action = "read or make the secret of cursors beside the documents (`api.cursor_secret` is not set)";
-    match patiently(action, retry, || reader.shared_secret(&fresh)).await {
+    match patiently(admin, action, retry, || reader.shared_secret(&fresh)).await {
         Ok(Some(secret)) => Ok(secret),
         Ok(None) => secret_in_folder(data, fresh),
         Err(failure) => {

@@ -10,9 +10,21 @@ use crate::table::{bytes, count, span, table};
 /// For how long the document store has been silent, where that is too long.
 pub(crate) const SILENT_SECONDS: &str = "document_store_silent_seconds";
 
+/// The processes that are still starting, each with what it waits for.
+pub(crate) const STARTING: &str = "starting";
+
 /// The status as tables: sources, models, consumers; rates are between `before` and `now`, where there was a before.
 pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
-    let mut parts = vec![sources(now, before).to_string(), models(now).to_string()];
+    let starting: Vec<&str> = items(now, STARTING).filter_map(Value::as_str).collect();
+    let mut parts = Vec::new();
+    if !starting.is_empty() {
+        parts.push(starting.join("\n"));
+        // Where nobody else was asked there is nothing more to tell.
+        if items(now, "roles").next().is_none() {
+            return parts.concat();
+        }
+    }
+    parts.extend([sources(now, before).to_string(), models(now).to_string()]);
     if !now["projector"].is_null() {
         parts.push(projector(now, before).to_string());
     }

@@ -9,8 +9,8 @@
 //! [`observe`] tells what became of a request.
 //!
 //! [`access`](mod@access) decides who may see what, and how much: what a caller sees of a model is one object
-//! ([`Visibility`](access::Visibility)) that everything above asks. [`start`] is the way in;
-//! [`ReadContext`](context::ReadContext) carries who asks from the edge to the store.
+//! ([`Visibility`](access::Visibility)) that everything above asks. [`start`] is the way in, [`AdminServer`] that of
+//! operators; [`ReadContext`](context::ReadContext) carries who asks from the edge to the store.
 
 mod access;
 mod admin;
@@ -29,6 +29,7 @@ mod graphql;
 mod graphql_http;
 mod graphql_ws;
 mod http;
+mod listen;
 mod live;
 mod metrics;
 mod observe;
@@ -45,7 +46,7 @@ pub use access::options::{
     KeySource, LimitOptions, Mask, MaskRule, ModelRule, Rate,
 };
 pub use access::{ROLES_MAX, mixed_algorithms};
-pub use admin::{Admin, AdminError};
+pub use admin::{Admin, AdminError, AdminServer};
 pub use channel::{
     CHANNEL_DEFAULT, CHANNELS_MAX, ChannelOptions, ChannelsOptions, FieldPattern, Format, Misfit, ModelChannel,
     PAGE_DEFAULT, PAGE_MAX, PageLimits, Place, SelectRule, misfits,
@@ -55,4 +56,5 @@ pub use error::{Error, ErrorKind};
 #[cfg(feature = "test-util")]
 pub use executor::Executor;
 pub use graphql::sdl_for;
-pub use server::{ApiHandle, ApiOptions, GraphQlOptions, TrustedDocuments, start, start_admin};
+pub use listen::BoundPort;
+pub use server::{ApiHandle, ApiOptions, GraphQlOptions, TrustedDocuments, start};

@@ -8,28 +8,25 @@ use std::time::Duration;
 use headwater_store::DocumentReader;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Gate;
 use crate::access::options::AccessOptions;
-use crate::admin::{self, Admin, AdminPort};
 use crate::api::{Api, DOCUMENTS_BYTES_MAX, ENTRIES_MAX};
 use crate::cache::{CacheMetrics, CachedReader, DocumentCache, Follower};
 use crate::channel::{ChannelId, Channels, ChannelsOptions, tell_problems};
 use crate::freshness::Freshness;
 use crate::graphql::{GraphQl, KnownTexts, TrustedTexts};
 use crate::http::{ConnectionsMax, WRITE_WAIT, serve};
+use crate::listen::BoundPort;
 use crate::live;
 use crate::metrics::ApiMetrics;
 use crate::query::CursorKey;
 use crate::serving::{self, Serving, View};
 use crate::{Error, rest};
 
-/// Connections of the admin port that are open at the same time.
-const ADMIN_CONNECTIONS_MAX: usize = 1024;
 /// Requests that take longer are logged, unless set otherwise.
 const SLOW_QUERY: Duration = Duration::from_millis(250);
 
@@ -39,12 +36,6 @@ const CACHE_BYTES: u64 = 64 << 20;
 /// How the query API is to run.
 #[derive(Clone)]
 pub struct ApiOptions {
-    /// Where readers connect. Port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Where operators and probes connect. Port 0 takes a free one. It has no authentication.
-    pub admin_listen: SocketAddr,
-    /// Names by which the admin port may be asked, beside those that nobody else can own.
-    pub admin_hosts: Vec<String>,
     /// Signs cursors: all instances behind one address must have the same. Any length; 32 random bytes are right.
     pub cursor_secret: Vec<u8>,
     /// Index entries one query may look at, at most.
@@ -71,11 +62,8 @@ pub struct ApiOptions {
 
 impl ApiOptions {
     /// Options with everything else as it is usually right.
-    pub fn new(listen: SocketAddr, admin_listen: SocketAddr, cursor_secret: Vec<u8>) -> Self {
+    pub fn new(cursor_secret: Vec<u8>) -> Self {
         Self {
-            listen,
-            admin_listen,
-            admin_hosts: Vec::new(),
             cursor_secret,
             entries_max: ENTRIES_MAX,
             documents_bytes_max: DOCUMENTS_BYTES_MAX,
@@ -128,35 +116,30 @@ impl Default for GraphQlOptions {
 }
 
 /// A running query API.
-#[derive(Debug)]
 pub struct ApiHandle {
     /// Where readers connect.
     pub address: SocketAddr,
-    /// Where operators and probes connect.
-    pub admin_address: SocketAddr,
     /// Ends when the token given to [`start`] was cancelled and the requests being answered have ended.
     pub join: JoinHandle<()>,
+    /// As requests see it; for the admin port.
+    pub(crate) api: Arc<Api>,
 }
 
-/// Listens on both ports and serves until `cancel` is cancelled: no new connections then, requests being answered end,
-/// live streams are closed. The admin port is served to the end.
+/// Serves until `cancel` is cancelled: no new connections then, requests being answered end, live streams are closed.
 ///
 /// # Errors
 ///
-/// [`Error::Listen`] when an address is taken or not ours, [`Error::TrustedDocuments`] when these cannot be read.
+/// [`Error::Listen`] when somebody else listens there by now, [`Error::TrustedDocuments`] when these cannot be read.
 pub async fn start(
     options: ApiOptions,
+    port: BoundPort,
     reader: Arc<dyn DocumentReader>,
-    admin: Arc<dyn Admin>,
     metrics: Arc<Mutex<Registry>>,
     cancel: CancellationToken,
 ) -> Result<ApiHandle, Error> {
     let trusted = options.graphql.trusted.as_ref().map(|of| TrustedTexts::load(&of.path, of.only)).transpose()?;
     let known_texts = KnownTexts::new(trusted, options.graphql.persisted_bytes_max);
-    let listener = listen("api.listen", options.listen).await?;
-    let admin_listener = listen("admin.listen", options.admin_listen).await?;
-    let address = local_address("api.listen", options.listen, &listener)?;
-    let admin_address = local_address("admin.listen", options.admin_listen, &admin_listener)?;
+    let (listener, address) = port.listen()?;
 
     let api_metrics = ApiMetrics::default();
     api_metrics.register(&mut metrics.lock());
@@ -217,23 +200,15 @@ pub async fn start(
         let api = answering.clone();
         async move { rest::answer(&api, request, peer).await }
     }));
-    // Probes and status stay until nothing else runs.
-    let admin_stop = CancellationToken::new();
-    let port = AdminPort { admin, metrics, api: Some(api), hosts: options.admin_hosts };
-    let admin_task = serve_admin(admin_listener, port, admin_stop.clone());
     let join = tokio::spawn(async move {
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a task of the query API failed");
             }
         }
-        admin_stop.cancel();
-        if let Err(error) = admin_task.await {
-            tracing::error!(%error, "the admin port failed");
-        }
     });
-    tracing::info!(%address, %admin_address, "the query API listens");
-    Ok(ApiHandle { address, admin_address, join })
+    tracing::info!(%address, "the query API listens");
+    Ok(ApiHandle { address, join, api })
 }
 
 /// Looks whether the trusted documents fit what is served by one channel or another, each time that changes, until `stop` is cancelled.
@@ -255,35 +230,6 @@ async fn check_trusted(api: Arc<Api>, stop: CancellationToken) {
     }
 }
 
-/// Serves the admin port alone, for a process that serves no documents, until `cancel` is cancelled. Answers with the
-/// address that is listened on, and what ends when it is closed. `hosts`: see [`ApiOptions::admin_hosts`].
-///
-/// # Errors
-///
-/// [`Error::Listen`] when the address is taken or not ours.
-pub async fn start_admin(
-    address: SocketAddr,
-    hosts: Vec<String>,
-    admin: Arc<dyn Admin>,
-    metrics: Arc<Mutex<Registry>>,
-    cancel: CancellationToken,
-) -> Result<(SocketAddr, JoinHandle<()>), Error> {
-    let listener = listen("admin.listen", address).await?;
-    let address = local_address("admin.listen", address, &listener)?;
-    let task = serve_admin(listener, AdminPort { admin, metrics, api: None, hosts }, cancel);
-    tracing::info!(%address, "the admin port listens");
-    Ok((address, task))
-}
-
-fn serve_admin(listener: TcpListener, port: AdminPort, stop: CancellationToken) -> JoinHandle<()> {
-    let port = Arc::new(port);
-    let connections_max = ConnectionsMax { all: ADMIN_CONNECTIONS_MAX, of_address: None };
-    tokio::spawn(serve(listener, connections_max, WRITE_WAIT, stop, move |request, peer| {
-        let port = port.clone();
-        async move { admin::answer(&port, request, peer).await }
-    }))
-}
-
 /// The reader with a cache of so many bytes in front of it, and what must be run for that.
 fn cached(
     reader: Arc<dyn DocumentReader>,
@@ -298,12 +244,4 @@ fn cached(
     let cache = Arc::new(DocumentCache::new(bytes_max, cache_metrics));
     let (reader, follower) = CachedReader::new(reader, cache.clone());
     (reader, Some(cache), Some(follower))
-}
-
-async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { setting, address, source })
-}
-
-fn local_address(setting: &'static str, address: SocketAddr, listener: &TcpListener) -> Result<SocketAddr, Error> {
-    listener.local_addr().map_err(|source| Error::Listen { setting, address, source })
 }

@@ -5,6 +5,7 @@ mod dead_letters;
 mod demo;
 mod models;
 mod replay;
+mod retire;
 mod run;
 mod status;
 mod verify;
@@ -36,6 +37,7 @@ pub(crate) fn execute(arguments: Arguments) -> Outcome {
         Command::Verify(arguments) => verify::execute(&global, &arguments),
         Command::DeadLetters(command) => dead_letters::execute(&global, &command),
         Command::Models(arguments) => models::execute(&global, &arguments),
+        Command::Retire(arguments) => retire::execute(&global, &arguments),
         Command::Workload(arguments) => workload::execute(&global, &arguments),
     }
 }

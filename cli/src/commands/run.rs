@@ -11,7 +11,6 @@ use crate::config::Configuration;
 use crate::control::Control;
 use crate::failure::{Failure, Outcome};
 use crate::pipeline::{Pipeline, PipelineOptions};
-use crate::preflight::Preflight;
 use crate::roles::Roles;
 use crate::{crash, logging};
 
@@ -49,13 +48,9 @@ fn start(global: &Global, select: impl FnOnce(&mut Configuration) -> Result<Pipe
     logging::start(global.log_format, "info");
     crash::arm()?;
     let mut configuration = Configuration::load(&global.config)?;
-    let mut options = select(&mut configuration)?;
+    let options = select(&mut configuration)?;
     options.roles.check(&configuration)?;
     block_on(|stop| async move {
-        // A server of documents needs nothing of the sources.
-        if options.roles.need_log() {
-            options.preflight = Preflight::of(&configuration).await;
-        }
         let roles = options.roles.names().join(", ");
         // Starting waits for engines that are away, and holds nothing that a stop would have to put in order.
         let started = tokio::select! {

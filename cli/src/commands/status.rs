@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::arguments::{Global, StatusArguments};
 use crate::client::Client;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::say;
-use crate::report::{SILENT_SECONDS, status_text};
+use crate::report::{SILENT_SECONDS, STARTING, status_text};
 
 /// What rates are taken over when the status is shown once.
 const RATE_OVER: Duration = Duration::from_millis(500);
@@ -23,7 +23,7 @@ pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
     };
     let mut before: Option<Value> = None;
     loop {
-        let parts = admins.iter().map(|admin| admin.json("/status")).collect::<Result<Vec<_>, _>>()?;
+        let parts = admins.iter().map(told).collect::<Result<Vec<_>, _>>()?;
         let now = merged(parts);
         if arguments.json {
             say!("{now}");
@@ -40,9 +40,22 @@ pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
     }
 }
 
+/// What a process tells of itself. Of one that is still starting that is what it waits for, and nothing else.
+fn told(admin: &Client) -> Result<Value, Failure> {
+    match admin.json("/status") {
+        Err(failure) if failure.has_code("starting") => Ok(json!({
+            "ready": false, "roles": [], "sources": [], "models": [], "consumers": [], "projector": null,
+            "dead_letters": null, STARTING: [format!("{}: {failure}", admin.base())],
+        })),
+        told => told,
+    }
+}
+
 /// The status of several processes as that of one: each source as the process tells that captures it, each model as its
 /// projector does, and the consumers of all.
-fn merged(parts: Vec<Value>) -> Value {
+fn merged(mut parts: Vec<Value>) -> Value {
+    // Others know more than who is starting.
+    parts.sort_by_key(|part| part[STARTING].is_array());
     let mut parts = parts.into_iter();
     let mut all = parts.next().unwrap_or_default();
     for part in parts {
@@ -57,6 +70,10 @@ fn merged(parts: Vec<Value>) -> Value {
             |it| it.get("documents").is_some(),
         );
         merge_list(&mut all, &part, "consumers", |_, _| false, |_| false);
+        match &all[STARTING] {
+            Value::Null => all[STARTING] = part[STARTING].clone(),
+            _ => merge_list(&mut all, &part, STARTING, |_, _| false, |_| false),
+        }
         // Letters are of the log, not of a process: whoever counts them counts all. The silence of one is told.
         for name in ["dead_letters", SILENT_SECONDS] {
             all[name] = all[name].as_u64().max(part[name].as_u64()).into();
@@ -106,9 +123,8 @@ fn merge_list(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::client::tests::answering;
 
     #[test]
     fn the_parts_of_a_pipeline_are_shown_as_one() {
@@ -130,5 +146,27 @@ mod tests {
         assert_eq!(all["consumers"].as_array().unwrap().len(), 2);
         assert_eq!(all["roles"], json!(["project", "connect"]));
         assert_eq!((&all["projector"]["lag_events"], &all["dead_letters"]), (&json!(11), &json!(3)));
+    }
+
+    #[test]
+    fn who_is_starting_is_told_beside_the_others() {
+        const ANSWER: &str = "503 Service Unavailable\r\ncontent-length: 69\r\nconnection: close\r\n\r\n\
+            {\"code\":\"starting\",\"detail\":\"still starting: waiting to use MongoDB\"}";
+        let (client, thread) = answering(&[ANSWER]);
+        let starting = told(&client).unwrap();
+        thread.join().unwrap();
+        let line = format!("{}: still starting: waiting to use MongoDB", client.base());
+        assert_eq!(status_text(&starting, None), line);
+        let other = json!({ "ready": true, "roles": ["connect"], "models": [], "consumers": [], "projector": null,
+            "sources": [{ "source": "billing", "position": "1/2", "frontier": null }], "dead_letters": null });
+        for parts in [vec![starting.clone(), other.clone()], vec![other, starting]] {
+            let all = merged(parts);
+            assert_eq!(
+                (&all["ready"], &all["roles"], &all[STARTING]),
+                (&json!(false), &json!(["connect"]), &json!([line]))
+            );
+            let text = status_text(&all, None);
+            assert!(text.contains(&line) && text.contains("billing"), "{text}");
+        }
     }
 }

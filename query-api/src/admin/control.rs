@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-/// The process as the admin port sees it. Probes answer from what is known, at once, and never wait.
+/// The process as the admin port sees it, once it has started. Probes answer from what is known, at once, and never wait.
 #[async_trait]
 pub trait Admin: Send + Sync {
     /// Whether the process works at all; when not, it is to be started again.
@@ -11,9 +11,6 @@ pub trait Admin: Send + Sync {
 
     /// Whether it should get requests; otherwise why not.
     fn ready(&self) -> Result<(), String>;
-
-    /// Whether it has come up.
-    fn started(&self) -> bool;
 
     /// Where everything stands. The console shows any object: members that are lists of objects as tables, and other
     /// members as figures.

@@ -1,7 +1,7 @@
 //! Paths of the admin port.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hyper::body::Incoming;
@@ -32,19 +32,37 @@ const CONSOLE: &str = include_str!("pages/console.html");
 const GRAPHIQL: &str = include_str!("pages/graphiql.html");
 
 /// What the admin port needs.
-pub(crate) struct AdminPort {
-    /// The process.
-    pub(crate) admin: Arc<dyn Admin>,
-    /// Every metric of the process.
-    pub(crate) metrics: Arc<Mutex<Registry>>,
-    /// The query API, for its explorer, where this process serves.
-    pub(crate) api: Option<Arc<Api>>,
+pub(super) struct AdminPort {
     /// Names by which it may be asked, beside those that nobody else can own.
-    pub(crate) hosts: Vec<String>,
+    pub(super) hosts: Vec<String>,
+    /// What the start of the process waits for.
+    pub(super) waits: Mutex<Option<String>>,
+    /// The process, once it has started.
+    pub(super) started: OnceLock<Started>,
+}
+
+/// A process that has started.
+pub(super) struct Started {
+    /// The process.
+    pub(super) admin: Arc<dyn Admin>,
+    /// Every metric of the process.
+    pub(super) metrics: Arc<Mutex<Registry>>,
+    /// The query API, for its explorer, where this process serves.
+    pub(super) api: Option<Arc<Api>>,
+}
+
+impl AdminPort {
+    /// The process; while it is starting, what it waits for.
+    fn started(&self) -> Result<&Started, String> {
+        self.started.get().ok_or_else(|| match &*self.waits.lock() {
+            Some(what) => format!("still starting: {what}"),
+            None => "still starting".to_string(),
+        })
+    }
 }
 
 /// Answers a request from this address.
-pub(crate) async fn answer(port: &AdminPort, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
+pub(super) async fn answer(port: &AdminPort, request: Request<Incoming>, peer: IpAddr) -> Response<Body> {
     let request_id = RequestId::of(request.headers());
     match dispatch(port, request, peer, &request_id).await {
         Ok(mut response) => {
@@ -63,14 +81,21 @@ async fn dispatch(
     peer: IpAddr,
     request_id: &RequestId,
 ) -> Result<Response<Body>, Problem> {
-    let admin = &port.admin;
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let path = request.uri().path().to_string();
     if !is_open(&path) {
         check_host(request.headers(), &port.hosts)?;
     }
+    let started = match (port.started(), path.as_str()) {
+        (Ok(started), _) => started,
+        (Err(_), "/livez") if is_read => return Ok(probe(Ok(()))),
+        (Err(why), "/startupz" | "/readyz") if is_read => return Ok(probe(Err(why))),
+        (Err(_), "/" | "/console") if is_read => return Ok(page(CONSOLE)),
+        (Err(why), _) => return Err(starting(why)),
+    };
+    let admin = &started.admin;
     if path == "/graphql" {
-        let Some(api) = &port.api else { return Err(not_served(&path)) };
+        let Some(api) = &started.api else { return Err(not_served(&path)) };
         same_origin(request.headers())?;
         let caller = (Principal::everything(), peer);
         let context = api.context(request_id.clone(), caller, ChannelId::DEFAULT, Instant::now());
@@ -86,15 +111,15 @@ async fn dispatch(
     match path.as_str() {
         "/livez" => Ok(probe(admin.live().then_some(()).ok_or_else(|| "the process must be started again".into()))),
         "/readyz" => Ok(probe(admin.ready())),
-        "/startupz" => Ok(probe(admin.started().then_some(()).ok_or_else(|| "still starting".into()))),
-        "/metrics" => metrics(&port.metrics),
-        "/status" => Ok(json_response(&status(port).await)),
+        "/startupz" => Ok(probe(Ok(()))),
+        "/metrics" => metrics(&started.metrics),
+        "/status" => Ok(json_response(&status(started).await)),
         "/dead-letters" => {
             let limit = dead_letters_limit(request.uri().query().unwrap_or_default())?;
             Ok(json_response(&admin.dead_letters(limit).await?))
         }
         "/" | "/console" => Ok(page(CONSOLE)),
-        "/graphiql" if port.api.is_none() => Err(not_served(&path)),
+        "/graphiql" if started.api.is_none() => Err(not_served(&path)),
         "/graphiql" => Ok(page(GRAPHIQL)),
         "/replay" | "/dead-letters/retry" | "/reload" => {
             same_origin(request.headers())?;
@@ -126,9 +151,9 @@ async fn dispatch(
 }
 
 /// Where everything stands; beside what the process says what of the channels does not fit the models that are served.
-async fn status(port: &AdminPort) -> Value {
-    let mut status = port.admin.status().await;
-    if let (Some(api), Some(members)) = (&port.api, status.as_object_mut()) {
+async fn status(started: &Started) -> Value {
+    let mut status = started.admin.status().await;
+    if let (Some(api), Some(members)) = (&started.api, status.as_object_mut()) {
         let serving = api.serving();
         let problem = |of: &ChannelProblem| {
             let ChannelProblem { channel, model, version, problem, remedy } = of;
@@ -140,6 +165,11 @@ async fn status(port: &AdminPort) -> Value {
         }
     }
     status
+}
+
+/// Without a time to come back: a command must say at once what is waited for, and nobody knows for how long.
+fn starting(why: String) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "The process is starting", why)
 }
 
 fn not_served(path: &str) -> Problem {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::fixture::engine::{self, Engine};
-use crate::fixture::{AS_OF_MICROS, TestAdmin, record};
+use crate::fixture::{AS_OF_MICROS, any_port, record};
 use crate::models::random_model;
 use crate::plain::{Plain, matching, projected, values};
 use crate::query::{Paths, Query, is_plain};
@@ -130,11 +130,11 @@ impl<'r> Case<'r> {
         }
         batch.commit().unwrap();
 
-        let (any, stop) = ("127.0.0.1:0".parse().unwrap(), CancellationToken::new());
+        let stop = CancellationToken::new();
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let options = ApiOptions::new(any, any, b"secret".to_vec());
+        let options = ApiOptions::new(b"secret".to_vec());
         let reader = opened.reader(runtime);
-        let api = runtime.block_on(start(options, reader, Arc::new(TestAdmin), registry, stop.clone())).unwrap();
+        let api = runtime.block_on(start(options, any_port(), reader, registry, stop.clone())).unwrap();
         Self { random, models, client: Client::new(api.address), api: Some(api), stop, runtime, _folder: folder }
     }
 

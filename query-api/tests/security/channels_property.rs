@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{TestAdmin, record, request, set_version};
+use crate::fixture::{TestAdmin, admin_server, any_port, record, request, set_version};
 use crate::property::{document, field, masked, named, paths, without_hashes};
 
 /// A random model, what is masked of it, a channel, and documents.
@@ -249,16 +249,18 @@ fn check(case: &Case) {
         select: vec![SelectRule::header("x-channel").unwrap()],
         required: false,
     };
-    let any = "127.0.0.1:0".parse().unwrap();
-    let options = ApiOptions { access, channels, ..ApiOptions::new(any, any, b"secret".to_vec()) };
+    let options = ApiOptions { access, channels, ..ApiOptions::new(b"secret".to_vec()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stop = CancellationToken::new();
     let registry = Arc::new(Mutex::new(Registry::default()));
-    let api = runtime.block_on(start(options, store.clone(), Arc::new(TestAdmin), registry, stop.clone())).unwrap();
+    let start = start(options, any_port(), store.clone(), registry.clone(), stop.clone());
+    let api = runtime.block_on(start).unwrap();
+    let admin = admin_server(&runtime);
+    admin.open(Arc::new(TestAdmin), registry, Some(&api));
 
     let headers = [("x-api-key", "reader"), ("x-channel", "c"), ("content-type", "application/json")];
     let get = |path: &str| request(&format!("http://{}{path}", api.address), "GET", &headers, None);
-    let status = request(&format!("http://{}/status", api.admin_address), "GET", &[], None).json();
+    let status = request(&format!("http://{}/status", admin.address()), "GET", &[], None).json();
     assert_eq!(status["channel_problems"], Value::Null, "the channel fits");
     let members = shown(case, &case.fields, "", false);
     if members.is_empty() {

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{TestAdmin, record, request, set_version};
+use crate::fixture::{any_port, record, request, set_version};
 
 /// A random model: names by place, so that paths are `a`, `b.a` and so on; and what is masked of it for whom.
 #[derive(Clone, Debug)]
@@ -262,12 +262,11 @@ fn check(case: &Case) {
     let auth = AuthOptions { anonymous: false, issuers: vec![], api_keys: keys.collect() };
     let rules = BTreeMap::from([("thing".to_string(), rule)]);
     let access = AccessOptions { auth: Some(auth), rules, ..AccessOptions::default() };
-    let any = "127.0.0.1:0".parse().unwrap();
-    let options = ApiOptions { access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
+    let options = ApiOptions { access, ..ApiOptions::new(b"secret".to_vec()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stop = CancellationToken::new();
     let registry = Arc::new(Mutex::new(Registry::default()));
-    let api = runtime.block_on(start(options, store.clone(), Arc::new(TestAdmin), registry, stop.clone())).unwrap();
+    let api = runtime.block_on(start(options, any_port(), store.clone(), registry, stop.clone())).unwrap();
 
     for (name, roles, own) in &callers {
         let masks: Vec<(String, Mask)> = case

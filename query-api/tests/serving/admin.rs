@@ -1,8 +1,10 @@
 //! The admin port.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
-use crate::fixture::World;
+use crate::fixture::{TestAdmin, World, admin_server, request};
 
 #[test]
 fn probes_metrics_and_commands() {
@@ -42,14 +44,56 @@ fn probes_metrics_and_commands() {
     assert_eq!(post("/status", &[], None).header("allow"), "GET, HEAD");
     let foreign = post("/reload", &[("origin", "https://elsewhere.example")], None);
     assert_eq!(foreign.json()["code"], "foreign_origin");
-    let own = format!("http://{}", world.api.admin_address);
+    let own = format!("http://{}", world.admin.address());
     assert_eq!(post("/reload", &[("origin", &own)], None).status, 200);
+}
+
+/// Whoever looks after processes must not take one that waits for somebody for a dead one.
+#[test]
+fn a_process_that_starts_lives_and_says_what_it_waits_for() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let admin = admin_server(&runtime);
+    let ask = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        request(&format!("http://{}{path}", admin.address()), method, headers, None)
+    };
+    let get = |path: &str| ask("GET", path, &[]);
+    assert_eq!((get("/livez").status, get("/startupz").body.as_str()), (200, "still starting\n"));
+    admin.waits(Some("waiting to use MongoDB".into()));
+    let told = "still starting: waiting to use MongoDB";
+    assert_eq!(get("/livez").status, 200);
+    for path in ["/startupz", "/readyz"] {
+        let probe = get(path);
+        assert_eq!((probe.status, probe.body.trim_end()), (503, told), "{path}");
+    }
+    for (method, path) in [
+        ("GET", "/status"),
+        ("GET", "/metrics"),
+        ("GET", "/dead-letters"),
+        ("POST", "/graphql"),
+        ("POST", "/replay"),
+        ("POST", "/reload"),
+    ] {
+        let refused = ask(method, path, &[]);
+        let problem = refused.json();
+        assert_eq!(refused.status, 503, "{method} {path}");
+        assert_eq!((&problem["code"], &problem["detail"]), (&json!("starting"), &json!(told)), "{method} {path}");
+        assert_eq!(refused.header("retry-after"), "", "a command says it at once: {method} {path}");
+    }
+    assert_eq!(get("/console").status, 200);
+    assert_eq!(ask("GET", "/status", &[("host", "evil.example")]).status, 403);
+
+    admin.open(Arc::new(TestAdmin), Arc::default(), None);
+    for path in ["/livez", "/startupz", "/metrics", "/status"] {
+        assert_eq!(get(path).status, 200, "{path}");
+    }
+    assert_eq!(get("/readyz").body, "the snapshot of billing is being read\n");
+    assert_eq!(get("/graphiql").status, 404, "nothing is served by this process");
 }
 
 /// A page whose name was made to lead to this port reads nothing.
 #[test]
 fn names_that_others_may_own_are_refused() {
-    let world = World::with_options(|options| options.admin_hosts = vec!["ops.example.com".into()]);
+    let world = World::new();
     let json = ("content-type", "application/json");
     let query = json!({"query": "{customer(id: 7) {id}}"}).to_string();
     let asked = [

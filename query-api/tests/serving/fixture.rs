@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use headwater_query_api::{
-    AccessOptions, Admin, AdminError, ApiHandle, ApiOptions, ChannelOptions, ChannelsOptions, ModelChannel, SelectRule,
-    start,
+    AccessOptions, Admin, AdminError, AdminServer, ApiHandle, ApiOptions, BoundPort, ChannelOptions, ChannelsOptions,
+    ModelChannel, SelectRule, start,
 };
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
@@ -29,6 +29,7 @@ pub(crate) const AS_OF_MICROS: i64 = 1_769_860_800_000_000;
 pub(crate) struct World {
     pub(crate) store: Arc<dyn ProjectionStore>,
     pub(crate) api: ApiHandle,
+    pub(crate) admin: AdminServer,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: tokio::runtime::Runtime,
     _folder: tempfile::TempDir,
@@ -202,10 +203,6 @@ impl Admin for TestAdmin {
         Err("the snapshot of billing is being read".into())
     }
 
-    fn started(&self) -> bool {
-        true
-    }
-
     async fn status(&self) -> Value {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
         let position = "(1,24AF30,0)";
@@ -314,13 +311,14 @@ impl World {
 
         let reader = opened.reader(&runtime);
         let stop = CancellationToken::new();
-        let any = "127.0.0.1:0".parse().unwrap();
-        let mut options = ApiOptions { bench_route: true, access, ..ApiOptions::new(any, any, b"secret".to_vec()) };
+        let mut options = ApiOptions { bench_route: true, access, ..ApiOptions::new(b"secret".to_vec()) };
         change(&mut options);
         let registry = Arc::new(Mutex::new(Registry::default()));
-        let start = start(options, change_reader(reader), Arc::new(TestAdmin), registry, stop.clone());
+        let start = start(options, any_port(), change_reader(reader), registry.clone(), stop.clone());
         let api = runtime.block_on(start)?;
-        Ok(Self { store, api, stop, runtime, _folder: folder })
+        let admin = admin_server(&runtime);
+        admin.open(Arc::new(TestAdmin), registry, Some(&api));
+        Ok(Self { store, api, admin, stop, runtime, _folder: folder })
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -347,8 +345,19 @@ impl World {
     }
 
     pub(crate) fn admin(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {
-        request(&format!("http://{}{path}", self.api.admin_address), method, headers, body)
+        request(&format!("http://{}{path}", self.admin.address()), method, headers, body)
     }
+}
+
+/// A port for readers.
+pub(crate) fn any_port() -> BoundPort {
+    BoundPort::bind("api.listen", "127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+/// An admin port that may be asked by the name `ops.example.com`, too.
+pub(crate) fn admin_server(runtime: &tokio::runtime::Runtime) -> AdminServer {
+    let listen = AdminServer::listen("127.0.0.1:0".parse().unwrap(), vec!["ops.example.com".into()]);
+    runtime.block_on(listen).unwrap()
 }
 
 pub(crate) fn request(url: &str, method: &str, headers: &[(&str, &str)], body: Option<&str>) -> Answer {

@@ -79,9 +79,12 @@ fn a_stream_goes_over_to_a_new_version_and_ends_with_the_server() {
     put(&world.store, 3, &int_key(7), Some(&json!({"id": 7, "new": false})));
     assert_eq!(events.next().unwrap().json()["new"], false);
 
-    let World { api, stop, runtime, .. } = world;
+    let World { api, admin, stop, runtime, .. } = world;
     stop.cancel();
     assert!(events.next().is_none());
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), api.join).await }).unwrap().unwrap();
-    assert!(TcpStream::connect(api.admin_address).is_err(), "the admin port is closed last");
+    let address = admin.address();
+    TcpStream::connect(address).expect("probes are answered to the end");
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(15), admin.close()).await }).unwrap();
+    assert!(TcpStream::connect(address).is_err(), "the admin port is closed last");
 }

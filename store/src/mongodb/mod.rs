@@ -14,6 +14,6 @@ mod rows;
 mod server;
 mod text;
 
-pub use documents::{MongoDocuments, MongoReader};
+pub use documents::{MongoDocuments, MongoReader, RetiredVersion, retire_model};
 pub use options::MongoOptions;
 pub use rows::MongoRows;

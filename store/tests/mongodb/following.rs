@@ -1,12 +1,14 @@
 //! A process that only reads hears of everything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_schemas::SourcePosition;
-use headwater_store::mongodb::{MongoDocuments, MongoOptions};
+use headwater_store::mongodb::{MongoDocuments, MongoOptions, RetiredVersion, retire_model};
 use headwater_store::{
-    DocumentChange, DocumentReader, DocumentStore, DocumentWrite, Error, Frontier, VersionId, VersionState,
+    DocumentChange, DocumentReader, DocumentStore, DocumentWrite, Error, Frontier, VersionId, VersionRecord,
+    VersionState,
 };
 use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
 use mongodb::bson::doc;
@@ -136,6 +138,44 @@ async fn projectors_do_not_see_each_others_versions_and_readers_see_all() {
     let retired = |it: &Arc<Vec<headwater_store::VersionRecord>>| it[0].state == VersionState::Retired;
     tokio::time::timeout(PATIENCE, first.reader().versions().wait_for(retired)).await.unwrap().unwrap();
     assert_eq!(first.begin().unwrap().versions().unwrap()[0].state, VersionState::Retired);
+}
+
+/// Readers elsewhere see such a model no longer, and what it was behind with holds back nobody any more.
+#[tokio::test]
+async fn a_model_whose_projector_has_gone_is_retired() {
+    let here = fresh();
+    let gone = MongoOptions { projector: "gone".into(), ..here.clone() };
+    let elsewhere = reader(&here).unwrap();
+    let mut ids = Vec::new();
+    for (options, model, commit) in [(&here, "invoice", 9), (&gone, "customer", 4)] {
+        let store = documents(options).unwrap();
+        let mut batch = store.begin().unwrap();
+        let id = batch.new_version_id().unwrap();
+        batch.put_version(&VersionRecord { model: model.into(), ..record(id, VersionState::Active, None) }).unwrap();
+        batch.set_frontier("billing", frontier(commit)).unwrap();
+        batch.flush().unwrap();
+        ids.push(id);
+    }
+    let (versions, mut frontiers) = (elsewhere.versions(), elsewhere.frontiers());
+    tokio::time::timeout(PATIENCE, frontiers.wait_for(|it| is_billing_at(it, 4))).await.unwrap().unwrap();
+
+    let retire = |model: &'static str| {
+        let options = here.clone();
+        wait(async move { retire_model(&options, model).await }).unwrap()
+    };
+    let customer = RetiredVersion { projector: "gone".into(), collection: format!("customer_v{}", ids[1].0) };
+    assert_eq!(retire("customer"), [customer]);
+    tokio::time::timeout(PATIENCE, frontiers.wait_for(|it| is_billing_at(it, 9))).await.unwrap().unwrap();
+    let states: Vec<_> = versions.borrow().iter().map(|it| (it.id, it.state)).collect();
+    assert_eq!(states, [(ids[0], VersionState::Active), (ids[1], VersionState::Retired)]);
+    assert!(retire("customer").is_empty(), "there is no other");
+    // Should its projector come back, it finds that out.
+    let back = documents(&gone).unwrap();
+    assert_eq!(back.begin().unwrap().versions().unwrap()[0].state, VersionState::Retired);
+}
+
+fn is_billing_at(frontiers: &BTreeMap<String, Frontier>, commit: u64) -> bool {
+    frontiers.get("billing") == Some(&frontier(commit))
 }
 
 #[tokio::test]

@@ -93,6 +93,8 @@ fn check_status_and_models_tell_how_it_stands() {
     ];
     refused(&world, &["models", "--model", "invoic"], 1, &["invoic", "did you mean `invoice`"]);
     refused(&world, &["models", "--json", "--openapi"], 2, &["--openapi"]);
+    refused(&world, &["retire", "--model", "invoice"], 1, &["invoice.yaml", "SIGHUP"]);
+    refused(&world, &["retire", "--model", "gone"], 2, &["inside the process"]);
 
     let mut running = world.start_ready();
     let now = wait_until("everything to be folded", PATIENCE, || {
@@ -204,17 +206,18 @@ fn replay_and_verify_speak_to_people_and_to_scripts() {
     assert!(running.stop().success());
 }
 
-/// What had begun before the ports ends in order: there is one error, and it names the address.
+/// Ports are looked at before anything else begins: there is one error, and it names the address.
 #[test]
 fn a_port_that_is_taken_is_the_only_error_of_a_start() {
     let world = world_with_rows();
-    let address = world.url("").replace("http://", "");
-    let taken = TcpListener::bind(&address).unwrap();
-    for _ in 0..3 {
-        refused_start(&world, &[&address, "api.listen", "choose another port"]);
+    for (url, setting) in [(world.url(""), "api.listen"), (world.admin_url(""), "admin.listen")] {
+        let address = url.replace("http://", "");
+        let _taken = TcpListener::bind(&address).unwrap();
+        for _ in 0..3 {
+            refused_start(&world, &[&address, setting, "choose another port"]);
+        }
     }
-    // And with nothing left behind that a start in earnest would stumble over.
-    drop(taken);
+    assert!(!world.path("data").exists(), "something began before");
     let mut running = world.start_ready();
     world.document_when("/v1/customer_account/1", "a document", |it| it["name"] == "name 1");
     assert!(running.stop().success());

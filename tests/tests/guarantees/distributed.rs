@@ -4,9 +4,10 @@
 //! `HEADWATER_SEED` replays the choices of a run, `HEADWATER_CHAOS_SECONDS` makes it longer (600 is the long form).
 
 use std::collections::HashMap;
+use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use headwater_tests::{Cluster, Process, World, wait_until};
+use headwater_tests::{Cluster, Process, World, get, get_with, wait_until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -242,6 +243,60 @@ fn engines_that_are_away_are_waited_for() {
     assert!(process.running().stop().success(), "{}", process.log_tail(&world));
 }
 
+/// Whoever looks after processes must not take one that waits for an engine for a dead one, nor for a ready one.
+#[test]
+fn a_start_that_waits_for_an_engine_lives_and_says_so() {
+    let world = shop::world();
+    let mut cluster = Cluster::start();
+    let settings = cluster.settings("embedded");
+    let (kafka, mongo) = (cluster.kafka.bootstrap(), format!("127.0.0.1:{}", cluster.mongo.port()));
+    cluster.kafka.kill();
+    cluster.mongo.kill();
+    let mut process = Process::new(&world, "all", &["run"], &settings);
+    process.start(&world);
+    waits_for(&process, &kafka);
+    let admin = process.admin_url("");
+    let output = world.cli(&["status", "--admin", &admin]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert!([&*admin, "still starting", &*kafka].iter().all(|word| text.contains(word)), "{text}");
+    // It can be told to stop meanwhile, and starts again where it was.
+    assert!(process.running().stop().success(), "{}", process.log_tail(&world));
+    process.start(&world);
+    waits_for(&process, &kafka);
+    cluster.kafka.resume();
+    waits_for(&process, &mongo);
+    cluster.mongo.resume();
+    process.wait_ready(&world, PATIENCE);
+    for path in ["/livez", "/startupz", "/metrics", "/status"] {
+        assert_eq!(process.admin(path).unwrap().status, 200, "{path}");
+    }
+    let (api, admin) = (process.url(""), process.admin_url(""));
+    world.verify_with(&["--api", &api, "--admin", &admin, "--wait", "120"]);
+    assert!(process.running().stop().success(), "{}", process.log_tail(&world));
+}
+
+/// Waits until probes and refusals name the server that a start waits for; the process lives all the while.
+fn waits_for(process: &Process, server: &str) {
+    wait_until(&format!("a start that waits for {server}"), PATIENCE, || {
+        let started = process.admin("/startupz")?;
+        assert_eq!(process.admin("/livez")?.status, 200);
+        let is_told = started.status == 503 && started.body.contains(server);
+        if is_told { Ok(()) } else { Err(format!("{} {}", started.status, started.body)) }
+    });
+    assert_eq!(process.admin("/readyz").unwrap().status, 503);
+    for path in ["/metrics", "/status"] {
+        let refused = process.admin(path).unwrap();
+        assert_eq!(
+            (refused.status, &refused.json()["code"]),
+            (503, &serde_json::json!("starting")),
+            "{}",
+            refused.body
+        );
+        assert!(refused.body.contains(server), "{}", refused.body);
+    }
+}
+
 /// Waits until the status names who is away: whoever was about to use it gives it some time first.
 fn tells(process: &Process, name: &str) {
     wait_until("the status to tell who is away", PATIENCE, || {
@@ -324,6 +379,71 @@ fn a_model_is_replayed_from_kafka() {
     let (api, admin) = (server.url(""), server.admin_url(""));
     world.verify_with(&["--api", &api, "--admin", &admin]);
     for process in &mut fleet.processes {
+        assert!(process.running().stop().success(), "{}:\n{}", process.name, process.log_tail(&world));
+    }
+}
+
+/// A model's file goes, and its projector with it: nobody is left to retire it. That is told with the remedy, and the remedy
+/// ends it.
+#[test]
+fn a_model_that_lost_its_projector_is_told_and_retired() {
+    let world = shop::world();
+    world.postgres.psql(
+        "insert into customers values (1, 'Ada', null, 1, 0);
+         insert into invoices values (1, 1, 1, 'open', 5, '2026-01-01')",
+    );
+    let cluster = Cluster::start();
+    let settings = cluster.settings("embedded");
+    let roles: [(&str, &[&str]); 4] = [
+        ("connect", &["connect"]),
+        ("project-account", &["project", "--model", "customer_account"]),
+        ("project-invoice", &["project", "--model", "invoice"]),
+        ("serve", &["serve"]),
+    ];
+    let mut fleet =
+        Fleet { processes: roles.map(|(name, arguments)| Process::new(&world, name, arguments, &settings)).into() };
+    fleet.processes.iter_mut().for_each(|process| process.start(&world));
+    fleet.wait_ready(&world);
+    let (api, admin) = (fleet.named("serve").url(""), fleet.named("serve").admin_url(""));
+    let account = format!("{api}/v1/customer_account/1");
+    let invoice = || get(&format!("{api}/v1/invoice/1~1")).unwrap().status;
+    assert_eq!(invoice(), 200);
+
+    fs::remove_file(world.path("models/invoice.yaml")).unwrap();
+    assert!(fleet.named("project-invoice").running().stop().success());
+    fleet.named("serve").running().signal(libc::SIGHUP);
+    let status = || String::from_utf8_lossy(&world.cli(&["status", "--admin", &admin]).stdout).into_owned();
+    wait_until("the status to tell the remedy", PATIENCE, || match status() {
+        text if text.contains("headwater retire --model invoice") => Ok(()),
+        text => Err(text),
+    });
+    assert!(fleet.named("serve").log(&world).contains("headwater retire --model invoice"), "the log tells it, too");
+
+    // It is served as it was, and what readers of the other model are promised stays where its projector ended.
+    let change = || world.postgres.psql("update customers set n = n + 1 where id = 1");
+    change();
+    let token = format!("billing={}", world.postgres.psql("select pg_current_wal_insert_lsn()"));
+    wait_until("the other model to follow", PATIENCE, || {
+        let answer = get(&account)?;
+        if answer.status == 200 && answer.json()["n"] == 1 { Ok(()) } else { Err(answer.body) }
+    });
+    change();
+    let promised = || get_with(&account, &[("consistency-token", &token)]).unwrap().status;
+    assert_eq!((invoice(), promised()), (200, 503));
+
+    let retire = |model: &str| world.command_with("serve.yaml", &["retire", "--model", model]).output().unwrap();
+    let refused = retire("customer_account");
+    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && complaint.contains("customer_account.yaml"), "{complaint}");
+    let retired = retire("invoice");
+    assert!(retired.status.success(), "{retired:?}");
+    wait_until("the model to be gone, and the other to be promised", PATIENCE, || match (invoice(), promised()) {
+        (404, 200) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(!status().contains("headwater retire"), "{}", status());
+    assert_eq!(retire("invoice").status.code(), Some(1), "there is nothing left to retire");
+    for process in fleet.processes.iter_mut().filter(|process| process.name != "project-invoice") {
         assert!(process.running().stop().success(), "{}:\n{}", process.name, process.log_tail(&world));
     }
 }

@@ -111,8 +111,7 @@ impl Registry {
     pub(super) async fn read_versions(&self, server: &Server) -> Result<(), Fault> {
         loop {
             let before = self.held.lock().version_changes;
-            let mut read = State::default();
-            server.read(everything(server, VERSIONS), None, |version| read.learn_version(version)).await?;
+            let read = State::read_versions(server).await?;
             let mut held = self.held.lock();
             if held.version_changes == before {
                 held.state.versions = read.versions;
@@ -199,6 +198,13 @@ fn everything(server: &Server, collection: &str) -> RawDocumentBuf {
 }
 
 impl State {
+    /// The versions, as they are stored now.
+    pub(super) async fn read_versions(server: &Server) -> Result<Self, Fault> {
+        let mut read = Self::default();
+        server.read(everything(server, VERSIONS), None, |version| read.learn_version(version)).await?;
+        Ok(read)
+    }
+
     /// The frontiers, as they are stored now.
     pub(super) async fn read_frontiers(server: &Server) -> Result<Self, Fault> {
         let mut read = Self::default();

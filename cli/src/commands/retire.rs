@@ -1,0 +1,51 @@
+//! `headwater retire`: takes a model out of service that nobody is left to retire.
+
+use std::process::ExitCode;
+
+use headwater_store::mongodb::{MongoOptions, RetiredVersion, retire_model};
+
+use super::block_on;
+use crate::arguments::{Global, RetireArguments};
+use crate::config::{Configuration, StoreEngine};
+use crate::failure::{Failure, Outcome};
+use crate::logging;
+use crate::output::say;
+
+pub(super) fn execute(global: &Global, arguments: &RetireArguments) -> Outcome {
+    logging::start(global.log_format, "warn");
+    let configuration = Configuration::load(&global.config)?;
+    let model = &arguments.model;
+    if let Some(declared) = configuration.models.iter().find(|file| file.model.name == *model) {
+        return Err(Failure::new(format_args!(
+            "{} declares `{model}`: remove that file, and have its projector read the files again (SIGHUP), which retires \
+             the model; this is for one whose projector has gone",
+            declared.file
+        )));
+    }
+    let store = &configuration.settings.store;
+    let Some(mongodb) = store.mongodb.as_ref().filter(|_| store.documents() == StoreEngine::Mongodb) else {
+        return Err(Failure::new(format_args!(
+            "by {} documents are kept inside the process that projects: it retires a model itself, when it starts or reads \
+             the files again (SIGHUP)",
+            configuration.file.display()
+        ))
+        .with_status(2));
+    };
+    let options = MongoOptions::new(mongodb.uri.reveal(), mongodb.database.value.clone());
+    block_on(|_| async move {
+        let retired = retire_model(&options, model).await;
+        let retired = retired.map_err(|error| Failure::caused(format_args!("cannot retire `{model}`"), &error))?;
+        if retired.is_empty() {
+            return Err(Failure::new(format_args!(
+                "no version of `{model}` is served or being built; `headwater status` lists those that are"
+            )));
+        }
+        for RetiredVersion { projector, collection } in retired {
+            say!(
+                "{model} is served no more. Its projector was `{projector}`; its documents stay in the collection \
+                 `{collection}` until somebody drops that."
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
