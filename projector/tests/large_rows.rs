@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
+use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition, Watermarks};
 use headwater_projector::{Applied, Fold, FoldOptions, Folded, Input, Share, ShareOptions};
 use headwater_schemas::{
     Column, ColumnType, DeadLetter, EventHeader, Op, Payload, RowBuilder, SourcePosition, Stage, TableId, TableSchema,
@@ -21,6 +21,9 @@ use tokio::runtime::Runtime;
 
 const PREFIX: &str = "t";
 const MIB: usize = 1 << 20;
+
+/// Where the partition begins and ends.
+const MARKS: Watermarks = Watermarks { low: Offset(0), high: Offset(5) };
 
 /// The driver's runtime: not that of the test, which blocks its thread.
 static RUNTIME: LazyLock<Runtime> =
@@ -173,7 +176,7 @@ fn they_do_so_where_rows_are_shared() {
     let (first, mut letters): (_, Vec<DeadLetter>) = (changes(), Vec::new());
     // The first transaction makes the table's collection, and fails.
     let applied = (0..3).find_map(|_| {
-        share.claim(&place(), 0).unwrap();
+        share.claim(&place(), MARKS).unwrap();
         letters.clear();
         let applied = share.apply(&[Input::whole(&first)], &mut |found| {
             letters.extend_from_slice(found);
@@ -187,5 +190,5 @@ fn they_do_so_where_rows_are_shared() {
     }
     check_letters(&letters);
     assert_eq!(stored(&*rows.begin().unwrap()), [(1, 1, 0), (2, 9, 0), (3, 2, 0)]);
-    assert_eq!(share.claim(&place(), 0).unwrap(), 5, "it is passed over for good");
+    assert_eq!(share.claim(&place(), MARKS).unwrap(), 5, "it is passed over for good");
 }
