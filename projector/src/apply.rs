@@ -2,16 +2,13 @@
 
 use headwater_broker::{FetchedBatch, Offset};
 use headwater_schemas::{DeadLetter, RowRef, SourcePosition, TableId};
-use headwater_store::{ByteList, ErrorKind, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId};
+use headwater_store::{ByteList, JoinIndex, RowArena, RowBatch, RowWrite, SchemaId};
 
 use crate::Error;
 use crate::catalog::Catalog;
 use crate::changes::{Change, NewImage, TableChanges};
 use crate::columns::{Columns, write_join_key};
-use crate::records::refused;
-
-/// Rows up to this size fit into any store, whatever their join keys, and are not measured.
-const SURELY_FITS: usize = 64 << 10;
+use crate::too_large::too_large;
 
 /// One row event, borrowed from its record.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +30,7 @@ pub(crate) struct RowEvent<'b> {
 pub(crate) enum Mode {
     /// Newer than the stored row.
     Follow,
-    /// Newer or equally old: a replay mends rows that are not what the log says.
+    /// Newer or equally old: a replay, or the retry of a letter, mends rows that are not what the log says.
     Repair,
 }
 
@@ -77,8 +74,8 @@ pub(crate) type Span = (usize, usize, usize);
 /// Applies the events of one table to its rows, a part at a time, and tells `each` what changed: the rows before may be
 /// far larger than the events, and are not held all at once.
 ///
-/// Answers with letters about the events whose rows the store cannot keep. As with any record that cannot be processed,
-/// nothing else is touched: the row stays what it was, and later events go on from there.
+/// Answers with letters about the events whose rows the store cannot keep whole: later events go on from what is left of
+/// them.
 pub(crate) fn apply<'b>(
     batch: &mut dyn RowBatch,
     catalog: &Catalog,
@@ -139,7 +136,7 @@ fn apply_part<'b>(
             if !counts {
                 continue;
             }
-            let filled = match event.row {
+            let mut filled = match event.row {
                 Some(row) if row.has_missing() => {
                     let known = match (&new, applied) {
                         (Some((schema, image)), _) => Some((*schema, image.bytes(&out.merged))),
@@ -152,11 +149,11 @@ fn apply_part<'b>(
             };
             let whole = filled.as_deref().map(RowRef).or(event.row);
             if let Some(row) = whole
-                && let Some(cause) = too_large(batch, indexes, event.key, event.schema, row)?
+                && let Some(cut) = too_large(batch, catalog.schema(event.schema), indexes, event, row)?
             {
-                let letter = refused(catalog.schema(event.schema), event, row, &cause);
-                out.refused.push(letter);
-                continue;
+                out.refused.push(cut.letter);
+                let Some(rest) = cut.rest else { continue };
+                filled = Some(rest);
             }
             out.merged.truncate(own);
             new = match (filled, event.row) {
@@ -187,26 +184,6 @@ fn apply_part<'b>(
     }
     put(batch, indexes, &out, &positions)?;
     Ok((out, end))
-}
-
-/// Why the store cannot keep a row, if it cannot.
-fn too_large(
-    batch: &dyn RowBatch,
-    indexes: &TableIndexes,
-    key: &[u8],
-    schema: SchemaId,
-    row: RowRef<'_>,
-) -> Result<Option<headwater_store::Error>, Error> {
-    if row.0.len() <= SURELY_FITS {
-        return Ok(None);
-    }
-    let (mut keys, mut spans) = (key.to_vec(), Vec::new());
-    indexes.keys(schema, row, &mut keys, &mut spans);
-    match batch.check_row_size(row.0.len(), keys.len()) {
-        Ok(()) => Ok(None),
-        Err(error) if error.kind() == ErrorKind::Poison => Ok(Some(error)),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Rows of an arena that are older than `below` become tombstones.

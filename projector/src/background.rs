@@ -106,7 +106,7 @@ impl State {
         };
         version.plan.is_some()
             && version.problem.is_none()
-            && self.lacks(version, prefix).is_none()
+            && self.late.lacks(&version.model, prefix).is_none()
             && version.replay.as_ref().is_none_or(Replay::is_done)
             && version.indexes.iter().all(|index| self.complete.contains(index))
             && version.model.tables().iter().all(|table| {

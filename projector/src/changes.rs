@@ -13,7 +13,7 @@ pub(crate) struct TableChanges<'b> {
     pub(crate) old: RowArena,
     pub(crate) merged: Vec<u8>,
     pub(crate) changes: Vec<Change<'b>>,
-    /// About events that changed nothing, because the store cannot keep their rows.
+    /// About events whose rows the store cannot keep whole.
     pub(crate) refused: Vec<DeadLetter>,
 }
 

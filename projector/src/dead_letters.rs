@@ -280,11 +280,11 @@ impl Fold {
                     failed += others.len();
                     if of_documents.is_empty() { Ok(()) } else { append(&of_documents) }
                 };
-                // Its offset has been passed.
+                // Its offset has been passed. A row that was too large is there, as old as the event: it counts again.
                 self.in_order(&[Input::whole(&batch)], &mut letters, |fold, inputs, letters| {
                     fold.step(|state, batch, options| {
                         let decoded = decode(batch, &mut state.catalog, &options.prefix, inputs)?;
-                        state.fold(batch, options, decoded, Mode::Follow, letters)
+                        state.fold(batch, options, decoded, Mode::Repair, letters)
                     })
                 })?;
             }

@@ -131,8 +131,9 @@ impl std::fmt::Display for Poison {
             Self::NotANumber(compute) => write!(f, "`{compute}` meets a value that is no number; mend the row"),
             Self::Torn(table) => write!(
                 f,
-                "a row of {table} came without a column that the model needs (unchanged, hence not sent by the source), \
-                 and its earlier image is not known; replay the model from the earliest offset, or update the row"
+                "a row of {table} is without a column that the model needs: the source did not send it (unchanged) and its \
+                 earlier image is not known, or it was too large for the store, and another letter says so; replay the model \
+                 from the earliest offset, or update the column"
             ),
         }
     }

@@ -20,7 +20,7 @@ use crate::catalog::Catalog;
 use crate::changes::TableChanges;
 use crate::evaluate::Documents;
 use crate::keys::KeySet;
-use crate::late::{self, Late};
+use crate::late::Late;
 use crate::plan::Plan;
 use crate::records::{Decoded, Input, decode, read_anew};
 use crate::sweep::Sweeping;
@@ -167,7 +167,7 @@ impl Fold {
                 }
                 state.progress.insert(source.clone(), progress.clone());
             }
-            state.read_again(batch, inputs)?;
+            state.late.read_again(batch, inputs)?;
             state.fold(batch, options, decoded, Mode::Follow, letters)
         })
     }
@@ -238,7 +238,7 @@ impl State {
             complete: batch.join_indexes()?,
             offsets: offsets.collect(),
             frontiers: batch.frontiers()?,
-            late: late::load(&*batch)?,
+            late: Late::load(&*batch)?,
             progress: std::mem::take(&mut self.progress),
             floors: std::mem::take(&mut self.floors),
             awaited: std::mem::take(&mut self.awaited),

@@ -35,6 +35,7 @@ mod shape;
 mod shared;
 mod status;
 mod sweep;
+mod too_large;
 mod version;
 mod versions;
 

@@ -323,7 +323,7 @@ impl Projector {
                     Some(offset) if *offset >= marks.low.0 || self.fold.serves(topic) => Offset(*offset),
                     None if marks.low.0 == 0 => marks.low,
                     Some(_) | None => {
-                        self.fold.begin_late(topic, partition, marks.low.0, marks.low == marks.high)?;
+                        self.fold.begin_late(&place, marks)?;
                         marks.low
                     }
                 };

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use headwater_broker::{FetchedBatch, Offset, RecordRef};
-use headwater_schemas::model::ModelShape;
 use headwater_schemas::{
     DeadLetter, EventHeader, EventRef, Op, Payload, RowRef, SourcePosition, SourceProgress, Stage, TableId, TableSchema,
 };
@@ -297,21 +296,8 @@ fn events<'b>(
     Ok(())
 }
 
-/// The letter about an event of which the store cannot keep the row that it makes.
-pub(crate) fn refused(
-    schema: &TableSchema,
-    event: &RowEvent<'_>,
-    row: RowRef<'_>,
-    cause: &headwater_store::Error,
-) -> DeadLetter {
-    let record = event.batch.records().find(|record| record.offset == event.offset);
-    let record = record.expect("the event was read from it");
-    let key = ModelShape::format_id(schema.key_columns().into_iter().map(|at| row.cell(at)));
-    let cause = format!("the row of {} with key {key} cannot be stored: {cause}", schema.table);
-    letter(event.batch, &record, Some((&schema.table, Some(event.position))), &cause)
-}
-
-fn letter(
+/// The letter about a record.
+pub(crate) fn letter(
     batch: &FetchedBatch,
     record: &RecordRef<'_>,
     place: Option<(&TableId, Option<SourcePosition>)>,

@@ -129,6 +129,7 @@ impl Fold {
     /// What the projector tells about its versions.
     pub(crate) fn model_status(&self) -> Result<Vec<ModelStatus>, Error> {
         let batch = self.store.begin()?;
+        let lacks = |version: &Version| self.state.late.lacks(&version.model, &self.options.prefix);
         let mut models = Vec::with_capacity(self.state.versions.len());
         for version in &self.state.versions {
             let progress = match (&version.replay, &version.scan) {
@@ -150,7 +151,7 @@ impl Fold {
                 state: if version.is_active() { ModelState::Active } else { ModelState::Building },
                 documents: batch.document_count(version.record.id)?,
                 progress,
-                problem: self.state.lacks(version, &self.options.prefix).or_else(|| version.problem.clone()),
+                problem: lacks(version).or_else(|| version.problem.clone()),
             });
         }
         models.sort_by(|a, b| (&a.model, a.version_id).cmp(&(&b.model, b.version_id)));

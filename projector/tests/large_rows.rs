@@ -1,26 +1,38 @@
-//! Rows that are larger than a document of MongoDB: they become dead letters, and hold up nothing.
+//! Rows that are larger than a document of MongoDB: they become dead letters, hold up nothing, and are kept without what makes
+//! them so.
 #![allow(clippy::unwrap_used)]
 
 #[path = "shared_rows/log.rs"]
 mod log;
+#[path = "runs/source.rs"]
+#[allow(dead_code, reason = "some of it is for the tests of what retention removed")]
+mod source;
 
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
-use headwater_projector::{Applied, Fold, FoldOptions, Folded, Input, Share, ShareOptions};
+use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition, Watermarks};
+use headwater_projector::{
+    Applied, Fold, FoldOptions, Folded, Input, ProjectorMetrics, ProjectorOptions, Share, ShareOptions, start,
+};
 use headwater_schemas::{
     Column, ColumnType, DeadLetter, EventHeader, Op, Payload, RowBuilder, SourcePosition, Stage, TableId, TableSchema,
     Value, ValueRef, WriteRow, key,
 };
-use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoRows};
-use headwater_store::{Paired, ProjectionStore, RowArena, RowBatch, RowStore};
+use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoReader, MongoRows};
+use headwater_store::{
+    DocumentReader, Paired, ProjectionStore, RowArena, RowBatch, RowStore, VersionRecord, VersionState,
+};
 use headwater_test_servers::Mongo;
+use source::{MODEL, PREFIX, Source, fill, model, schemas, text};
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
-const PREFIX: &str = "t";
 const MIB: usize = 1 << 20;
+
+/// Where the partition begins and ends.
+const MARKS: Watermarks = Watermarks { low: Offset(0), high: Offset(5) };
 
 /// The driver's runtime: not that of the test, which blocks its thread.
 static RUNTIME: LazyLock<Runtime> =
@@ -98,11 +110,18 @@ fn changes() -> FetchedBatch {
     )
 }
 
-/// The rows: id, and the size of each page in MiB.
-fn stored(batch: &dyn RowBatch) -> Vec<(i64, usize, usize)> {
+/// What the store has of these rows then.
+const CUT: [(i64, Option<usize>, Option<usize>); 3] = [(1, None, Some(0)), (2, Some(9), None), (3, Some(2), Some(0))];
+
+/// The rows: id, and the size of each page in MiB; `None`: it is not known.
+fn stored(batch: &dyn RowBatch) -> Vec<(i64, Option<usize>, Option<usize>)> {
     let mut rows = RowArena::default();
     batch.scan_rows(&schema().table, None, 10, &mut rows).unwrap();
-    let mib = |cell: ValueRef<'_>| if let ValueRef::Text(text) = cell { text.len() / MIB } else { 0 };
+    let mib = |cell: ValueRef<'_>| match cell {
+        ValueRef::Text(text) => Some(text.len() / MIB),
+        ValueRef::Missing => None,
+        _ => Some(0),
+    };
     let of = |slot| {
         let row = rows.row(slot).unwrap();
         let ValueRef::Int(id) = row.cell(0) else { panic!("not a row of this test") };
@@ -113,9 +132,10 @@ fn stored(batch: &dyn RowBatch) -> Vec<(i64, usize, usize)> {
 
 fn check_letters(letters: &[DeadLetter]) {
     assert_eq!(letters.len(), 2);
-    for (letter, (id, at)) in letters.iter().zip([(1, 2), (2, 3)]) {
+    for (letter, (id, at, column)) in letters.iter().zip([(1, 2, "front"), (2, 3, "back")]) {
         let cause = &letter.cause;
-        for word in ["shop.public.scans", &format!("key {id} "), "bytes", "16 MiB", "column list"] {
+        let kept = format!("key {id} is kept without {column}:");
+        for word in ["shop.public.scans", &kept, "bytes", "16 MiB", "column list"] {
             assert!(cause.contains(word), "it does not say {word:?}: {cause}");
         }
         assert!(cause.len() < 1_000, "what is in the row is not told");
@@ -147,14 +167,22 @@ fn they_become_dead_letters_and_all_else_goes_on() {
         .unwrap();
     assert_eq!(counts(&folded), (5, 3, 2));
     check_letters(&letters);
-    assert_eq!(stored(&*store.begin().unwrap()), [(1, 1, 0), (2, 9, 0), (3, 2, 0)]);
+    assert_eq!(stored(&*store.begin().unwrap()), CUT);
     assert_eq!(fold.offsets()[&(schema().table.topic(PREFIX), 0)], 5);
 
-    // Once they fit again they are folded.
-    let later = batch(5, &[(Op::Update, 1, page(3), Value::Null), (Op::Update, 2, page(0), page(2))]);
+    // A page that is not sent is not what it was before.
+    let later = batch(5, &[(Op::Update, 1, page(0), page(1)), (Op::Update, 2, page(1), page(0))]);
     let folded = fold.micro_batch(&[Input::whole(&later)], &mut |_| Ok(())).unwrap();
     assert_eq!(counts(&folded), (2, 2, 0));
-    assert_eq!(stored(&*store.begin().unwrap()), [(1, 3, 0), (2, 9, 2), (3, 2, 0)]);
+    let rows = [(1, None, Some(1)), (2, Some(1), None), (3, Some(2), Some(0))];
+    assert_eq!(stored(&*store.begin().unwrap()), rows);
+
+    // Once they fit again they are whole.
+    let later = batch(7, &[(Op::Update, 1, page(3), page(0)), (Op::Update, 2, page(0), page(2))]);
+    let folded = fold.micro_batch(&[Input::whole(&later)], &mut |_| Ok(())).unwrap();
+    assert_eq!(counts(&folded), (2, 2, 0));
+    let rows = [(1, Some(3), Some(1)), (2, Some(1), Some(2)), (3, Some(2), Some(0))];
+    assert_eq!(stored(&*store.begin().unwrap()), rows);
 }
 
 #[test]
@@ -173,7 +201,7 @@ fn they_do_so_where_rows_are_shared() {
     let (first, mut letters): (_, Vec<DeadLetter>) = (changes(), Vec::new());
     // The first transaction makes the table's collection, and fails.
     let applied = (0..3).find_map(|_| {
-        share.claim(&place(), 0).unwrap();
+        share.claim(&place(), MARKS).unwrap();
         letters.clear();
         let applied = share.apply(&[Input::whole(&first)], &mut |found| {
             letters.extend_from_slice(found);
@@ -186,6 +214,81 @@ fn they_do_so_where_rows_are_shared() {
         other => panic!("it failed: {other:?}"),
     }
     check_letters(&letters);
-    assert_eq!(stored(&*rows.begin().unwrap()), [(1, 1, 0), (2, 9, 0), (3, 2, 0)]);
-    assert_eq!(share.claim(&place(), 0).unwrap(), 5, "it is passed over for good");
+    assert_eq!(stored(&*rows.begin().unwrap()), CUT);
+    assert_eq!(share.claim(&place(), MARKS).unwrap(), 5, "it is passed over for good");
+}
+
+const NUMBERS: &str = "
+model: numbers
+root: { table: shop.customers, key: id }
+fields: { id: id }
+nest:
+  invoices: { many: shop.invoices, on: { customer_id: id }, fields: [id] }
+";
+
+/// The second customer's document.
+async fn served(reader: &MongoReader, model: &str) -> Option<String> {
+    let is_it = |it: &&VersionRecord| it.model == model && it.state == VersionState::Active;
+    let version = reader.versions().borrow().iter().find(is_it).map(|it| it.id)?;
+    let document = reader.get(version, &key::of(ValueRef::Int(2))).await.unwrap()?;
+    Some(String::from_utf8(document.body.to_vec()).unwrap())
+}
+
+async fn serves(reader: &MongoReader, model: &str, wanted: Option<&str>) -> bool {
+    served(reader, model).await.as_deref() == wanted
+}
+
+async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What else came with a cell that is too large reaches the documents that do not need it. One that does is not served with
+/// what was there before, whatever comes later, and no retry says that all is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_document_shows_what_was_there_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let options = MongoOptions::new(SERVER.url(), "served");
+    let rows = MongoRows::open(options.clone()).await.unwrap();
+    let documents = MongoDocuments::open(options).await.unwrap();
+    let (reader, store, cancel) = (documents.reader(), Paired::new(rows, documents), CancellationToken::new());
+    let options = ProjectorOptions::new(PREFIX, vec![model(MODEL), model(NUMBERS)]);
+    let handle = start(options, source.log.clone(), store, ProjectorMetrics::default(), cancel.clone()).unwrap();
+    let none = r#"{"id":2,"invoices":[]}"#;
+    let bob = r#"{"id":2,"name":"Bob","invoices":[],"all":"0"}"#;
+    eventually("the documents", async || {
+        serves(&reader, "customer", Some(bob)).await && serves(&reader, "numbers", Some(none)).await
+    })
+    .await;
+
+    // An invoice moves to another customer.
+    let [_, invoices, _] = schemas();
+    let large = text(&"x".repeat(17 * MIB));
+    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), large]]).await;
+    let moved = Some(r#"{"id":2,"invoices":[{"id":10}]}"#);
+    eventually("the move", async || serves(&reader, "numbers", moved).await && serves(&reader, "customer", None).await)
+        .await;
+    let outcome = handle.retry_dead_letters(None).await.unwrap();
+    assert!(outcome.failed >= 2 && outcome.resolved == 0, "{outcome:?}");
+
+    // What comes later does not send it.
+    let before = handle.status().events_total;
+    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), Value::Missing]]).await;
+    eventually("the next change", async || handle.status().events_total > before).await;
+    assert!(serves(&reader, "customer", None).await);
+    let outcome = handle.retry_dead_letters(None).await.unwrap();
+    assert!(outcome.failed >= 1 && outcome.resolved >= 1, "the document fails, the event is past: {outcome:?}");
+
+    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), text("open")]]).await;
+    let whole = r#"{"id":2,"name":"Bob","invoices":[{"id":10,"status":"open","lines":[{"id":100,"amount":"1.50"},{"id":101,"amount":"2.25"}],"total":"3.75"}],"all":"3.75"}"#;
+    eventually("the whole document", async || serves(&reader, "customer", Some(whole)).await).await;
+    let outcome = handle.retry_dead_letters(None).await.unwrap();
+    assert_eq!(outcome.failed, 0, "{outcome:?}");
+    cancel.cancel();
+    handle.join().await.unwrap();
 }

@@ -4,169 +4,23 @@
 #[path = "follow_rows/flaky.rs"]
 #[allow(dead_code, reason = "its documents alone are for the tests of paired engines")]
 mod flaky;
+#[path = "runs/source.rs"]
+mod source;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions as LogOptions};
-use headwater_broker::{AppendBatch, EventLog, Offset, Producer, RecordBuffer, Retention, TopicPartition, TopicSpec};
+use headwater_broker::{EventLog, Offset, TopicPartition};
 use headwater_projector::{
     ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, ReplayFrom, start,
 };
 use headwater_schemas::model::definition::ReadModel;
-use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, Payload, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema,
-    Value, key, progress_topic,
-};
-use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
+use headwater_schemas::{ColumnType, Op, Payload, Value, key};
+use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{DocumentReader, ProjectionStore, VersionState};
+use source::{ADA, MODEL, PREFIX, Source, fill, model, schema, schemas, text};
 use tokio_util::sync::CancellationToken;
-
-const PREFIX: &str = "t";
-
-const MODEL: &str = "
-model: customer
-root: { table: shop.customers, key: id }
-fields: { id: id, name: name }
-nest:
-  invoices:
-    many: shop.invoices
-    on: { customer_id: id }
-    where: { status: { ne: draft } }
-    fields: [id, status]
-    nest:
-      lines: { many: shop.lines, on: { invoice_id: id }, fields: [id, amount] }
-    compute: { total: { sum: lines.amount } }
-compute:
-  all: { sum: invoices.lines.amount }
-indexes: [name, invoices.status]
-";
-
-fn model(yaml: &str) -> ReadModel {
-    parse("model.yaml", yaml, &ParseContext::default()).expect("a sound model")
-}
-
-fn schema(table: &str, columns: &[(&str, ColumnType)]) -> TableSchema {
-    let column = |(at, (name, kind)): (usize, &(&str, ColumnType))| Column {
-        name: (*name).into(),
-        kind: kind.clone(),
-        source_type: String::new(),
-        key_ordinal: (at == 0).then_some(0),
-    };
-    TableSchema {
-        table: TableId::new("shop", "public", table),
-        columns: columns.iter().enumerate().map(column).collect(),
-    }
-}
-
-fn schemas() -> [TableSchema; 3] {
-    use ColumnType as T;
-    [
-        schema("customers", &[("id", T::Int64), ("name", T::Text)]),
-        schema("invoices", &[("id", T::Int64), ("customer_id", T::Int64), ("status", T::Text)]),
-        schema("lines", &[("id", T::Int64), ("invoice_id", T::Int64), ("amount", T::Decimal)]),
-    ]
-}
-
-fn text(text: &str) -> Value {
-    Value::Text(text.into())
-}
-
-/// A log that tests write like a connector.
-struct Source {
-    log: Arc<EmbeddedLog>,
-    producer: Arc<dyn Producer>,
-    epoch: u32,
-    commit: u64,
-}
-
-impl Source {
-    async fn new(folder: &std::path::Path) -> Self {
-        let options =
-            LogOptions { maintenance_interval: Duration::from_millis(50), ..LogOptions::new(folder.join("log")) };
-        let log = EmbeddedLog::open(options).unwrap();
-        let producer = log.producer("shop").await.unwrap();
-        let names = schemas().map(|schema| schema.table.topic(PREFIX));
-        let spec = |name: &str| TopicSpec { name: name.into(), partitions: 1, retention: Retention::default() };
-        let mut specs: Vec<TopicSpec> = names.iter().map(|name| spec(name)).collect();
-        specs.push(spec(&progress_topic(PREFIX, "shop")));
-        log.create_topics(&specs).await.unwrap();
-        let mut source = Self { log, producer, epoch: 1, commit: 0 };
-        for schema in schemas() {
-            source.append(&schema, Op::Schema, &[]).await;
-        }
-        source
-    }
-
-    /// Appends rows (deletes: their keys) as one transaction, with progress.
-    async fn append(&mut self, schema: &TableSchema, op: Op, rows: &[Vec<Value>]) {
-        self.commit += 1;
-        let mut records = RecordBuffer::default();
-        let mut ordinal = 0;
-        let mut push = |key: &[u8], row: Option<&[Value]>| {
-            ordinal += 1;
-            let header = EventHeader {
-                op,
-                position: SourcePosition { epoch: self.epoch, commit: self.commit, ordinal },
-                transaction: self.commit,
-                committed_at_micros: 1_000_000,
-                last_in_transaction: false,
-                before_is_key_only: false,
-            };
-            let mut write = |out: &mut Vec<u8>| {
-                let mut builder = RowBuilder::new(out);
-                row.unwrap_or_default().iter().for_each(|value| builder.push_value(value));
-            };
-            let write: Option<headwater_schemas::WriteRow<'_>> = if row.is_some() { Some(&mut write) } else { None };
-            records.push(0, key, Some(|out: &mut Vec<u8>| header.encode(out, None, write)));
-        };
-        if matches!(op, Op::Schema | Op::Truncate) {
-            push(&[], None);
-        }
-        for row in rows {
-            let key = key::of(row[0].scalar().unwrap());
-            push(&key, (op != Op::Delete).then_some(row));
-        }
-        let to = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
-        let events = AppendBatch { to, prelude: schema.to_bytes().into(), records };
-        self.producer.append(vec![events], None).await.unwrap();
-        self.tell(true, 0).await;
-    }
-
-    /// Appends progress: all there is, and so many offsets more.
-    async fn tell(&self, snapshot_done: bool, ahead: u64) {
-        let mut watermarks = BTreeMap::new();
-        for schema in schemas() {
-            let topic = schema.table.topic(PREFIX);
-            let place = TopicPartition { topic: topic.as_str().into(), partition: 0 };
-            watermarks.insert(topic, vec![self.log.watermarks(&place).await.unwrap().high.0 + ahead]);
-        }
-        let progress = SourceProgress {
-            position: SourcePosition::after_commit(self.epoch, self.commit),
-            at_micros: 1_000_000,
-            snapshot_done,
-            watermarks,
-        };
-        let mut records = RecordBuffer::default();
-        let json = serde_json::to_vec(&progress).unwrap();
-        records.push(0, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
-        let to = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
-        self.producer.append(vec![AppendBatch { to, prelude: Bytes::new(), records }], None).await.unwrap();
-    }
-
-    /// Appends bytes that are no event.
-    async fn append_garbage(&mut self, schema: &TableSchema, bytes: usize) {
-        let mut records = RecordBuffer::default();
-        records.push(0, b"key", Some(|out: &mut Vec<u8>| out.resize(out.len() + bytes, b'x')));
-        let to = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
-        let events = AppendBatch { to, prelude: schema.to_bytes().into(), records };
-        self.producer.append(vec![events], None).await.unwrap();
-    }
-}
 
 struct Running {
     handle: ProjectorHandle,
@@ -251,37 +105,8 @@ impl Running {
 }
 
 fn open_store(folder: &std::path::Path) -> Arc<EmbeddedStore> {
-    EmbeddedStore::open(StoreOptions::new(folder.join("store"))).unwrap()
+    EmbeddedStore::open(EmbeddedOptions::new(folder.join("store"))).unwrap()
 }
-
-async fn fill(source: &mut Source) {
-    let [customers, invoices, lines] = schemas();
-    source
-        .append(
-            &lines,
-            Op::Create,
-            &[
-                vec![Value::Int(100), Value::Int(10), Value::Decimal("1.50".into())],
-                vec![Value::Int(101), Value::Int(10), Value::Decimal("2.25".into())],
-                vec![Value::Int(102), Value::Int(11), Value::Null],
-            ],
-        )
-        .await;
-    source
-        .append(
-            &invoices,
-            Op::Create,
-            &[
-                vec![Value::Int(11), Value::Int(1), text("open")],
-                vec![Value::Int(10), Value::Int(1), text("paid")],
-                vec![Value::Int(12), Value::Int(1), text("draft")],
-            ],
-        )
-        .await;
-    source.append(&customers, Op::Create, &[vec![Value::Int(1), text("Ada")], vec![Value::Int(2), text("Bob")]]).await;
-}
-
-const ADA: &str = r#"{"id":1,"name":"Ada","invoices":[{"id":10,"status":"paid","lines":[{"id":100,"amount":"1.50"},{"id":101,"amount":"2.25"}],"total":"3.75"},{"id":11,"status":"open","lines":[{"id":102,"amount":null}],"total":"0"}],"all":"3.75"}"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_become_documents_and_follow_changes() {
@@ -518,20 +343,7 @@ async fn what_was_removed_before_it_was_read_is_not_passed_over() {
         let mut source = Source::new(folder.path()).await;
         fill(&mut source).await;
         let [_, _, lines] = schemas();
-        let place = TopicPartition { topic: lines.table.topic(PREFIX).into(), partition: 0 };
-        let keep = |age_max| TopicSpec {
-            name: place.topic.clone(),
-            partitions: 1,
-            retention: Retention { age_max, ..Retention::default() },
-        };
-        // The records of these tests are as old as can be.
-        source.log.create_topics(&[keep(Some(Duration::from_secs(3600)))]).await.unwrap();
-        let began = Instant::now();
-        while source.log.watermarks(&place).await.unwrap().low.0 == 0 {
-            assert!(began.elapsed() < Duration::from_secs(20), "retention removes nothing");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        source.log.create_topics(&[keep(None)]).await.unwrap();
+        source.forget(&lines).await;
         if !is_empty {
             source
                 .append(&lines, Op::Create, &[vec![Value::Int(102), Value::Int(11), Value::Decimal("9".into())]])
@@ -553,17 +365,12 @@ async fn what_was_removed_before_it_was_read_is_not_passed_over() {
         assert!(told(&running.handle.status()), "{:?}", running.handle.status());
 
         // The connector reads the table again, and sweeps what is older.
-        (source.epoch, source.commit) = (2, 50);
         let rows = [
             vec![Value::Int(100), Value::Int(10), Value::Decimal("1.50".into())],
             vec![Value::Int(101), Value::Int(10), Value::Decimal("2.25".into())],
             vec![Value::Int(102), Value::Int(11), Value::Null],
         ];
-        source.append(&lines, Op::Read, &rows).await;
-        source.commit = 40;
-        source.append(&lines, Op::Truncate, &[]).await;
-        source.commit = 60;
-        source.tell(true, 0).await;
+        source.read_again(&lines, &rows).await;
         running.document_when(1, "the whole document", |document| document == Some(ADA)).await;
         running.status_when("no problem", |status| !told(status)).await;
         running.stop().await;

@@ -49,7 +49,7 @@ impl DeadLetter {
 pub enum Stage {
     /// A value that the source sent cannot be represented: no event was made of it.
     Capture,
-    /// The bytes of a record are not an event, or its row is one that the store cannot keep.
+    /// The bytes of a record are not an event, or its row is one that the store cannot keep whole.
     Decode,
     /// The rows are stored, but the document cannot be built from them.
     Project,

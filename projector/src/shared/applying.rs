@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use headwater_broker::{AppendBatch, RecordBuffer, TopicPartition};
+use headwater_broker::{AppendBatch, RecordBuffer, TopicPartition, Watermarks};
 use headwater_schemas::{SourcePosition, TableId};
 use headwater_store::{RowArena, RowBatch, VersionId};
 
@@ -88,9 +88,14 @@ struct Sweep {
 }
 
 impl Applying {
-    /// Takes a partition over from whoever had it; answers with the next offset to be applied. `start` is where a
-    /// partition begins that nobody has read yet.
-    pub(crate) fn claim(&mut self, rows: &mut SharedRows, at: &TopicPartition, start: u64) -> Result<u64, Error> {
+    /// Takes a partition over from whoever had it; answers with the next offset to be applied. One that nobody has read yet
+    /// begins at the low one of its watermarks, and if records were removed below, its table is noted to lack rows.
+    pub(crate) fn claim(
+        &mut self,
+        rows: &mut SharedRows,
+        at: &TopicPartition,
+        marks: Watermarks,
+    ) -> Result<u64, Error> {
         let (fence, next, found) = rows.write(|view, batch| {
             let mut place = match Place::read(batch, at)? {
                 Some(place) => place,
@@ -99,7 +104,11 @@ impl Applying {
                     let offsets = batch.offsets()?;
                     let alone =
                         offsets.iter().find(|(topic, partition, _)| **topic == *at.topic && *partition == at.partition);
-                    let next = alone.map_or(start, |(_, _, next)| *next);
+                    let next = alone.map_or(marks.low.0, |(_, _, next)| *next);
+                    if alone.is_none() && marks.low.0 > 0 {
+                        // Whoever finds the place finds this, too.
+                        view.late.begin(batch, at, marks)?;
+                    }
                     view.agreement.places.push((at.topic.to_string(), at.partition));
                     view.agreement.write(batch)?;
                     Place { next, emitted: next, ..Place::default() }
@@ -236,6 +245,9 @@ impl Applying {
             let (changed_rows, seeds) = (ascents.changed, encoded(ascents));
             if seeds.len() > SEEDS_MAX && decoded.events > 1 {
                 return Ok(None);
+            }
+            if view.late.read_again(batch, &kept)? {
+                view.agreement.write(batch)?;
             }
             let mut applied = Vec::new();
             for (at, mut place) in places {

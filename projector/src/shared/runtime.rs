@@ -301,9 +301,9 @@ impl Worker {
         }
         for at in &own {
             if !self.left_out.contains(at) && (!self.source_next.contains_key(at) || !self.share.owns(at)) {
-                let low = self.runtime.block_on(self.log.watermarks(at))?.low;
-                let next = self.share.claim(at, low.0)?;
-                if next < low.0 && !self.share.is_wanted(&at.topic) {
+                let marks = self.runtime.block_on(self.log.watermarks(at))?;
+                let next = self.share.claim(at, marks)?;
+                if next < marks.low.0 && !self.share.is_wanted(&at.topic) {
                     self.share.release(at);
                     self.left_out.insert(at.clone());
                     continue;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_broker::{AppendBatch, EventLog, FetchedBatch, TopicPartition};
+use headwater_broker::{AppendBatch, EventLog, FetchedBatch, TopicPartition, Watermarks};
 use headwater_schemas::TableId;
 use headwater_schemas::model::definition::ReadModel;
 use headwater_store::{DocumentStore, RowBatch, RowStore, VersionId, VersionState};
@@ -106,10 +106,10 @@ impl Share {
         versions.map(|version| (version.sharing.topic.clone(), version.sharing.partitions)).collect()
     }
 
-    /// Takes a source partition over; answers with the next offset to be applied. `start` is where one begins that nobody
-    /// has read yet.
-    pub fn claim(&mut self, at: &TopicPartition, start: u64) -> Result<u64, Error> {
-        self.applying.claim(&mut self.rows, at, start)
+    /// Takes a source partition over; answers with the next offset to be applied. `marks` are the partition's watermarks: one
+    /// that nobody has read yet begins at the low one, and versions that need what was removed below it are not served.
+    pub fn claim(&mut self, at: &TopicPartition, marks: Watermarks) -> Result<u64, Error> {
+        self.applying.claim(&mut self.rows, at, marks)
     }
 
     /// Gives a source partition up.
@@ -261,7 +261,8 @@ impl Share {
         let records = transaction.versions()?;
         let scanned = self.leading.as_ref().map(|leading| &leading.scanned);
         let mut versions = Vec::new();
-        for followed in &self.rows.view().versions {
+        let view = self.rows.view();
+        for followed in &view.versions {
             let id = followed.sharing.id;
             let Some(record) = records.iter().find(|record| record.id == id) else { continue };
             versions.push(SharedVersion {
@@ -274,7 +275,7 @@ impl Share {
                 scanned: scanned.and_then(|scanned| scanned.get(&id).copied()).unwrap_or(0),
                 rows: 0,
                 root: followed.model.root.table.clone(),
-                problem: followed.problem.clone(),
+                problem: view.late.lacks(&followed.model, &self.options.prefix).or_else(|| followed.problem.clone()),
             });
         }
         drop(transaction);

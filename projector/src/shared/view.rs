@@ -11,6 +11,7 @@ use super::agreement::{Agreement, Sharing};
 use crate::Error;
 use crate::apply::TableIndexes;
 use crate::catalog::Catalog;
+use crate::late::Late;
 use crate::plan::Plan;
 use crate::version::definition_note;
 
@@ -29,6 +30,8 @@ pub(crate) struct View {
     pub(crate) indexes: BTreeMap<TableId, TableIndexes>,
     /// Join indexes that are complete.
     pub(crate) complete: Vec<JoinIndex>,
+    /// Partitions begun behind records that nobody read.
+    pub(crate) late: Late,
     planned: u64,
     /// Whether it is what the store has; not so between a failed transaction and the next one.
     settled: bool,
@@ -120,6 +123,7 @@ impl View {
         self.settled = false;
         self.catalog = Catalog::load(batch)?;
         self.complete = batch.join_indexes()?;
+        self.late = Late::load(batch)?;
         self.versions.clear();
         for sharing in &agreement.versions {
             let name = definition_note(sharing.id.0);

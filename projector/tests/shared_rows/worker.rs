@@ -80,7 +80,8 @@ impl Worker {
         for at in own {
             if !self.source.contains_key(at) || !self.share.owns(at) {
                 let unemitted = self.share.has_unemitted();
-                let next = self.share.claim(at, 0)?;
+                let marks = world.runtime.block_on(self.log.watermarks(at))?;
+                let next = self.share.claim(at, marks)?;
                 world.tally.recovered += u64::from(!unemitted && self.share.has_unemitted());
                 self.source.insert(at.clone(), next);
             }

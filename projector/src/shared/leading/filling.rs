@@ -38,8 +38,11 @@ impl Leading {
         let emitted = self.emitted(rows)?;
         let view = rows.view();
         let building = view.versions.iter().filter(|version| is_building(&self.records, version));
-        let building =
-            building.filter(|version| version.sharing.follow || self.is_ready(view, version, around, &emitted));
+        let is_due = |version: &&Followed| {
+            let lacks = view.late.lacks(&version.model, around.prefix).is_some();
+            !lacks && (version.sharing.follow || self.is_ready(view, version, around, &emitted))
+        };
+        let building = building.filter(is_due);
         Ok(building.map(|version| (version.sharing.id, version.sharing.follow)).collect())
     }
 
