@@ -1,7 +1,7 @@
 //! What the documents of a model look like to readers, derived from the types of the columns they are made of.
 
 use headwater_schemas::model::definition::{Aggregate, Cardinality, CastType, Compute, Expression, Node, ReadModel};
-use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, ShapeField};
+use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, Predicate, ShapeField};
 use headwater_schemas::{ColumnType, TableId};
 
 use crate::Error;
@@ -34,6 +34,9 @@ pub(crate) fn comparable(a: &ColumnType, b: &ColumnType) -> bool {
     }
     family(a) == family(b)
 }
+
+/// What a relation nests, and of which table.
+type Level<'m> = (&'m Node, &'m TableId);
 
 struct Deriving<'m> {
     model: &'m ReadModel,
@@ -78,19 +81,17 @@ impl Deriving<'_> {
             model: self.model.name.clone(),
             path: format!("{path}{}", compute.relations.join(".")),
         };
-        let (mut node, mut table) = (node, None);
+        let mut levels: Vec<Level<'_>> = Vec::with_capacity(compute.relations.len());
         for name in &compute.relations {
-            let relation = node.relations.iter().find(|relation| relation.name == *name).ok_or_else(unknown)?;
-            (node, table) = (&relation.node, Some(&relation.table));
+            let above = levels.last().map_or(node, |(node, _)| *node);
+            let relation = above.relations.iter().find(|relation| relation.name == *name).ok_or_else(unknown)?;
+            levels.push((&relation.node, &relation.table));
         }
-        let over = match (&compute.field, table) {
-            (None, _) => None,
-            (Some(name), Some(table)) => {
-                let field = node.fields.iter().find(|field| field.name == *name).ok_or_else(unknown)?;
-                Some((name, self.expression(&field.expression, table)?))
-            }
-            (Some(_), None) => return Err(unknown()),
+        let over = match &compute.field {
+            None => None,
+            Some(name) => Some((name, self.field(levels.last(), name)?.ok_or_else(unknown)?)),
         };
+        self.conditions(compute, &levels, path)?;
         Ok(match (compute.function, over) {
             (Aggregate::Count, _) => ColumnType::Int64,
             (Aggregate::Exists, _) => ColumnType::Bool,
@@ -107,6 +108,35 @@ impl Deriving<'_> {
             }
             (_, None) => return Err(unknown()),
         })
+    }
+
+    /// Holds what the condition of a computed field compares with against the types of the fields it is compared with.
+    fn conditions(&self, compute: &Compute, levels: &[Level<'_>], path: &str) -> Result<(), Error> {
+        let comparisons = compute.filter.as_ref().map(Predicate::comparisons).unwrap_or_default();
+        for (name, operator, literals) in comparisons {
+            let unknown = || Error::UnknownPath { model: self.model.name.clone(), path: format!("{path}{name}") };
+            let (relations, field) = name.rsplit_once('.').ok_or_else(unknown)?;
+            let level = levels.get(relations.matches('.').count());
+            let kind = self.field(level, field)?.ok_or_else(unknown)?;
+            if let Some(literal) = operator.unfit(&kind, literals) {
+                return Err(Error::NeverCompared {
+                    model: self.model.name.clone(),
+                    compute: format!("{path}{}", compute.name),
+                    why: format!(
+                        "`{path}{name}` is of the type {kind:?} and cannot be compared with {literal} (`{}`)",
+                        operator.word()
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The type of a field of a nested level; `None` where there is no such field.
+    fn field(&self, level: Option<&Level<'_>>, name: &str) -> Result<Option<ColumnType>, Error> {
+        let Some((node, table)) = level else { return Ok(None) };
+        let field = node.fields.iter().find(|field| field.name == *name);
+        field.map(|field| self.expression(&field.expression, table)).transpose()
     }
 
     fn expression(&self, expression: &Expression, table: &TableId) -> Result<ColumnType, Error> {

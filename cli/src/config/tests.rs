@@ -269,6 +269,14 @@ fn models_that_can_never_be_built_are_told() {
     assert_eq!(customer("note", "co", "sum: invoices.co"), [""; 0]);
     told(&customer("cust", "co", "sum: invoices.co"), "a.yaml:5:", "never compare equal");
     told(&customer("note", "note", "sum: invoices.note"), "a.yaml:10:", "is no number");
+    let counted = |field: &str, condition: &str| {
+        customer("note", field, &format!("count: invoices, where: {{ invoices.{field}: {condition} }}"))
+    };
+    assert_eq!(counted("co", "{ in: [1, null] }"), [""; 0]);
+    assert_eq!(counted("note", "{ startsWith: open }"), [""; 0]);
+    told(&counted("co", "true"), "a.yaml:10:", "cannot be compared with true (`eq`)");
+    told(&counted("note", "{ ne: true }"), "a.yaml:10:", "cannot be compared with true (`ne`)");
+    told(&counted("co", "{ in: [1, one] }"), "a.yaml:10:", "`invoices.co` is of the type Int32");
     let filtered = |condition: &str| {
         check(&format!(
             "model: invoice\nroot: {{ table: billing.inv, key: [co, num], where: {{ {condition} }} }}\nfields: [co]\n"
