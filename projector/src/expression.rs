@@ -3,7 +3,9 @@
 
 use headwater_schemas::model::Literal;
 use headwater_schemas::model::definition::{CastType, Expression};
-use headwater_schemas::{Value, ValueRef, is_decimal, temporal, write_json_value};
+use headwater_schemas::{ColumnType, TableSchema, Value, ValueRef, is_decimal, temporal, write_json_value};
+
+use crate::typing;
 
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
@@ -14,7 +16,7 @@ pub(crate) enum Formula<C> {
     Column(C),
     Constant(Value),
     Concat { parts: Vec<Formula<C>>, separator: String },
-    Coalesce(Vec<Formula<C>>),
+    Coalesce { parts: Vec<Formula<C>>, to: Option<CastType> },
     Cast { of: Box<Formula<C>>, to: CastType },
 }
 
@@ -26,6 +28,14 @@ pub(crate) enum Evaluated<'a> {
 }
 
 impl Evaluated<'_> {
+    /// The value in a type. The error is the type's name.
+    fn cast(self, to: CastType) -> Result<Self, &'static str> {
+        Ok(match cast(self.get(), to).ok_or(cast_name(to))? {
+            Some(changed) => Self::Owned(changed),
+            None => self,
+        })
+    }
+
     pub(crate) fn get(&self) -> ValueRef<'_> {
         match self {
             Self::Borrowed(value) => *value,
@@ -44,18 +54,25 @@ pub(crate) struct CastError {
 }
 
 impl<C> Formula<C> {
-    /// Compiles a declared expression, naming its columns anew.
-    pub(crate) fn new<E>(expression: &Expression, column: &mut impl FnMut(&str) -> Result<C, E>) -> Result<Self, E> {
-        let mut all =
-            |parts: &[Expression]| parts.iter().map(|part| Self::new(part, column)).collect::<Result<Vec<_>, E>>();
+    /// Compiles a declared expression over the rows of a table, naming its columns anew.
+    pub(crate) fn new<E>(
+        expression: &Expression,
+        schema: &TableSchema,
+        column: &mut impl FnMut(&str) -> Result<C, E>,
+    ) -> Result<Self, E> {
+        let mut all = |parts: &[Expression]| {
+            parts.iter().map(|part| Self::new(part, schema, column)).collect::<Result<Vec<_>, E>>()
+        };
         Ok(match expression {
             Expression::Constant(literal) => Self::Constant(constant(literal)),
             Expression::Concat { parts, separator } => {
                 Self::Concat { parts: all(parts)?, separator: separator.clone() }
             }
-            Expression::Coalesce(parts) => Self::Coalesce(all(parts)?),
+            Expression::Coalesce(parts) => {
+                Self::Coalesce { parts: all(parts)?, to: cast_of_parts(typing::of(expression, schema)) }
+            }
             Expression::Column(name) => Self::Column(column(name)?),
-            Expression::Cast { of, to } => Self::Cast { of: Box::new(Self::new(of, column)?), to: *to },
+            Expression::Cast { of, to } => Self::Cast { of: Box::new(Self::new(of, schema, column)?), to: *to },
         })
     }
 
@@ -64,11 +81,14 @@ impl<C> Formula<C> {
         Ok(match self {
             Self::Column(name) => Evaluated::Borrowed(column(name)),
             Self::Constant(value) => Evaluated::Borrowed(value.scalar().unwrap_or(ValueRef::Null)),
-            Self::Coalesce(parts) => {
+            Self::Coalesce { parts, to } => {
                 for part in parts {
                     let value = part.evaluate(column)?;
                     if !value.get().is_null() {
-                        return Ok(value);
+                        return match to {
+                            Some(to) => value.cast(*to),
+                            None => Ok(value),
+                        };
                     }
                 }
                 Evaluated::Borrowed(ValueRef::Null)
@@ -89,14 +109,18 @@ impl<C> Formula<C> {
                 }
                 if any { Evaluated::Owned(Value::Text(text)) } else { Evaluated::Borrowed(ValueRef::Null) }
             }
-            Self::Cast { of, to } => {
-                let value = of.evaluate(column)?;
-                match cast(value.get(), *to).ok_or(cast_name(*to))? {
-                    Some(changed) => Evaluated::Owned(changed),
-                    None => value,
-                }
-            }
+            Self::Cast { of, to } => of.evaluate(column)?.cast(*to)?,
         })
+    }
+}
+
+/// What the parts of a coalesce are cast to, by the type that they have in common: values of every other type are of it
+/// as they stand.
+fn cast_of_parts(common: Option<ColumnType>) -> Option<CastType> {
+    match common? {
+        ColumnType::Decimal => Some(CastType::Decimal),
+        ColumnType::Text => Some(CastType::Text),
+        _ => None,
     }
 }
 
@@ -285,6 +309,8 @@ pub(crate) fn decimal_text(value: ValueRef<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use headwater_schemas::TableId;
+
     use super::*;
 
     fn cast_to(value: ValueRef<'_>, to: CastType) -> Option<Value> {
@@ -317,7 +343,8 @@ mod tests {
             parts: vec![Expression::Column("a".into()), Expression::Column("b".into())],
             separator: "-".into(),
         };
-        let formula = Formula::new::<()>(&expression, &mut |name| Ok(name.to_string())).expect("compiles");
+        let schema = TableSchema { table: TableId::new("s", "public", "t"), columns: Vec::new() };
+        let formula = Formula::new::<()>(&expression, &schema, &mut |name| Ok(name.to_string())).expect("compiles");
         let of = |a, b| {
             let value = formula.evaluate(&|name: &String| if name == "a" { a } else { b }).expect("no cast");
             value.get().to_value()

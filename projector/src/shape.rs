@@ -1,11 +1,12 @@
 //! What the documents of a model look like to readers, derived from the types of the columns they are made of.
 
-use headwater_schemas::model::definition::{Aggregate, Cardinality, CastType, Compute, Expression, Node, ReadModel};
+use headwater_schemas::model::definition::{Aggregate, Cardinality, Compute, Expression, Node, ReadModel};
 use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, Predicate, ShapeField};
 use headwater_schemas::{ColumnType, TableId};
 
 use crate::Error;
 use crate::plan::{Tables, column_type};
+use crate::typing;
 
 /// The document type of a model over these tables.
 pub(crate) fn of(model: &ReadModel, tables: &Tables) -> Result<ModelShape, Error> {
@@ -52,7 +53,7 @@ impl Deriving<'_> {
     fn members(&self, node: &Node, table: &TableId, required: &[String], path: &str) -> Result<Vec<ShapeField>, Error> {
         let mut out = Vec::new();
         for field in &node.fields {
-            let kind = FieldType::Scalar(self.expression(&field.expression, table)?);
+            let kind = FieldType::Scalar(self.expression(&field.expression, table));
             let required = never_null(&field.expression, required);
             out.push(ShapeField { name: field.name.clone(), doc: field.doc.clone(), required, kind });
         }
@@ -89,7 +90,7 @@ impl Deriving<'_> {
         }
         let over = match &compute.field {
             None => None,
-            Some(name) => Some((name, self.field(levels.last(), name)?.ok_or_else(unknown)?)),
+            Some(name) => Some((name, self.field(levels.last(), name).ok_or_else(unknown)?)),
         };
         self.conditions(compute, &levels, path)?;
         Ok(match (compute.function, over) {
@@ -97,7 +98,7 @@ impl Deriving<'_> {
             (Aggregate::Exists, _) => ColumnType::Bool,
             (Aggregate::Min | Aggregate::Max, Some((_, kind))) => kind,
             (Aggregate::Sum | Aggregate::Avg, Some((name, kind))) => {
-                if !comparable(&kind, &ColumnType::Decimal) {
+                if !typing::is_number(&kind) {
                     return Err(Error::NotANumber {
                         model: self.model.name.clone(),
                         compute: format!("{path}{}", compute.name),
@@ -117,7 +118,7 @@ impl Deriving<'_> {
             let unknown = || Error::UnknownPath { model: self.model.name.clone(), path: format!("{path}{name}") };
             let (relations, field) = name.rsplit_once('.').ok_or_else(unknown)?;
             let level = levels.get(relations.matches('.').count());
-            let kind = self.field(level, field)?.ok_or_else(unknown)?;
+            let kind = self.field(level, field).ok_or_else(unknown)?;
             if let Some(literal) = operator.unfit(&kind, literals) {
                 return Err(Error::NeverCompared {
                     model: self.model.name.clone(),
@@ -133,53 +134,15 @@ impl Deriving<'_> {
     }
 
     /// The type of a field of a nested level; `None` where there is no such field.
-    fn field(&self, level: Option<&Level<'_>>, name: &str) -> Result<Option<ColumnType>, Error> {
-        let Some((node, table)) = level else { return Ok(None) };
-        let field = node.fields.iter().find(|field| field.name == *name);
-        field.map(|field| self.expression(&field.expression, table)).transpose()
+    fn field(&self, level: Option<&Level<'_>>, name: &str) -> Option<ColumnType> {
+        let (node, table) = level?;
+        let field = node.fields.iter().find(|field| field.name == *name)?;
+        Some(self.expression(&field.expression, table))
     }
 
-    fn expression(&self, expression: &Expression, table: &TableId) -> Result<ColumnType, Error> {
-        Ok(match expression {
-            Expression::Column(name) => self.column(table, name)?,
-            Expression::Constant(literal) => match literal {
-                Literal::Bool(_) => ColumnType::Bool,
-                Literal::Number(text) if text.parse::<i64>().is_ok() => ColumnType::Int64,
-                Literal::Number(text) if text.parse::<u64>().is_ok() => ColumnType::UInt64,
-                Literal::Number(_) => ColumnType::Decimal,
-                Literal::Text(_) | Literal::Null => ColumnType::Text,
-            },
-            Expression::Concat { parts, .. } => {
-                for part in parts {
-                    self.expression(part, table)?;
-                }
-                ColumnType::Text
-            }
-            Expression::Coalesce(parts) => {
-                let kinds = parts.iter().map(|part| self.expression(part, table)).collect::<Result<Vec<_>, _>>()?;
-                let first = kinds.first().cloned().unwrap_or(ColumnType::Text);
-                let numbers = kinds.iter().all(|kind| comparable(kind, &ColumnType::Decimal));
-                match kinds.iter().all(|kind| *kind == first) {
-                    true => first,
-                    // Parts of several types: numbers are a decimal to readers, and everything has a text.
-                    false if numbers => ColumnType::Decimal,
-                    false => ColumnType::Text,
-                }
-            }
-            Expression::Cast { of, to } => {
-                self.expression(of, table)?;
-                match to {
-                    CastType::Text => ColumnType::Text,
-                    CastType::Integer => ColumnType::Int64,
-                    CastType::Decimal => ColumnType::Decimal,
-                    CastType::Float => ColumnType::Float64,
-                    CastType::Boolean => ColumnType::Bool,
-                    CastType::Date => ColumnType::Date,
-                    CastType::Timestamp => ColumnType::TimestampTz,
-                    CastType::Json => ColumnType::Json,
-                }
-            }
-        })
+    /// The type of an expression's values. What is always null is null of a text.
+    fn expression(&self, expression: &Expression, table: &TableId) -> ColumnType {
+        typing::of(expression, &self.tables[table]).unwrap_or(ColumnType::Text)
     }
 
     fn index(&self, fields: &[ShapeField], path: &[String]) -> Result<IndexShape, Error> {

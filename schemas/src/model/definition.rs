@@ -71,7 +71,8 @@ pub enum Expression {
         /// What stands between two parts.
         separator: String,
     },
-    /// The first part that is not null.
+    /// The first part that is not null. Parts of several types get one: integers of any width are integers, other numbers
+    /// are decimals, and everything else is a text.
     Coalesce(Vec<Expression>),
     /// The value in another type. A value that has no form in that type makes the root's document undecodable: it goes
     /// to the dead letters, never silently to null.
