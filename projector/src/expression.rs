@@ -136,7 +136,8 @@ fn constant(literal: &Literal) -> Value {
     }
 }
 
-fn cast_name(to: CastType) -> &'static str {
+/// How a cast is written.
+pub(crate) fn cast_name(to: CastType) -> &'static str {
     match to {
         CastType::Text => "text",
         CastType::Integer => "integer",
@@ -188,11 +189,7 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
         CastType::Integer => match value {
             V::Int(_) | V::UInt(_) => return Some(None),
             V::Bool(b) => Value::Int(i64::from(b)),
-            V::Decimal(text) => integer(match text.split_once('.') {
-                Some((whole, fraction)) if fraction.bytes().all(|b| b == b'0') => whole,
-                Some(_) => return None,
-                None => text,
-            })?,
+            V::Decimal(text) => integer(integral(text)?)?,
             V::Float32(n) => float_integer(f64::from(n))?,
             V::Float64(n) => float_integer(n)?,
             _ => integer(text?)?,
@@ -216,6 +213,11 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
             V::Bool(_) => return Some(None),
             V::Int(0) => Value::Bool(false),
             V::Int(1) => Value::Bool(true),
+            V::Decimal(text) => match integer(integral(text)?)? {
+                Value::Int(0) => Value::Bool(false),
+                Value::Int(1) => Value::Bool(true),
+                _ => return None,
+            },
             _ => match text?.to_ascii_lowercase().as_str() {
                 "t" | "true" | "y" | "yes" | "1" => Value::Bool(true),
                 "f" | "false" | "n" | "no" | "0" => Value::Bool(false),
@@ -263,6 +265,14 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
             }
         },
     }))
+}
+
+/// The digits of a decimal without a fraction.
+fn integral(text: &str) -> Option<&str> {
+    match text.split_once('.') {
+        Some((whole, fraction)) => fraction.bytes().all(|b| b == b'0').then_some(whole),
+        None => Some(text),
+    }
 }
 
 fn integer(text: &str) -> Option<Value> {
@@ -324,6 +334,10 @@ mod tests {
         assert_eq!(cast_to(ValueRef::Decimal("12.01"), T::Integer), None);
         assert_eq!(cast_to(ValueRef::Text("twelve"), T::Integer), None);
         assert_eq!(cast_to(ValueRef::Int(2), T::Boolean), None);
+        assert_eq!(cast_to(ValueRef::Decimal("1.00"), T::Boolean), Some(Value::Bool(true)));
+        assert_eq!(cast_to(ValueRef::Decimal("0"), T::Boolean), Some(Value::Bool(false)));
+        assert_eq!(cast_to(ValueRef::Decimal("0.5"), T::Boolean), None);
+        assert_eq!(cast_to(ValueRef::Decimal("2"), T::Boolean), None);
         assert_eq!(cast_to(ValueRef::Text("Y"), T::Boolean), Some(Value::Bool(true)));
         assert_eq!(cast_to(ValueRef::Timestamp(-1), T::Date), Some(Value::Date(-1)));
         assert_eq!(cast_to(ValueRef::Text("{\"a\": 1}"), T::Json), Some(Value::Json("{\"a\": 1}".into())));

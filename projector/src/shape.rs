@@ -1,10 +1,11 @@
 //! What the documents of a model look like to readers, derived from the types of the columns they are made of.
 
-use headwater_schemas::model::definition::{Aggregate, Cardinality, Compute, Expression, Node, ReadModel};
+use headwater_schemas::model::definition::{Aggregate, Cardinality, Compute, Expression, Field, Node, ReadModel};
 use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, Predicate, ShapeField};
 use headwater_schemas::{ColumnType, TableId};
 
 use crate::Error;
+use crate::expression::cast_name;
 use crate::plan::{Tables, column_type};
 use crate::typing;
 
@@ -53,6 +54,7 @@ impl Deriving<'_> {
     fn members(&self, node: &Node, table: &TableId, required: &[String], path: &str) -> Result<Vec<ShapeField>, Error> {
         let mut out = Vec::new();
         for field in &node.fields {
+            self.casts(field, table, path)?;
             let kind = FieldType::Scalar(self.expression(&field.expression, table));
             let required = never_null(&field.expression, required);
             out.push(ShapeField { name: field.name.clone(), doc: field.doc.clone(), required, kind });
@@ -138,6 +140,19 @@ impl Deriving<'_> {
         let (node, table) = level?;
         let field = node.fields.iter().find(|field| field.name == *name)?;
         Some(self.expression(&field.expression, table))
+    }
+
+    /// Refuses a field with a cast that would leave every document without a form.
+    fn casts(&self, field: &Field, table: &TableId, path: &str) -> Result<(), Error> {
+        match typing::impossible_cast(&field.expression, &self.tables[table]) {
+            None => Ok(()),
+            Some((from, to)) => Err(Error::ImpossibleCast {
+                model: self.model.name.clone(),
+                field: format!("{path}{}", field.name),
+                from,
+                to: cast_name(to),
+            }),
+        }
     }
 
     /// The type of an expression's values. What is always null is null of a text.

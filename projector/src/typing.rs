@@ -1,4 +1,4 @@
-//! What type the values of an expression have, told from the types of the columns.
+//! What type the values of an expression have, told from the types of the columns, and which can be cast to which.
 
 use headwater_schemas::model::Literal;
 use headwater_schemas::model::definition::{CastType, Expression};
@@ -22,6 +22,34 @@ pub(crate) fn of(expression: &Expression, schema: &TableSchema) -> Option<Column
             CastType::Json => ColumnType::Json,
         }),
     }
+}
+
+/// The first cast in an expression that no value survives: from which type, and to which.
+pub(crate) fn impossible_cast(expression: &Expression, schema: &TableSchema) -> Option<(ColumnType, CastType)> {
+    match expression {
+        Expression::Column(_) | Expression::Constant(_) => None,
+        Expression::Concat { parts, .. } | Expression::Coalesce(parts) => {
+            parts.iter().find_map(|part| impossible_cast(part, schema))
+        }
+        Expression::Cast { of: inner, to } => impossible_cast(inner, schema).or_else(|| {
+            let from = of(inner, schema)?;
+            (!is_castable(&from, *to)).then_some((from, *to))
+        }),
+    }
+}
+
+/// Whether some value of a type has a form in another one.
+fn is_castable(from: &ColumnType, to: CastType) -> bool {
+    use ColumnType as T;
+    // A text can spell a value of any type, and every value has a text.
+    matches!(from, T::Text | T::Enum | T::Json | T::Other)
+        || match to {
+            CastType::Text | CastType::Json => true,
+            CastType::Integer => is_number(from) || *from == T::Bool,
+            CastType::Decimal | CastType::Float => is_number(from),
+            CastType::Boolean => is_integer(from) || matches!(from, T::Bool | T::Decimal),
+            CastType::Date | CastType::Timestamp => matches!(from, T::Date | T::Timestamp | T::TimestampTz),
+        }
 }
 
 /// Whether values of a type can be added up.
@@ -59,7 +87,75 @@ fn common(a: ColumnType, b: ColumnType) -> ColumnType {
 
 #[cfg(test)]
 mod tests {
+    use headwater_schemas::{Column, TableId, ValueRef};
+
     use super::*;
+    use crate::expression::Formula;
+
+    /// Values of a type, of which one survives each cast that any value of the type does.
+    fn samples(kind: &ColumnType) -> Vec<ValueRef<'static>> {
+        use ColumnType as T;
+        use ValueRef as V;
+        match kind {
+            T::Bool => vec![V::Bool(false)],
+            T::Int32 | T::Int64 | T::UInt64 => vec![V::Int(0)],
+            T::Decimal => vec![V::Decimal("0")],
+            T::Float32 => vec![V::Float32(0.0)],
+            T::Float64 => vec![V::Float64(0.0)],
+            T::Text | T::Other => vec![V::Text("0"), V::Text("2026-01-31")],
+            T::Enum => vec![V::Enum("0"), V::Enum("2026-01-31")],
+            T::Json => vec![V::Json("0"), V::Json("2026-01-31")],
+            T::Bytes => vec![V::Bytes(b"0")],
+            T::Date => vec![V::Date(0)],
+            T::Time => vec![V::Time(0)],
+            T::TimeTz => vec![V::TimeTz(0, 0)],
+            T::Timestamp => vec![V::Timestamp(0)],
+            T::TimestampTz => vec![V::TimestampTz(0)],
+            T::Interval => vec![V::Interval(headwater_schemas::Interval::default())],
+            T::Uuid => vec![V::Uuid([0; 16])],
+            T::Array(_) => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_cast_is_impossible_where_no_value_survives_it() {
+        use CastType as C;
+        use ColumnType as T;
+        let kinds = [
+            T::Bool,
+            T::Int32,
+            T::Int64,
+            T::UInt64,
+            T::Decimal,
+            T::Float32,
+            T::Float64,
+            T::Text,
+            T::Bytes,
+            T::Date,
+            T::Time,
+            T::TimeTz,
+            T::Timestamp,
+            T::TimestampTz,
+            T::Interval,
+            T::Uuid,
+            T::Json,
+            T::Enum,
+            T::Other,
+        ];
+        for kind in kinds {
+            let column = Column { name: "c".into(), kind: kind.clone(), source_type: String::new(), key_ordinal: None };
+            let schema = TableSchema { table: TableId::new("s", "public", "t"), columns: vec![column] };
+            for to in [C::Text, C::Integer, C::Decimal, C::Float, C::Boolean, C::Date, C::Timestamp, C::Json] {
+                let expression = Expression::Cast { of: Box::new(Expression::Column("c".into())), to };
+                let formula = Formula::new::<()>(&expression, &schema, &mut |_| Ok(())).expect("compiles");
+                let survives = samples(&kind).iter().any(|value| formula.evaluate(&|&()| *value).is_ok());
+                let wanted = (!survives).then(|| (kind.clone(), to));
+                assert_eq!(impossible_cast(&expression, &schema), wanted, "{kind:?} to {to:?}");
+            }
+        }
+        assert!(!is_castable(&T::Array(Box::new(T::Int32)), C::Integer));
+        assert!(is_castable(&T::Array(Box::new(T::Int32)), C::Text));
+    }
 
     #[test]
     fn parts_of_several_types_have_one_in_common() {

@@ -93,7 +93,8 @@ pub(crate) fn check_columns(file: &ModelFile, known: &BTreeMap<TableId, TableSch
 }
 
 /// Why the projector can never build a model whose columns are all there: it joins or compares what never is equal, adds
-/// up what is no number, or reads a table without a key. Nothing is said while a table is not known.
+/// up what is no number, casts what has no form in the wanted type, or reads a table without a key. Nothing is said while
+/// a table is not known.
 fn check_types(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Option<Diagnostic> {
     let schema = |table: &TableId| Some((table.clone(), known.get(table)?.clone()));
     let tables: BTreeMap<_, _> = file.model.tables().into_iter().map(schema).collect::<Option<_>>()?;
@@ -101,6 +102,7 @@ fn check_types(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Opti
     let path: &str = match &error {
         Error::JoinTypes { relation, .. } => relation,
         Error::NotANumber { compute, .. } | Error::NeverCompared { compute, .. } => compute,
+        Error::ImpossibleCast { field, .. } => field,
         _ => "root",
     };
     let mut names = path.split('.');

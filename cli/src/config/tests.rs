@@ -286,6 +286,17 @@ fn models_that_can_never_be_built_are_told() {
     told(&filtered("note: { in: [open, true] }"), "a.yaml:", "cannot be compared with true (`in`)");
     told(&filtered("num: false"), "a.yaml:", "cannot be compared with false (`eq`)");
     told(&filtered("num: { startsWith: a }"), "a.yaml:", "cannot be compared with \"a\" (`startsWith`)");
+    let cast = |column: &str, to: &str| {
+        check(&format!(
+            "model: invoice\nroot: {{ table: billing.inv, key: [co, num] }}\nfields:\n  id: co\n  shown: {{ column: {column}, \
+             cast: {to} }}\n"
+        ))
+    };
+    for (column, to) in [("num", "boolean"), ("num", "text"), ("note", "date"), ("note", "integer")] {
+        assert_eq!(cast(column, to), [""; 0]);
+    }
+    told(&cast("num", "date"), "a.yaml:5:", "`shown` casts values of the type Int32 to date");
+    told(&cast("cust", "timestamp"), "a.yaml:5:", "`shown` casts values of the type Int64 to timestamp");
     let loose = check("model: loose\nroot: { table: billing.loose, key: cust_no }\nfields: [cust_no]\n");
     told(&loose, "a.yaml:2:", "no primary key");
 }

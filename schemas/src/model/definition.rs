@@ -96,7 +96,7 @@ pub enum CastType {
     Decimal,
     /// JSON number of double precision: for readers that want numbers and accept rounding.
     Float,
-    /// Boolean; from integers 0 and 1, texts `t f true false y n yes no 0 1`.
+    /// Boolean; from integers and decimals 0 and 1, texts `t f true false y n yes no 0 1`.
     Boolean,
     /// Calendar date; from timestamps their date, from texts ISO 8601.
     Date,
