@@ -1,5 +1,7 @@
 //! What can go wrong in the projector, and what is done about it.
 
+use headwater_schemas::ColumnType;
+
 /// An error of the projector.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +73,34 @@ pub enum Error {
         compute: String,
         /// The field it is computed from.
         field: String,
+    },
+    /// A cast that no value of its type survives.
+    #[error(
+        "read model `{model}`: `{field}` casts values of the type {from:?} to {to}, which none of them survives; cast to a \
+         type that they have a form in, or leave the cast out"
+    )]
+    ImpossibleCast {
+        /// The model.
+        model: String,
+        /// Path of the field.
+        field: String,
+        /// The type of what is cast.
+        from: ColumnType,
+        /// What it is cast to.
+        to: &'static str,
+    },
+    /// The condition of a computed field holds for no value, or for every one.
+    #[error(
+        "read model `{model}`: the condition of `{compute}` says nothing: {why}; write what the database writes: 1 for true \
+         in a column of numbers, '2026-01-31' for a day"
+    )]
+    NeverCompared {
+        /// The model.
+        model: String,
+        /// Path of the computed field.
+        compute: String,
+        /// Which field cannot be compared with what.
+        why: String,
     },
     /// A path that the model does not have; the parser of definitions refuses it first.
     #[error("read model `{model}`: nothing is at `{path}`")]

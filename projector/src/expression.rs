@@ -3,7 +3,9 @@
 
 use headwater_schemas::model::Literal;
 use headwater_schemas::model::definition::{CastType, Expression};
-use headwater_schemas::{Value, ValueRef, is_decimal, temporal, write_json_value};
+use headwater_schemas::{ColumnType, TableSchema, Value, ValueRef, is_decimal, temporal, write_json_value};
+
+use crate::typing;
 
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
@@ -14,7 +16,7 @@ pub(crate) enum Formula<C> {
     Column(C),
     Constant(Value),
     Concat { parts: Vec<Formula<C>>, separator: String },
-    Coalesce(Vec<Formula<C>>),
+    Coalesce { parts: Vec<Formula<C>>, to: Option<CastType> },
     Cast { of: Box<Formula<C>>, to: CastType },
 }
 
@@ -26,6 +28,14 @@ pub(crate) enum Evaluated<'a> {
 }
 
 impl Evaluated<'_> {
+    /// The value in a type. The error is the type's name.
+    fn cast(self, to: CastType) -> Result<Self, &'static str> {
+        Ok(match cast(self.get(), to).ok_or(cast_name(to))? {
+            Some(changed) => Self::Owned(changed),
+            None => self,
+        })
+    }
+
     pub(crate) fn get(&self) -> ValueRef<'_> {
         match self {
             Self::Borrowed(value) => *value,
@@ -44,18 +54,25 @@ pub(crate) struct CastError {
 }
 
 impl<C> Formula<C> {
-    /// Compiles a declared expression, naming its columns anew.
-    pub(crate) fn new<E>(expression: &Expression, column: &mut impl FnMut(&str) -> Result<C, E>) -> Result<Self, E> {
-        let mut all =
-            |parts: &[Expression]| parts.iter().map(|part| Self::new(part, column)).collect::<Result<Vec<_>, E>>();
+    /// Compiles a declared expression over the rows of a table, naming its columns anew.
+    pub(crate) fn new<E>(
+        expression: &Expression,
+        schema: &TableSchema,
+        column: &mut impl FnMut(&str) -> Result<C, E>,
+    ) -> Result<Self, E> {
+        let mut all = |parts: &[Expression]| {
+            parts.iter().map(|part| Self::new(part, schema, column)).collect::<Result<Vec<_>, E>>()
+        };
         Ok(match expression {
             Expression::Constant(literal) => Self::Constant(constant(literal)),
             Expression::Concat { parts, separator } => {
                 Self::Concat { parts: all(parts)?, separator: separator.clone() }
             }
-            Expression::Coalesce(parts) => Self::Coalesce(all(parts)?),
+            Expression::Coalesce(parts) => {
+                Self::Coalesce { parts: all(parts)?, to: cast_of_parts(typing::of(expression, schema)) }
+            }
             Expression::Column(name) => Self::Column(column(name)?),
-            Expression::Cast { of, to } => Self::Cast { of: Box::new(Self::new(of, column)?), to: *to },
+            Expression::Cast { of, to } => Self::Cast { of: Box::new(Self::new(of, schema, column)?), to: *to },
         })
     }
 
@@ -64,11 +81,14 @@ impl<C> Formula<C> {
         Ok(match self {
             Self::Column(name) => Evaluated::Borrowed(column(name)),
             Self::Constant(value) => Evaluated::Borrowed(value.scalar().unwrap_or(ValueRef::Null)),
-            Self::Coalesce(parts) => {
+            Self::Coalesce { parts, to } => {
                 for part in parts {
                     let value = part.evaluate(column)?;
                     if !value.get().is_null() {
-                        return Ok(value);
+                        return match to {
+                            Some(to) => value.cast(*to),
+                            None => Ok(value),
+                        };
                     }
                 }
                 Evaluated::Borrowed(ValueRef::Null)
@@ -89,14 +109,18 @@ impl<C> Formula<C> {
                 }
                 if any { Evaluated::Owned(Value::Text(text)) } else { Evaluated::Borrowed(ValueRef::Null) }
             }
-            Self::Cast { of, to } => {
-                let value = of.evaluate(column)?;
-                match cast(value.get(), *to).ok_or(cast_name(*to))? {
-                    Some(changed) => Evaluated::Owned(changed),
-                    None => value,
-                }
-            }
+            Self::Cast { of, to } => of.evaluate(column)?.cast(*to)?,
         })
+    }
+}
+
+/// What the parts of a coalesce are cast to, by the type that they have in common: values of every other type are of it
+/// as they stand.
+fn cast_of_parts(common: Option<ColumnType>) -> Option<CastType> {
+    match common? {
+        ColumnType::Decimal => Some(CastType::Decimal),
+        ColumnType::Text => Some(CastType::Text),
+        _ => None,
     }
 }
 
@@ -112,7 +136,8 @@ fn constant(literal: &Literal) -> Value {
     }
 }
 
-fn cast_name(to: CastType) -> &'static str {
+/// How a cast is written.
+pub(crate) fn cast_name(to: CastType) -> &'static str {
     match to {
         CastType::Text => "text",
         CastType::Integer => "integer",
@@ -164,11 +189,7 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
         CastType::Integer => match value {
             V::Int(_) | V::UInt(_) => return Some(None),
             V::Bool(b) => Value::Int(i64::from(b)),
-            V::Decimal(text) => integer(match text.split_once('.') {
-                Some((whole, fraction)) if fraction.bytes().all(|b| b == b'0') => whole,
-                Some(_) => return None,
-                None => text,
-            })?,
+            V::Decimal(text) => integer(integral(text)?)?,
             V::Float32(n) => float_integer(f64::from(n))?,
             V::Float64(n) => float_integer(n)?,
             _ => integer(text?)?,
@@ -192,6 +213,11 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
             V::Bool(_) => return Some(None),
             V::Int(0) => Value::Bool(false),
             V::Int(1) => Value::Bool(true),
+            V::Decimal(text) => match integer(integral(text)?)? {
+                Value::Int(0) => Value::Bool(false),
+                Value::Int(1) => Value::Bool(true),
+                _ => return None,
+            },
             _ => match text?.to_ascii_lowercase().as_str() {
                 "t" | "true" | "y" | "yes" | "1" => Value::Bool(true),
                 "f" | "false" | "n" | "no" | "0" => Value::Bool(false),
@@ -241,6 +267,14 @@ fn cast(value: ValueRef<'_>, to: CastType) -> Option<Option<Value>> {
     }))
 }
 
+/// The digits of a decimal without a fraction.
+fn integral(text: &str) -> Option<&str> {
+    match text.split_once('.') {
+        Some((whole, fraction)) => fraction.bytes().all(|b| b == b'0').then_some(whole),
+        None => Some(text),
+    }
+}
+
 fn integer(text: &str) -> Option<Value> {
     match text.parse() {
         Ok(n) => Some(Value::Int(n)),
@@ -285,6 +319,8 @@ pub(crate) fn decimal_text(value: ValueRef<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use headwater_schemas::TableId;
+
     use super::*;
 
     fn cast_to(value: ValueRef<'_>, to: CastType) -> Option<Value> {
@@ -298,6 +334,10 @@ mod tests {
         assert_eq!(cast_to(ValueRef::Decimal("12.01"), T::Integer), None);
         assert_eq!(cast_to(ValueRef::Text("twelve"), T::Integer), None);
         assert_eq!(cast_to(ValueRef::Int(2), T::Boolean), None);
+        assert_eq!(cast_to(ValueRef::Decimal("1.00"), T::Boolean), Some(Value::Bool(true)));
+        assert_eq!(cast_to(ValueRef::Decimal("0"), T::Boolean), Some(Value::Bool(false)));
+        assert_eq!(cast_to(ValueRef::Decimal("0.5"), T::Boolean), None);
+        assert_eq!(cast_to(ValueRef::Decimal("2"), T::Boolean), None);
         assert_eq!(cast_to(ValueRef::Text("Y"), T::Boolean), Some(Value::Bool(true)));
         assert_eq!(cast_to(ValueRef::Timestamp(-1), T::Date), Some(Value::Date(-1)));
         assert_eq!(cast_to(ValueRef::Text("{\"a\": 1}"), T::Json), Some(Value::Json("{\"a\": 1}".into())));
@@ -317,7 +357,8 @@ mod tests {
             parts: vec![Expression::Column("a".into()), Expression::Column("b".into())],
             separator: "-".into(),
         };
-        let formula = Formula::new::<()>(&expression, &mut |name| Ok(name.to_string())).expect("compiles");
+        let schema = TableSchema { table: TableId::new("s", "public", "t"), columns: Vec::new() };
+        let formula = Formula::new::<()>(&expression, &schema, &mut |name| Ok(name.to_string())).expect("compiles");
         let of = |a, b| {
             let value = formula.evaluate(&|name: &String| if name == "a" { a } else { b }).expect("no cast");
             value.get().to_value()

@@ -36,6 +36,7 @@ mod shared;
 mod status;
 mod sweep;
 mod too_large;
+mod typing;
 mod version;
 mod versions;
 

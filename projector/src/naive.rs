@@ -81,7 +81,7 @@ impl<'t> Row<'t> {
     }
 
     fn value(&self, name: &str, expression: &Expression) -> Result<Cell, String> {
-        let formula = Formula::new(expression, &mut |column| Ok::<_, String>(column.to_string()))?;
+        let formula = Formula::new(expression, self.schema, &mut |column| Ok::<_, String>(column.to_string()))?;
         let value = formula.evaluate(&|column: &String| self.cell(column));
         value.map(|value| Cell::new(value.get())).map_err(|to| format!("`{name}` cannot be cast to {to}"))
     }

@@ -124,10 +124,11 @@ pub fn model_shape(model: &ReadModel, tables: &BTreeMap<TableId, TableSchema>) -
 impl Plan {
     /// Compiles a model; every table must be in `tables`.
     pub(crate) fn new(model: &ReadModel, tables: &Tables) -> Result<Self, Error> {
-        let shape = shape::of(model, tables)?;
+        // First the nodes: what the model names and the tables do not have is told there.
         let mut planner = Planner { model, tables, nodes: Vec::new() };
         planner.root()?;
         let nodes = planner.nodes;
+        let shape = shape::of(model, tables)?;
         Ok(Self { model: model.name.clone(), nodes, shape })
     }
 
@@ -353,7 +354,9 @@ impl<'m> Planner<'m> {
     fn formula(&mut self, at: usize, expression: &Expression) -> Result<Formula<usize>, Error> {
         let table = self.nodes[at].columns.table.clone();
         let mut columns = std::mem::replace(&mut self.nodes[at].columns, Columns::new(table.clone()));
-        let formula = Formula::new(expression, &mut |name| self.check(&table, name).map(|_| columns.slot(name)));
+        let schema = &self.tables[&table];
+        let formula =
+            Formula::new(expression, schema, &mut |name| self.check(&table, name).map(|_| columns.slot(name)));
         self.nodes[at].columns = columns;
         formula
     }

@@ -1,11 +1,13 @@
 //! What the documents of a model look like to readers, derived from the types of the columns they are made of.
 
-use headwater_schemas::model::definition::{Aggregate, Cardinality, CastType, Compute, Expression, Node, ReadModel};
-use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, ShapeField};
+use headwater_schemas::model::definition::{Aggregate, Cardinality, Compute, Expression, Field, Node, ReadModel};
+use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, Predicate, ShapeField};
 use headwater_schemas::{ColumnType, TableId};
 
 use crate::Error;
+use crate::expression::cast_name;
 use crate::plan::{Tables, column_type};
+use crate::typing;
 
 /// The document type of a model over these tables.
 pub(crate) fn of(model: &ReadModel, tables: &Tables) -> Result<ModelShape, Error> {
@@ -35,6 +37,9 @@ pub(crate) fn comparable(a: &ColumnType, b: &ColumnType) -> bool {
     family(a) == family(b)
 }
 
+/// What a relation nests, and of which table.
+type Level<'m> = (&'m Node, &'m TableId);
+
 struct Deriving<'m> {
     model: &'m ReadModel,
     tables: &'m Tables,
@@ -49,7 +54,8 @@ impl Deriving<'_> {
     fn members(&self, node: &Node, table: &TableId, required: &[String], path: &str) -> Result<Vec<ShapeField>, Error> {
         let mut out = Vec::new();
         for field in &node.fields {
-            let kind = FieldType::Scalar(self.expression(&field.expression, table)?);
+            self.casts(field, table, path)?;
+            let kind = FieldType::Scalar(self.expression(&field.expression, table));
             let required = never_null(&field.expression, required);
             out.push(ShapeField { name: field.name.clone(), doc: field.doc.clone(), required, kind });
         }
@@ -78,25 +84,23 @@ impl Deriving<'_> {
             model: self.model.name.clone(),
             path: format!("{path}{}", compute.relations.join(".")),
         };
-        let (mut node, mut table) = (node, None);
+        let mut levels: Vec<Level<'_>> = Vec::with_capacity(compute.relations.len());
         for name in &compute.relations {
-            let relation = node.relations.iter().find(|relation| relation.name == *name).ok_or_else(unknown)?;
-            (node, table) = (&relation.node, Some(&relation.table));
+            let above = levels.last().map_or(node, |(node, _)| *node);
+            let relation = above.relations.iter().find(|relation| relation.name == *name).ok_or_else(unknown)?;
+            levels.push((&relation.node, &relation.table));
         }
-        let over = match (&compute.field, table) {
-            (None, _) => None,
-            (Some(name), Some(table)) => {
-                let field = node.fields.iter().find(|field| field.name == *name).ok_or_else(unknown)?;
-                Some((name, self.expression(&field.expression, table)?))
-            }
-            (Some(_), None) => return Err(unknown()),
+        let over = match &compute.field {
+            None => None,
+            Some(name) => Some((name, self.field(levels.last(), name).ok_or_else(unknown)?)),
         };
+        self.conditions(compute, &levels, path)?;
         Ok(match (compute.function, over) {
             (Aggregate::Count, _) => ColumnType::Int64,
             (Aggregate::Exists, _) => ColumnType::Bool,
             (Aggregate::Min | Aggregate::Max, Some((_, kind))) => kind,
             (Aggregate::Sum | Aggregate::Avg, Some((name, kind))) => {
-                if !comparable(&kind, &ColumnType::Decimal) {
+                if !typing::is_number(&kind) {
                     return Err(Error::NotANumber {
                         model: self.model.name.clone(),
                         compute: format!("{path}{}", compute.name),
@@ -109,47 +113,51 @@ impl Deriving<'_> {
         })
     }
 
-    fn expression(&self, expression: &Expression, table: &TableId) -> Result<ColumnType, Error> {
-        Ok(match expression {
-            Expression::Column(name) => self.column(table, name)?,
-            Expression::Constant(literal) => match literal {
-                Literal::Bool(_) => ColumnType::Bool,
-                Literal::Number(text) if text.parse::<i64>().is_ok() => ColumnType::Int64,
-                Literal::Number(text) if text.parse::<u64>().is_ok() => ColumnType::UInt64,
-                Literal::Number(_) => ColumnType::Decimal,
-                Literal::Text(_) | Literal::Null => ColumnType::Text,
-            },
-            Expression::Concat { parts, .. } => {
-                for part in parts {
-                    self.expression(part, table)?;
-                }
-                ColumnType::Text
+    /// Holds what the condition of a computed field compares with against the types of the fields it is compared with.
+    fn conditions(&self, compute: &Compute, levels: &[Level<'_>], path: &str) -> Result<(), Error> {
+        let comparisons = compute.filter.as_ref().map(Predicate::comparisons).unwrap_or_default();
+        for (name, operator, literals) in comparisons {
+            let unknown = || Error::UnknownPath { model: self.model.name.clone(), path: format!("{path}{name}") };
+            let (relations, field) = name.rsplit_once('.').ok_or_else(unknown)?;
+            let level = levels.get(relations.matches('.').count());
+            let kind = self.field(level, field).ok_or_else(unknown)?;
+            if let Some(literal) = operator.unfit(&kind, literals) {
+                return Err(Error::NeverCompared {
+                    model: self.model.name.clone(),
+                    compute: format!("{path}{}", compute.name),
+                    why: format!(
+                        "`{path}{name}` is of the type {kind:?} and cannot be compared with {literal} (`{}`)",
+                        operator.word()
+                    ),
+                });
             }
-            Expression::Coalesce(parts) => {
-                let kinds = parts.iter().map(|part| self.expression(part, table)).collect::<Result<Vec<_>, _>>()?;
-                let first = kinds.first().cloned().unwrap_or(ColumnType::Text);
-                let numbers = kinds.iter().all(|kind| comparable(kind, &ColumnType::Decimal));
-                match kinds.iter().all(|kind| *kind == first) {
-                    true => first,
-                    // Parts of several types: numbers are a decimal to readers, and everything has a text.
-                    false if numbers => ColumnType::Decimal,
-                    false => ColumnType::Text,
-                }
-            }
-            Expression::Cast { of, to } => {
-                self.expression(of, table)?;
-                match to {
-                    CastType::Text => ColumnType::Text,
-                    CastType::Integer => ColumnType::Int64,
-                    CastType::Decimal => ColumnType::Decimal,
-                    CastType::Float => ColumnType::Float64,
-                    CastType::Boolean => ColumnType::Bool,
-                    CastType::Date => ColumnType::Date,
-                    CastType::Timestamp => ColumnType::TimestampTz,
-                    CastType::Json => ColumnType::Json,
-                }
-            }
-        })
+        }
+        Ok(())
+    }
+
+    /// The type of a field of a nested level; `None` where there is no such field.
+    fn field(&self, level: Option<&Level<'_>>, name: &str) -> Option<ColumnType> {
+        let (node, table) = level?;
+        let field = node.fields.iter().find(|field| field.name == *name)?;
+        Some(self.expression(&field.expression, table))
+    }
+
+    /// Refuses a field with a cast that would leave every document without a form.
+    fn casts(&self, field: &Field, table: &TableId, path: &str) -> Result<(), Error> {
+        match typing::impossible_cast(&field.expression, &self.tables[table]) {
+            None => Ok(()),
+            Some((from, to)) => Err(Error::ImpossibleCast {
+                model: self.model.name.clone(),
+                field: format!("{path}{}", field.name),
+                from,
+                to: cast_name(to),
+            }),
+        }
+    }
+
+    /// The type of an expression's values. What is always null is null of a text.
+    fn expression(&self, expression: &Expression, table: &TableId) -> ColumnType {
+        typing::of(expression, &self.tables[table]).unwrap_or(ColumnType::Text)
     }
 
     fn index(&self, fields: &[ShapeField], path: &[String]) -> Result<IndexShape, Error> {

@@ -92,15 +92,17 @@ pub(crate) fn check_columns(file: &ModelFile, known: &BTreeMap<TableId, TableSch
     out
 }
 
-/// Why the projector can never build a model whose columns are all there: it joins what never compares equal, adds up what
-/// is no number, or reads a table without a key. Nothing is said while a table is not known.
+/// Why the projector can never build a model whose columns are all there: it joins or compares what never is equal, adds
+/// up what is no number, casts what has no form in the wanted type, or reads a table without a key. Nothing is said while
+/// a table is not known.
 fn check_types(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Option<Diagnostic> {
     let schema = |table: &TableId| Some((table.clone(), known.get(table)?.clone()));
     let tables: BTreeMap<_, _> = file.model.tables().into_iter().map(schema).collect::<Option<_>>()?;
     let error = model_shape(&file.model, &tables).err()?;
     let path: &str = match &error {
         Error::JoinTypes { relation, .. } => relation,
-        Error::NotANumber { compute, .. } => compute,
+        Error::NotANumber { compute, .. } | Error::NeverCompared { compute, .. } => compute,
+        Error::ImpossibleCast { field, .. } => field,
         _ => "root",
     };
     let mut names = path.split('.');
@@ -124,12 +126,7 @@ fn never_compared(
     column: &Column,
     (operator, literals): (Operator, &[Literal]),
 ) -> Option<(String, String, String)> {
-    let literal = match operator.unfit(&column.kind, literals)? {
-        Literal::Null => "null".to_string(),
-        Literal::Bool(literal) => literal.to_string(),
-        Literal::Number(literal) => literal.clone(),
-        Literal::Text(literal) => format!("\"{literal}\""),
-    };
+    let literal = operator.unfit(&column.kind, literals)?;
     let (name, word) = (&column.name, operator.word());
     let message = format!(
         "`{name}` of the table {} is of the type {} and cannot be compared with {literal} (`{word}`)",

@@ -269,6 +269,14 @@ fn models_that_can_never_be_built_are_told() {
     assert_eq!(customer("note", "co", "sum: invoices.co"), [""; 0]);
     told(&customer("cust", "co", "sum: invoices.co"), "a.yaml:5:", "never compare equal");
     told(&customer("note", "note", "sum: invoices.note"), "a.yaml:10:", "is no number");
+    let counted = |field: &str, condition: &str| {
+        customer("note", field, &format!("count: invoices, where: {{ invoices.{field}: {condition} }}"))
+    };
+    assert_eq!(counted("co", "{ in: [1, null] }"), [""; 0]);
+    assert_eq!(counted("note", "{ startsWith: open }"), [""; 0]);
+    told(&counted("co", "true"), "a.yaml:10:", "cannot be compared with true (`eq`)");
+    told(&counted("note", "{ ne: true }"), "a.yaml:10:", "cannot be compared with true (`ne`)");
+    told(&counted("co", "{ in: [1, one] }"), "a.yaml:10:", "`invoices.co` is of the type Int32");
     let filtered = |condition: &str| {
         check(&format!(
             "model: invoice\nroot: {{ table: billing.inv, key: [co, num], where: {{ {condition} }} }}\nfields: [co]\n"
@@ -278,6 +286,17 @@ fn models_that_can_never_be_built_are_told() {
     told(&filtered("note: { in: [open, true] }"), "a.yaml:", "cannot be compared with true (`in`)");
     told(&filtered("num: false"), "a.yaml:", "cannot be compared with false (`eq`)");
     told(&filtered("num: { startsWith: a }"), "a.yaml:", "cannot be compared with \"a\" (`startsWith`)");
+    let cast = |column: &str, to: &str| {
+        check(&format!(
+            "model: invoice\nroot: {{ table: billing.inv, key: [co, num] }}\nfields:\n  id: co\n  shown: {{ column: {column}, \
+             cast: {to} }}\n"
+        ))
+    };
+    for (column, to) in [("num", "boolean"), ("num", "text"), ("note", "date"), ("note", "integer")] {
+        assert_eq!(cast(column, to), [""; 0]);
+    }
+    told(&cast("num", "date"), "a.yaml:5:", "`shown` casts values of the type Int32 to date");
+    told(&cast("cust", "timestamp"), "a.yaml:5:", "`shown` casts values of the type Int64 to timestamp");
     let loose = check("model: loose\nroot: { table: billing.loose, key: cust_no }\nfields: [cust_no]\n");
     told(&loose, "a.yaml:2:", "no primary key");
 }

@@ -1,10 +1,14 @@
 //! Random models over given tables.
 
+use std::collections::BTreeMap;
+
+use headwater_projector::model_shape;
+use headwater_schemas::ColumnType;
 use headwater_schemas::model::definition::{
     Aggregate, Cardinality, CastType, Compute, Expression, Field, Index, JoinColumn, Node, OrderBy, ReadModel,
     Relation, Root, Through,
 };
-use headwater_schemas::model::{Literal, Operator, Predicate};
+use headwater_schemas::model::{FieldType, Literal, Operator, Predicate};
 
 use crate::random::Random;
 use crate::tables::{Family, Table, family};
@@ -33,7 +37,14 @@ pub(crate) fn random_model(random: &mut Random, tables: &[Table], name: &str) ->
 fn node(random: &mut Random, tables: &[Table], table: &Table, depth: usize) -> Node {
     let mut node = Node::default();
     for at in 0..random.between(1, 3) {
-        node.fields.push(Field { name: format!("f{at}"), expression: expression(random, table, 2), doc: None });
+        let expression = loop {
+            let expression = expression(random, table, 2);
+            // Some are refused: casts that no value survives.
+            if kind_of(table, &expression).is_some() {
+                break expression;
+            }
+        };
+        node.fields.push(Field { name: format!("f{at}"), expression, doc: None });
     }
     let relations = if depth == DEPTH_MAX { 0 } else { random.between(usize::from(depth == 0), 2 - depth / 2) };
     for at in 0..relations {
@@ -123,6 +134,29 @@ fn compare<N>(random: &mut Random, name: N) -> Predicate<N> {
     Predicate::Compare { name, operator, literals }
 }
 
+/// A comparison that a value of this type can meet: a computed field with another one is refused.
+fn comparable(random: &mut Random, name: String, kind: &ColumnType) -> Predicate {
+    loop {
+        let compared = compare(random, name.clone());
+        if compared.comparisons().iter().all(|(_, operator, literals)| operator.unfit(kind, literals).is_none()) {
+            break compared;
+        }
+    }
+}
+
+/// The type of an expression's values; `None` where a field of it is refused.
+fn kind_of(table: &Table, expression: &Expression) -> Option<ColumnType> {
+    let field = Field { name: "f".into(), expression: expression.clone(), doc: None };
+    let root = Root { table: table.id().clone(), key: table.key_names(), filter: None };
+    let node = Node { fields: vec![field], ..Node::default() };
+    let model = ReadModel { name: "m".into(), version: 1, doc: None, root, node, indexes: Vec::new() };
+    let tables = BTreeMap::from([(table.id().clone(), table.schema.clone())]);
+    match model_shape(&model, &tables).ok()?.fields.remove(0).kind {
+        FieldType::Scalar(kind) => Some(kind),
+        FieldType::Nested { .. } => None,
+    }
+}
+
 fn filter(random: &mut Random, table: &Table) -> Predicate {
     let one = |random: &mut Random| {
         let name = random.pick(&table.schema.columns).name.to_string();
@@ -158,14 +192,17 @@ fn expression(random: &mut Random, table: &Table, depth: usize) -> Expression {
 
 fn compute(random: &mut Random, tables: &[Table], node: &Node, name: String) -> Compute {
     let (mut at, mut relations) = (node, Vec::new());
-    let mut names: Vec<String> = Vec::new();
+    let mut fields: Vec<(String, ColumnType)> = Vec::new();
     let mut table = None;
     while relations.is_empty() || (!at.relations.is_empty() && random.chance(60)) {
         let relation = random.pick(&at.relations);
         relations.push(relation.name.clone());
         at = &relation.node;
-        table = tables.iter().find(|table| *table.id() == relation.table);
-        names.extend(at.fields.iter().map(|field| format!("{}.{}", relations.join("."), field.name)));
+        let nested = tables.iter().find(|table| *table.id() == relation.table).unwrap();
+        let path = relations.join(".");
+        let kind = |field: &Field| kind_of(nested, &field.expression).expect("only such fields are declared");
+        fields.extend(at.fields.iter().map(|field| (format!("{path}.{}", field.name), kind(field))));
+        table = Some(nested);
     }
     let table = table.unwrap();
     let numeric = |field: &&Field| match &field.expression {
@@ -185,8 +222,8 @@ fn compute(random: &mut Random, tables: &[Table], node: &Node, name: String) -> 
     };
     let filter = random.chance(40).then(|| {
         let mut one = || {
-            let name = random.pick(&names).clone();
-            compare(random, name)
+            let (name, kind) = random.pick(&fields).clone();
+            comparable(random, name, &kind)
         };
         Predicate::And(vec![one(), one()])
     });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use headwater_projector::{model_shape, naive};
-use headwater_query_api::{ApiHandle, ApiOptions, start};
+use headwater_query_api::{ApiHandle, ApiOptions, json_schema, start};
 use headwater_schemas::model::{IndexShape, ModelShape};
 use headwater_store::{DocumentWrite, VersionId, VersionState};
 use parking_lot::Mutex;
@@ -61,8 +61,7 @@ pub(crate) struct Known {
 /// A model and its documents in the order of their keys.
 pub(crate) struct Served {
     pub(crate) shape: ModelShape,
-    /// Indexes that are asked for: those whose values have the type that readers are told. A formula over columns of
-    /// several types has values of several.
+    /// Indexes that are asked for: those whose values can be written into a query here.
     pub(crate) indexes: Vec<IndexShape>,
     pub(crate) documents: Vec<Known>,
 }
@@ -115,17 +114,14 @@ impl<'r> Case<'r> {
                 documents
                     .push(Known { id: ModelShape::format_id(parts), document: serde_json::from_slice(body).unwrap() });
             }
-            let has_its_type = |(number, index): &(u16, &IndexShape)| {
-                is_plain(&index.kind)
-                    && documents.iter().zip(made.entries.values()).all(|(known, entries)| {
-                        let stored: BTreeSet<Vec<u8>> =
-                            entries.iter().filter(|(of, _)| of == number).map(|(_, value)| value.clone()).collect();
-                        let told = values(&known.document, &index.name, &index.kind);
-                        stored == told.iter().map(Plain::key).collect::<BTreeSet<Vec<u8>>>()
-                    })
-            };
+            assert_valid(&shape, &documents);
             let indexes: Vec<IndexShape> =
-                (0u16..).zip(&shape.indexes).filter(has_its_type).map(|(_, index)| index.clone()).collect();
+                shape.indexes.iter().filter(|index| is_plain(&index.kind)).cloned().collect();
+            for (number, index) in (0u16..).zip(&shape.indexes).filter(|(_, index)| is_plain(&index.kind)) {
+                for (known, entries) in documents.iter().zip(made.entries.values()) {
+                    assert_indexed(known, index, entries.iter().filter(|(of, _)| *of == number).map(|(_, key)| key));
+                }
+            }
             models.push(Served { shape, indexes, documents });
         }
         batch.commit().unwrap();
@@ -204,6 +200,22 @@ impl Drop for Case<'_> {
             let _ = self.runtime.block_on(api.join);
         }
     }
+}
+
+/// Documents are valid by the schema that readers are given.
+fn assert_valid(shape: &ModelShape, documents: &[Known]) {
+    let validator = jsonschema::draft202012::new(&json_schema(shape)).unwrap();
+    for known in documents {
+        let errors: Vec<_> = validator.iter_errors(&known.document).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{errors:?} in {} of {shape:?}", known.document);
+    }
+}
+
+/// What an index holds of a document is what the document shows.
+fn assert_indexed<'k>(known: &Known, index: &IndexShape, stored: impl Iterator<Item = &'k Vec<u8>>) {
+    let shown = values(&known.document, &index.name, &index.kind);
+    let shown: BTreeSet<Vec<u8>> = shown.iter().map(Plain::key).collect();
+    assert_eq!(stored.cloned().collect::<BTreeSet<_>>(), shown, "{index:?} of {}", known.document);
 }
 
 /// What has no order asked for comes in that of the index that was looked in: here in that of its text.

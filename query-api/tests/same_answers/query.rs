@@ -77,13 +77,7 @@ impl Condition {
             .documents
             .iter()
             .flat_map(|known| values(&known.document, &index.name, &index.kind))
-            // A field of several types (`coalesce`) may hold what its own type has no literal for.
-            .filter(|value| match value {
-                Plain::Null => false,
-                Plain::Number(_) => index.kind != ColumnType::Text,
-                Plain::Text(_) => index.kind == ColumnType::Text,
-                Plain::Bool(_) => index.kind == ColumnType::Bool,
-            })
+            .filter(|value| *value != Plain::Null)
             .collect();
         pool.extend(match index.kind {
             ColumnType::Bool => vec![Plain::Bool(true)],

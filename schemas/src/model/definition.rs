@@ -71,7 +71,8 @@ pub enum Expression {
         /// What stands between two parts.
         separator: String,
     },
-    /// The first part that is not null.
+    /// The first part that is not null. Parts of several types get one: integers of any width are integers, other numbers
+    /// are decimals, and everything else is a text.
     Coalesce(Vec<Expression>),
     /// The value in another type. A value that has no form in that type makes the root's document undecodable: it goes
     /// to the dead letters, never silently to null.
@@ -95,7 +96,7 @@ pub enum CastType {
     Decimal,
     /// JSON number of double precision: for readers that want numbers and accept rounding.
     Float,
-    /// Boolean; from integers 0 and 1, texts `t f true false y n yes no 0 1`.
+    /// Boolean; from integers and decimals 0 and 1, texts `t f true false y n yes no 0 1`.
     Boolean,
     /// Calendar date; from timestamps their date, from texts ISO 8601.
     Date,

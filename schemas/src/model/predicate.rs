@@ -1,5 +1,7 @@
 //! Conditions on rows and documents: the same words in a model's `where` and in the filters of the query API.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ColumnType;
@@ -17,6 +19,17 @@ pub enum Literal {
     Number(String),
     /// Text; compared with times, UUIDs and numbers it is read as one of those first.
     Text(String),
+}
+
+impl fmt::Display for Literal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(literal) => write!(f, "{literal}"),
+            Self::Number(literal) => f.write_str(literal),
+            Self::Text(literal) => write!(f, "\"{literal}\""),
+        }
+    }
 }
 
 /// What a comparison asks.

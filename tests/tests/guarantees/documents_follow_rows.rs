@@ -82,3 +82,34 @@ fn every_kind_of_change_reaches_its_documents() {
     world.verify();
     assert!(running.stop().success(), "{}", world.log());
 }
+
+#[test]
+fn a_value_of_several_columns_has_one_type() {
+    let world = shop::world();
+    world.write_model(
+        "payment",
+        "model: payment
+version: 1
+root: { table: billing.payments, key: id }
+fields:
+  id: id
+  code: { coalesce: [method, id] }
+  amount: { coalesce: [amount, { constant: 0 }] }
+  invoice: { coalesce: [number, id] }
+indexes: [code, amount]
+",
+    );
+    world.postgres.psql("insert into payments values (7, 1, null, null, null, null), (8, 1, 10, null, 12.50, 'card');");
+    let mut running = world.start_ready();
+    let seven = world.document_when("/v1/payment/7", "the snapshot", |_| true);
+    assert_eq!(seven, json!({"id": 7, "code": "7", "amount": "0", "invoice": 7}));
+    let eight = world.document_when("/v1/payment/8", "the snapshot", |_| true);
+    assert_eq!(eight, json!({"id": 8, "code": "card", "amount": "12.50", "invoice": 10}));
+    // Found by what it shows.
+    for condition in ["filter[code][eq]=7", "filter[amount][eq]=0"] {
+        let found = world.get(&format!("/v1/payment?{condition}")).unwrap().json();
+        assert_eq!(found["data"], json!([seven]), "{condition}: {found}");
+    }
+    world.verify();
+    assert!(running.stop().success(), "{}", world.log());
+}
