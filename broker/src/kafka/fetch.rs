@@ -56,7 +56,7 @@ pub(super) async fn fetch(
     let deadline = begun.checked_add(limits.wait_max).unwrap_or(begun + Duration::from_secs(86_400));
     let reader = match inner.readers.take(from) {
         Some(reader) => reader,
-        None => Reader::new(&inner.options, &inner.cluster)?,
+        None => Reader::new(&inner.options, &inner.cluster, from.len())?,
     };
     let mut borrowed = Borrowed { inner, reader: Some(reader) };
     let reader = borrowed.reader.as_mut().expect("it was just put there");

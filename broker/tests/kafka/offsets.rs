@@ -305,6 +305,34 @@ async fn the_end_can_be_reached() {
     assert_eq!(texts(&read_all(&*log, "end.t").await), ["a"]);
 }
 
+/// Partitions that are many get little room each, and records that are larger than it come all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_larger_than_the_share_of_their_partition_are_read() {
+    const PARTITIONS: u32 = 130;
+    const EVERY: u32 = 10;
+    let mut options = options("shares");
+    options.settings = [("compression.type".to_owned(), "none".to_owned())].into();
+    let log = headwater_broker::kafka::KafkaLog::open(options).unwrap();
+    create(&*log, "shares.t", PARTITIONS, Retention::default()).await;
+    let producer = log.producer("shares").await.unwrap();
+    let large = "x".repeat(600 << 10);
+    let expected = [large.as_str(), "small", &large, "last"];
+    for text in expected {
+        let batches = (0..PARTITIONS).step_by(EVERY as usize).map(|number| values("shares.t", number, &[text]));
+        producer.append(batches.collect(), None).await.unwrap();
+    }
+    let mut from: Vec<FetchFrom> =
+        (0..PARTITIONS).map(|number| FetchFrom { partition: at("shares.t", number), offset: Offset(0) }).collect();
+    let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_secs(10) };
+    let mut found = vec![Vec::new(); PARTITIONS as usize];
+    while found.iter().step_by(EVERY as usize).any(|texts| texts.len() < expected.len()) {
+        let fetched = log.fetch(&from, limits).await.unwrap();
+        assert!(!fetched.is_empty(), "there is more");
+        go_on(&mut from, &fetched, &mut found);
+    }
+    assert!(found.iter().step_by(EVERY as usize).all(|texts| *texts == expected), "each once, in order");
+}
+
 /// Whoever begins to read gets every record from the first on, however late the thread that asked goes on after that.
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_anew_begins_with_the_first_record() {
