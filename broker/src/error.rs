@@ -113,7 +113,7 @@ pub enum Error {
         /// What its client said.
         why: String,
     },
-    /// No encrypted connection came about.
+    /// No encrypted connection came about, as one side refused it. One that merely breaks is [`Self::Unreachable`].
     #[error(
         "no encrypted connection to {place}: {why}; check that the listener speaks TLS, and the certificate authority and \
          client certificate in the configuration"

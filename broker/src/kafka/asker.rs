@@ -11,7 +11,7 @@ use super::client::{Cluster, Context};
 use super::options::KafkaOptions;
 
 /// How many events a client may have to tell between two questions: attempts to connect, as a rule.
-const EVENTS_MAX: usize = 64;
+pub(super) const EVENTS_MAX: usize = 64;
 
 /// Asks, and hears what the client has to say about its connections.
 pub(super) struct Asker {

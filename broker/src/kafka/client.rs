@@ -17,7 +17,26 @@ pub(super) struct Cluster {
     pub(super) place: String,
     servers: String,
     /// The last complaint of a client about its connections, which the errors of calls leave out.
-    complaint: Mutex<Option<String>>,
+    complaint: Mutex<Option<Complaint>>,
+}
+
+/// What a client says of its connections.
+#[derive(Clone, Debug)]
+struct Complaint {
+    why: String,
+    /// What librdkafka counts it as; `None` for what it only logs, such as a connection that takes too long.
+    code: Option<RDKafkaErrorCode>,
+}
+
+impl Complaint {
+    /// Whether one side refused TLS. A connection that breaks during the handshake does not say so: it breaks when a broker
+    /// goes down, too.
+    fn is_of_tls(&self) -> bool {
+        // librdkafka's code is wrong in two cases: some errors of the socket have that of TLS, and a broker that refuses
+        // our certificate, which it does behind the handshake in TLS 1.3, has that of the connection.
+        let of_socket = self.why.contains("SSL transport error");
+        (self.code == Some(RDKafkaErrorCode::SSL) && !of_socket) || self.why.contains("SSL alert number")
+    }
 }
 
 impl Cluster {
@@ -37,9 +56,8 @@ impl Cluster {
         let place = || self.place.clone();
         match code {
             Some(C::Authentication | C::SaslAuthenticationFailed) => {
-                Error::Credentials { place: place(), why: self.complaint(&error) }
+                Error::Credentials { place: place(), why: self.complaint(&error).why }
             }
-            Some(C::SSL) => Error::Unencrypted { place: place(), why: self.complaint(&error) },
             Some(C::TopicAuthorizationFailed) => self.forbidden(action, "Topic"),
             Some(C::GroupAuthorizationFailed) => self.forbidden(action, "Group"),
             Some(C::TransactionalIdAuthorizationFailed) => self.forbidden(action, "TransactionalId"),
@@ -48,7 +66,8 @@ impl Cluster {
                 C::UnsupportedVersion | C::UnsupportedFeature | C::NotImplemented | C::UnsupportedForMessageFormat,
             ) => Error::TooOld { place: place(), action },
             Some(
-                C::BrokerTransportFailure
+                C::SSL
+                | C::BrokerTransportFailure
                 | C::AllBrokersDown
                 | C::OperationTimedOut
                 | C::RequestTimedOut
@@ -56,12 +75,13 @@ impl Cluster {
                 | C::MessageTimedOut
                 | C::NetworkException,
             ) => {
-                let why = self.complaint(&error);
                 // A client only says that it has no connection; why is in its complaint.
+                let complaint = self.complaint(&error);
+                let (of_tls, why) = (complaint.is_of_tls(), complaint.why);
                 if why.contains("uthentication fail") {
                     return Error::Credentials { place: place(), why };
                 }
-                if why.contains("SSL") {
+                if of_tls {
                     return Error::Unencrypted { place: place(), why };
                 }
                 Error::Unreachable { place: place(), action, why }
@@ -78,15 +98,16 @@ impl Cluster {
         Error::Forbidden { place: self.place.clone(), action, resource }
     }
 
-    fn complaint(&self, error: &KafkaError) -> String {
-        self.complaint.lock().clone().unwrap_or_else(|| error.to_string())
+    fn complaint(&self, error: &KafkaError) -> Complaint {
+        let of_the_call = || Complaint { why: error.to_string(), code: error.rdkafka_error_code() };
+        self.complaint.lock().clone().unwrap_or_else(of_the_call)
     }
 
     /// Keeps what a client complains about.
-    pub(super) fn listen(&self, facility: &str, message: &str) {
+    fn listen(&self, why: &str, code: Option<RDKafkaErrorCode>) {
         // That all brokers are down follows from what was said of each.
-        if matches!(facility, "FAIL" | "ERROR" | "SASLERR" | "SSL") && !message.contains("brokers are down") {
-            *self.complaint.lock() = Some(message.to_owned());
+        if !why.contains("brokers are down") {
+            *self.complaint.lock() = Some(Complaint { why: why.to_owned(), code });
         }
     }
 
@@ -105,12 +126,15 @@ pub(super) struct Context(pub(super) Arc<Cluster>);
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.listen(facility, message);
+        // What is logged as an error comes by `error`, too, with its code.
+        if facility == "FAIL" && !matches!(level, RDKafkaLogLevel::Error) {
+            self.0.listen(message, None);
+        }
         log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.listen("ERROR", reason);
+        self.0.listen(reason, error.rdkafka_error_code());
         tracing::debug!(target: "librdkafka", %error, reason);
     }
 }
@@ -118,11 +142,53 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {}
 
 /// librdkafka tells of every attempt to connect; that something fails is told by the calls that fail.
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     use RDKafkaLogLevel as L;
     match level {
         L::Emerg | L::Alert | L::Critical => tracing::error!(target: "librdkafka", facility, message),
         L::Error | L::Warning => tracing::debug!(target: "librdkafka", facility, message),
         L::Notice | L::Info | L::Debug => tracing::trace!(target: "librdkafka", facility, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    /// What librdkafka says where TLS is wrong, and where a connection of TLS merely breaks.
+    #[test]
+    fn only_what_is_sure_counts_as_wrong_tls() {
+        use RDKafkaErrorCode as C;
+        let cases = [
+            (C::SSL, "SSL handshake failed: error:0A000086:SSL routines::certificate verify failed", true),
+            (C::SSL, "Failed to verify broker certificate: certificate has expired", true),
+            (
+                C::BrokerTransportFailure,
+                "Receive failed: tlsv13 alert certificate required: SSL alert number 116",
+                true,
+            ),
+            (C::SSL, "SSL handshake failed: SSL transport error: Broken pipe", false),
+            (
+                C::BrokerTransportFailure,
+                "SSL handshake failed: Disconnected: connection reset by peer: connecting to a PLAINTEXT broker listener?",
+                false,
+            ),
+            (
+                C::BrokerTransportFailure,
+                "Disconnected: requesting ApiVersion: might be caused by incorrect security.protocol configuration \
+                 (connecting to a SSL listener?)",
+                false,
+            ),
+        ];
+        for (code, why, wrong) in cases {
+            let cluster = Cluster::new("nowhere:9092");
+            Context(Arc::clone(&cluster)).error(KafkaError::Global(code), why);
+            let call = KafkaError::MetadataFetch(C::BrokerTransportFailure);
+            let error = cluster.error("list its topics", call);
+            assert_eq!(matches!(error, Error::Unencrypted { .. }), wrong, "{error}");
+            assert_eq!(error.kind() == ErrorKind::Fatal, wrong, "{error}");
+            assert!(error.to_string().contains(why), "{error}");
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Drop for Borrowed<'_> {
     }
 }
 
-/// Why there is nothing to hand out.
+/// What stands in the way of some partitions. Of several of a kind one is told; the others stay with their lanes.
 #[derive(Default)]
 struct Obstacles {
     wants: Option<(TopicPartition, SchemaFingerprint, u64, Instant)>,
@@ -56,7 +56,7 @@ pub(super) async fn fetch(
     let deadline = begun.checked_add(limits.wait_max).unwrap_or(begun + Duration::from_secs(86_400));
     let reader = match inner.readers.take(from) {
         Some(reader) => reader,
-        None => Reader::new(&inner.options, &inner.cluster)?,
+        None => Reader::new(&inner.options, &inner.cluster, from.len())?,
     };
     let mut borrowed = Borrowed { inner, reader: Some(reader) };
     let reader = borrowed.reader.as_mut().expect("it was just put there");
@@ -94,18 +94,20 @@ pub(super) async fn fetch(
             }
             continue;
         }
+        // Before what is ready, which stays with the reader: a partition that always has something would else hide that
+        // another is not read any more.
+        if let Some(partition) = obstacles.out_of_range {
+            return out_of_range(inner, reader, from, &partition, limits.bytes_max).await;
+        }
+        if let Some((partition, error)) = obstacles.failed {
+            reader.forget(&partition);
+            let inner = Arc::clone(inner);
+            return blocking(move || Err(inner.topics.explain(&partition, ACTION, error))).await;
+        }
         if ready && waited_enough {
             return Ok(take(inner, reader, from, limits.bytes_max));
         }
         if !ready {
-            if let Some(partition) = obstacles.out_of_range {
-                return out_of_range(inner, reader, from, &partition).await;
-            }
-            if let Some((partition, error)) = obstacles.failed {
-                reader.forget(&partition);
-                let inner = Arc::clone(inner);
-                return blocking(move || Err(inner.topics.explain(&partition, ACTION, error))).await;
-            }
             if let Some(error) = complaint {
                 // A connection that breaks is made again; only that there is none left is told.
                 let none_left = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
@@ -160,7 +162,7 @@ fn take(inner: &Inner, reader: &mut Reader, from: &[FetchFrom], bytes_max: usize
     while gathered < bytes_max || fetched.is_empty() {
         let Some(at) = (0..lanes.len()).min_by_key(|at| lanes[*at].1) else { break };
         let lane = reader.lane(lanes[at].0);
-        match lane.and_then(|lane| lane.is_ready(&inner.schemas).then(|| lane.take()).flatten()) {
+        match lane.and_then(|lane| lane.prepare(&inner.schemas).ok().and_then(|()| lane.take())) {
             Some(batch) => {
                 lanes[at].1 += batch.byte_len();
                 gathered += batch.byte_len();
@@ -205,10 +207,11 @@ async fn out_of_range(
     reader: &mut Reader,
     from: &[FetchFrom],
     partition: &TopicPartition,
+    bytes_max: usize,
 ) -> Result<Vec<FetchedBatch>, Error> {
     let wanted: Vec<FetchFrom> = from.iter().filter(|from| from.partition == *partition).cloned().collect();
     reader.forget(partition);
     check_range(inner, wanted).await?;
-    // By now it is there again: an election moved the end of the log for a moment. The next fetch begins anew.
-    Ok(Vec::new())
+    // By now it is there again: an election moved the end of the log for a moment. The next fetch begins anew there.
+    Ok(take(inner, reader, from, bytes_max))
 }

@@ -22,6 +22,7 @@ use crate::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
 /// Why a lane has nothing ready.
+#[derive(Clone)]
 pub(super) enum Stop {
     /// There is nothing for now.
     Nothing,
@@ -42,7 +43,7 @@ pub(super) struct Lane {
     next: u64,
     /// Whether the cluster has said anything of this partition: records, or that there are none.
     answered: bool,
-    /// What stopped reading, while batches read before it are still to be handed out.
+    /// What stopped reading for good. The queue says it only once, so it is kept for as long as the lane is.
     failed: Option<Stop>,
 }
 
@@ -83,29 +84,16 @@ impl Lane {
             if !self.filling.ready.is_empty() {
                 return Ok(());
             }
-            if let Some(failed) = self.failed.take() {
-                return Err(failed);
+            if let Some(failed) = &self.failed {
+                return Err(failed.clone());
             }
             if let Some(stop) = self.step(schemas) {
                 self.filling.close();
-                match (&stop, self.filling.ready.is_empty()) {
-                    (_, true) => return Err(stop),
-                    (Stop::Nothing | Stop::Wants { .. }, false) => {}
-                    // The queue says this only once.
-                    (Stop::OutOfRange | Stop::Failed(_), false) => self.failed = Some(stop),
+                match stop {
+                    Stop::OutOfRange | Stop::Failed(_) => self.failed = Some(stop),
+                    Stop::Nothing | Stop::Wants { .. } if self.filling.ready.is_empty() => return Err(stop),
+                    Stop::Nothing | Stop::Wants { .. } => {}
                 }
-            }
-        }
-    }
-
-    /// Whether a batch is ready, or can be made so without waiting. What stops it is told by [`Self::prepare`] again.
-    pub(super) fn is_ready(&mut self, schemas: &Schemas) -> bool {
-        match self.prepare(schemas) {
-            Ok(()) => true,
-            Err(Stop::Nothing | Stop::Wants { .. }) => false,
-            Err(stop) => {
-                self.failed = Some(stop);
-                false
             }
         }
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::watch;
 
-use super::client::{self, Cluster};
+use super::client::{Cluster, Context};
 use super::options::KafkaOptions;
 use crate::{Error, Membership, TopicPartition};
 
@@ -34,7 +35,7 @@ impl KafkaMembership {
         let (assign, assigned) = watch::channel(Arc::default());
         // Offsets are committed by one that is no member, which Kafka allows only in a group without members.
         let config = options.member(&format!("{group}.members"));
-        let context = Assign { cluster: Arc::clone(cluster), assign };
+        let context = Assign { context: Context(Arc::clone(cluster)), assign };
         let consumer: BaseConsumer<Assign> = BaseConsumer::from_config_and_context(&config, context).map_err(failed)?;
         consumer.subscribe(&topics.iter().map(|topic| &**topic).collect::<Vec<_>>()).map_err(failed)?;
         let left = Arc::new(AtomicBool::new(false));
@@ -69,7 +70,7 @@ impl Drop for KafkaMembership {
 }
 
 struct Assign {
-    cluster: Arc<Cluster>,
+    context: Context,
     assign: watch::Sender<Arc<BTreeSet<TopicPartition>>>,
 }
 
@@ -87,8 +88,11 @@ fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
 
 impl ClientContext for Assign {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.cluster.listen(facility, message);
-        client::log(level, facility, message);
+        self.context.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.context.error(error, reason);
     }
 }
 

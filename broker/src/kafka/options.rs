@@ -201,9 +201,25 @@ impl KafkaOptions {
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
         config.set("auto.offset.reset", "error").set("enable.partition.eof", "true");
         config.set("allow.auto.create.topics", "false");
-        // Per partition, since each has a queue of its own.
         config.set("queued.max.messages.kbytes", "4096").set("queued.min.messages", "20000");
         config.set("fetch.wait.max.ms", "500").set("fetch.error.backoff.ms", "100");
+        self.finish(config)
+    }
+
+    /// [`Self::reader`] for so many partitions, each of which is prefetched into a queue of its own.
+    pub(super) fn reader_of(&self, partitions: usize) -> ClientConfig {
+        let mut config = self.reader(&self.reader_group());
+        let bytes = prefetch_bytes(partitions);
+        config.set("queued.max.messages.kbytes", (bytes >> 10).to_string());
+        // A record takes some memory beside its bytes, which counts where it is small.
+        config.set("queued.min.messages", (bytes / RECORD_BYTES).to_string());
+        // A queue that was full is left alone for so long. By default it is a second, in which a small one runs dry.
+        config.set("fetch.queue.backoff.ms", "50");
+        // What is asked for at a time comes on top of what is queued; a larger record comes all the same. It is one setting
+        // with two names: what the operator sets by the other one would not replace ours.
+        if !self.settings.contains_key("max.partition.fetch.bytes") {
+            config.set("fetch.message.max.bytes", bytes.min(FETCH_BYTES_MAX).to_string());
+        }
         self.finish(config)
     }
 
@@ -241,6 +257,56 @@ impl KafkaOptions {
     }
 }
 
+/// How much one reader prefetches of all its partitions together, and at least and at most of each. The minimum wins.
+const PREFETCH_BYTES: usize = 64 << 20;
+const PARTITION_BYTES_MIN: usize = 256 << 10;
+const PARTITION_BYTES_MAX: usize = 4 << 20;
+/// How much of a partition is asked for at a time.
+const FETCH_BYTES_MAX: usize = 1 << 20;
+/// Of records smaller than this, as many are prefetched as of this size.
+const RECORD_BYTES: usize = 200;
+
+/// How much a reader of so many partitions prefetches of each. It halves from step to step, so that one partition more or
+/// less seldom makes another reader necessary.
+pub(super) fn prefetch_bytes(partitions: usize) -> usize {
+    (PREFETCH_BYTES / partitions.max(1).next_power_of_two()).clamp(PARTITION_BYTES_MIN, PARTITION_BYTES_MAX)
+}
+
 /// Greatest size of a record in the topics that are created: a row of a legacy table may well be above Kafka's default
 /// of 1 MiB.
 pub(super) const MESSAGE_BYTES_MAX: u32 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: [&str; 3] = ["queued.max.messages.kbytes", "queued.min.messages", "fetch.message.max.bytes"];
+
+    fn prefetch(options: &KafkaOptions, partitions: usize) -> [Option<String>; 3] {
+        let config = options.reader_of(partitions);
+        NAMES.map(|name| config.get(name).map(str::to_owned))
+    }
+
+    #[test]
+    fn many_partitions_share_what_a_reader_prefetches() {
+        let options = KafkaOptions::new("nowhere:9092");
+        let some = |values: [&str; 3]| values.map(|value| Some(value.to_owned()));
+        assert_eq!(prefetch(&options, 1), some(["4096", "20971", "1048576"]));
+        assert_eq!(prefetch(&options, 240), some(["256", "1310", "262144"]));
+        for partitions in 0..=256 {
+            assert!(partitions * prefetch_bytes(partitions) <= PREFETCH_BYTES, "{partitions}");
+        }
+        assert_eq!(prefetch_bytes(100_000), PARTITION_BYTES_MIN);
+    }
+
+    #[test]
+    fn what_the_operator_sets_is_not_shared() {
+        let mut options = KafkaOptions::new("nowhere:9092");
+        options.settings = NAMES.map(|name| (name.to_owned(), "7777".to_owned())).into();
+        assert_eq!(prefetch(&options, 240), NAMES.map(|_| Some("7777".to_owned())));
+        options.settings = [("max.partition.fetch.bytes".to_owned(), "7777".to_owned())].into();
+        let config = options.reader_of(240);
+        assert_eq!(config.get("max.partition.fetch.bytes"), Some("7777"));
+        assert_eq!(config.get("fetch.message.max.bytes"), None, "two names of one setting");
+    }
+}

@@ -25,6 +25,7 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Inner;
+use super::asker::EVENTS_MAX;
 use super::checkpoints::{self, Claim};
 use super::deliveries::{Deliver, Outlet, Undelivered, mark};
 use super::forgotten::{self, Forgotten};
@@ -146,7 +147,8 @@ fn open_lane(inner: &Inner, id: &str) -> Result<BaseProducer<Deliver>, Error> {
     let lane: BaseProducer<Deliver> = lane.map_err(|e| inner.cluster.error(ACTION, e))?;
     let deadline = Instant::now() + OPEN_MAX;
     while let Err(error) = lane.init_transactions(inner.options.request_timeout) {
-        lane.poll(Duration::ZERO);
+        // Why there is no connection is told by events, one at each poll.
+        (0..EVENTS_MAX).for_each(|_| lane.poll(Duration::ZERO));
         let again = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
         let explained = inner.cluster.error(ACTION, error);
         if !again || Instant::now() > deadline || !matches!(explained, Error::Engine { .. }) {

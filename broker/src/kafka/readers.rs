@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::client::{Cluster, Context};
 use super::lane::Lane;
-use super::options::KafkaOptions;
+use super::options::{KafkaOptions, prefetch_bytes};
 use crate::{Error, FetchFrom, TopicPartition};
 
 /// Consumers kept for callers to come; a caller more takes the one unused longest.
@@ -32,18 +32,22 @@ pub(super) struct Reader {
     lanes: HashMap<TopicPartition, Lane>,
     consumer: Arc<BaseConsumer<Context>>,
     pub(super) wake: Arc<Notify>,
+    /// How much it prefetches of each partition, which its client cannot change.
+    prefetch_bytes: usize,
     used: Instant,
 }
 
 impl Reader {
-    pub(super) fn new(options: &KafkaOptions, cluster: &Arc<Cluster>) -> Result<Self, Error> {
-        let config = options.reader(&options.reader_group());
+    /// A reader of about so many partitions.
+    pub(super) fn new(options: &KafkaOptions, cluster: &Arc<Cluster>, partitions: usize) -> Result<Self, Error> {
+        let config = options.reader_of(partitions);
         let made = BaseConsumer::from_config_and_context(&config, Context(Arc::clone(cluster)));
         let mut consumer: BaseConsumer<Context> = made.map_err(|e| cluster.error("open a consumer", e))?;
         let wake = Arc::new(Notify::new());
         let on_event = Arc::clone(&wake);
         consumer.set_nonempty_callback(move || on_event.notify_one());
-        Ok(Self { consumer: Arc::new(consumer), lanes: HashMap::new(), wake, used: Instant::now() })
+        let (lanes, consumer) = (HashMap::new(), Arc::new(consumer));
+        Ok(Self { lanes, consumer, wake, prefetch_bytes: prefetch_bytes(partitions), used: Instant::now() })
     }
 
     /// Whether it stands at the wanted offset of a partition.
@@ -123,11 +127,15 @@ fn number(partition: &TopicPartition) -> i32 {
 pub(super) struct Readers(Mutex<Vec<Reader>>);
 
 impl Readers {
-    /// The reader that stands nearest to what is wanted; `None` when a new one is due.
+    /// The reader that stands nearest to what is wanted, among those that were made for about so many partitions; `None`
+    /// when a new one is due.
     pub(super) fn take(&self, from: &[FetchFrom]) -> Option<Reader> {
         let mut idle = self.0.lock();
         let score = |reader: &Reader| from.iter().filter(|from| reader.stands_at(from)).count();
-        let (best, score) = idle.iter().map(score).enumerate().max_by_key(|(at, score)| (*score, usize::MAX - at))?;
+        let bytes = prefetch_bytes(from.len());
+        let fitting = idle.iter().enumerate().filter(|(_, reader)| reader.prefetch_bytes == bytes);
+        let scored = fitting.map(|(at, reader)| (at, score(reader)));
+        let (best, score) = scored.max_by_key(|(at, score)| (*score, usize::MAX - at))?;
         if score == 0 && idle.len() < IDLE_MAX {
             return None;
         }

@@ -3,9 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use headwater_broker::{AppendBatch, Error, EventLog, FetchFrom, FetchLimits, Offset, RecordBuffer, Retention};
+use headwater_broker::{
+    AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, Retention,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::world::{at, create, fetch, log, options, read_all, texts, values};
 
@@ -150,6 +154,95 @@ async fn who_is_overtaken_is_told() {
     assert_eq!((last.offset, last.key), (young, &b"young"[..]));
 }
 
+/// Partitions that retention overtakes while they are read are told of, each of them, although another has something at
+/// every fetch, of which nothing is lost meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_overtaken_is_told_while_others_have_records() {
+    const BUSY: usize = 2;
+    const BATCHES: usize = 3000;
+    let mut options = options("aside");
+    // Of the large records one or two are prefetched, of the small ones all.
+    let settings = [
+        ("compression.type", "none"),
+        ("queued.max.messages.kbytes", "100"),
+        ("fetch.message.max.bytes", "150000"),
+        ("fetch.queue.backoff.ms", "10"),
+    ];
+    options.settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let log = headwater_broker::kafka::KafkaLog::open(options.clone()).unwrap();
+    create(&*log, "aside.t", 3, Retention::default()).await;
+    let producer = log.producer("aside").await.unwrap();
+    let large = "x".repeat(100_000);
+    for _ in 0..30 {
+        let both = vec![values("aside.t", 0, &[&large]), values("aside.t", 1, &[&large])];
+        producer.append(both, None).await.unwrap();
+    }
+    let expected: Vec<String> = (0..BATCHES).map(|n| n.to_string()).collect();
+    // Each in a batch of its own, as no two neighbours have the same prelude.
+    let preludes = [Bytes::from_static(b"a"), Bytes::from_static(b"b")];
+    let small = expected.iter().zip(preludes.iter().cycle());
+    let small = small
+        .map(|(text, prelude)| AppendBatch { prelude: prelude.clone(), ..values("aside.t", BUSY as u32, &[text]) });
+    producer.append(small.collect(), None).await.unwrap();
+
+    let mut from: Vec<FetchFrom> =
+        (0..3).map(|number| FetchFrom { partition: at("aside.t", number), offset: Offset(0) }).collect();
+    let limits = FetchLimits { bytes_max: 1, wait_max: Duration::from_secs(5) };
+    let mut found = vec![Vec::new(); 3];
+    while from.iter().any(|from| from.offset == Offset(0)) {
+        let fetched = log.fetch(&from, limits).await.unwrap();
+        go_on(&mut from, &fetched, &mut found);
+    }
+    remove_all(&*log, &options.bootstrap_servers, "aside.t", &[0, 1]).await;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let fetched = log.fetch(&from, limits).await;
+        match fetched {
+            Ok(fetched) => go_on(&mut from, &fetched, &mut found),
+            Err(Error::OffsetOutOfRange { partition, low, .. }) => {
+                from[partition.partition as usize].offset = Offset(low);
+                told.push(partition.partition);
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(found[BUSY].len() < BATCHES, "of {told:?} alone it was told while another partition had something");
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    told.sort_unstable();
+    assert_eq!(told, [0, 1], "each once");
+
+    producer.append(vec![values("aside.t", 0, &["again"]), values("aside.t", 1, &["again"])], None).await.unwrap();
+    let lows = [from[0].offset, from[1].offset];
+    while found[BUSY].len() < BATCHES || (0..2).any(|number| from[number].offset <= lows[number]) {
+        let fetched = log.fetch(&from, limits).await.unwrap();
+        assert!(!fetched.is_empty(), "there is more behind {from:?}");
+        go_on(&mut from, &fetched, &mut found);
+    }
+    assert_eq!(found[BUSY], expected, "of the partition that was not overtaken nothing is missing");
+    assert_eq!((found[0].last(), found[1].last()), (Some(&"again".to_owned()), Some(&"again".to_owned())));
+}
+
+/// Takes in what was fetched of the partitions of one topic, each at its number.
+fn go_on(from: &mut [FetchFrom], fetched: &[FetchedBatch], found: &mut [Vec<String>]) {
+    for batch in fetched {
+        let number = batch.from.partition as usize;
+        from[number].offset = batch.next();
+        found[number].extend(texts(std::slice::from_ref(batch)));
+    }
+}
+
+/// Does to all records of these partitions what retention does to old ones.
+async fn remove_all(log: &dyn EventLog, servers: &str, topic: &str, partitions: &[u32]) {
+    let admin: AdminClient<_> = rdkafka::ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    let mut ends = TopicPartitionList::new();
+    for number in partitions {
+        let end = log.watermarks(&at(topic, *number)).await.unwrap().high;
+        ends.add_partition_offset(topic, *number as i32, rdkafka::Offset::Offset(end.0 as i64)).unwrap();
+    }
+    let removed = admin.delete_records(&ends, &AdminOptions::new()).await.unwrap();
+    removed.elements().iter().for_each(|element| element.error().unwrap());
+}
+
 /// Compaction removes what was overwritten and leaves offsets as they are; reading passes over the gaps.
 #[tokio::test(flavor = "multi_thread")]
 async fn compaction_leaves_the_last_of_each_key() {
@@ -210,6 +303,34 @@ async fn the_end_can_be_reached() {
     log.producer("end").await.unwrap();
     stand_at_end(&mut next).await;
     assert_eq!(texts(&read_all(&*log, "end.t").await), ["a"]);
+}
+
+/// Partitions that are many get little room each, and records that are larger than it come all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_larger_than_the_share_of_their_partition_are_read() {
+    const PARTITIONS: u32 = 130;
+    const EVERY: u32 = 10;
+    let mut options = options("shares");
+    options.settings = [("compression.type".to_owned(), "none".to_owned())].into();
+    let log = headwater_broker::kafka::KafkaLog::open(options).unwrap();
+    create(&*log, "shares.t", PARTITIONS, Retention::default()).await;
+    let producer = log.producer("shares").await.unwrap();
+    let large = "x".repeat(600 << 10);
+    let expected = [large.as_str(), "small", &large, "last"];
+    for text in expected {
+        let batches = (0..PARTITIONS).step_by(EVERY as usize).map(|number| values("shares.t", number, &[text]));
+        producer.append(batches.collect(), None).await.unwrap();
+    }
+    let mut from: Vec<FetchFrom> =
+        (0..PARTITIONS).map(|number| FetchFrom { partition: at("shares.t", number), offset: Offset(0) }).collect();
+    let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_secs(10) };
+    let mut found = vec![Vec::new(); PARTITIONS as usize];
+    while found.iter().step_by(EVERY as usize).any(|texts| texts.len() < expected.len()) {
+        let fetched = log.fetch(&from, limits).await.unwrap();
+        assert!(!fetched.is_empty(), "there is more");
+        go_on(&mut from, &fetched, &mut found);
+    }
+    assert!(found.iter().step_by(EVERY as usize).all(|texts| *texts == expected), "each once, in order");
 }
 
 /// Whoever begins to read gets every record from the first on, however late the thread that asked goes on after that.
