@@ -34,7 +34,7 @@ pub(super) struct Catalog {
     generation: Option<u64>,
     /// Whether the transaction at hand changes them.
     renamed: bool,
-    /// Whether it holds what was not committed.
+    /// Whether it holds what was not committed, or, where others write too, was read in a transaction that was not.
     pub(super) unsettled: bool,
     /// Documents to write with the transaction, by id; `None` removes.
     changed: BTreeMap<String, Option<RawDocumentBuf>>,
@@ -146,8 +146,10 @@ impl Catalog {
                 find.within(DOCUMENT, "sort", |sort| sort.int("_id", 1));
             });
             server.read(command, Some(session), |document| self.learn(document)).await?;
-            (self.generation, self.unsettled) = (Some(generation), false);
+            self.generation = Some(generation);
         }
+        // Only the commit says that it was not read from a server that had been replaced.
+        self.unsettled = true;
         self.notes.clear();
         self.offsets.clear();
         Ok(())
