@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use headwater_projector::{
     ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, WorkerOptions, start_shared,
 };
+use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{Op, Value, ValueRef, key};
 use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoRows};
 use headwater_store::{DocumentReader, VersionId};
@@ -28,11 +29,11 @@ struct Running {
 }
 
 impl Running {
-    async fn start(source: &Source, options: &MongoOptions) -> Self {
+    async fn start(source: &Source, options: &MongoOptions, models: Vec<ReadModel>) -> Self {
         let rows = MongoRows::open(options.clone()).await.unwrap();
         let documents = MongoDocuments::open(options.clone()).await.unwrap();
         let (log, metrics, cancel) = (source.log.clone(), ProjectorMetrics::default(), CancellationToken::new());
-        let projector = ProjectorOptions::new(PREFIX, vec![model(MODEL)]);
+        let projector = ProjectorOptions::new(PREFIX, models);
         let worker = WorkerOptions { dirty_partitions: 2 };
         let handle = start_shared(projector, worker, log, rows, documents.clone(), metrics, cancel.clone()).unwrap();
         Self { handle, cancel, documents }
@@ -68,6 +69,19 @@ fn is_all_read(status: &ProjectorStatus) -> bool {
     status.consumers.len() == PLACES && status.consumers.iter().all(|it| it.lag == 0)
 }
 
+fn is_served(status: &ProjectorStatus) -> bool {
+    status.models.iter().all(|it| it.state == ModelState::Active)
+}
+
+/// The lines that a document is made of.
+fn all_lines() -> [Vec<Value>; 3] {
+    [
+        vec![Value::Int(100), Value::Int(10), Value::Decimal("1.50".into())],
+        vec![Value::Int(101), Value::Int(10), Value::Decimal("2.25".into())],
+        vec![Value::Int(102), Value::Int(11), Value::Null],
+    ]
+}
+
 /// What retention removed before any worker read it is missing: documents of it are not served, and the status of whoever
 /// works, now or later, says why, until the table has been read again.
 #[tokio::test(flavor = "multi_thread")]
@@ -85,26 +99,59 @@ async fn what_was_removed_before_it_was_read_is_not_passed_over_where_rows_are_s
 
         let database = if is_empty { "empty" } else { "some" };
         let options = MongoOptions { shared: true, ..MongoOptions::new(server.url(), database) };
-        let running = Running::start(&source, &options).await;
+        let running = Running::start(&source, &options, vec![model(MODEL)]).await;
         running.status_when("the problem", is_told).await;
         running.status_when("all that is left", is_all_read).await;
         running.stop().await;
         // Another worker takes the place over, and leads.
-        let running = Running::start(&source, &options).await;
+        let running = Running::start(&source, &options, vec![model(MODEL)]).await;
         running.status_when("all that is left", is_all_read).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(running.document(1).await, None);
         assert!(is_told(&running.handle.status()), "{:#?}", running.handle.status());
 
-        let rows = [
-            vec![Value::Int(100), Value::Int(10), Value::Decimal("1.50".into())],
-            vec![Value::Int(101), Value::Int(10), Value::Decimal("2.25".into())],
-            vec![Value::Int(102), Value::Int(11), Value::Null],
-        ];
-        source.read_again(&lines, &rows).await;
-        running.status_when("it to be served", |it| it.models.iter().all(|it| it.state == ModelState::Active)).await;
+        source.read_again(&lines, &all_lines()).await;
+        running.status_when("it to be served", is_served).await;
         assert!(!is_told(&running.handle.status()), "{:#?}", running.handle.status());
         assert_eq!(running.document(1).await.as_deref(), Some(ADA));
         running.stop().await;
     }
+}
+
+/// A table that no model reads and that was not read for too long is left out. A model that wants it again waits until it has
+/// been read again; nothing stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_left_out_is_taken_up_when_a_model_wants_it_again() {
+    const PLAIN: &str = "model: plain\nroot: { table: shop.customers, key: id }\nfields: { id: id }\n";
+    let (server, folder) = (Mongo::start(), tempfile::tempdir().unwrap());
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let options = MongoOptions { shared: true, ..MongoOptions::new(server.url(), "left_out") };
+    let both = || vec![model(MODEL), model(PLAIN)];
+    let running = Running::start(&source, &options, both()).await;
+    running.status_when("both models", |it| it.models.len() == 2 && is_served(it)).await;
+    running.handle.reload(vec![model(PLAIN)]).await.unwrap();
+    running.status_when("one model", |it| it.models.len() == 1).await;
+    running.stop().await;
+
+    let [_, _, lines] = schemas();
+    source.append(&lines, Op::Delete, &[vec![Value::Int(101)]]).await;
+    source.forget(&lines).await;
+    let running = Running::start(&source, &options, vec![model(PLAIN)]).await;
+    running
+        .status_when("all but the lines", |it| {
+            it.consumers.len() == PLACES - 1
+                && it.consumers.iter().all(|it| it.lag == 0 && !it.topic.ends_with("lines"))
+        })
+        .await;
+
+    running.handle.reload(both()).await.unwrap();
+    running.status_when("the problem", is_told).await;
+    running.status_when("the lines", |it| it.consumers.iter().any(|it| it.topic.ends_with("lines"))).await;
+    assert_eq!(running.document(2).await.as_deref(), Some(r#"{"id":2}"#), "of the model that served all along");
+    source.read_again(&lines, &all_lines()).await;
+    running.status_when("both models again", |it| it.models.len() == 2 && is_served(it)).await;
+    assert!(!is_told(&running.handle.status()), "{:#?}", running.handle.status());
+    assert_eq!(running.document(1).await.as_deref(), Some(ADA));
+    running.stop().await;
 }

@@ -4,6 +4,8 @@
 //! documents go with them, and [settled](RowStore::settle); then the documents are written. So documents never run ahead
 //! of the rows, and what breaks off in between is known: the roots of the note are [unfinished](Batch::unfinished), and
 //! are rebuilt from the rows first thing. Writing a document twice is harmless, since it is a function of the rows.
+//!
+//! One event may change very many documents, and MongoDB keeps at most 16 MiB in one of its own: the note is in pieces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,8 +20,11 @@ use crate::{
     VersionState, Written,
 };
 
-/// The note that holds the roots of the last commit.
+/// The notes that hold the roots of the last commit: the first piece has this name, each further one its number behind it.
 const NOTE: &str = "paired/unfinished";
+
+/// A piece ends with the root that brings it to this size.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// Roots, by version.
 type Roots = BTreeMap<VersionId, BTreeSet<Vec<u8>>>;
@@ -45,7 +50,7 @@ impl ProjectionStore for Paired {
         let rows = self.rows.begin()?;
         let documents = self.documents.begin()?;
         if unfinished.is_none() {
-            let mut roots = rows.note(NOTE)?.map_or_else(Roots::default, |note| decode(&note));
+            let mut roots = read(&*rows)?;
             let versions = documents.versions()?;
             // Documents of a version that is gone are nobody's business.
             roots.retain(|id, _| versions.iter().any(|it| it.id == *id && it.state != VersionState::Retired));
@@ -87,9 +92,7 @@ impl Batch for PairedBatch<'_> {
             all.entry(*id).or_default().extend(roots.iter().cloned());
         }
         // An error from here on leaves `unfinished` unknown: the note is read again.
-        if !all.is_empty() || rows.note(NOTE)?.is_some() {
-            rows.set_note(NOTE, (!all.is_empty()).then(|| encode(&all)).as_deref())?;
-        }
+        write(&mut *rows, &all)?;
         rows.commit()?;
         // Or documents and the registry of versions would be ahead of the rows after a stop of the machine.
         store.rows.settle(Duration::ZERO)?;
@@ -225,53 +228,107 @@ impl DocumentBatch for PairedBatch<'_> {
     }
 }
 
-/// Version, number of roots, then each root behind its length.
-fn encode(roots: &Roots) -> Vec<u8> {
-    let mut out = Vec::new();
-    let number = |out: &mut Vec<u8>, n: usize| {
-        out.extend_from_slice(&u32::try_from(n).expect("a micro-batch is far below 4 GiB").to_le_bytes());
-    };
-    for (VersionId(id), roots) in roots {
-        out.extend_from_slice(&id.to_le_bytes());
-        number(&mut out, roots.len());
-        for root in roots {
-            number(&mut out, root.len());
-            out.extend_from_slice(root);
-        }
-    }
-    out
+fn name(piece: usize) -> String {
+    if piece == 0 { NOTE.into() } else { format!("{NOTE}/{piece}") }
 }
 
-fn decode(mut note: &[u8]) -> Roots {
+/// The roots of all pieces.
+fn read(rows: &dyn RowBatch) -> Result<Roots, Error> {
+    let mut roots = Roots::default();
+    for piece in 0.. {
+        let Some(note) = rows.note(&name(piece))? else { break };
+        decode(&note, &mut roots);
+    }
+    Ok(roots)
+}
+
+/// Replaces all pieces.
+fn write(rows: &mut dyn RowBatch, roots: &Roots) -> Result<(), Error> {
+    let pieces = encode(roots);
+    for (piece, note) in pieces.iter().enumerate() {
+        rows.set_note(&name(piece), Some(note))?;
+    }
+    for piece in pieces.len().. {
+        let name = name(piece);
+        if rows.note(&name)?.is_none() {
+            break;
+        }
+        rows.set_note(&name, None)?;
+    }
+    Ok(())
+}
+
+/// Each piece, and each version in it: version, number of roots, then each root behind its length.
+fn encode(roots: &Roots) -> Vec<Vec<u8>> {
+    let bytes = |n: usize| u32::try_from(n).expect("a piece is far below 4 GiB").to_le_bytes();
+    let (mut pieces, mut piece) = (Vec::new(), Vec::new());
+    for (VersionId(id), roots) in roots {
+        let mut roots = roots.iter().peekable();
+        while roots.peek().is_some() {
+            piece.extend_from_slice(&id.to_le_bytes());
+            let (count_at, mut count) = (piece.len(), 0);
+            piece.extend_from_slice(&bytes(count));
+            while piece.len() < PIECE_BYTES
+                && let Some(root) = roots.next()
+            {
+                piece.extend_from_slice(&bytes(root.len()));
+                piece.extend_from_slice(root);
+                count += 1;
+            }
+            piece[count_at..count_at + 4].copy_from_slice(&bytes(count));
+            if piece.len() >= PIECE_BYTES {
+                pieces.push(std::mem::take(&mut piece));
+            }
+        }
+    }
+    if !piece.is_empty() {
+        pieces.push(piece);
+    }
+    pieces
+}
+
+/// Adds the roots of a piece.
+fn decode(mut note: &[u8], roots: &mut Roots) {
     fn number(rest: &mut &[u8]) -> Option<u32> {
         let (number, behind) = rest.split_first_chunk::<4>()?;
         *rest = behind;
         Some(u32::from_le_bytes(*number))
     }
-    let mut roots = Roots::default();
     while let Some((id, count)) = number(&mut note).zip(number(&mut note)) {
         let of_version = roots.entry(VersionId(id)).or_default();
         for _ in 0..count {
             let root = number(&mut note).and_then(|len| note.split_at_checked(len as usize));
-            let Some((root, behind)) = root else { return roots };
+            let Some((root, behind)) = root else { return };
             of_version.insert(root.to_vec());
             note = behind;
         }
     }
-    roots
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn back(pieces: &[Vec<u8>]) -> Roots {
+        let mut roots = Roots::default();
+        pieces.iter().for_each(|piece| decode(piece, &mut roots));
+        roots
+    }
+
     #[test]
-    fn roots_come_back_from_their_note() {
-        let roots = Roots::from([
+    fn roots_come_back_from_their_notes() {
+        let mut roots = Roots::from([
             (VersionId(3), BTreeSet::from([b"".to_vec(), b"a".to_vec(), vec![0; 300]])),
             (VersionId(9), BTreeSet::from([b"b".to_vec()])),
         ]);
-        assert_eq!(decode(&encode(&roots)), roots);
-        assert_eq!(decode(&[]), Roots::default());
+        let pieces = encode(&roots);
+        assert_eq!((pieces.len(), back(&pieces)), (1, roots.clone()));
+        assert!(encode(&Roots::default()).is_empty());
+
+        for version in [5, 9] {
+            roots.entry(VersionId(version)).or_default().extend((0..100).map(|n| vec![n; PIECE_BYTES / 30]));
+        }
+        let pieces = encode(&roots);
+        assert_eq!((pieces.len(), back(&pieces)), (7, roots));
     }
 }

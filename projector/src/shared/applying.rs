@@ -134,6 +134,32 @@ impl Applying {
         Ok(next)
     }
 
+    /// Goes on at the low watermark with a partition that was just claimed, of which retention removed what was next: its
+    /// table is noted to lack rows. Answers with the next offset to be applied.
+    pub(crate) fn begin_late(
+        &mut self,
+        rows: &mut SharedRows,
+        at: &TopicPartition,
+        marks: Watermarks,
+    ) -> Result<u64, Error> {
+        let (fence, next) = (self.owned.get(at).map(|owned| owned.fence), marks.low.0);
+        let fence = rows.write(|view, batch| {
+            let place = Place::read(batch, at)?.filter(|place| Some(place.fence) == fence);
+            let Some(mut place) = place else { return Ok(None) };
+            view.late.begin(batch, at, marks)?;
+            view.agreement.write(batch)?;
+            place.next = next;
+            place.write(batch, at)?;
+            Ok(fence)
+        })?;
+        match fence {
+            Some(fence) => drop(self.owned.insert(at.clone(), Owned { fence, next })),
+            // Somebody else has claimed it by now, and does the same.
+            None => self.release(at),
+        }
+        Ok(next)
+    }
+
     /// Forgets what waits to be emitted. The store has it until it is known to be in the log: whoever claims the partitions
     /// next finds it there. None may be owned any more.
     pub(crate) fn forget_unemitted(&mut self) {

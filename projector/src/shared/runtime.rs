@@ -300,7 +300,8 @@ impl Worker {
             self.source_next.remove(&at);
         }
         for at in &own {
-            if !self.left_out.contains(at) && (!self.source_next.contains_key(at) || !self.share.owns(at)) {
+            let is_left_out = self.left_out.contains(at) && !self.share.is_wanted(&at.topic);
+            if !is_left_out && (!self.source_next.contains_key(at) || !self.share.owns(at)) {
                 let marks = self.runtime.block_on(self.log.watermarks(at))?;
                 let next = self.share.claim(at, marks)?;
                 if next < marks.low.0 && !self.share.is_wanted(&at.topic) {
@@ -308,6 +309,7 @@ impl Worker {
                     self.left_out.insert(at.clone());
                     continue;
                 }
+                self.left_out.remove(at);
                 self.source_next.insert(at.clone(), Offset(next));
             }
         }

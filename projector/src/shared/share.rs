@@ -100,6 +100,14 @@ impl Share {
         self.rows.view().topics(&self.options.prefix).contains(topic)
     }
 
+    /// Whether a version that serves reads this topic.
+    fn serves(&self, topic: &str) -> Result<bool, Error> {
+        let records = self.documents.begin()?.versions()?;
+        let is_active = |id| records.iter().any(|it| it.id == id && it.state == VersionState::Active);
+        let mut active = self.rows.view().versions.iter().filter(|version| is_active(version.sharing.id));
+        Ok(active.any(|version| version.model.tables().iter().any(|table| table.topic(&self.options.prefix) == topic)))
+    }
+
     /// Topics of dirty roots, with their partitions.
     pub fn dirty_topics(&self) -> Vec<(String, u32)> {
         let versions = self.rows.view().versions.iter();
@@ -107,9 +115,15 @@ impl Share {
     }
 
     /// Takes a source partition over; answers with the next offset to be applied. `marks` are the partition's watermarks: one
-    /// that nobody has read yet begins at the low one, and versions that need what was removed below it are not served.
+    /// that nobody has read yet begins at the low one, and versions that need what was removed below it are not served. So
+    /// does one that was not read for a while, if a version wants it that does not serve yet.
     pub fn claim(&mut self, at: &TopicPartition, marks: Watermarks) -> Result<u64, Error> {
-        self.applying.claim(&mut self.rows, at, marks)
+        let next = self.applying.claim(&mut self.rows, at, marks)?;
+        // What a version that serves lacks cannot be made good: reading it tells.
+        if next >= marks.low.0 || !self.is_wanted(&at.topic) || self.serves(&at.topic)? {
+            return Ok(next);
+        }
+        self.applying.begin_late(&mut self.rows, at, marks)
     }
 
     /// Gives a source partition up.

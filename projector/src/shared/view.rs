@@ -77,9 +77,12 @@ impl SharedRows {
         step: impl FnOnce(&mut View, &dyn RowBatch) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut transaction = self.rows.begin()?;
-        self.view.refresh(&*transaction)?;
-        let done = step(&mut self.view, &mut *transaction)?;
+        let view = &mut self.view;
+        view.refresh(&*transaction)?;
+        view.settled = false;
+        let done = step(view, &mut *transaction)?;
         transaction.commit()?;
+        view.settled = true;
         Ok(done)
     }
 

@@ -24,6 +24,7 @@ mod log;
 mod models;
 #[path = "../follow_rows/random.rs"]
 mod random;
+mod replaced;
 mod source;
 #[path = "../follow_rows/tables.rs"]
 mod tables;

@@ -32,7 +32,12 @@ impl Owner {
     pub(super) async fn take(server: &Server, name: String) -> Result<Self, Fault> {
         let (owner, stands) = Self::shut_out(server, name).await?;
         // A greater number that came between stays: then we are the ones who were taken over.
-        if stands { Ok(owner) } else { Err(Fault::TakenOver) }
+        if !stands {
+            return Err(Fault::TakenOver);
+        }
+        // The driver does not say of such a command that the majority was not waited for.
+        owner.confirm(server).await?;
+        Ok(owner)
     }
 
     /// Shuts out whoever owned the name before; tells whether we own it now, or somebody who came a moment later. To those
@@ -62,6 +67,13 @@ impl Owner {
             .session(session)
             .await?;
         if still.matched_count == 1 { Ok(()) } else { Err(Fault::TakenOver) }
+    }
+
+    /// Waits until majority reads see all that was committed under this name, also what got no answer: that has written the
+    /// owner's document before this does, and a transaction that may still be committed is in the way.
+    pub(super) async fn confirm(&self, server: &Server) -> Result<(), Fault> {
+        let mut session = server.begin().await?;
+        self.commit(server, &mut session).await
     }
 
     /// Whether somebody else is the owner, as far as can be seen.

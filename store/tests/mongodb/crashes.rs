@@ -1,18 +1,19 @@
 //! Whatever breaks off, going on heals it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater_store::mongodb::MongoOptions;
+use headwater_store::mongodb::{MongoOptions, MongoReader};
 use headwater_store::{
     Batch, DocumentBatch, DocumentReader, DocumentStore, DocumentTransaction, DocumentWrite, Error, ErrorKind,
     Frontier, Paired, ProjectionStore, VersionId, VersionRecord, VersionState, Written,
 };
 use headwater_test_servers::Mongo;
+use mongodb::bson::{Document, doc};
 
-use crate::common::{VERSION, documents, fresh, int, joined, put_row, record, rows, wait};
+use crate::common::{VERSION, documents, fresh, int, joined, put_row, raw, record, rows, wait};
 
 const ROWS: i64 = 30;
 
@@ -162,18 +163,19 @@ impl DocumentBatch for FailsOnceTransaction<'_> {
     }
 }
 
+/// A store, a reader of its documents, and what has their next flush fail.
+fn open(options: &MongoOptions) -> (Arc<Paired>, Arc<MongoReader>, Arc<AtomicBool>) {
+    let fails = Arc::new(AtomicBool::new(false));
+    let documents = documents(options).unwrap();
+    let reader = documents.reader();
+    let store = Paired::new(rows(options).unwrap(), Arc::new(FailsOnce { inner: documents, fails: fails.clone() }));
+    (store, reader, fails)
+}
+
 #[tokio::test]
 async fn documents_that_were_left_behind_are_known_and_healed() {
     let options = fresh();
-    let open = || {
-        let fails = Arc::new(AtomicBool::new(false));
-        let documents = documents(&options).unwrap();
-        let reader = documents.reader();
-        let store =
-            Paired::new(rows(&options).unwrap(), Arc::new(FailsOnce { inner: documents, fails: fails.clone() }));
-        (store, reader, fails)
-    };
-    let (store, reader, fails) = open();
+    let (store, reader, fails) = open(&options);
     let mut batch = store.begin().unwrap();
     batch.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
     batch.commit().unwrap();
@@ -184,7 +186,7 @@ async fn documents_that_were_left_behind_are_known_and_healed() {
     assert_eq!(behind.body, "1", "documents never run ahead of the rows, but may be behind");
 
     // As the process that takes over finds it.
-    let (other, other_reader, _) = open();
+    let (other, other_reader, _) = open(&options);
     let batch = other.begin().unwrap();
     assert_eq!(offset(&*batch).unwrap(), 2);
     assert_eq!(joined(&*batch).unwrap(), vec![2; ROWS as usize]);
@@ -197,4 +199,35 @@ async fn documents_that_were_left_behind_are_known_and_healed() {
     assert_eq!(healed.body, "2");
     assert!(healed.stamp > behind.stamp);
     assert!(other.begin().unwrap().unfinished().unwrap().is_empty());
+}
+
+/// One event may change very many documents: the names of their roots are more than MongoDB keeps in one of its own.
+#[test]
+fn however_many_were_left_behind_all_are_known() {
+    let options = fresh();
+    let (store, _, fails) = open(&options);
+    let mut batch = store.begin().unwrap();
+    batch.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
+    batch.commit().unwrap();
+    let ids: BTreeSet<Vec<u8>> = (0..50_000).map(|n| [int(n), vec![b'x'; 400]].concat()).collect();
+    let put = |store: &Paired| {
+        let mut batch = store.begin()?;
+        let writes: Vec<_> = ids.iter().map(|id| DocumentWrite { id, body: None, entries: &[], stamp: None }).collect();
+        batch.put_documents(VERSION, 0, &writes)?;
+        batch.commit()
+    };
+    fails.store(true, Ordering::Relaxed);
+    put(&store).unwrap_err();
+
+    let (other, ..) = open(&options);
+    let unfinished = other.begin().unwrap().unfinished().unwrap();
+    let [(VERSION, roots)] = &unfinished[..] else { panic!("of {} versions", unfinished.len()) };
+    assert!(roots.iter().map(<[u8]>::to_vec).collect::<BTreeSet<_>>() == ids, "{} are known", roots.len());
+    put(&other).unwrap();
+    assert!(other.begin().unwrap().unfinished().unwrap().is_empty());
+    // The next commit forgets them.
+    other.begin().unwrap().commit().unwrap();
+    let catalog = raw(&options).collection::<Document>("headwater.rows.default");
+    let notes = wait(async move { catalog.count_documents(doc! { "_id": { "$regex": "^note:paired" } }).await });
+    assert_eq!(notes.unwrap(), 0);
 }

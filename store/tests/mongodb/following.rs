@@ -246,10 +246,13 @@ async fn readers_are_told_of_a_commit_whose_answer_was_lost() {
         "configureFailPoint": "failCommand", "mode": { "times": 2 },
         "data": { "failCommands": ["commitTransaction"], "writeConcernError": { "code": 64, "errmsg": "lost" } },
     };
-    let database = raw(&admin);
-    wait(async move {
-        database.run_command(lost).await.unwrap();
-    });
+    let fail = |how| {
+        let database = raw(&admin);
+        wait(async move {
+            database.run_command(how).await.unwrap();
+        });
+    };
+    fail(lost);
     let id = int(0);
     let write = || -> Result<(), Error> {
         let mut batch = store.begin()?;
@@ -257,6 +260,7 @@ async fn readers_are_told_of_a_commit_whose_answer_was_lost() {
         batch.flush()
     };
     write().unwrap_err();
+    fail(doc! { "configureFailPoint": "failCommand", "mode": "off" });
     let began = Instant::now();
     while cached.get(VERSION, &id).await.unwrap().unwrap().body != "new" {
         assert!(began.elapsed() < PATIENCE, "it was not committed");

@@ -11,3 +11,4 @@ mod refusals;
 mod shared;
 mod snapshots;
 mod takeover;
+mod unconfirmed;

@@ -6,6 +6,7 @@ use headwater_store::{
     DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, Frontier, JoinIndex, RowStore, RowWrite, SchemaId,
     VersionState, Written,
 };
+use mongodb::bson::{Document, doc};
 
 use crate::common::{VERSION, documents, fresh, int, join, joined, put_row, raw, record, rows, wait};
 
@@ -65,6 +66,23 @@ fn what_one_process_writes_the_other_sees() {
     assert_eq!(batch.join_indexes().unwrap(), [other]);
     assert_eq!(batch.note("n").unwrap(), None);
     assert!(joined(&*batch).unwrap().is_empty(), "the index is gone");
+}
+
+/// Until a transaction is committed, what it saw may be of a server that had been replaced.
+#[test]
+fn what_was_seen_without_a_commit_is_read_again() {
+    let options = shared();
+    let store = rows(&options).unwrap();
+    let mut batch = store.begin().unwrap();
+    batch.add_join_index(&join()).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(store.begin().unwrap().join_indexes().unwrap(), [join()]);
+
+    // As many changes, and another outcome.
+    let catalog = raw(&options).collection::<Document>("headwater.rows.default");
+    let incomplete = doc! { "$set": { "complete": false } };
+    wait(async move { catalog.update_one(doc! { "_id": "join:0" }, incomplete).await }).unwrap();
+    assert!(store.begin().unwrap().join_indexes().unwrap().is_empty());
 }
 
 #[test]

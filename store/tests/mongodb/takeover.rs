@@ -15,7 +15,8 @@ fn is_taken_over(error: &Error) -> bool {
 #[test]
 fn a_zombie_writes_no_rows() {
     let options = fresh();
-    let zombie = rows(&options).unwrap();
+    // Of three who take over from one another, each will have a row or an offset to write.
+    let [other, another, zombie] = [0, 1, 2].map(|_| rows(&options).unwrap());
     let mut batch = zombie.begin().unwrap();
     put_row(&mut *batch, 1, 10);
     batch.set_offset("events", 0, 1).unwrap();
@@ -33,11 +34,12 @@ fn a_zombie_writes_no_rows() {
     own.commit().unwrap();
     assert!(is_taken_over(&batch.commit().unwrap_err()));
 
-    // And in the next one.
-    let mut batch = zombie.begin().unwrap();
+    // Then it cannot begin any more. And in a batch that is begun afterwards.
+    assert!(is_taken_over(&zombie.begin().err().unwrap()));
+    let mut batch = other.begin().unwrap();
     put_row(&mut *batch, 1, 12);
     assert!(is_taken_over(&batch.commit().unwrap_err()));
-    let mut batch = zombie.begin().unwrap();
+    let mut batch = another.begin().unwrap();
     batch.set_offset("events", 0, 9).unwrap();
     assert!(is_taken_over(&batch.commit().unwrap_err()));
 
@@ -64,18 +66,20 @@ async fn a_zombie_writes_no_documents() {
     late.put_documents(VERSION, 0, &[write(&three, Some(b"late"))]).unwrap();
     late.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
     late.set_frontier("billing", Frontier::default()).unwrap();
+    let others = [0, 1, 2].map(|_| documents(&options).unwrap());
     let owner = documents(&options).unwrap();
     let mut batch = owner.begin().unwrap();
     batch.put_documents(VERSION, 0, &[write(&one, Some(b"new")), write(&four, Some(b"new"))]).unwrap();
     batch.flush().unwrap();
     assert!(is_taken_over(&late.flush().unwrap_err()));
+    assert!(is_taken_over(&zombie.begin().err().unwrap()));
 
     // Also with fresh eyes, and when all it wants is to put back what the new owner removed.
     let mut batch = owner.begin().unwrap();
     batch.put_documents(VERSION, 0, &[write(&two, None)]).unwrap();
     batch.flush().unwrap();
-    for (id, body) in [(&one, Some(&b"late"[..])), (&two, Some(b"late")), (&one, None)] {
-        let mut late = zombie.begin().unwrap();
+    for (other, (id, body)) in others.iter().zip([(&one, Some(&b"late"[..])), (&two, Some(b"late")), (&one, None)]) {
+        let mut late = other.begin().unwrap();
         late.put_documents(VERSION, 0, &[write(id, body)]).unwrap();
         assert!(is_taken_over(&late.flush().unwrap_err()));
     }

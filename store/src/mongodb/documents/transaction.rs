@@ -38,8 +38,12 @@ impl<'s> MongoDocumentTransaction<'s> {
             // What broke off may be there, with frontiers that promise it. It may also come to be there until the next good
             // flush, which tells that again.
             registry.tell(Vec::new());
-            match store.owner {
-                Some(_) => server.block("read its registry", registry.read(server))?,
+            match &store.owner {
+                Some(owner) => server.block("read its registry", async {
+                    // Or what is asked below, and what documents are compared with, may be from before it.
+                    owner.confirm(server).await?;
+                    registry.read(server).await
+                })?,
                 None => server.block("read its registry", registry.read_versions(server))?,
             }
         }

@@ -9,6 +9,7 @@ use mongodb::bson::{RawDocument, RawDocumentBuf};
 
 use crate::JoinIndex;
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
+use crate::mongodb::owner::Owner;
 use crate::mongodb::server::{Fault, Server};
 
 /// A join index: its number, never given twice, and whether it is complete.
@@ -33,7 +34,7 @@ pub(super) struct Catalog {
     generation: Option<u64>,
     /// Whether the transaction at hand changes them.
     renamed: bool,
-    /// Whether it holds what was not committed.
+    /// Whether it holds what was not committed, or, where others write too, was read in a transaction that was not.
     pub(super) unsettled: bool,
     /// Documents to write with the transaction, by id; `None` removes.
     changed: BTreeMap<String, Option<RawDocumentBuf>>,
@@ -97,15 +98,17 @@ pub(super) async fn read_offsets(
 }
 
 impl Catalog {
-    /// Everything, as its only writer left it.
-    pub(super) async fn read(server: &Server, collection: &str) -> Result<Self, Fault> {
+    /// Everything, as its only writer left it. Read in a transaction, as the rows are, since a commit that got no answer may
+    /// be there before majority reads see it; and that one is committed, so that it cannot go away any more.
+    pub(super) async fn read(server: &Server, owner: &Owner, collection: &str) -> Result<Self, Fault> {
         let mut catalog = Self::default();
         let command = server.bounded_command("find", collection, |find| {
             find.within(DOCUMENT, "filter", |_| {});
             find.within(DOCUMENT, "sort", |sort| sort.int("_id", 1));
-            find.within(DOCUMENT, "readConcern", |concern| concern.text("level", "majority"));
         });
-        server.read(command, None, |document| catalog.learn(document)).await?;
+        let mut session = server.begin().await?;
+        server.read(command, Some(&mut session), |document| catalog.learn(document)).await?;
+        owner.commit(server, &mut session).await?;
         Ok(catalog)
     }
 
@@ -143,8 +146,10 @@ impl Catalog {
                 find.within(DOCUMENT, "sort", |sort| sort.int("_id", 1));
             });
             server.read(command, Some(session), |document| self.learn(document)).await?;
-            (self.generation, self.unsettled) = (Some(generation), false);
+            self.generation = Some(generation);
         }
+        // Only the commit says that it was not read from a server that had been replaced.
+        self.unsettled = true;
         self.notes.clear();
         self.offsets.clear();
         Ok(())

@@ -57,7 +57,11 @@ impl MongoRows {
             false => Some(server.within("take over its rows", Owner::take(&server, name)).await?),
         };
         server.within("make its collection", server.make_collection(&prefix)).await?;
-        let catalog = server.within("read its names", Catalog::read(&server, &prefix)).await?;
+        let catalog = match &owner {
+            Some(owner) => server.within("read its names", Catalog::read(&server, owner, &prefix)).await?,
+            // Each transaction looks for itself.
+            None => Catalog::default(),
+        };
         Ok(Arc::new(Self { server, owner, prefix, catalog: Mutex::new(catalog), metrics: options.metrics }))
     }
 

@@ -41,8 +41,10 @@ struct Inner<'s> {
 impl<'s> MongoRowTransaction<'s> {
     pub(super) fn begin(store: &'s MongoRows) -> Result<Self, Error> {
         let mut catalog = store.catalog.lock();
-        if store.owner.is_some() && catalog.unsettled {
-            let read = Catalog::read(&store.server, &store.prefix);
+        if let Some(owner) = &store.owner
+            && catalog.unsettled
+        {
+            let read = Catalog::read(&store.server, owner, &store.prefix);
             *catalog = store.server.block("read its names", read)?;
         }
         let mut inner = Inner {
