@@ -117,13 +117,13 @@ fn apply_part<'b>(
     let mut out = TableChanges::new(table.clone());
     let read = batch.rows_by_key(table, &keys, 0, &mut out.old)?;
     let mut end = from;
-    let truncated = catalog.truncated_at(table);
+    let truncations = catalog.truncations(table);
     let mut positions = Vec::new();
     let mut slots = out.old.slots().iter().enumerate().peekable();
     for (request, group) in events[from..].chunk_by(|a, b| a.key == b.key).enumerate().take(read) {
         end += group.len();
         let old = slots.next_if(|(_, slot)| slot.request as usize == request);
-        let mut position = old.map(|(_, slot)| slot.position).max(truncated);
+        let mut position = old.map(|(_, slot)| slot.position).max(truncations.effective());
         let stored = position;
         let mut new: Option<(SchemaId, NewImage<'b>)> = None;
         let mut applied = false;
@@ -132,18 +132,20 @@ fn apply_part<'b>(
         for event in group {
             let counts = match mode {
                 Mode::Follow => position < Some(event.position),
-                Mode::Repair => {
-                    position <= Some(event.position) && truncated.is_none_or(|truncated| truncated < event.position)
-                }
+                Mode::Repair => position <= Some(event.position),
             };
-            if !counts {
+            // For an event nothing is left of what was truncated before it, also where readers still see it.
+            let truncated = truncations.within(event.batch.from.partition);
+            if !counts || truncated >= Some(event.position) {
                 continue;
             }
             let filled = match event.row {
                 Some(row) if row.has_missing() => {
                     let known = match (&new, applied) {
                         (Some((schema, image)), _) => Some((*schema, image.bytes(&out.merged))),
-                        (None, false) => old.and_then(|(_, slot)| Some((slot.schema, out.old.row(slot)?.0))),
+                        (None, false) => old
+                            .filter(|(_, slot)| truncated < Some(slot.position))
+                            .and_then(|(_, slot)| Some((slot.schema, out.old.row(slot)?.0))),
                         (None, true) => None,
                     };
                     Some(fill(catalog, event, row, known))

@@ -328,12 +328,13 @@ impl State {
             self.replan(batch)?;
         }
         let mut dirty = self.take_unfinished();
-        for (table, at) in &decoded.truncates {
-            self.catalog.truncated(batch, table, *at)?;
+        let mut truncated = Vec::new();
+        for (table, brought) in &decoded.truncates {
+            truncated.extend(self.catalog.bring(batch, table, brought)?.map(|at| (table, at)));
         }
         let mut ascents = self.ascents();
-        for (table, at) in &decoded.truncates {
-            self.truncate(batch, options, table, *at, &mut ascents)?;
+        for (table, at) in truncated {
+            self.truncate(batch, options, table, at, &mut ascents)?;
         }
         let mut found = decoded.letters;
         for (table, events) in decoded.rows {

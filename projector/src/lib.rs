@@ -35,6 +35,7 @@ mod shape;
 mod shared;
 mod status;
 mod sweep;
+mod truncations;
 mod version;
 mod versions;
 
