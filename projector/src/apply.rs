@@ -211,7 +211,9 @@ fn too_large(
     }
 }
 
-/// Rows of an arena that are older than `below` become tombstones.
+/// Rows and tombstones of an arena that are older than `below` are removed, and those that were rows told of as changes. The
+/// table must be truncated there in the catalog, in this transaction at the latest: from then on [`apply`] holds every event
+/// against that, and a tombstone would hold back no event more.
 pub(crate) fn erase<'b>(
     batch: &mut dyn RowBatch,
     table: &TableId,
@@ -221,9 +223,20 @@ pub(crate) fn erase<'b>(
 ) -> Result<TableChanges<'b>, Error> {
     let mut out = TableChanges::new(table.clone());
     out.old = rows.clone();
-    let older = rows.slots().iter().enumerate().filter(|(_, slot)| slot.position < below && rows.row(slot).is_some());
-    out.changes.extend(older.map(|(at, slot)| Change { key: rows.key(slot), old: Some(at), new: None }));
-    put(batch, indexes, &out, &vec![below; out.changes.len()])?;
+    let all: Vec<&JoinIndex> = indexes.indexes.iter().collect();
+    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+    for (at, slot) in rows.slots().iter().enumerate().filter(|(_, slot)| slot.position < below) {
+        bytes.clear();
+        spans.clear();
+        let key = rows.key(slot);
+        if let Some(row) = rows.row(slot) {
+            indexes.keys(slot.schema, row, &mut bytes, &mut spans);
+            out.changes.push(Change { key, old: Some(at), new: None });
+        }
+        let removed: Vec<(usize, &[u8])> =
+            spans.iter().map(|(number, start, end)| (*number, &bytes[*start..*end])).collect();
+        batch.remove_row(table, &all, key, &removed)?;
+    }
     Ok(out)
 }
 

@@ -128,7 +128,7 @@ impl State {
         self.swept.get(table).is_some_and(|swept| *swept >= below)
     }
 
-    /// The next rows below a truncation become tombstones, and the documents above them are built; answers with the key up
+    /// The next rows below a truncation are removed, and the documents above them are built; answers with the key up
     /// to which the table has been gone through, `None` at its end.
     fn sweep_part(
         &mut self,

@@ -400,7 +400,7 @@ fn take_note(view: &mut View, batch: &mut dyn RowBatch, decoded: &Decoded<'_>) -
     if is_new { view.agreement.write(batch) } else { Ok(()) }
 }
 
-/// Rows below a truncation become tombstones, a bounded number at a time, after `first` was applied.
+/// Rows below a truncation are removed, a bounded number at a time, after `first` was applied.
 fn sweep_slice(
     view: &mut View,
     batch: &mut dyn RowBatch,

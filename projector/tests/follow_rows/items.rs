@@ -36,6 +36,11 @@ pub(crate) fn item_with(position: SourcePosition, id: i64, note: ValueRef<'_>) -
     (key::of(ValueRef::Int(id)), event(Op::Create, position, Some(RowRef(&row)), None))
 }
 
+/// An item is not there from here on.
+pub(crate) fn deleted(position: SourcePosition, id: i64) -> Record {
+    (key::of(ValueRef::Int(id)), event(Op::Delete, position, None, None))
+}
+
 /// A truncation that stands in so many partitions.
 pub(crate) fn truncation(position: SourcePosition, partitions: u32) -> Record {
     (Vec::new(), event(Op::Truncate, position, None, Some(partitions)))
