@@ -114,13 +114,13 @@ fn apply_part<'b>(
     let mut out = TableChanges::new(table.clone());
     let read = batch.rows_by_key(table, &keys, 0, &mut out.old)?;
     let mut end = from;
-    let truncated = catalog.truncated_at(table);
+    let truncations = catalog.truncations(table);
     let mut positions = Vec::new();
     let mut slots = out.old.slots().iter().enumerate().peekable();
     for (request, group) in events[from..].chunk_by(|a, b| a.key == b.key).enumerate().take(read) {
         end += group.len();
         let old = slots.next_if(|(_, slot)| slot.request as usize == request);
-        let mut position = old.map(|(_, slot)| slot.position).max(truncated);
+        let mut position = old.map(|(_, slot)| slot.position).max(truncations.effective());
         let stored = position;
         let mut new: Option<(SchemaId, NewImage<'b>)> = None;
         let mut applied = false;
@@ -129,18 +129,20 @@ fn apply_part<'b>(
         for event in group {
             let counts = match mode {
                 Mode::Follow => position < Some(event.position),
-                Mode::Repair => {
-                    position <= Some(event.position) && truncated.is_none_or(|truncated| truncated < event.position)
-                }
+                Mode::Repair => position <= Some(event.position),
             };
-            if !counts {
+            // For an event nothing is left of what was truncated before it, also where readers still see it.
+            let truncated = truncations.within(event.batch.from.partition);
+            if !counts || truncated >= Some(event.position) {
                 continue;
             }
             let mut filled = match event.row {
                 Some(row) if row.has_missing() => {
                     let known = match (&new, applied) {
                         (Some((schema, image)), _) => Some((*schema, image.bytes(&out.merged))),
-                        (None, false) => old.and_then(|(_, slot)| Some((slot.schema, out.old.row(slot)?.0))),
+                        (None, false) => old
+                            .filter(|(_, slot)| truncated < Some(slot.position))
+                            .and_then(|(_, slot)| Some((slot.schema, out.old.row(slot)?.0))),
                         (None, true) => None,
                     };
                     Some(fill(catalog, event, row, known))
@@ -186,7 +188,9 @@ fn apply_part<'b>(
     Ok((out, end))
 }
 
-/// Rows of an arena that are older than `below` become tombstones.
+/// Rows and tombstones of an arena that are older than `below` are removed, and those that were rows told of as changes. The
+/// table must be truncated there in the catalog, in this transaction at the latest: from then on [`apply`] holds every event
+/// against that, and a tombstone would hold back no event more.
 pub(crate) fn erase<'b>(
     batch: &mut dyn RowBatch,
     table: &TableId,
@@ -196,9 +200,20 @@ pub(crate) fn erase<'b>(
 ) -> Result<TableChanges<'b>, Error> {
     let mut out = TableChanges::new(table.clone());
     out.old = rows.clone();
-    let older = rows.slots().iter().enumerate().filter(|(_, slot)| slot.position < below && rows.row(slot).is_some());
-    out.changes.extend(older.map(|(at, slot)| Change { key: rows.key(slot), old: Some(at), new: None }));
-    put(batch, indexes, &out, &vec![below; out.changes.len()])?;
+    let all: Vec<&JoinIndex> = indexes.indexes.iter().collect();
+    let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+    for (at, slot) in rows.slots().iter().enumerate().filter(|(_, slot)| slot.position < below) {
+        bytes.clear();
+        spans.clear();
+        let key = rows.key(slot);
+        if let Some(row) = rows.row(slot) {
+            indexes.keys(slot.schema, row, &mut bytes, &mut spans);
+            out.changes.push(Change { key, old: Some(at), new: None });
+        }
+        let removed: Vec<(usize, &[u8])> =
+            spans.iter().map(|(number, start, end)| (*number, &bytes[*start..*end])).collect();
+        batch.remove_row(table, &all, key, &removed)?;
+    }
     Ok(out)
 }
 

@@ -1,5 +1,5 @@
-//! What is known of the tables: every schema their rows were ever written with, which of them is current, and up to
-//! where a table was truncated.
+//! What is known of the tables: every schema their rows were ever written with, which of them is current, and where a
+//! table was truncated.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use headwater_store::{RowBatch, SchemaId};
 
 use crate::Error;
 use crate::plan::{Plan, Tables};
+use crate::truncations::{Truncation, Truncations};
 
 /// Tables and schemas, as the store has them.
 #[derive(Debug, Default)]
@@ -22,11 +23,11 @@ pub(crate) struct Catalog {
     pub(crate) generation: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Table {
     current: SchemaId,
     current_at: SourcePosition,
-    truncated: Option<SourcePosition>,
+    truncations: Truncations,
 }
 
 impl Catalog {
@@ -35,13 +36,13 @@ impl Catalog {
         let mut catalog = Self::default();
         for (id, schema) in batch.schemas()? {
             catalog.preludes.insert(schema.to_bytes().into(), id);
-            let known = catalog.tables.get(&schema.table).copied();
+            let known = catalog.tables.get(&schema.table).cloned();
             let table = match known {
                 Some(known) => known,
                 None => read_table(batch, &schema.table)?.unwrap_or(Table {
                     current: id,
                     current_at: SourcePosition::default(),
-                    truncated: None,
+                    truncations: Truncations::default(),
                 }),
             };
             catalog.tables.insert(schema.table.clone(), table);
@@ -65,10 +66,9 @@ impl Catalog {
     /// Rows of a schema were seen at a position: the schema of the greatest position is the current one.
     pub(crate) fn seen(&mut self, batch: &mut dyn RowBatch, id: SchemaId, at: SourcePosition) -> Result<(), Error> {
         let table = self.schemas[&id].table.clone();
-        let known = self.tables.get(&table).copied();
-        let newer = known.is_none_or(|known| at > known.current_at && known.current != id);
+        let newer = self.tables.get(&table).is_none_or(|known| at > known.current_at && known.current != id);
         if newer {
-            let state = Table { current: id, current_at: at, truncated: known.and_then(|known| known.truncated) };
+            let state = Table { current: id, current_at: at, truncations: self.truncations(&table) };
             self.write(batch, table, state)?;
             self.generation += 1;
         }
@@ -82,9 +82,39 @@ impl Catalog {
         table: &TableId,
         at: SourcePosition,
     ) -> Result<(), Error> {
-        match self.tables.get(table).copied() {
-            Some(known) if known.truncated.is_none_or(|before| at > before) => {
-                self.write(batch, table.clone(), Table { truncated: Some(at), ..known })
+        let mut truncations = self.truncations(table);
+        truncations.take_effect(at);
+        self.set_truncations(batch, table, truncations)
+    }
+
+    /// Partitions of a table's topic brought truncations: answers as [`Truncations::bring`] does.
+    pub(crate) fn bring(
+        &mut self,
+        batch: &mut dyn RowBatch,
+        table: &TableId,
+        brought: &[Truncation],
+    ) -> Result<Option<SourcePosition>, Error> {
+        let mut truncations = self.truncations(table);
+        let due = truncations.bring(brought);
+        self.set_truncations(batch, table, truncations)?;
+        Ok(due)
+    }
+
+    /// The truncations of a table.
+    pub(crate) fn truncations(&self, table: &TableId) -> Truncations {
+        self.tables.get(table).map(|known| known.truncations.clone()).unwrap_or_default()
+    }
+
+    fn set_truncations(
+        &mut self,
+        batch: &mut dyn RowBatch,
+        table: &TableId,
+        truncations: Truncations,
+    ) -> Result<(), Error> {
+        match self.tables.get(table) {
+            Some(known) if known.truncations != truncations => {
+                let state = Table { truncations, ..known.clone() };
+                self.write(batch, table.clone(), state)
             }
             _ => Ok(()),
         }
@@ -92,7 +122,7 @@ impl Catalog {
 
     /// Where a table was truncated last.
     pub(crate) fn truncated_at(&self, table: &TableId) -> Option<SourcePosition> {
-        self.tables.get(table).and_then(|table| table.truncated)
+        self.tables.get(table).and_then(|table| table.truncations.effective())
     }
 
     pub(crate) fn schema(&self, id: SchemaId) -> &Arc<TableSchema> {
@@ -141,9 +171,7 @@ impl Catalog {
     fn write(&mut self, batch: &mut dyn RowBatch, id: TableId, table: Table) -> Result<(), Error> {
         let mut note = table.current.0.to_be_bytes().to_vec();
         note.extend_from_slice(&table.current_at.to_bytes());
-        if let Some(truncated) = table.truncated {
-            note.extend_from_slice(&truncated.to_bytes());
-        }
+        table.truncations.write(&mut note);
         batch.set_note(&note_name(&id), Some(&note))?;
         self.tables.insert(id, table);
         Ok(())
@@ -165,12 +193,9 @@ fn read_table(batch: &dyn RowBatch, id: &TableId) -> Result<Option<Table>, Error
     let damaged = || Error::Note { note: name.clone() };
     let (current, rest) = note.split_first_chunk::<4>().ok_or_else(damaged)?;
     let (at, rest) = rest.split_at_checked(SourcePosition::LEN).ok_or_else(damaged)?;
-    let truncated = match rest {
-        [] => None,
-        rest => Some(SourcePosition::from_bytes(rest).ok_or_else(damaged)?),
-    };
     let current_at = SourcePosition::from_bytes(at).ok_or_else(damaged)?;
-    Ok(Some(Table { current: SchemaId(u32::from_be_bytes(*current)), current_at, truncated }))
+    let truncations = Truncations::read(rest).ok_or_else(damaged)?;
+    Ok(Some(Table { current: SchemaId(u32::from_be_bytes(*current)), current_at, truncations }))
 }
 
 #[cfg(test)]

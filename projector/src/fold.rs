@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::apply::{Mode, TableIndexes, apply, erase};
 use crate::ascend::{Ascents, climb};
+use crate::background::index_note;
 use crate::build::sum;
 use crate::catalog::Catalog;
 use crate::changes::TableChanges;
@@ -302,6 +303,8 @@ impl State {
                 // A table without rows has nothing to be gone through again.
                 if !self.complete.contains(index) && batch.row_count(&table)? == 0 {
                     batch.add_join_index(index)?;
+                    // It may have been filled halfway when the table was truncated.
+                    batch.set_note(&index_note(index), None)?;
                     self.complete.push(index.clone());
                 }
             }
@@ -328,12 +331,13 @@ impl State {
             self.replan(batch)?;
         }
         let mut dirty = self.take_unfinished();
-        for (table, at) in &decoded.truncates {
-            self.catalog.truncated(batch, table, *at)?;
+        let mut truncated = Vec::new();
+        for (table, brought) in &decoded.truncates {
+            truncated.extend(self.catalog.bring(batch, table, brought)?.map(|at| (table, at)));
         }
         let mut ascents = self.ascents();
-        for (table, at) in &decoded.truncates {
-            self.truncate(batch, options, table, *at, &mut ascents)?;
+        for (table, at) in truncated {
+            self.truncate(batch, options, table, at, &mut ascents)?;
         }
         let mut found = decoded.letters;
         for (table, events) in decoded.rows {
@@ -400,7 +404,7 @@ impl State {
         Ok(())
     }
 
-    /// Rows of the table below `at` become tombstones, a bounded number at a time, unless they have been swept before.
+    /// Rows of the table below `at` are removed, a bounded number at a time, unless they have been swept before.
     fn truncate(
         &self,
         batch: &mut dyn Batch,

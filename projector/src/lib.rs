@@ -37,6 +37,7 @@ mod status;
 mod sweep;
 mod too_large;
 mod typing;
+mod truncations;
 mod version;
 mod versions;
 

@@ -14,6 +14,7 @@ use crate::Error;
 use crate::apply::RowEvent;
 use crate::catalog::Catalog;
 use crate::clock::now_ms;
+use crate::truncations::Truncation;
 
 /// Some consecutive records of a fetched batch.
 #[derive(Clone, Copy, Debug)]
@@ -37,9 +38,14 @@ impl<'b> Input<'b> {
         self.batch.records().skip(self.skip).take(self.take)
     }
 
+    /// Those that are events.
+    fn events(&self) -> impl Iterator<Item = EventRef<'b>> + use<'b> {
+        self.records().filter_map(|record| event(&record))
+    }
+
     /// The headers of those that are events.
     pub(crate) fn headers(&self) -> impl Iterator<Item = EventHeader> + use<'b> {
-        self.records().filter_map(|record| header(&record))
+        self.events().map(|event| event.header)
     }
 
     /// Where reading goes on behind these records: behind what follows the last of a batch, such as marks of transactions.
@@ -114,7 +120,7 @@ pub(crate) fn record_count(inputs: &[Input<'_>]) -> usize {
 #[derive(Debug, Default)]
 pub(crate) struct Decoded<'b> {
     pub(crate) rows: BTreeMap<TableId, Vec<RowEvent<'b>>>,
-    pub(crate) truncates: BTreeMap<TableId, SourcePosition>,
+    pub(crate) truncates: BTreeMap<TableId, Vec<Truncation>>,
     /// Newest progress of each source.
     pub(crate) progress: BTreeMap<String, SourceProgress>,
     pub(crate) letters: Vec<DeadLetter>,
@@ -143,19 +149,20 @@ pub(crate) fn read_anew(before: Option<&SourceProgress>, now: &SourceProgress) -
         .collect()
 }
 
-fn header(record: &RecordRef<'_>) -> Option<EventHeader> {
-    Some(EventRef::decode(record.value?).ok()?.header)
+fn event<'b>(record: &RecordRef<'b>) -> Option<EventRef<'b>> {
+    EventRef::decode(record.value?).ok()
 }
 
-/// Where tables are truncated by these records.
-pub(crate) fn truncates(inputs: &[Input<'_>]) -> BTreeMap<TableId, SourcePosition> {
-    let mut found: BTreeMap<TableId, SourcePosition> = BTreeMap::new();
+/// The truncations of tables among these records.
+pub(crate) fn truncates(inputs: &[Input<'_>]) -> BTreeMap<TableId, Vec<Truncation>> {
+    let mut found: BTreeMap<TableId, Vec<Truncation>> = BTreeMap::new();
     for input in inputs {
-        let truncates = input.headers().filter(|header| header.op == Op::Truncate);
-        let Some(newest) = truncates.map(|header| header.position).max() else { continue };
-        if let Some(schema) = TableSchema::from_bytes(&input.batch.prelude) {
-            let at = found.entry(schema.table).or_default();
-            *at = newest.max(*at);
+        let partition = input.batch.from.partition;
+        let mut truncations = input.events().filter_map(|event| Truncation::of(&event, partition)).peekable();
+        if truncations.peek().is_some()
+            && let Some(schema) = TableSchema::from_bytes(&input.batch.prelude)
+        {
+            found.entry(schema.table).or_default().extend(truncations);
         }
     }
     found
@@ -166,7 +173,7 @@ pub(crate) fn before_truncations<'b>(inputs: &[Input<'b>]) -> (Vec<Input<'b>>, V
     let (mut before, mut rest) = (Vec::new(), Vec::new());
     let mut met = BTreeSet::new();
     for input in inputs {
-        let is_truncate = |record: RecordRef<'_>| header(&record).is_some_and(|header| header.op == Op::Truncate);
+        let is_truncate = |record: RecordRef<'_>| event(&record).is_some_and(|event| event.header.op == Op::Truncate);
         let front = match met.contains(&input.batch.from) {
             true => Some(0),
             false => input.records().position(is_truncate),
@@ -276,8 +283,8 @@ fn events<'b>(
         match header.op {
             Op::Schema => {}
             Op::Truncate => {
-                let at = out.truncates.entry(described.table.clone()).or_default();
-                *at = (*at).max(header.position);
+                let truncation = Truncation::of(&event, input.batch.from.partition);
+                out.truncates.entry(described.table.clone()).or_default().extend(truncation);
             }
             Op::Create | Op::Update | Op::Read | Op::Delete => rows.push(RowEvent {
                 key: record.key,

@@ -69,7 +69,7 @@ impl Fold {
         Ok(all)
     }
 
-    /// The truncations among these records that are more than one commit.
+    /// The truncations that take effect with these records and are more than one commit.
     fn sweeps(&mut self, inputs: &[Input<'_>]) -> Result<Vec<Sweep>, Error> {
         let most = self.store.rows_swept_max();
         if most == u64::MAX {
@@ -77,15 +77,14 @@ impl Fold {
         }
         let mut due = Vec::new();
         let also_small = self.sweeping.also_small;
-        for (table, below) in truncates(inputs) {
+        for (table, brought) in truncates(inputs) {
             self.sweeping.also_small = true;
-            let rows = self.step(|state, batch, _| match state.is_swept(&table, below) {
-                true => Ok(0),
-                false => Ok(batch.row_count(&table)?),
-            })?;
-            if rows > most || (also_small && rows > 0) {
-                due.push(Sweep { table, below, after: None });
-            }
+            due.extend(self.step(|state, batch, _| {
+                let below = state.catalog.truncations(&table).bring(&brought);
+                let Some(below) = below.filter(|below| !state.is_swept(&table, *below)) else { return Ok(None) };
+                let rows = batch.row_count(&table)?;
+                Ok((rows > most || (also_small && rows > 0)).then_some(Sweep { table, below, after: None }))
+            })?);
         }
         Ok(due)
     }
@@ -129,7 +128,7 @@ impl State {
         self.swept.get(table).is_some_and(|swept| *swept >= below)
     }
 
-    /// The next rows below a truncation become tombstones, and the documents above them are built; answers with the key up
+    /// The next rows below a truncation are removed, and the documents above them are built; answers with the key up
     /// to which the table has been gone through, `None` at its end.
     fn sweep_part(
         &mut self,

@@ -1,9 +1,15 @@
-//! A truncated table goes in parts, each of which may be the last before a failure.
+//! A truncated table goes once all partitions have brought the truncation, and in parts, each of which may be the last
+//! before a failure. Nothing is left of it in the store.
 #![allow(clippy::unwrap_used)]
 
+#[path = "follow_rows/engine.rs"]
+#[allow(dead_code, reason = "its readers alone are for the tests of documents")]
+mod engine;
 #[path = "follow_rows/flaky.rs"]
-#[allow(dead_code, reason = "its documents alone are for the tests of paired engines")]
 mod flaky;
+
+#[path = "follow_rows/items.rs"]
+mod items;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,50 +21,36 @@ use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 use headwater_projector::{ErrorKind, Fold, FoldOptions, Folded, Input};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema, ValueRef,
-    WriteRow, key, progress_topic,
-};
+use headwater_schemas::{SourcePosition, SourceProgress, ValueRef, key, progress_topic};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{ProjectionStore, RowArena};
+use headwater_store::{ByteList, JoinIndex, ProjectionStore, RowArena};
 
-const PREFIX: &str = "t";
+use engine::{Engine, Kind};
+use items::{PREFIX, Record, at, batch, deleted, item, item_with, schema, truncation};
 
 fn model() -> ReadModel {
-    let yaml = "model: item\nroot: { table: shop.items, key: id }\nfields: { id: id }\n";
-    parse("item.yaml", yaml, &ParseContext::default()).expect("a sound model")
+    parsed("model: item\nroot: { table: shop.items, key: id }\nfields: { id: id, note: note }\n")
 }
 
-fn schema() -> TableSchema {
-    let id = Column { name: "id".into(), kind: ColumnType::Int64, source_type: String::new(), key_ordinal: Some(0) };
-    TableSchema { table: TableId::new("shop", "public", "items"), columns: vec![id] }
+/// A model that finds items by their notes.
+fn same_notes() -> ReadModel {
+    parsed(
+        "model: same\nroot: { table: shop.items, key: id }\nfields: { id: id }\n\
+         nest: { same: { many: shop.items, on: { note: note }, fields: [id] } }\n",
+    )
 }
 
-/// Records of the log from an offset on, each a transaction: a new row, or (`None`) a truncation.
+fn parsed(yaml: &str) -> ReadModel {
+    parse("model.yaml", yaml, &ParseContext::default()).expect("a sound model")
+}
+
+/// Records of the only partition from an offset on, each a transaction: a new row, or (`None`) a truncation.
 fn records(first: u64, changes: &[Option<i64>]) -> FetchedBatch {
-    let at = |at| SourcePosition { epoch: 1, commit: at + 1, ordinal: 1 };
-    records_at(first, &(first..).map(at).zip(changes.iter().copied()).take(changes.len()).collect::<Vec<_>>())
-}
-
-fn records_at(first: u64, changes: &[(SourcePosition, Option<i64>)]) -> FetchedBatch {
-    let mut records = RecordBuffer::default();
-    for (at, (position, id)) in (first..).zip(changes.iter().copied()) {
-        let header = EventHeader {
-            op: if id.is_some() { Op::Create } else { Op::Truncate },
-            position,
-            transaction: at + 1,
-            committed_at_micros: 1_000_000,
-            last_in_transaction: true,
-            before_is_key_only: false,
-        };
-        let mut write = |out: &mut Vec<u8>| RowBuilder::new(out).push(ValueRef::Int(id.unwrap_or_default()));
-        let after: Option<WriteRow<'_>> = if id.is_some() { Some(&mut write) } else { None };
-        let key = id.map_or_else(Vec::new, |id| key::of(ValueRef::Int(id)));
-        records.push(1, &key, Some(|out: &mut Vec<u8>| header.encode(out, None, after)));
-    }
-    let place = TopicPartition { topic: schema().table.topic(PREFIX).into(), partition: 0 };
-    let bytes = Bytes::copy_from_slice(records.as_bytes());
-    FetchedBatch::new(place, Offset(first), schema().to_bytes().into(), bytes, records.count())
+    let record = |(offset, change): (u64, &Option<i64>)| match change {
+        Some(id) => item(at(1, offset + 1), *id),
+        None => truncation(at(1, offset + 1), 1),
+    };
+    batch(0, first, &(first..).zip(changes).map(record).collect::<Vec<Record>>())
 }
 
 /// Says that so many records are all there is.
@@ -80,38 +72,43 @@ fn fold(fold: &mut Fold, batch: &FetchedBatch) -> Result<Folded, headwater_proje
     fold.micro_batch(&[Input::whole(batch)], &mut |_| Ok(()))
 }
 
-/// How many rows and documents there are.
-fn left(store: &EmbeddedStore) -> (u64, u64) {
+/// How many rows, tombstones included, and documents there are.
+fn left(store: &dyn ProjectionStore) -> (u64, u64) {
     let batch = store.begin().unwrap();
     let mut rows = RowArena::default();
     batch.scan_rows(&schema().table, None, 1_000, &mut rows).unwrap();
-    let live = rows.slots().iter().filter(|slot| rows.row(slot).is_some()).count();
+    let rows = rows.slots().len() as u64;
+    assert_eq!(batch.row_count(&schema().table).unwrap(), rows);
     let documents: u64 =
         batch.versions().unwrap().iter().map(|version| batch.document_count(version.id).unwrap()).sum();
-    (live as u64, documents)
+    (rows, documents)
 }
 
-/// A store that fails when it is told to, and asks that a table of more than fifty rows be truncated in parts.
+fn options() -> FoldOptions {
+    FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() }
+}
+
+/// A store that fails when it is told to, and asks that a table of more rows than `swept_max` be truncated in parts.
 struct Place {
     store: Arc<EmbeddedStore>,
     calls_left: Arc<AtomicI64>,
+    swept_max: u64,
     _folder: tempfile::TempDir,
 }
 
 impl Place {
-    fn open() -> Self {
+    fn open(swept_max: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
         let store = EmbeddedStore::open(options).unwrap();
-        Self { store, calls_left: Arc::new(AtomicI64::new(-1)), _folder: folder }
+        Self { store, calls_left: Arc::new(AtomicI64::new(-1)), swept_max, _folder: folder }
     }
 
     /// A fold whose transactions take so many rows.
     fn fold(&self, rows_max: usize) -> Fold {
         let (inner, calls_left) = (self.store.clone(), self.calls_left.clone());
-        let store = flaky::FlakyStore { inner, calls_left, rows_max, swept_max: 50 };
-        let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
-        Fold::open(Arc::new(store), &[model()], options).unwrap()
+        let store = flaky::FlakyStore { inner, calls_left, rows_max, swept_max: self.swept_max };
+        Fold::open(Arc::new(store), &[model()], options()).unwrap()
     }
 
     /// A fold that has a hundred rows, and a document of each.
@@ -123,14 +120,32 @@ impl Place {
         while whole.has_background_work() {
             whole.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
         }
-        assert_eq!(left(&self.store), (100, 100));
+        assert_eq!(left(&*self.store), (100, 100));
         whole
+    }
+
+    /// Folds a batch, which fails at a later call each time until it does not. Whenever one looks there are at least so many
+    /// rows, and a document of each.
+    fn fold_after_failures(&self, whole: &mut Fold, batch: &FetchedBatch, rows_min: u64) {
+        let mut failures = 0;
+        for calls in (0..).step_by(7) {
+            self.calls_left.store(calls, Ordering::Relaxed);
+            let done = fold(whole, batch).is_ok();
+            self.calls_left.store(-1, Ordering::Relaxed);
+            let (rows, documents) = left(&*self.store);
+            assert!(rows >= rows_min && documents == rows, "after {calls} calls: {rows} rows, {documents} documents");
+            if done {
+                break;
+            }
+            failures += 1;
+        }
+        assert!(failures > 10, "{failures}");
     }
 }
 
 #[test]
 fn more_rows_than_a_transaction_takes_go_in_parts_and_a_failure_between_them_is_healed() {
-    let place = Place::open();
+    let place = Place::open(20);
     drop(place.hundred_rows());
 
     // Ten rows in a transaction, and a failure somewhere in the middle.
@@ -140,41 +155,137 @@ fn more_rows_than_a_transaction_takes_go_in_parts_and_a_failure_between_them_is_
     let failed = fold(&mut parts, &truncation).unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Retryable);
     assert!(!failed.to_string().contains("in one transaction"), "{failed}");
-    let (rows, documents) = left(&place.store);
+    let (rows, documents) = left(&*place.store);
     assert!(0 < rows && rows < 100, "{rows}");
     assert_eq!(documents, rows, "they go with their rows");
     // One that is late, and from before the truncation.
     fold(&mut parts, &records(0, &[Some(500)])).unwrap();
-    assert_eq!(left(&place.store), (rows, documents));
+    assert_eq!(left(&*place.store), (rows, documents));
 
     let folded = fold(&mut parts, &truncation).unwrap();
     assert_eq!((folded.events, folded.rows, folded.documents.deleted), (1, rows, rows));
-    assert_eq!(left(&place.store), (0, 0));
+    assert_eq!(left(&*place.store), (0, 0));
     assert_eq!(parts.offsets()[&(schema().table.topic(PREFIX), 0)], 101);
 }
 
 #[test]
 fn rows_that_were_read_again_are_there_throughout_while_the_others_are_swept() {
-    let place = Place::open();
+    let place = Place::open(50);
     let mut whole = place.hundred_rows();
 
     // Of the hundred rows ninety are met again, in a new epoch, and the others are swept.
-    let again = |commit| SourcePosition { epoch: 2, commit, ordinal: 0 };
-    let mut reading: Vec<_> = (10..100).map(|id| (again(7), Some(id))).collect();
-    reading.push((again(6), None));
-    let reading = records_at(100, &reading);
-    let mut failures = 0;
-    for calls in (0..).step_by(7) {
-        place.calls_left.store(calls, Ordering::Relaxed);
-        let done = fold(&mut whole, &reading).is_ok();
-        place.calls_left.store(-1, Ordering::Relaxed);
-        let (rows, documents) = left(&place.store);
-        assert!(rows >= 90 && documents == rows, "after {calls} calls there are {rows} rows and {documents} documents");
-        if done {
-            break;
+    let mut reading: Vec<Record> = (10..100).map(|id| item(at(2, 7), id)).collect();
+    reading.push(truncation(at(2, 6), 1));
+    place.fold_after_failures(&mut whole, &batch(0, 100, &reading), 90);
+    assert_eq!(left(&*place.store), (90, 90));
+}
+
+/// Whether they go in parts or at once, and although nothing says which row belongs to which partition.
+#[test]
+fn rows_that_another_partition_has_yet_to_bring_again_are_there_throughout() {
+    for swept_max in [50, u64::MAX] {
+        let place = Place::open(swept_max);
+        let mut whole = place.hundred_rows();
+
+        // Again ninety are met, and each partition brings half of them.
+        let reading = |partition: i64| -> Vec<Record> {
+            let met = (10..100).filter(|id| id % 2 == partition).map(|id| item(at(2, 7), id));
+            met.chain([truncation(at(2, 6), 2)]).collect()
+        };
+        fold(&mut whole, &batch(0, 100, &reading(0))).unwrap();
+        assert_eq!(left(&*place.store), (100, 100));
+
+        // What was brought is known after a restart, and what is read late in the other partition goes with the rest.
+        let mut whole = place.fold(usize::MAX);
+        fold(&mut whole, &batch(1, 0, &[item(at(1, 900), 500)])).unwrap();
+        assert_eq!(left(&*place.store), (101, 101));
+        place.fold_after_failures(&mut whole, &batch(1, 1, &reading(1)), 90);
+        assert_eq!(left(&*place.store), (90, 90));
+        for partition in 0..2 {
+            fold(&mut whole, &batch(partition, 200, &[item(at(1, 901), 501)])).unwrap();
         }
-        failures += 1;
+        assert_eq!(left(&*place.store), (90, 90));
     }
-    assert!(failures > 10, "{failures}");
-    assert_eq!(left(&place.store), (90, 90));
+}
+
+/// The topic had four partitions when the first was written, and the source writes into two of them by now.
+#[test]
+fn a_truncation_waits_for_the_partitions_that_it_stands_in() {
+    let place = Place::open(u64::MAX);
+    let mut whole = place.hundred_rows();
+    let mut bring = |partition, records: &[Record]| {
+        fold(&mut whole, &batch(partition, 200, records)).unwrap();
+        left(&*place.store).0
+    };
+    let (of_four, of_two) = (truncation(at(1, 200), 4), truncation(at(1, 201), 2));
+    assert_eq!(bring(0, &[of_four.clone(), of_two.clone()]), 100);
+    assert_eq!(bring(2, std::slice::from_ref(&of_four)), 100);
+    assert_eq!(bring(1, &[of_four.clone(), of_two]), 0);
+    // The last one of the four stands behind what is gone, too.
+    assert_eq!(bring(3, &[item(at(1, 150), 7), of_four, item(at(1, 202), 8)]), 1);
+}
+
+/// An insert that could not be captured, because of a value that is mended by the update behind it: which does not send
+/// what it leaves as it is, and must not find it in a row that the source does not have any more.
+#[test]
+fn rows_from_before_a_truncation_complete_none_behind_it() {
+    let place = Place::open(u64::MAX);
+    let mut whole = place.hundred_rows();
+    let part = item_with(at(1, 202), 7, ValueRef::Missing);
+    let folded = fold(&mut whole, &batch(0, 100, &[item(at(1, 200), 7), truncation(at(1, 201), 2), part]));
+    assert_eq!(folded.unwrap().dead_letters, 1, "its document cannot be told");
+}
+
+/// A table that is emptied and filled again each night, with other keys.
+#[test]
+fn loads_that_were_truncated_take_no_room() {
+    for kind in [Kind::Embedded, Kind::Paired, Kind::Mongo] {
+        let engine = Engine::open(kind, &Arc::new(AtomicI64::new(-1)));
+        let mut whole = Fold::open(engine.writer.clone(), &[model()], options()).unwrap();
+        let mut loads: Vec<FetchedBatch> = Vec::new();
+        for night in 0..10 {
+            let first = night * 40;
+            let mut load = vec![truncation(at(1, 100 * night), 1)];
+            load.extend((first..first + 40).map(|id| item(at(1, 100 * night + 1), id as i64)));
+            load.push(deleted(at(1, 100 * night + 2), first as i64));
+            loads.push(batch(0, 42 * night, &load));
+            fold(&mut whole, &loads[loads.len() - 1]).unwrap();
+            assert_eq!(left(&*engine.writer).0, 40, "{kind:?}, night {night}");
+        }
+        // What comes late of them, or is read again, does not come back.
+        let (_, before) = loads.split_last().unwrap();
+        for load in before {
+            fold(&mut whole, load).unwrap();
+            whole.replay_batch(&[Input::whole(load)], &mut |_| Ok(())).unwrap();
+            assert_eq!(left(&*engine.writer).0, 40, "{kind:?}");
+        }
+    }
+}
+
+/// It is complete once nothing is left, and filled from the beginning when it is wanted again later.
+#[test]
+fn a_join_index_that_is_half_filled_when_its_table_goes_finds_every_later_row() {
+    let place = Place::open(u64::MAX);
+    let mut whole = place.hundred_rows();
+    let notes = JoinIndex { table: schema().table, columns: vec!["note".into()] };
+    let found = || {
+        let (mut keys, mut rows) = (ByteList::default(), RowArena::default());
+        keys.push(&key::of(ValueRef::Text("new")));
+        place.store.begin().unwrap().rows_by_join(&notes, &keys, 0, &mut rows).unwrap();
+        rows.slots().len()
+    };
+    whole.declare(&[model(), same_notes()]).unwrap();
+    whole.background(Duration::ZERO, &mut |_| Ok(())).unwrap();
+    assert_eq!(found(), 3);
+    fold(&mut whole, &records(100, &[None])).unwrap();
+    assert_eq!(found(), 0);
+
+    for (models, expected) in [(vec![model(), same_notes()], 10), (vec![model()], 0), (vec![model(), same_notes()], 10)]
+    {
+        let mut whole = Fold::open(place.store.clone(), &models, options()).unwrap();
+        let ten: Vec<Option<i64>> = (0..10).map(Some).collect();
+        fold(&mut whole, &records(101, &ten)).unwrap();
+        while whole.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap().is_some() {}
+        assert_eq!(found(), expected, "{} models", models.len());
+    }
 }

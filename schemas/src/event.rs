@@ -15,7 +15,8 @@ pub enum Op {
     Delete,
     /// `r`: read by a snapshot.
     Read,
-    /// `t`: the whole table was truncated; has neither key nor images, and every earlier row of the table is gone.
+    /// `t`: the whole table was truncated; has neither key nor images, and every earlier row of the table is gone. Stands in
+    /// several partitions: see [`EventRef::partitions`].
     Truncate,
     /// `s`: no row; says that the table exists and has the schema of its batch.
     Schema,
@@ -78,6 +79,9 @@ pub struct EventRef<'a> {
     pub before: Option<RowRef<'a>>,
     /// The row after the change; `None` for deletes.
     pub after: Option<RowRef<'a>>,
+    /// Of a truncation: it stands in all partitions of the table's topic that are below this number, appended together,
+    /// behind every earlier row. `None` where its writer does not say.
+    pub partitions: Option<u32>,
 }
 
 /// Bytes that are not an event.
@@ -90,10 +94,12 @@ pub type WriteRow<'w> = &'w mut (dyn FnMut(&mut Vec<u8>) + 'w);
 
 const VERSION: u8 = 1;
 const FIXED_LEN: usize = 35;
+const FLAGS_AT: usize = 2;
 const FLAG_LAST: u8 = 1;
 const FLAG_BEFORE: u8 = 2;
 const FLAG_AFTER: u8 = 4;
 const FLAG_KEY_ONLY: u8 = 8;
+const FLAG_PARTITIONS: u8 = 16;
 
 impl EventHeader {
     /// Appends a whole event. `before` and `after` write the cells of a row if there is one; they are given the buffer
@@ -120,7 +126,7 @@ impl EventHeader {
 
     /// Marks an already encoded event as the last of its transaction. `event` starts at the event's first byte.
     pub fn mark_last_in_transaction(event: &mut [u8]) {
-        event[2] |= FLAG_LAST;
+        event[FLAGS_AT] |= FLAG_LAST;
     }
 }
 
@@ -133,7 +139,7 @@ impl<'a> EventRef<'a> {
             return Err(MalformedEvent("written by a version of Headwater that this one does not know"));
         }
         let op = Op::from_letter(fixed[1] as char).ok_or(MalformedEvent("unknown operation"))?;
-        let flags = fixed[2];
+        let flags = fixed[FLAGS_AT];
         let number = |at: usize| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(&fixed[at..at + 8]);
@@ -159,14 +165,21 @@ impl<'a> EventRef<'a> {
             take().map(|bytes| Some(RowRef(bytes))).ok_or(MalformedEvent("row ends early"))
         };
         let (before, after) = (row(FLAG_BEFORE)?, row(FLAG_AFTER)?);
+        let mut partitions = None;
+        if flags & FLAG_PARTITIONS != 0 {
+            let (count, behind) =
+                rest.split_first_chunk::<4>().ok_or(MalformedEvent("number of partitions ends early"))?;
+            (partitions, rest) = (Some(u32::from_be_bytes(*count)), behind);
+        }
         if !rest.is_empty() {
             return Err(MalformedEvent("bytes behind its end"));
         }
-        Ok(Self { header, before, after })
+        Ok(Self { header, before, after, partitions })
     }
 
     /// Appends the binary form.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
         let mut before = self.before.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(row.0));
         let mut after = self.after.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(row.0));
         self.header.encode(
@@ -174,5 +187,9 @@ impl<'a> EventRef<'a> {
             before.as_mut().map(|write| write as WriteRow<'_>),
             after.as_mut().map(|write| write as WriteRow<'_>),
         );
+        if let Some(partitions) = self.partitions {
+            out[start + FLAGS_AT] |= FLAG_PARTITIONS;
+            out.extend_from_slice(&partitions.to_be_bytes());
+        }
     }
 }

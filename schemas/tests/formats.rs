@@ -104,6 +104,20 @@ fn event() -> Vec<u8> {
     bytes
 }
 
+fn truncation() -> Vec<u8> {
+    let header = EventHeader {
+        op: Op::Truncate,
+        position: SourcePosition { epoch: 4, commit: 53_195_832, ordinal: 4 },
+        transaction: 571,
+        committed_at_micros: 1_767_225_600_123_456,
+        last_in_transaction: false,
+        before_is_key_only: false,
+    };
+    let mut bytes = Vec::new();
+    EventRef { header, before: None, after: None, partitions: Some(6) }.encode(&mut bytes);
+    bytes
+}
+
 fn record_key() -> Vec<u8> {
     let (row, schema) = (row(false), schema());
     let mut bytes = Vec::new();
@@ -114,9 +128,12 @@ fn record_key() -> Vec<u8> {
 #[test]
 fn binary_forms_are_as_they_were() {
     let schema = schema();
-    for (name, bytes) in
-        [("event.v1.hex", event()), ("schema.v1.hex", schema.to_bytes()), ("record_key.v1.hex", record_key())]
-    {
+    for (name, bytes) in [
+        ("event.v1.hex", event()),
+        ("truncation.v1.hex", truncation()),
+        ("schema.v1.hex", schema.to_bytes()),
+        ("record_key.v1.hex", record_key()),
+    ] {
         let written = hex(&bytes);
         assert_eq!(String::from_utf8(fixture(name, written.as_bytes())).unwrap(), written, "{name}");
     }
@@ -132,15 +149,19 @@ fn binary_forms_are_as_they_were() {
 
 #[test]
 fn the_json_form_is_as_it_was() {
-    let (bytes, schema) = (event(), schema());
+    let schema = schema();
     let source = SourceInfo { version: "1.0".into(), connector: "postgresql".into(), database: "erp".into() };
-    let mut json = Vec::new();
-    to_json(&EventRef::decode(&bytes).unwrap(), &record_key(), &schema, &source, &mut json).unwrap();
-    json.push(b'\n');
-    let golden = fixture("event.v1.json", &json);
-    assert_eq!(String::from_utf8_lossy(&json), String::from_utf8_lossy(&golden));
-    let back = from_json(&golden, Some(&schema)).unwrap();
-    assert_eq!((back.bytes, back.key), (bytes, record_key()));
+    for (name, bytes, key) in
+        [("event.v1.json", event(), record_key()), ("truncation.v1.json", truncation(), Vec::new())]
+    {
+        let mut json = Vec::new();
+        to_json(&EventRef::decode(&bytes).unwrap(), &key, &schema, &source, &mut json).unwrap();
+        json.push(b'\n');
+        let golden = fixture(name, &json);
+        assert_eq!(String::from_utf8_lossy(&json), String::from_utf8_lossy(&golden), "{name}");
+        let back = from_json(&golden, Some(&schema)).unwrap();
+        assert_eq!((back.bytes, back.key), (bytes, key), "{name}");
+    }
 
     let mut key = Vec::new();
     key_to_json(RowRef(&row(true)), &schema, &mut key).unwrap();
@@ -157,7 +178,7 @@ fn what_would_not_come_back_is_refused_and_named() {
         RowBuilder::new(&mut bytes).push_value(&value);
         let event = event();
         let header = EventRef::decode(&event).unwrap().header;
-        let event = EventRef { header, before: None, after: Some(RowRef(&bytes)) };
+        let event = EventRef { header, before: None, after: Some(RowRef(&bytes)), partitions: None };
         to_json(&event, &[], &schema, &source, &mut Vec::new()).map_err(|error| error.to_string())
     };
     for (kind, value) in [

@@ -16,7 +16,7 @@ pub struct StoreMetrics {
     pub commits: Counter,
     /// From the call of commit until readers could see the batch.
     pub commit_seconds: Histogram,
-    /// Rows written, tombstones included.
+    /// Rows written or removed, tombstones included.
     pub written_rows: Counter,
     /// Documents created or changed.
     pub written_documents: Counter,
@@ -59,7 +59,7 @@ impl StoreMetrics {
             Unit::Seconds,
             self.commit_seconds.clone(),
         );
-        store.register("written_rows", "Rows written, tombstones included", self.written_rows.clone());
+        store.register("written_rows", "Rows written or removed, tombstones included", self.written_rows.clone());
         store.register("written_documents", "Documents created or changed", self.written_documents.clone());
         store.register("deleted_documents", "Documents deleted", self.deleted_documents.clone());
         store.register(

@@ -150,6 +150,16 @@ impl RowBatch for PairedBatch<'_> {
         self.rows.put_row(table, indexes, write)
     }
 
+    fn remove_row(
+        &mut self,
+        table: &TableId,
+        indexes: &[&JoinIndex],
+        key: &[u8],
+        removed: &[(usize, &[u8])],
+    ) -> Result<(), Error> {
+        self.rows.remove_row(table, indexes, key, removed)
+    }
+
     fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error> {
         self.rows.scan_rows(table, after, limit, out)
     }

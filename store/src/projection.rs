@@ -147,6 +147,16 @@ pub trait RowBatch {
     /// indexes of the table.
     fn put_row(&mut self, table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> Result<(), Error>;
 
+    /// Removes a row or tombstone for good; nothing where there is none. The caller must know by other means that events
+    /// from before are late. `indexes` as in [`Self::put_row`], `removed` as in [`RowWrite`]: all that the row is found by.
+    fn remove_row(
+        &mut self,
+        table: &TableId,
+        indexes: &[&JoinIndex],
+        key: &[u8],
+        removed: &[(usize, &[u8])],
+    ) -> Result<(), Error>;
+
     /// Reads rows of a table in key order, behind `after`, into `out` with request 0; tombstones too. Ends after `limit`
     /// rows, or behind the row with which `out` is [full](RowArena::is_full); brings none only when there are no more.
     fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error>;

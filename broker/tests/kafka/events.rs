@@ -8,7 +8,8 @@ use headwater_broker::kafka::KafkaLog;
 use headwater_broker::{AppendBatch, Error, EventLog, FetchFrom, FetchLimits, Offset, RecordBuffer, Retention};
 use headwater_schemas::codec::debezium::SourceInfo;
 use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, TableId, TableSchema, ValueRef, WriteRow, key,
+    Column, ColumnType, EventHeader, EventRef, Op, RowBuilder, RowRef, SourcePosition, TableId, TableSchema, ValueRef,
+    key,
 };
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -50,17 +51,9 @@ fn push(records: &mut RecordBuffer, op: Op, ordinal: u32, key: &[u8], before: Op
         last_in_transaction: ordinal == 5,
         before_is_key_only: false,
     };
-    let copy =
-        |row: Option<&[u8]>| row.map(<[u8]>::to_vec).map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(&row));
-    let (mut before, mut after) = (copy(before), copy(after));
-    let write = |out: &mut Vec<u8>| {
-        header.encode(
-            out,
-            before.as_mut().map(|write| write as WriteRow<'_>),
-            after.as_mut().map(|write| write as WriteRow<'_>),
-        );
-    };
-    records.push(1_767_225_600_000, key, Some(write));
+    let (before, after) = (before.map(RowRef), after.map(RowRef));
+    let event = EventRef { header, before, after, partitions: (op == Op::Truncate).then_some(3) };
+    records.push(1_767_225_600_000, key, Some(|out: &mut Vec<u8>| event.encode(out)));
 }
 
 fn id(id: i64) -> Vec<u8> {

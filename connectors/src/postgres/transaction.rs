@@ -1,6 +1,6 @@
 //! The events of one source transaction.
 
-use headwater_schemas::{EventHeader, Op, SourcePosition};
+use headwater_schemas::{EventHeader, EventRef, Op, SourcePosition};
 
 use super::catalog::{literal, quote};
 use super::fetch::Fetched;
@@ -264,10 +264,14 @@ impl Transaction {
     }
 }
 
-/// Puts a record without key and rows into every partition of the table.
+/// Puts a record without key and rows into every partition of the table. A truncation says how many these are, so that
+/// whoever reads one of them knows which others to wait for.
 pub(super) fn to_every_partition(plan: &TablePlan, header: EventHeader, into: &mut Gathered) {
-    for partition in 0..plan.route.partitions() {
-        into.push(&plan.route, partition, &[], header.committed_at_micros, |out| header.encode(out, None, None));
+    let all = plan.route.partitions();
+    let partitions = (header.op == Op::Truncate).then_some(all);
+    let event = EventRef { header, before: None, after: None, partitions };
+    for partition in 0..all {
+        into.push(&plan.route, partition, &[], header.committed_at_micros, |out| event.encode(out));
     }
 }
 

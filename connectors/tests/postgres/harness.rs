@@ -33,6 +33,7 @@ pub(crate) struct Event {
     pub(crate) before_is_key_only: bool,
     pub(crate) before: Option<Vec<Value>>,
     pub(crate) after: Option<Vec<Value>>,
+    pub(crate) partitions: Option<u32>,
     pub(crate) schema: TableSchema,
 }
 
@@ -182,6 +183,7 @@ impl Harness {
                     before_is_key_only: event.header.before_is_key_only,
                     before: event.before.map(row),
                     after: event.after.map(row),
+                    partitions: event.partitions,
                     schema: schema.clone(),
                 };
                 assert_eq!(event.header.op == Op::Schema || event.header.op == Op::Truncate, record.key.is_empty());

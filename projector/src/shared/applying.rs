@@ -25,13 +25,14 @@ use super::agreement::{Place, Sharing, pending_note};
 use super::pending;
 use super::view::{SharedRows, View};
 use crate::Error;
-use crate::apply::{Mode, apply, erase};
+use crate::apply::{Mode, RowEvent, apply, erase};
 use crate::ascend::{Ascents, climb};
+use crate::catalog::Catalog;
 use crate::changes::TableChanges;
 use crate::clock::now_ms;
 use crate::fold::{Folded, Letters};
 use crate::keys::KeySet;
-use crate::records::{Decoded, Input, decode, record_count};
+use crate::records::{Decoded, Input, before_truncations, decode, record_count};
 
 /// Seeds of one batch, in bytes; MongoDB keeps up to 16 MiB in a document.
 const SEEDS_MAX: usize = 8 << 20;
@@ -248,9 +249,19 @@ impl Applying {
             };
             let mut decoded = decode(batch, &mut view.catalog, prefix, &kept)?;
             view.replan_if_learned();
-            if let Some(sweep) = next_sweep(sweeps, &decoded) {
-                let (seeds, sweep) = sweep_slice(view, batch, slice_rows, sweep)?;
-                after_sweep = Some(sweep);
+            let has_several = decoded.events > 1;
+            let is_too_much = |seeds: &[u8]| seeds.len() > SEEDS_MAX && has_several;
+            if let Some((table, sweep)) = next_sweep(&view.catalog, sweeps, &decoded) {
+                // What was read again stands before the truncation: nobody must see it go.
+                let first = match sweep.after {
+                    None => decode(batch, &mut view.catalog, prefix, &before_truncations(&kept).0)?.rows,
+                    Some(_) => BTreeMap::new(),
+                };
+                let (seeds, sweep) = sweep_slice(view, batch, slice_rows, &table, sweep, first)?;
+                if is_too_much(&seeds) {
+                    return Ok(None);
+                }
+                after_sweep = Some((table, sweep));
                 // Whoever claims the partition with the truncation is to find these seeds before it gets past it.
                 let mut swept = Vec::new();
                 for (at, mut place) in places {
@@ -261,6 +272,7 @@ impl Applying {
                 put_seeds(batch, &home, decoded.latest_at, &seeds)?;
                 return Ok(Some((Folded::default(), Some((swept, seeds, decoded.latest_at)))));
             }
+            take_note(view, batch, &decoded)?;
             let mut ascents = ascents(view)?;
             for (table, events) in std::mem::take(&mut decoded.rows) {
                 let indexes = view.indexes_of(&table);
@@ -269,7 +281,7 @@ impl Applying {
             }
             fail::fail_point!("projector::mid_batch");
             let (changed_rows, seeds) = (ascents.changed, encoded(ascents));
-            if seeds.len() > SEEDS_MAX && decoded.events > 1 {
+            if is_too_much(&seeds) {
                 return Ok(None);
             }
             if view.late.read_again(batch, &kept)? {
@@ -399,42 +411,61 @@ impl Applying {
     }
 }
 
-/// The next truncated table that has not been gone through: its place so far.
-fn next_sweep(sweeps: &BTreeMap<TableId, Sweep>, decoded: &Decoded<'_>) -> Option<(TableId, Sweep)> {
-    for (table, at) in &decoded.truncates {
+/// The next truncated table that has not been gone through, by truncations that take effect: its place so far.
+fn next_sweep(catalog: &Catalog, sweeps: &BTreeMap<TableId, Sweep>, decoded: &Decoded<'_>) -> Option<(TableId, Sweep)> {
+    for (table, brought) in &decoded.truncates {
+        let Some(at) = catalog.truncations(table).bring(brought) else { continue };
         match sweeps.get(table) {
-            Some(sweep) if sweep.below >= *at && sweep.done => {}
-            Some(sweep) if sweep.below >= *at => {
+            Some(sweep) if sweep.below >= at && sweep.done => {}
+            Some(sweep) if sweep.below >= at => {
                 return Some((table.clone(), Sweep { after: sweep.after.clone(), ..*sweep }));
             }
-            _ => return Some((table.clone(), Sweep { below: *at, after: None, done: false })),
+            _ => return Some((table.clone(), Sweep { below: at, after: None, done: false })),
         }
     }
     None
 }
 
-/// Rows below a truncation become tombstones, a bounded number at a time.
+/// Takes note of truncations that other partitions have yet to bring. Of workers that bring the last ones at once only one
+/// can commit, since both write the note.
+fn take_note(view: &mut View, batch: &mut dyn RowBatch, decoded: &Decoded<'_>) -> Result<(), Error> {
+    let mut is_new = false;
+    for (table, brought) in &decoded.truncates {
+        let before = view.catalog.truncations(table);
+        view.catalog.bring(batch, table, brought)?;
+        is_new |= view.catalog.truncations(table) != before;
+    }
+    if is_new { view.agreement.write(batch) } else { Ok(()) }
+}
+
+/// Rows below a truncation are removed, a bounded number at a time, after `first` was applied.
 fn sweep_slice(
     view: &mut View,
     batch: &mut dyn RowBatch,
     slice_rows: usize,
-    (table, mut sweep): (TableId, Sweep),
-) -> Result<(Vec<u8>, (TableId, Sweep)), Error> {
-    let before = view.catalog.truncated_at(&table);
-    view.catalog.truncated(batch, &table, sweep.below)?;
-    if view.catalog.truncated_at(&table) != before {
+    table: &TableId,
+    mut sweep: Sweep,
+    first: BTreeMap<TableId, Vec<RowEvent<'_>>>,
+) -> Result<(Vec<u8>, Sweep), Error> {
+    let before = view.catalog.truncated_at(table);
+    view.catalog.truncated(batch, table, sweep.below)?;
+    if view.catalog.truncated_at(table) != before {
         // An older row that is just being written by somebody who does not know this would stay for ever.
         view.agreement.write(batch)?;
         view.agreement.touch_all(batch)?;
     }
+    let mut ascents = ascents(view)?;
+    for (table, events) in first {
+        let each = |changes: &TableChanges<'_>| ascents.begin(changes);
+        // Those that the store cannot keep are told of when the whole batch is applied.
+        apply(batch, &view.catalog, &table, &view.indexes_of(&table), events, Mode::Follow, each)?;
+    }
     let mut arena = RowArena::default();
-    batch.scan_rows(&table, sweep.after.as_deref(), slice_rows, &mut arena)?;
+    batch.scan_rows(table, sweep.after.as_deref(), slice_rows, &mut arena)?;
     sweep.after = arena.slots().last().map(|last| arena.key(last).to_vec());
     sweep.done = sweep.after.is_none();
-    let changes = erase(batch, &table, &view.indexes_of(&table), &arena, sweep.below)?;
-    let mut ascents = ascents(view)?;
-    ascents.begin(&changes);
-    Ok((encoded(ascents), (table, sweep)))
+    ascents.begin(&erase(batch, table, &view.indexes_of(table), &arena, sweep.below)?);
+    Ok((encoded(ascents), sweep))
 }
 
 /// Ascents of all versions that follow changes, none begun.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use headwater_schemas::{Column, ColumnType, EventHeader, Op, SourcePosition, SourceProgress, Value, WriteRow};
+use headwater_schemas::{Column, ColumnType, EventHeader, EventRef, Op, RowRef, SourcePosition, SourceProgress, Value};
 
 use crate::random::Random;
 use crate::tables::{Table, row_bytes};
@@ -118,8 +118,7 @@ impl Changes {
                     self.row(random, at, Op::Delete, ordinal, &key, Some(&old), None);
                 } else {
                     self.tables[at].rows.clear();
-                    let partition = random.below(self.partitions[at]);
-                    self.record(at, partition, Op::Truncate, ordinal, &[], None, None);
+                    self.truncate(random, at, ordinal);
                 }
             }
             ordinal += 1;
@@ -189,6 +188,21 @@ impl Changes {
         self.record(at, partition, op, ordinal, key, before, new);
     }
 
+    /// A truncation in every partition; or in fewer, as of a source that had not as many; or in one, by a writer that
+    /// does not say how many there are.
+    fn truncate(&mut self, random: &mut Random, table: usize, ordinal: u32) {
+        let all = self.partitions[table];
+        if random.chance(10) {
+            return self.record(table, random.below(all), Op::Truncate, ordinal, &[], None, None);
+        }
+        let partitions = if random.chance(80) { all } else { random.between(1, all) };
+        let header = self.header(Op::Truncate, ordinal);
+        for partition in 0..partitions {
+            let told = Some(partitions as u32);
+            self.push(table, partition, &[], &EventRef { header, before: None, after: None, partitions: told });
+        }
+    }
+
     #[expect(clippy::too_many_arguments)]
     fn record(
         &mut self,
@@ -200,22 +214,25 @@ impl Changes {
         before: Option<Vec<u8>>,
         after: Option<Vec<u8>>,
     ) {
-        let header = EventHeader {
+        let header = EventHeader { before_is_key_only: !self.full && before.is_some(), ..self.header(op, ordinal) };
+        let (before, after) = (before.as_deref().map(RowRef), after.as_deref().map(RowRef));
+        self.push(table, partition, key, &EventRef { header, before, after, partitions: None });
+    }
+
+    fn header(&self, op: Op, ordinal: u32) -> EventHeader {
+        EventHeader {
             op,
             position: SourcePosition { epoch: 1, commit: self.commit, ordinal },
             transaction: self.commit,
             committed_at_micros: self.commit as i64,
             last_in_transaction: false,
-            before_is_key_only: !self.full && before.is_some(),
-        };
+            before_is_key_only: false,
+        }
+    }
+
+    fn push(&mut self, table: usize, partition: usize, key: &[u8], event: &EventRef<'_>) {
         let mut value = Vec::new();
-        let writer = |row: Option<Vec<u8>>| row.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(&row));
-        let (mut before, mut after) = (writer(before), writer(after));
-        header.encode(
-            &mut value,
-            before.as_mut().map(|write| write as WriteRow<'_>),
-            after.as_mut().map(|write| write as WriteRow<'_>),
-        );
+        event.encode(&mut value);
         let prelude = self.tables[table].schema.to_bytes().into();
         self.events.push(Event { table, partition, prelude, key: key.to_vec(), value });
     }

@@ -28,6 +28,9 @@ macro_rules! pass_on_rows {
             );
             pass_on!(read check_row_size(cells: usize, keys: usize) -> ());
             pass_on!(put put_row(table: &TableId, indexes: &[&JoinIndex], write: RowWrite<'_>) -> ());
+            pass_on!(
+                put remove_row(table: &TableId, indexes: &[&JoinIndex], key: &[u8], removed: &[(usize, &[u8])]) -> ()
+            );
             pass_on!(read scan_rows(table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> ());
             pass_on!(read row_count(table: &TableId) -> u64);
             pass_on!(read join_indexes() -> Vec<JoinIndex>);

@@ -19,12 +19,15 @@ mod changes;
 mod documents;
 mod engine;
 mod flaky;
+#[path = "../follow_rows/items.rs"]
+mod items;
 mod log;
 #[path = "../follow_rows/models.rs"]
 mod models;
 #[path = "../follow_rows/random.rs"]
 mod random;
 mod replaced;
+mod reading_again;
 mod source;
 #[path = "../follow_rows/tables.rs"]
 mod tables;

@@ -1,7 +1,7 @@
 use headwater_schemas::codec::debezium::{
     EventReader, SourceInfo, from_json, key_from_json, key_to_json, schema_of, to_json,
 };
-use headwater_schemas::{EventHeader, EventRef, Op, RowRef, SourcePosition, TableSchema, WriteRow, key};
+use headwater_schemas::{EventHeader, EventRef, Op, RowRef, SourcePosition, TableSchema, key};
 use proptest::prelude::*;
 
 use super::{check, values};
@@ -12,19 +12,15 @@ struct Case {
     header: EventHeader,
     before: Option<Vec<u8>>,
     after: Option<Vec<u8>>,
+    partitions: Option<u32>,
     key: Vec<u8>,
 }
 
 impl Case {
     fn encode(&self) -> Vec<u8> {
-        let write = |row: &Option<Vec<u8>>| row.clone().map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(&row));
-        let (mut before, mut after) = (write(&self.before), write(&self.after));
+        let (before, after) = (self.before.as_deref().map(RowRef), self.after.as_deref().map(RowRef));
         let mut bytes = Vec::new();
-        self.header.encode(
-            &mut bytes,
-            before.as_mut().map(|write| write as WriteRow<'_>),
-            after.as_mut().map(|write| write as WriteRow<'_>),
-        );
+        EventRef { header: self.header, before, after, partitions: self.partitions }.encode(&mut bytes);
         bytes
     }
 }
@@ -45,8 +41,9 @@ fn header() -> impl Strategy<Value = EventHeader> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (values::schema(), header(), any::<bool>(), any::<bool>()).prop_flat_map(
-        |(schema, mut header, key_only, no_row)| {
+    (values::schema(), header(), any::<bool>(), any::<bool>(), any::<Option<u32>>()).prop_flat_map(
+        |(schema, mut header, key_only, no_row, partitions)| {
+            let partitions = partitions.filter(|_| header.op == Op::Truncate);
             let (before, after) = match header.op {
                 Op::Create | Op::Read => (false, true),
                 Op::Update => (!no_row, true),
@@ -71,7 +68,7 @@ fn case() -> impl Strategy<Value = Case> {
                         bytes
                     };
                     let key = foreign_key.unwrap_or_else(own_key);
-                    Case { schema: schema.clone(), header, before, after, key }
+                    Case { schema: schema.clone(), header, before, after, partitions, key }
                 },
             )
         },
@@ -86,6 +83,7 @@ fn binary_events_round_trip() {
         prop_assert_eq!(event.header, case.header);
         prop_assert_eq!(event.before.map(|row| row.0.to_vec()), case.before);
         prop_assert_eq!(event.after.map(|row| row.0.to_vec()), case.after);
+        prop_assert_eq!(event.partitions, case.partitions);
         let mut again = Vec::new();
         event.encode(&mut again);
         prop_assert_eq!(again, bytes);

@@ -52,6 +52,7 @@ macro_rules! contract_tests {
             a_commit_survives_reopening
             rows_come_in_request_order
             tombstones_are_rows_but_not_joined
+            removed_rows_leave_nothing
             joins_find_exactly_their_rows
             moved_rows_leave_their_old_entries
             rows_are_scanned_in_key_order

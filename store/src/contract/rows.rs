@@ -105,6 +105,62 @@ pub async fn tombstones_are_rows_but_not_joined(place: &impl Place) {
     }
 }
 
+pub async fn removed_rows_leave_nothing(place: &impl Place) {
+    let opened = place.open();
+    let join = join(&table("lines"), "invoice");
+    let other = JoinIndex { columns: vec!["tariff".into()], ..join.clone() };
+    let indexes = [&join, &other];
+    let found_by: &[(usize, &[u8])] = &[(0, &int(100)), (1, &int(200))];
+    let put = |batch: &mut dyn Batch, key: &[u8], n: Option<i64>| {
+        let cells = n.map(cells);
+        let row = cells.as_deref().map(RowRef);
+        let added = if row.is_some() { found_by } else { &[] };
+        let write = RowWrite { key, row, schema: SchemaId(0), position: at(1), removed: &[], added };
+        batch.put_row(&join.table, &indexes, write).unwrap();
+    };
+    let remove = |batch: &mut dyn Batch, key: &[u8]| batch.remove_row(&join.table, &indexes, key, found_by).unwrap();
+    let check = |batch: &dyn Batch, n: i64| {
+        let mut out = RowArena::default();
+        let long = text(&"k".repeat(900));
+        batch.rows_by_key(&join.table, &keys([&int(1)[..], &long, &int(3), &int(4)]), 0, &mut out).unwrap();
+        assert_eq!(listed(&out), [(3, int(4), n)]);
+        out.clear();
+        batch.scan_rows(&join.table, None, 10, &mut out).unwrap();
+        assert_eq!(listed(&out), [(0, int(4), n)]);
+        assert_eq!(joined(batch, &join, &[&int(100)]), [(0, int(4), n)]);
+        assert_eq!(joined(batch, &other, &[&int(200)]), [(0, int(4), n)]);
+    };
+
+    let mut batch = opened.writer.begin().unwrap();
+    let long = text(&"k".repeat(900));
+    for (key, n) in [(int(1), Some(10)), (long.clone(), Some(20)), (int(3), None), (int(4), Some(40))] {
+        put(&mut *batch, &key, n);
+    }
+    batch.commit().unwrap();
+    let mut batch = opened.writer.begin().unwrap();
+    // The last of them was never there.
+    for key in [int(1), long, int(3), int(9)] {
+        remove(&mut *batch, &key);
+    }
+    check(&*batch, 40);
+    batch.commit().unwrap();
+    let mut batch = opened.writer.begin().unwrap();
+    check(&*batch, 40);
+    assert_eq!(batch.row_count(&join.table).unwrap(), 1);
+
+    // Of one row, the last counts.
+    put(&mut *batch, &int(3), Some(30));
+    remove(&mut *batch, &int(3));
+    remove(&mut *batch, &int(4));
+    put(&mut *batch, &int(4), Some(41));
+    batch.commit().unwrap();
+    drop(opened);
+    let opened = place.open();
+    let batch = opened.writer.begin().unwrap();
+    check(&*batch, 41);
+    assert_eq!(batch.row_count(&join.table).unwrap(), 1);
+}
+
 pub async fn reads_end_when_they_are_full(place: &impl Place) {
     const ROW: usize = READ_BYTES / 5;
     let opened = place.open();

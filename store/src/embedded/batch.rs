@@ -26,8 +26,8 @@ pub(super) struct EmbeddedBatch<'s> {
     pub(super) tables: Tables,
     scratch: Scratch,
     pub(super) documents: DocumentWriter,
-    /// Rows that are new, by table number.
-    added_rows: HashMap<u32, u64>,
+    /// Rows that are new, less those that were removed, by table number.
+    added_rows: HashMap<u32, i64>,
     pub(super) changes: Vec<DocumentChange>,
     /// Whether anybody listens to `changes`.
     pub(super) listened: bool,
@@ -78,7 +78,7 @@ impl<'s> EmbeddedBatch<'s> {
         for (table, added) in std::mem::take(&mut self.added_rows) {
             self.catalog.unsettled = true;
             let count = self.catalog.rows.entry(table).or_default();
-            *count += added;
+            *count = count.saturating_add_signed(added);
             self.tables.meta.put(&mut self.txn, &numbered(b'R', table), &count.to_le_bytes())?;
         }
         if self.stamp_given {
@@ -93,6 +93,7 @@ impl<'s> EmbeddedBatch<'s> {
         indexes: &[&JoinIndex],
         write: &RowWrite<'_>,
     ) -> Result<(), Fault> {
+        self.remove_entries(indexes, write.key, write.removed)?;
         let Self { txn, catalog, tables, scratch, .. } = self;
         let number = catalog.table(tables.meta, txn, table)?;
         let place = match write.added.first() {
@@ -105,15 +106,36 @@ impl<'s> EmbeddedBatch<'s> {
             *self.added_rows.entry(number).or_default() += 1;
         }
         self.bytes_written += (scratch.key.len() + scratch.value.len()) as u64;
-        for (at, join_key) in write.removed {
-            let index = catalog.join(tables.meta, txn, indexes[*at])?;
-            rows::remove_entry(tables.joins, txn, scratch, index, join_key, write.key)?;
-        }
         let Some(row) = write.row else { return Ok(()) };
         for (at, join_key) in write.added {
             let index = catalog.join(tables.meta, txn, indexes[*at])?;
             rows::put_entry(tables.joins, txn, scratch, index, join_key, write, row)?;
             self.bytes_written += (scratch.key.len() + scratch.value.len()) as u64;
+        }
+        Ok(())
+    }
+
+    fn remove_row_and_entries(
+        &mut self,
+        table: &TableId,
+        indexes: &[&JoinIndex],
+        key: &[u8],
+        removed: &[(usize, &[u8])],
+    ) -> Result<(), Fault> {
+        self.remove_entries(indexes, key, removed)?;
+        let Self { txn, catalog, tables, scratch, .. } = self;
+        let Some(number) = catalog.tables.get(table).copied() else { return Ok(()) };
+        if rows::remove(tables.rows, txn, scratch, number, key)? {
+            *self.added_rows.entry(number).or_default() -= 1;
+        }
+        Ok(())
+    }
+
+    fn remove_entries(&mut self, indexes: &[&JoinIndex], key: &[u8], removed: &[(usize, &[u8])]) -> Result<(), Fault> {
+        let Self { txn, catalog, tables, scratch, .. } = self;
+        for (at, join_key) in removed {
+            let index = catalog.join(tables.meta, txn, indexes[*at])?;
+            rows::remove_entry(tables.joins, txn, scratch, index, join_key, key)?;
         }
         Ok(())
     }
@@ -223,6 +245,18 @@ impl RowBatch for EmbeddedBatch<'_> {
         self.put_row_and_entries(table, indexes, &write).map_err(|e| environment.fail("write a row", e))
     }
 
+    fn remove_row(
+        &mut self,
+        table: &TableId,
+        indexes: &[&JoinIndex],
+        key: &[u8],
+        removed: &[(usize, &[u8])],
+    ) -> Result<(), Error> {
+        let environment = self.environment();
+        self.rows_written += 1;
+        self.remove_row_and_entries(table, indexes, key, removed).map_err(|e| environment.fail("remove a row", e))
+    }
+
     fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error> {
         let Some(table) = self.catalog.tables.get(table) else { return Ok(()) };
         rows::scan(&self.tables, &self.txn, *table, after, limit, out)
@@ -232,7 +266,7 @@ impl RowBatch for EmbeddedBatch<'_> {
     fn row_count(&self, table: &TableId) -> Result<u64, Error> {
         let Some(number) = self.catalog.tables.get(table) else { return Ok(0) };
         let committed = self.catalog.rows.get(number).copied().unwrap_or(0);
-        Ok(committed + self.added_rows.get(number).copied().unwrap_or(0))
+        Ok(committed.saturating_add_signed(self.added_rows.get(number).copied().unwrap_or(0)))
     }
 
     fn join_indexes(&self) -> Result<Vec<JoinIndex>, Error> {

@@ -212,6 +212,19 @@ pub(super) fn put(
     Ok(!existed)
 }
 
+/// Removes what lies under a row's key; tells whether there was anything.
+pub(super) fn remove(
+    rows: Table,
+    txn: &mut RwTxn<'_>,
+    scratch: &mut Scratch,
+    table: u32,
+    row_key: &[u8],
+) -> Result<bool, Fault> {
+    start(&mut scratch.key, table);
+    push_last(&mut scratch.key, row_key);
+    Ok(rows.delete(txn, &scratch.key)?)
+}
+
 /// Removes the entry by which a join finds a row.
 pub(super) fn remove_entry(
     joins: Table,

@@ -120,6 +120,36 @@ fn of_two_transactions_that_write_the_same_one_fails() {
 }
 
 #[test]
+fn of_two_transactions_that_write_and_remove_the_same_row_one_fails() {
+    let options = shared();
+    let (one, two) = (rows(&options).unwrap(), rows(&options).unwrap());
+    let remove = |batch: &mut dyn headwater_store::RowTransaction| {
+        batch.remove_row(&join().table, &[&join()], &int(1), &[(0, &int(1))]).unwrap();
+    };
+    for (is_removed, left) in [(true, vec![]), (false, vec![20])] {
+        let mut batch = one.begin().unwrap();
+        put_row(&mut *batch, 1, 10);
+        batch.commit().unwrap();
+        let (mut first, mut second) = (one.begin().unwrap(), two.begin().unwrap());
+        // Both have begun, and seen the same.
+        assert_eq!((joined(&*first).unwrap(), joined(&*second).unwrap()), (vec![10], vec![10]));
+        match is_removed {
+            true => {
+                remove(&mut *first);
+                put_row(&mut *second, 1, 20);
+            }
+            false => {
+                put_row(&mut *first, 1, 20);
+                remove(&mut *second);
+            }
+        }
+        first.commit().unwrap();
+        assert!(is_retryable(&second.commit().unwrap_err()));
+        assert_eq!(joined(&*one.begin().unwrap()).unwrap(), left);
+    }
+}
+
+#[test]
 fn processes_that_open_at_once_all_share() {
     let options = shared();
     std::thread::scope(|scope| {

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::codec::{CodecError, cell};
 use crate::{
-    Column, EventHeader, EventRef, Op, RowBuilder, SchemaFingerprint, SourcePosition, TableId, TableSchema, Value,
-    WriteRow,
+    Column, EventHeader, EventRef, Op, RowBuilder, RowRef, SchemaFingerprint, SourcePosition, TableId, TableSchema,
+    Value,
 };
 
 /// An event that owns its bytes.
@@ -63,6 +63,7 @@ struct X<'a> {
     tx_last: bool,
     #[serde(default)]
     key_only: bool,
+    partitions: Option<u32>,
     #[serde(borrow)]
     key: Option<&'a RawValue>,
     key_bytes: Option<String>,
@@ -141,14 +142,9 @@ pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEven
         None => key_bytes(key.as_ref(), &schema)?,
     };
 
-    let copy = |row: Option<Vec<u8>>| row.map(|row| move |out: &mut Vec<u8>| out.extend_from_slice(&row));
-    let (mut before, mut after) = (copy(before), copy(after));
+    let (before, after) = (before.as_deref().map(RowRef), after.as_deref().map(RowRef));
     let mut bytes = Vec::new();
-    header.encode(
-        &mut bytes,
-        before.as_mut().map(|write| write as WriteRow<'_>),
-        after.as_mut().map(|write| write as WriteRow<'_>),
-    );
+    EventRef { header, before, after, partitions: x.partitions }.encode(&mut bytes);
     Ok(OwnedEvent { key, schema, bytes })
 }
 

@@ -3,7 +3,7 @@
 
 use crate::codec::{CodecError, cell};
 use crate::{
-    ColumnType, EventHeader, Op, RowBuilder, SourcePosition, TableSchema, ValueRef, WriteRow, is_decimal,
+    ColumnType, EventHeader, EventRef, Op, RowBuilder, RowRef, SourcePosition, TableSchema, ValueRef, is_decimal,
     write_json_string,
 };
 
@@ -25,6 +25,7 @@ struct Scanned {
     header: EventHeader,
     before: bool,
     after: bool,
+    partitions: Option<u32>,
 }
 
 impl EventReader {
@@ -62,11 +63,10 @@ impl EventReader {
         let text = std::str::from_utf8(json).ok().filter(|_| json.iter().all(|byte| *byte >= 0x20));
         key.clear();
         match text.and_then(|text| self.scan(text, key)) {
-            Some(Scanned { header, before, after }) => {
-                let mut write_before = |out: &mut Vec<u8>| out.extend_from_slice(&self.before);
-                let mut write_after = |out: &mut Vec<u8>| out.extend_from_slice(&self.after);
-                let before = before.then_some(&mut write_before as WriteRow<'_>);
-                header.encode(out, before, after.then_some(&mut write_after as WriteRow<'_>));
+            Some(Scanned { header, before, after, partitions }) => {
+                let before = before.then_some(RowRef(&self.before));
+                let after = after.then_some(RowRef(&self.after));
+                EventRef { header, before, after, partitions }.encode(out);
             }
             None => {
                 let event = super::from_json(json, Some(&self.schema))?;
@@ -125,6 +125,10 @@ impl EventReader {
             text.eat("false")?;
         }
         let before_is_key_only = text.eat(",\"key_only\":true").is_some();
+        let partitions = match text.eat(",\"partitions\":") {
+            Some(()) => Some(text.number()?),
+            None => None,
+        };
         text.eat(",\"key\":")?;
         self.key(&mut text, key)?;
         if text.eat(",\"missing\":[").is_some() {
@@ -141,7 +145,7 @@ impl EventReader {
         let position = SourcePosition { epoch, commit, ordinal };
         let header =
             EventHeader { op, position, transaction, committed_at_micros, last_in_transaction, before_is_key_only };
-        text.0.is_empty().then_some(Scanned { header, before, after })
+        text.0.is_empty().then_some(Scanned { header, before, after, partitions })
     }
 
     fn key(&self, text: &mut Text<'_>, out: &mut Vec<u8>) -> Option<()> {

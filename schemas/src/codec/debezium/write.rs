@@ -79,6 +79,9 @@ pub fn to_json(
     if header.before_is_key_only {
         put(out, format_args!(",\"key_only\":true"));
     }
+    if let Some(partitions) = event.partitions {
+        put(out, format_args!(",\"partitions\":{partitions}"));
+    }
     write_key(out, event, key, schema)?;
     if let Some(after) = event.after.filter(|row| row.has_missing()) {
         let missing = after.cells().zip(&schema.columns).filter(|(cell, _)| *cell == ValueRef::Missing);

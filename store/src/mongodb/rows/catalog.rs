@@ -262,9 +262,10 @@ impl Catalog {
         }
     }
 
-    pub(super) fn add_rows(&mut self, collection: &str, added: u64) {
+    /// There are so many rows more, or fewer.
+    pub(super) fn add_rows(&mut self, collection: &str, added: i64) {
         let count = self.counts.entry(collection.to_owned()).or_default();
-        *count += added;
+        *count = count.saturating_add_signed(added);
         let count = *count;
         self.put(format!("count:{collection}"), |document| document.int("rows", count as i64));
     }

@@ -28,7 +28,7 @@ use super::owner::Owner;
 use super::server::Server;
 use crate::{Error, RowStore, RowTransaction, StoreMetrics};
 
-/// Rows of a truncated table that become tombstones in one transaction. The server ends one that takes a minute.
+/// Rows of a truncated table that are removed in one transaction. The server ends one that takes a minute.
 const SWEPT_MAX: u64 = 20_000;
 
 /// Rows and offsets of one projector.

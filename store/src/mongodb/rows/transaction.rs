@@ -137,7 +137,7 @@ impl Inner<'_> {
         let session = self.session(store).await?;
         let added = writes.send(&store.server, session, name).await?;
         // Where several write, they would be in each other's way.
-        if added > 0 && store.owner.is_some() {
+        if added != 0 && store.owner.is_some() {
             self.catalog.add_rows(name, added);
         }
         Ok(())
@@ -299,6 +299,20 @@ impl RowBatch for MongoRowTransaction<'_> {
             }
             Ok(())
         })
+    }
+
+    /// Its join keys go with it.
+    fn remove_row(&mut self, table: &TableId, _: &[&JoinIndex], key: &[u8], _: &[(usize, &[u8])]) -> Result<(), Error> {
+        let inner = self.inner.get_mut();
+        let name = inner.name(&self.store.prefix, table);
+        inner.catalog.unsettled = true;
+        self.rows_written += 1;
+        let writes = inner.writes.entry(name.clone()).or_default();
+        writes.remove(key);
+        if !writes.is_full() {
+            return Ok(());
+        }
+        self.store.server.block("remove rows", inner.send(self.store, &name))
     }
 
     fn scan_rows(&self, table: &TableId, after: Option<&[u8]>, limit: usize, out: &mut RowArena) -> Result<(), Error> {

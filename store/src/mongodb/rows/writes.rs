@@ -1,4 +1,4 @@
-//! Rows that are to be written: gathered per collection, sent many at a time.
+//! Rows that are to be written or removed: gathered per collection, sent many at a time.
 
 use std::collections::HashMap;
 
@@ -32,39 +32,62 @@ pub(super) fn check_size(cells: usize, keys: usize) -> Result<(), Error> {
 pub(super) struct Writes {
     documents: Writer,
     /// Where each document lies; those that were written over are gone from here.
-    spans: Vec<Option<(usize, usize)>>,
+    spans: Vec<Option<Span>>,
     by_key: HashMap<Vec<u8>, usize>,
+}
+
+/// Where the document of a row lies, or, of one that is removed, a document of its `_id` alone.
+struct Span {
+    start: usize,
+    end: usize,
+    removes: bool,
 }
 
 impl Writes {
     /// `joins` are numbers of the join indexes by their place in the caller's list.
     pub(super) fn put(&mut self, write: &RowWrite<'_>, joins: &[u32]) {
+        self.gather(write.key, false, |document| {
+            document.int("s", i64::from(write.schema.0));
+            document.binary("p", &write.position.to_bytes());
+            match write.row {
+                Some(row) => document.binary("r", row.0),
+                None => document.element(NULL, "r"),
+            }
+            if write.row.is_some() && !write.added.is_empty() {
+                document.within(ARRAY, "j", |array| {
+                    for (at, (index, key)) in write.added.iter().enumerate() {
+                        array.item(STRING, at);
+                        array.text_with(|bytes| push_join(bytes, joins[*index], key));
+                    }
+                });
+            }
+        });
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) {
+        self.gather(key, true, |_| {});
+    }
+
+    fn gather(&mut self, key: &[u8], removes: bool, write: impl FnOnce(&mut Writer)) {
         let document = &mut self.documents;
         let start = document.bytes.len();
         let begun = document.begin();
         document.element(STRING, "_id");
-        document.text_with(|bytes| text::push(bytes, write.key));
-        document.int("s", i64::from(write.schema.0));
-        document.binary("p", &write.position.to_bytes());
-        match write.row {
-            Some(row) => document.binary("r", row.0),
-            None => document.element(NULL, "r"),
-        }
-        if write.row.is_some() && !write.added.is_empty() {
-            document.within(ARRAY, "j", |array| {
-                for (at, (index, key)) in write.added.iter().enumerate() {
-                    array.item(STRING, at);
-                    array.text_with(|bytes| push_join(bytes, joins[*index], key));
-                }
-            });
-        }
+        document.text_with(|bytes| text::push(bytes, key));
+        write(document);
         document.end(begun);
-        let span = Some((start, document.bytes.len()));
+        let span = Span { start, end: document.bytes.len(), removes };
         let at = self.spans.len();
-        self.spans.push(span);
-        if let Some(before) = self.by_key.insert(write.key.to_vec(), at) {
+        self.spans.push(Some(span));
+        if let Some(before) = self.by_key.insert(key.to_vec(), at) {
             self.spans[before] = None;
         }
+    }
+
+    /// The documents that were gathered to be removed, or those to be written.
+    fn gathered(&self, removes: bool) -> impl Iterator<Item = &[u8]> {
+        let spans = self.spans.iter().flatten().filter(move |span| span.removes == removes);
+        spans.map(move |span| &self.documents.bytes[span.start..span.end])
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -80,20 +103,25 @@ impl Writes {
         self.documents.bytes.len()
     }
 
-    /// Sends them; answers how many of the rows are new.
+    /// Sends them; answers by how many rows there are more.
     pub(super) async fn send(
         &mut self,
         server: &Server,
         session: &mut ClientSession,
         collection: &str,
-    ) -> Result<u64, Fault> {
-        let documents = self.spans.iter().flatten().map(|(start, end)| &self.documents.bytes[*start..*end]);
+    ) -> Result<i64, Fault> {
         let mut added = 0;
-        for command in replacements(server, collection, documents) {
+        for command in replacements(server, collection, self.gathered(false)) {
             let answer = server.write(command, session).await?;
             if let Some(Bson::Array(upserted)) = answer.get("upserted") {
-                added += upserted.len() as u64;
+                added += upserted.len() as i64;
             }
+        }
+        for command in removals(server, collection, self.gathered(true)) {
+            let answer = server.write(command, session).await?;
+            let removed =
+                answer.get_i32("n").map_err(|_| Fault::Damaged("the number of removed rows cannot be read"))?;
+            added -= i64::from(removed);
         }
         *self = Self::default();
         Ok(added)
@@ -106,25 +134,43 @@ pub(super) fn replacements<'d>(
     collection: &str,
     documents: impl Iterator<Item = &'d [u8]>,
 ) -> Vec<RawDocumentBuf> {
+    commands(server, collection, ["update", "updates"], documents, |update, document| {
+        update.element(DOCUMENT, "u");
+        update.bytes.extend_from_slice(document);
+        update.bool("upsert", true);
+    })
+}
+
+/// Commands that remove the documents with the `_id`s that these begin with.
+fn removals<'d>(server: &Server, collection: &str, documents: impl Iterator<Item = &'d [u8]>) -> Vec<RawDocumentBuf> {
+    commands(server, collection, ["delete", "deletes"], documents, |delete, _| delete.int("limit", 1))
+}
+
+/// Commands of this name with a list of statements: each names a document by its `_id`, and what `write` adds.
+fn commands<'d>(
+    server: &Server,
+    collection: &str,
+    [name, list]: [&str; 2],
+    documents: impl Iterator<Item = &'d [u8]>,
+    write: impl Fn(&mut Writer, &[u8]),
+) -> Vec<RawDocumentBuf> {
     let mut commands = Vec::new();
     let mut documents = documents.peekable();
     while documents.peek().is_some() {
-        commands.push(server.bounded_command("update", collection, |command| {
+        commands.push(server.bounded_command(name, collection, |command| {
             command.element(BOOLEAN, "ordered");
             command.bytes.push(0);
-            command.within(ARRAY, "updates", |updates| {
-                let (start, mut at) = (updates.bytes.len(), 0);
+            command.within(ARRAY, list, |statements| {
+                let (start, mut at) = (statements.bytes.len(), 0);
                 while let Some(document) =
-                    documents.next_if(|next| at == 0 || updates.bytes.len() - start + next.len() < SENT_BYTES)
+                    documents.next_if(|next| at == 0 || statements.bytes.len() - start + next.len() < SENT_BYTES)
                 {
-                    updates.item(DOCUMENT, at);
+                    statements.item(DOCUMENT, at);
                     at += 1;
-                    let update = updates.begin();
-                    updates.within(DOCUMENT, "q", |query| query.bytes.extend_from_slice(id_element(document)));
-                    updates.element(DOCUMENT, "u");
-                    updates.bytes.extend_from_slice(document);
-                    updates.bool("upsert", true);
-                    updates.end(update);
+                    let statement = statements.begin();
+                    statements.within(DOCUMENT, "q", |query| query.bytes.extend_from_slice(id_element(document)));
+                    write(statements, document);
+                    statements.end(statement);
                 }
             });
         }));
