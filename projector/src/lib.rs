@@ -36,8 +36,8 @@ mod shared;
 mod status;
 mod sweep;
 mod too_large;
-mod typing;
 mod truncations;
+mod typing;
 mod version;
 mod versions;
 

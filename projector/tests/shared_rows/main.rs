@@ -26,8 +26,8 @@ mod log;
 mod models;
 #[path = "../follow_rows/random.rs"]
 mod random;
-mod replaced;
 mod reading_again;
+mod replaced;
 mod source;
 #[path = "../follow_rows/tables.rs"]
 mod tables;
