@@ -12,6 +12,7 @@ use crate::apply::TableIndexes;
 use crate::build::sum;
 use crate::clock::now_ms;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
+use crate::found::FoundLetters;
 use crate::keys::KeySet;
 use crate::version::{Replay, Scan, Version, retired_note};
 
@@ -37,7 +38,7 @@ impl Fold {
         let until = Instant::now() + budget;
         self.step(|state, batch, options| {
             let mut folded = Folded::default();
-            let mut found = Vec::new();
+            let mut found = FoundLetters::new(letters);
             let mut worked = false;
             while state.slice(batch, options, &mut folded.documents, &mut found)? {
                 worked = true;
@@ -45,10 +46,7 @@ impl Fold {
                     break;
                 }
             }
-            if !found.is_empty() {
-                folded.dead_letters = found.len() as u64;
-                letters(&found)?;
-            }
+            folded.dead_letters = found.finish()?;
             Ok(worked.then_some(folded))
         })
     }
@@ -60,11 +58,11 @@ impl State {
         batch: &mut dyn Batch,
         options: &FoldOptions,
         documents: &mut Written,
-        letters: &mut Vec<headwater_schemas::DeadLetter>,
+        found: &mut FoundLetters<'_>,
     ) -> Result<bool, Error> {
         if self.has_unfinished() {
             let dirty = self.take_unfinished();
-            *documents = sum(*documents, self.build_all(batch, dirty, 0, letters)?);
+            *documents = sum(*documents, self.build_all(batch, dirty, 0, found)?);
             return Ok(true);
         }
         if let Some(index) = self.next_index() {
@@ -76,7 +74,7 @@ impl State {
         }
         let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it, &options.prefix));
         if let Some(at) = building {
-            let written = self.scan(batch, options, at, letters)?;
+            let written = self.scan(batch, options, at, found)?;
             *documents = sum(*documents, written);
             return Ok(true);
         }
@@ -125,7 +123,7 @@ impl State {
         batch: &mut dyn Batch,
         options: &FoldOptions,
         at: usize,
-        letters: &mut Vec<headwater_schemas::DeadLetter>,
+        found: &mut FoundLetters<'_>,
     ) -> Result<Written, Error> {
         let version = &mut self.versions[at];
         if version.scan == Scan::Waiting {
@@ -146,7 +144,7 @@ impl State {
         let live = rows.slots().iter().filter(|slot| rows.row(slot).is_some());
         live.for_each(|slot| roots.push(rows.key(slot)));
         let as_of = self.as_of(at, 0);
-        let written = self.build(batch, at, roots, as_of, letters)?;
+        let written = self.build(batch, at, roots, as_of, found)?;
         let version = &mut self.versions[at];
         if let Scan::Running { after, done, .. } = &mut version.scan {
             *after = Some(last);

@@ -9,11 +9,10 @@ use headwater_store::{Batch, ByteList, DocumentBatch, DocumentWrite, RowArena, R
 use crate::Error;
 use crate::catalog::Catalog;
 use crate::clock::now_ms;
+use crate::evaluate::CHUNK_BYTES;
 use crate::fold::State;
+use crate::found::FoundLetters;
 use crate::keys::KeySet;
-
-/// Bytes of rows that the documents of one chunk may be made of, about; chunks are made smaller above it.
-const CHUNK_BYTES: usize = 16 << 20;
 
 impl State {
     /// Source time that documents of a version reflect: of its sources the one that is furthest behind.
@@ -29,12 +28,12 @@ impl State {
         batch: &mut dyn Batch,
         dirty: Vec<KeySet>,
         latest: i64,
-        letters: &mut Vec<DeadLetter>,
+        found: &mut FoundLetters<'_>,
     ) -> Result<Written, Error> {
         let mut written = Written::default();
         for (number, dirty) in dirty.into_iter().enumerate() {
             let as_of = self.as_of(number, latest);
-            written = sum(written, self.build(batch, number, dirty, as_of, letters)?);
+            written = sum(written, self.build(batch, number, dirty, as_of, found)?);
         }
         Ok(written)
     }
@@ -46,7 +45,7 @@ impl State {
         version: usize,
         mut dirty: KeySet,
         as_of: i64,
-        letters: &mut Vec<DeadLetter>,
+        found: &mut FoundLetters<'_>,
     ) -> Result<Written, Error> {
         let mut written = Written::default();
         if dirty.is_empty() {
@@ -57,28 +56,28 @@ impl State {
         while start < count {
             let end = count.min(start + self.roots_chunk);
             let mut roots = dirty.list(start..end);
-            written = sum(written, self.build_chunk(batch, version, &mut roots, as_of, letters)?);
+            written = sum(written, self.build_chunk(batch, version, &mut roots, as_of, found)?);
             start += roots.len();
         }
         Ok(written)
     }
 
-    /// Rebuilds the documents of as many of these roots as can be read at once, and leaves those of the list.
+    /// Rebuilds the documents of as many of these roots as can be held at once, and leaves those of the list.
     fn build_chunk(
         &mut self,
         batch: &mut dyn Batch,
         version: usize,
         roots: &mut ByteList,
         as_of: i64,
-        letters: &mut Vec<DeadLetter>,
+        found: &mut FoundLetters<'_>,
     ) -> Result<Written, Error> {
         let version = &self.versions[version];
         let Some(plan) = &version.plan else { return Ok(Written::default()) };
         let id = version.record.id;
         self.documents.evaluate(plan, &*batch, roots)?;
-        if self.documents.read_bytes > CHUNK_BYTES {
-            self.roots_chunk = (roots.len() * CHUNK_BYTES / self.documents.read_bytes).max(1);
-        } else if self.documents.read_bytes < CHUNK_BYTES / 8 {
+        if self.documents.chunk_bytes > CHUNK_BYTES {
+            self.roots_chunk = (roots.len() * CHUNK_BYTES / self.documents.chunk_bytes).max(1);
+        } else if self.documents.chunk_bytes < CHUNK_BYTES / 8 {
             self.roots_chunk = (self.roots_chunk * 2).min(4_096);
         }
         let mut faults: Vec<(usize, String)> =
@@ -87,7 +86,7 @@ impl State {
             self.documents.writes(roots, None, |writes| put_documents(batch, id, as_of, writes, &mut faults))?;
         let (model, table) = (plan.model.clone(), plan.root_table().clone());
         for (at, cause) in faults {
-            letters.push(project_letter(&*batch, &self.catalog, &model, &table, roots.get(at), cause)?);
+            found.add(project_letter(&*batch, &self.catalog, &model, &table, roots.get(at), cause)?)?;
         }
         Ok(written)
     }

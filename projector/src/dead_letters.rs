@@ -19,6 +19,7 @@ use crate::Error;
 use crate::apply::Mode;
 use crate::clock::now_ms;
 use crate::fold::{Fold, Letters};
+use crate::found::FoundLetters;
 use crate::keys::KeySet;
 use crate::records::{Input, decode};
 
@@ -262,7 +263,7 @@ impl Fold {
     /// Tries a letter again, in a commit of its own, and tells whether it went well, which is not noted; `None` when the
     /// projector has no way to. Documents that its record makes impossible are `append`ed as letters of their own.
     pub(crate) fn retry(&mut self, listed: &ListedLetter, append: &mut Letters<'_>) -> Result<Option<bool>, Error> {
-        let mut failed = 0;
+        let mut failed = 0_u64;
         let bytes = |text: &String| STANDARD.decode(text).ok();
         match &listed.letter.payload {
             Payload::SourceMessage(_) => return Ok(None),
@@ -277,7 +278,7 @@ impl Fold {
                 let mut letters = |found: &[DeadLetter]| {
                     let (of_documents, others): (Vec<DeadLetter>, Vec<DeadLetter>) =
                         found.iter().cloned().partition(|letter| letter.stage == Stage::Project);
-                    failed += others.len();
+                    failed += others.len() as u64;
                     if of_documents.is_empty() { Ok(()) } else { append(&of_documents) }
                 };
                 // Its offset has been passed. A row that was too large is there, as old as the event: it counts again.
@@ -291,7 +292,9 @@ impl Fold {
             Payload::Root(root) => {
                 let (Some(root), Some(model)) = (bytes(root), &listed.letter.model) else { return Ok(None) };
                 self.step(|state, batch, _| {
-                    let mut again = Vec::new();
+                    // The letter that is tried again says it already.
+                    let mut known = |_: &[DeadLetter]| Ok(());
+                    let mut again = FoundLetters::new(&mut known);
                     for at in 0..state.versions.len() {
                         let version = &state.versions[at];
                         if version.record.model == *model && version.follows(&root) {
@@ -301,7 +304,7 @@ impl Fold {
                             state.build(batch, at, dirty, as_of, &mut again)?;
                         }
                     }
-                    failed += again.len();
+                    failed += again.finish()?;
                     Ok(())
                 })?;
             }

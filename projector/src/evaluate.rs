@@ -11,6 +11,10 @@ use crate::expression::{CastError, Evaluated, Formula, decimal_text};
 use crate::level::{Level, Reader, Rows, Torn, Unread};
 use crate::plan::{Access, Plan, PlanCompute, PlanField, PlanNode};
 
+/// Bytes of a chunk, about: of the rows that are read for it, and of the documents they make. The document
+/// that exceeds them is the last of its chunk: a large row that many documents share would be held once for each of them.
+pub(crate) const CHUNK_BYTES: usize = 16 << 20;
+
 /// Evaluated documents, in the order of the roots. Reused from chunk to chunk, with its memory.
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
@@ -18,8 +22,8 @@ pub(crate) struct Documents {
     documents: Vec<Built>,
     entries: Vec<(u16, Range<usize>)>,
     arenas: Vec<RowArena>,
-    /// Bytes of rows read for the last chunk.
-    pub(crate) read_bytes: usize,
+    /// Bytes of the last chunk: rows that were read, and documents.
+    pub(crate) chunk_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -30,8 +34,8 @@ struct Built {
 }
 
 impl Documents {
-    /// Evaluates the documents of `roots`, which are sorted and unique, and leaves of these the first whose rows can be
-    /// held at once; what was evaluated before is forgotten.
+    /// Evaluates the documents of `roots`, which are sorted and unique, and leaves of these the first whose rows and
+    /// documents can be held at once; what was evaluated before is forgotten.
     pub(crate) fn evaluate(&mut self, plan: &Plan, batch: &dyn RowBatch, roots: &mut ByteList) -> Result<(), Error> {
         let mut arenas = std::mem::take(&mut self.arenas);
         arenas.resize_with(plan.nodes.len() * 2, RowArena::default);
@@ -47,10 +51,13 @@ impl Documents {
                     break Ok(());
                 }
                 Err(Unread::Failed(error)) => break Err(error),
-                Ok(()) => break Ok(()),
+                Ok(()) => {
+                    roots.truncate(self.documents.len());
+                    break Ok(());
+                }
             }
         };
-        self.read_bytes = arenas.iter().map(RowArena::byte_len).sum();
+        self.chunk_bytes = arenas.iter().map(RowArena::byte_len).sum::<usize>() + self.bytes.len();
         arenas.iter_mut().for_each(RowArena::clear);
         self.arenas = arenas;
         done
@@ -77,6 +84,9 @@ impl Documents {
         let mut writer = Writer { plan, levels: &levels, out: self };
         for number in 0..u32::try_from(roots.len()).expect("a chunk holds far fewer roots than 2^32") {
             writer.document(number);
+            if writer.out.bytes.len() > CHUNK_BYTES {
+                break;
+            }
         }
         Ok(())
     }

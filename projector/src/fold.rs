@@ -20,6 +20,7 @@ use crate::build::sum;
 use crate::catalog::Catalog;
 use crate::changes::TableChanges;
 use crate::evaluate::Documents;
+use crate::found::FoundLetters;
 use crate::keys::KeySet;
 use crate::late::Late;
 use crate::plan::Plan;
@@ -27,8 +28,8 @@ use crate::records::{Decoded, Input, decode, read_anew};
 use crate::sweep::Sweeping;
 use crate::version::Version;
 
-/// Takes dead letters, and answers when they are durable. Called before the commit that they belong to: a letter may
-/// come twice, but is never lost.
+/// Takes dead letters, and answers when they are durable. Called before the commit that they belong to, a bounded number
+/// at a time: a letter may come twice, but is never lost.
 pub type Letters<'l> = dyn FnMut(&[DeadLetter]) -> Result<(), Error> + 'l;
 
 /// Settings of the fold.
@@ -339,25 +340,23 @@ impl State {
         for (table, at) in truncated {
             self.truncate(batch, options, table, at, &mut ascents)?;
         }
-        let mut found = decoded.letters;
+        let mut found = FoundLetters::new(letters);
+        found.add_all(decoded.letters)?;
         for (table, events) in decoded.rows {
             let indexes = self.indexes_of(&table);
             let each = |changes: &TableChanges<'_>| ascents.begin(changes);
-            found.extend(apply(batch, &self.catalog, &table, &indexes, events, mode, each)?);
+            found.add_all(apply(batch, &self.catalog, &table, &indexes, events, mode, each)?)?;
         }
         fail::fail_point!("projector::mid_batch");
         let rows = ascents.changed;
         self.climb_all(batch, ascents, &mut dirty)?;
         self.advance(batch, options)?;
         let documents = self.build_all(batch, dirty, decoded.latest_at, &mut found)?;
-        if !found.is_empty() {
-            letters(&found)?;
-        }
         Ok(Folded {
             events: decoded.events,
             rows,
             documents,
-            dead_letters: found.len() as u64,
+            dead_letters: found.finish()?,
             committed_at: decoded.committed_at,
         })
     }

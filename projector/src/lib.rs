@@ -19,6 +19,7 @@ mod error;
 mod evaluate;
 mod expression;
 mod fold;
+mod found;
 mod handle;
 mod keys;
 mod late;

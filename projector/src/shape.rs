@@ -26,12 +26,13 @@ pub(crate) fn comparable(a: &ColumnType, b: &ColumnType) -> bool {
         match kind {
             T::Bool => 0,
             T::Int32 | T::Int64 | T::UInt64 | T::Decimal | T::Float32 | T::Float64 => 1,
-            T::Text | T::Uuid | T::Json | T::Enum | T::Interval | T::Other => 2,
+            T::Text | T::Uuid | T::Json | T::Enum | T::Other => 2,
             T::Bytes => 3,
             T::Date | T::Timestamp | T::TimestampTz => 4,
             T::Time => 5,
             T::TimeTz => 6,
             T::Array(_) => 7,
+            T::Interval => 8,
         }
     }
     family(a) == family(b)

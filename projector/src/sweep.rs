@@ -6,6 +6,7 @@ use headwater_store::{Batch, READ_BYTES, RowArena};
 use crate::Error;
 use crate::apply::erase;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
+use crate::found::FoundLetters;
 use crate::records::{Input, before_truncations, truncates};
 
 /// Slices of a truncated table that go in one commit: with the usual settings as many rows as a micro-batch has events.
@@ -155,11 +156,8 @@ impl State {
         }
         let rows = ascents.changed;
         self.climb_all(batch, ascents, &mut dirty)?;
-        let mut found = Vec::new();
+        let mut found = FoundLetters::new(letters);
         let documents = self.build_all(batch, dirty, 0, &mut found)?;
-        if !found.is_empty() {
-            letters(&found)?;
-        }
-        Ok((after, Folded { rows, documents, dead_letters: found.len() as u64, ..Folded::default() }))
+        Ok((after, Folded { rows, documents, dead_letters: found.finish()?, ..Folded::default() }))
     }
 }

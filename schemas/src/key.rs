@@ -2,12 +2,12 @@
 //!
 //! Keys are the identity of rows, of join values and of index entries. Numbers of any type share one form, so that an
 //! integer foreign key finds its decimal primary key and `1.0` is `1.00`; texts, enums, UUIDs and JSON share another.
-//! Texts sort by their UTF-8 bytes. Null sorts first. A key of several parts is the parts one after another: each is
+//! Texts sort by their UTF-8 bytes, intervals by their length, as PostgreSQL measures it. Null sorts first. A key of several parts is the parts one after another: each is
 //! self-delimiting, so no two lists of values share bytes and a prefix of parts is a prefix of bytes.
 
-use crate::ValueRef;
 use crate::decimal::{self, Class};
-use crate::temporal::{format_interval_into, format_uuid};
+use crate::temporal::format_uuid;
+use crate::{Interval, ValueRef};
 
 const NULL: u8 = 0x05;
 const BOOL: u8 = 0x10;
@@ -15,6 +15,7 @@ const NUMBER: u8 = 0x20;
 const TIME: u8 = 0x30;
 const TIME_TZ: u8 = 0x34;
 const INSTANT: u8 = 0x38;
+const INTERVAL: u8 = 0x3c;
 const TEXT: u8 = 0x40;
 const BYTES: u8 = 0x48;
 const ARRAY: u8 = 0x50;
@@ -68,11 +69,7 @@ pub fn write(out: &mut Vec<u8>, value: ValueRef<'_>) {
             write_micros(out, TIME_TZ, micros.saturating_sub(i64::from(zone) * 1_000_000));
             out.extend_from_slice(&(zone as u32 ^ 1 << 31).to_be_bytes());
         }
-        ValueRef::Interval(interval) => {
-            let mut text = String::new();
-            format_interval_into(&mut text, interval);
-            write_text(out, TEXT, text.as_bytes());
-        }
+        ValueRef::Interval(interval) => write_interval(out, interval),
         ValueRef::Uuid(bytes) => write_text(out, TEXT, format_uuid(&bytes).as_bytes()),
         ValueRef::Text(text) | ValueRef::Json(text) | ValueRef::Enum(text) => write_text(out, TEXT, text.as_bytes()),
         ValueRef::Bytes(bytes) => write_text(out, BYTES, bytes),
@@ -126,6 +123,7 @@ fn part_len(key: &[u8]) -> Option<usize> {
         TIME => 9,
         INSTANT => 10,
         TIME_TZ => 13,
+        INTERVAL => 17,
         TEXT | BYTES => {
             let mut at = 1;
             loop {
@@ -158,6 +156,15 @@ fn write_instant(out: &mut Vec<u8>, day: i32, micros_of_day: i64) {
 fn write_micros(out: &mut Vec<u8>, tag: u8, micros: i64) {
     out.push(tag);
     out.extend_from_slice(&(micros as u64 ^ 1 << 63).to_be_bytes());
+}
+
+/// Its length as PostgreSQL's `interval_cmp` has it: a month is 30 days, a day 24 hours. What is equal there, such as
+/// `24:00` and `1 day`, shares a key here too. The widest interval takes 73 bits.
+fn write_interval(out: &mut Vec<u8>, interval: Interval) {
+    let days = i128::from(interval.months) * 30 + i128::from(interval.days);
+    let micros = days * i128::from(MICROS_PER_DAY) + i128::from(interval.micros);
+    out.push(INTERVAL);
+    out.extend_from_slice(&(micros as u128 ^ 1 << 127).to_be_bytes());
 }
 
 /// Zero bytes are written as `00 FF` and the end as `00 01`, which is below every continuation.
@@ -253,6 +260,10 @@ mod tests {
     use super::*;
     use crate::ValueRef::*;
 
+    fn interval(text: &str) -> ValueRef<'static> {
+        ValueRef::Interval(crate::temporal::parse_interval(text).expect("an interval"))
+    }
+
     #[test]
     fn order_of_bytes_is_order_of_values() {
         let ascending = [
@@ -290,6 +301,22 @@ mod tests {
             Date(-1),
             Timestamp(0),
             Date(1),
+            interval("P-178956970Y-8M-2147483648DT-2562047788H"),
+            interval("P-1M"),
+            interval("P1DT-25H"),
+            interval("PT0S"),
+            interval("PT0.000001S"),
+            interval("PT59S"),
+            interval("PT1M5S"),
+            interval("PT10M"),
+            interval("PT23H59M59.999999S"),
+            interval("P1D"),
+            interval("P29DT23H"),
+            interval("P1M"),
+            interval("P31D"),
+            interval("P12M"),
+            interval("P365D"),
+            interval("P178956970Y7M2147483647DT2562047788H"),
             Text(""),
             Text("\0"),
             Text("a"),
@@ -317,8 +344,16 @@ mod tests {
     }
 
     #[test]
+    fn intervals_that_postgresql_calls_equal_share_a_key() {
+        for (a, b) in [("PT24H", "P1D"), ("P1M", "P30D"), ("P1Y", "P360D"), ("P1DT-24H", "PT0S"), ("PT60S", "PT1M")] {
+            assert_eq!(of(interval(a)), of(interval(b)), "{a} {b}");
+        }
+    }
+
+    #[test]
     fn parts_can_be_split_again() {
-        let values = [Int(-120), Text("a\0b"), Null, Decimal("NaN"), Date(4), Bool(true), Int(7), Text("")];
+        let span = interval("P-1M");
+        let values = [Int(-120), Text("a\0b"), Null, span, Decimal("NaN"), Date(4), Bool(true), Int(7), Text("")];
         let mut key = Vec::new();
         for value in values {
             write(&mut key, value);

@@ -9,7 +9,7 @@ mod format;
 mod parse;
 
 pub use format::format_into;
-pub(crate) use format::{format_interval_into, format_uuid};
+pub(crate) use format::format_uuid;
 pub use parse::{parse_date, parse_interval, parse_time, parse_time_tz, parse_timestamp, parse_timestamp_tz};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;

@@ -139,7 +139,8 @@ impl<'a> ValueRef<'a> {
     }
 
     /// Compares two cells as the read models do: numbers by value whatever their type, texts by their UTF-8 bytes,
-    /// times by instant. Null sorts before everything. Cells that cannot be compared meaningfully are ordered by the
+    /// times by instant, intervals by length (a month is 30 days, a day 24 hours, as in PostgreSQL). Null sorts before
+    /// everything. Cells that cannot be compared meaningfully are ordered by the
     /// bytes of [`crate::key`], which is total and the same everywhere.
     pub fn compare(&self, other: &ValueRef<'_>) -> Ordering {
         match (self, other) {

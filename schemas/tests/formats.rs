@@ -144,7 +144,8 @@ fn binary_forms_are_as_they_were() {
             format!("{name} {}", hex(&key::of(value.as_ref(&mut scratch))))
         })
         .collect();
-    assert_eq!(String::from_utf8(fixture("keys.v1.hex", keys.as_bytes())).unwrap(), keys);
+    // Keys are compared and never read back: of an earlier form nothing has to be understood, but no store may mix the two.
+    assert_eq!(String::from_utf8(fixture("keys.v2.hex", keys.as_bytes())).unwrap(), keys);
 }
 
 #[test]

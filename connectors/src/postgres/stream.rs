@@ -33,7 +33,7 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 enum Known {
     /// What committed before `covers` is in what was read of the table, which stands below it: sent again, it would
     /// undo what came in between and is in no stream. Old rows are said to be `whole` by REPLICA IDENTITY FULL.
-    Captured { plan: TablePlan, covers: Lsn, whole: bool },
+    Captured { plan: Box<TablePlan>, covers: Lsn, whole: bool },
     /// Published, but not among the tables we are to capture, or no longer fit to be.
     Ignored,
 }

@@ -17,14 +17,11 @@ use super::agreement::Sharing;
 use super::view::SharedRows;
 use crate::Error;
 use crate::build::{project_letter, put_documents};
-use crate::evaluate::Documents;
+use crate::evaluate::{CHUNK_BYTES, Documents};
 use crate::fold::{Folded, Letters};
 
 /// Bits of a stamp that are the offset; the epoch stands above.
 const OFFSET_BITS: u32 = 40;
-
-/// Bytes of rows that the documents of one chunk may be made of, about; chunks are made smaller above it.
-const CHUNK_BYTES: usize = 16 << 20;
 
 /// Greatest number of roots rebuilt with one read per relation.
 const CHUNK_ROOTS: usize = 4_096;
@@ -138,9 +135,9 @@ impl Building {
             self.queue.pop_front();
             return Ok(());
         };
-        if self.documents.read_bytes > CHUNK_BYTES {
-            self.roots_chunk = (ready.roots.len() * CHUNK_BYTES / self.documents.read_bytes).max(1);
-        } else if self.documents.read_bytes < CHUNK_BYTES / 8 {
+        if self.documents.chunk_bytes > CHUNK_BYTES {
+            self.roots_chunk = (ready.roots.len() * CHUNK_BYTES / self.documents.chunk_bytes).max(1);
+        } else if self.documents.chunk_bytes < CHUNK_BYTES / 8 {
             self.roots_chunk = self.roots_chunk.saturating_mul(2);
         }
         for root in ready.roots.iter() {

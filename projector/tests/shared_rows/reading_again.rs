@@ -32,7 +32,7 @@ fn rows_that_another_worker_has_yet_to_bring_again_are_there_throughout() {
             retired_grace: Duration::ZERO,
         };
         let mut share = Share::new(options, log.clone(), rows.clone(), documents.clone(), runtime.handle().clone());
-        share.claim(&batch(partition, 0, &[]).from, 0).unwrap();
+        share.claim(&batch(partition, 0, &[]).from, MARKS).unwrap();
         share
     };
     let (mut ahead, mut behind) = (worker(0), worker(1));

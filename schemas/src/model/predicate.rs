@@ -286,6 +286,10 @@ mod tests {
         Literal::Number(text.into())
     }
 
+    fn seconds(seconds: i64) -> crate::Interval {
+        crate::Interval { micros: seconds * 1_000_000, ..Default::default() }
+    }
+
     #[test]
     fn literals_are_read_as_what_they_are_compared_with() {
         use Operator::*;
@@ -310,6 +314,10 @@ mod tests {
             (V::Bool(true), Eq, text("true"), true),
             (V::Enum("open"), StartsWith, text("op"), true),
             (V::Text("a%b"), Contains, text("%"), true),
+            (V::Interval(seconds(59)), Lt, text("PT1M5S"), true),
+            (V::Interval(seconds(65)), Lt, text("PT10M"), true),
+            (V::Interval(seconds(86_400)), Eq, text("P1D"), true),
+            (V::Interval(seconds(86_400)), Gte, text("P1M"), false),
             (V::Int(1), Eq, text("one"), false),
             (V::Int(1), Ne, text("one"), true),
             (V::Date(0), Gt, text("yesterday"), false),

@@ -109,7 +109,7 @@ pub(crate) fn format_uuid(bytes: &[u8; 16]) -> String {
     out
 }
 
-pub(crate) fn format_interval_into(out: &mut String, interval: Interval) {
+fn format_interval_into(out: &mut String, interval: Interval) {
     let Interval { months, days, micros } = interval;
     if (months, days, micros) == (0, 0, 0) {
         out.push_str("PT0S");

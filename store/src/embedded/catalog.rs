@@ -24,11 +24,11 @@ use headwater_schemas::{SourcePosition, TableId, TableSchema};
 use heed::{RoTxn, RwTxn};
 
 use super::environment::{Fault, Table};
-use super::key::{push_last, take, take_u32, take_u64};
+use super::key::{push_last, take, take_u64};
 use crate::{Frontier, JoinIndex, SchemaId, VersionId, VersionRecord};
 
-/// Format of the store; a change that older code cannot read makes it greater.
-const FORMAT: u32 = 2;
+/// Format of the store; a change that older code cannot read makes it greater, and so does one of the keys' bytes.
+const FORMAT: u32 = 3;
 
 /// One join index.
 #[derive(Clone, Copy)]
@@ -76,6 +76,9 @@ impl Catalog {
         for entry in meta.iter(txn)? {
             let (key, value) = entry?;
             let Some((letter, name)) = key.split_first() else { continue };
+            if *letter == b'M' && value != FORMAT.to_le_bytes() {
+                return Err(Fault::Damaged("it is of another format than this version of Headwater reads"));
+            }
             catalog.take_entry(*letter, name, value).ok_or(Fault::Damaged("its list of names cannot be read"))?;
         }
         // Stamps are never used again, even if the machine stopped and took the last commits along, or the store is a
@@ -88,7 +91,6 @@ impl Catalog {
     fn take_entry(&mut self, letter: u8, name: &[u8], mut value: &[u8]) -> Option<()> {
         let number = || Some(u32::from_be_bytes(name.try_into().ok()?));
         match letter {
-            b'M' => return (take_u32(&mut value)? == FORMAT).then_some(()),
             b'T' => {
                 self.tables.insert(serde_json::from_slice(value).ok()?, number()?);
             }
@@ -257,4 +259,27 @@ fn decode_frontier(mut value: &[u8]) -> Option<(Frontier, String)> {
     let at_micros = take_u64(&mut value)? as i64;
     let snapshot_done = take(&mut value, 1)? == [1];
     Some((Frontier { position, at_micros, snapshot_done }, std::str::from_utf8(value).ok()?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::EmbeddedOptions;
+    use super::super::environment::Environment;
+    use super::*;
+
+    #[test]
+    fn a_store_of_another_format_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
+        let Ok((environment, _settled)) = Environment::open(&options, None) else { panic!("an empty store opens") };
+        let (env, meta) = (&environment.env, environment.tables.meta);
+        let mut txn = env.write_txn().expect("a transaction");
+        meta.put(&mut txn, b"M", &FORMAT.to_le_bytes()).expect("room");
+        assert!(Catalog::read(meta, &txn).is_ok());
+        meta.put(&mut txn, b"M", &2_u32.to_le_bytes()).expect("room");
+        match Catalog::read(meta, &txn) {
+            Err(Fault::Damaged(what)) => assert!(what.contains("another format"), "{what}"),
+            _ => panic!("its keys are others"),
+        }
+    }
 }

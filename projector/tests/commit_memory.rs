@@ -1,0 +1,162 @@
+//! What the projector itself holds of one commit, in a process of its own, so that nothing else is counted.
+#![allow(clippy::unwrap_used)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
+use headwater_projector::{Fold, FoldOptions, Folded, Input};
+use headwater_schemas::model::{ParseContext, parse};
+use headwater_schemas::{
+    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema, Value,
+    WriteRow, key, progress_topic,
+};
+use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+
+const PREFIX: &str = "t";
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+const MODEL: &str = "
+model: invoice
+root: { table: shop.invoices, key: id }
+fields: { id: id }
+nest:
+  tariff: { one: shop.tariffs, on: { id: tariff_id }, fields: [terms] }
+";
+
+/// Counts what is allocated by Rust code; LMDB's own pages are not.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: everything is passed on to the system's allocator as it came.
+#[allow(unsafe_code, reason = "an allocator cannot be written without")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        MOST.fetch_max(held, Ordering::Relaxed);
+        // SAFETY: the caller keeps to the contract, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
+
+/// Most bytes held while `work` runs, beyond those held before.
+fn most_held<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.load(Ordering::Relaxed);
+    MOST.store(before, Ordering::Relaxed);
+    let done = work();
+    (done, MOST.load(Ordering::Relaxed) - before)
+}
+
+fn schema(table: &str, second: &str, kind: ColumnType) -> TableSchema {
+    let column = |name: &str, kind: ColumnType, key_ordinal: Option<u16>| Column {
+        name: name.into(),
+        kind,
+        source_type: String::new(),
+        key_ordinal,
+    };
+    let columns = vec![column("id", ColumnType::Int64, Some(0)), column(second, kind, None)];
+    TableSchema { table: TableId::new("shop", "public", table), columns }
+}
+
+fn invoices() -> TableSchema {
+    schema("invoices", "tariff_id", ColumnType::Int64)
+}
+
+fn tariffs() -> TableSchema {
+    schema("tariffs", "terms", ColumnType::Text)
+}
+
+/// New rows as one batch of their table's topic that begins at an offset.
+fn batch(schema: &TableSchema, first: u64, rows: impl IntoIterator<Item = (i64, Value)>) -> FetchedBatch {
+    let mut records = RecordBuffer::default();
+    for (at, (id, second)) in (first..).zip(rows) {
+        let header = EventHeader {
+            op: Op::Create,
+            position: SourcePosition { epoch: 1, commit: at + 1, ordinal: 1 },
+            transaction: at + 1,
+            committed_at_micros: 1_000_000,
+            last_in_transaction: true,
+            before_is_key_only: false,
+        };
+        let id = Value::Int(id);
+        let mut write = |out: &mut Vec<u8>| {
+            let mut row = RowBuilder::new(out);
+            [&id, &second].into_iter().for_each(|value| row.push_value(value));
+        };
+        let after: Option<WriteRow<'_>> = Some(&mut write);
+        let key = key::of(id.scalar().unwrap());
+        records.push(1, &key, Some(|out: &mut Vec<u8>| header.encode(out, None, after)));
+    }
+    let place = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
+    let bytes = Bytes::copy_from_slice(records.as_bytes());
+    FetchedBatch::new(place, Offset(first), schema.to_bytes().into(), bytes, records.count())
+}
+
+/// Says that the first record of each table is all there is.
+fn progress() -> FetchedBatch {
+    let progress = SourceProgress {
+        position: SourcePosition::after_commit(1, 1),
+        at_micros: 1_000_000,
+        snapshot_done: true,
+        watermarks: [invoices(), tariffs()].map(|schema| (schema.table.topic(PREFIX), vec![1])).into(),
+    };
+    let json = serde_json::to_vec(&progress).unwrap();
+    let mut records = RecordBuffer::default();
+    records.push(1, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
+    let place = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
+    FetchedBatch::new(place, Offset(0), Bytes::new(), Bytes::copy_from_slice(records.as_bytes()), 1)
+}
+
+/// Folds batches in one commit; answers also how many letters came at a time.
+fn fold(fold: &mut Fold, batches: &[FetchedBatch]) -> (Folded, Vec<usize>) {
+    let inputs: Vec<Input<'_>> = batches.iter().map(Input::whole).collect();
+    let mut pieces = Vec::new();
+    let folded = fold.micro_batch(&inputs, &mut |letters| {
+        pieces.push(letters.len());
+        Ok(())
+    });
+    (folded.unwrap(), pieces)
+}
+
+#[test]
+fn it_does_not_grow_with_the_documents_and_letters_of_a_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { size_max: 2 << 30, ..EmbeddedOptions::new(folder.path()) };
+    let store = EmbeddedStore::open(options).unwrap();
+    let model = parse("invoice.yaml", MODEL, &ParseContext::default()).expect("a sound model");
+    let options = FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() };
+    let mut served = Fold::open(store, &[model], options).unwrap();
+    let small = Value::Text("as before".into());
+    let first = [batch(&invoices(), 0, [(0, Value::Int(1))]), batch(&tariffs(), 0, [(1, small)]), progress()];
+    fold(&mut served, &first);
+    while served.has_background_work() {
+        served.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
+    }
+
+    // A quarter of a MiB once as a row, and in each of a thousand documents.
+    let terms = Value::Text("x".repeat(256 * KIB));
+    let of_tariff = |id: i64, count: i64| (count..2 * count).map(move |at| (id << 32 | at, Value::Int(id)));
+    let large = [batch(&tariffs(), 1, [(2, terms)]), batch(&invoices(), 1, of_tariff(2, 1_000))];
+    let ((folded, pieces), most) = most_held(|| fold(&mut served, &large));
+    assert_eq!((folded.documents.written, pieces), (1_000, vec![]));
+    assert!(most < 64 * MIB, "{} MiB were held at once", most / MIB);
+
+    // Of this one nobody knows the terms: no document that needs them can be built.
+    let unknown = [batch(&tariffs(), 2, [(3, Value::Missing)]), batch(&invoices(), 1_001, of_tariff(3, 2_500))];
+    let (folded, pieces) = fold(&mut served, &unknown);
+    assert_eq!((folded.dead_letters, pieces), (2_500, vec![1_000, 1_000, 500]));
+}
