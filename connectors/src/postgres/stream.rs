@@ -384,7 +384,7 @@ impl Stream {
             self.transaction.schema(&plan, into);
             announced.clone_from(&plan.schema);
         }
-        self.relations.insert(oid, Known::Captured { plan, covers, whole: table.identity == "f" });
+        self.relations.insert(oid, Known::Captured { plan: Box::new(plan), covers, whole: table.identity == "f" });
     }
 }
 

@@ -1,6 +1,5 @@
 //! What the publication says of a table, and what is said of the publication.
 
-use headwater_schemas::Value;
 use headwater_test_servers::Postgres;
 
 use crate::harness::{Harness, until_ids};

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use headwater_broker::{Offset, Watermarks};
 use headwater_projector::{Applied, Input, Share, ShareOptions};
 use headwater_store::{RowArena, RowStore};
 
 use crate::engine::{Engine, Kind};
 use crate::items::{PREFIX, Record, at, batch, deleted, item, schema, truncation};
 use crate::log::MemoryLog;
+
+/// Of partitions of which nothing was removed.
+const MARKS: Watermarks = Watermarks { low: Offset(0), high: Offset(5) };
 
 /// How many rows and tombstones there are.
 fn stored(store: &dyn RowStore) -> usize {
