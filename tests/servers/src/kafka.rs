@@ -278,7 +278,7 @@ impl Kafka {
             if child.try_wait().expect("it is our child").is_some() {
                 return Err(self.log_tail());
             }
-            if TcpStream::connect(("127.0.0.1", self.ports.plain)).is_ok() {
+            if self.listens() {
                 self.child = Some(child);
                 return Ok(());
             }
@@ -289,6 +289,13 @@ impl Kafka {
             }
             sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether all of its listeners are open: it opens them one after another.
+    fn listens(&self) -> bool {
+        let secured = self.certificates.is_some();
+        let ports = [Some(self.ports.plain), secured.then_some(self.ports.sasl), secured.then_some(self.ports.tls)];
+        ports.into_iter().flatten().all(|port| TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
     fn log_tail(&self) -> String {
