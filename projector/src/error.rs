@@ -39,9 +39,10 @@ pub enum Error {
         /// What the table has.
         actual: String,
     },
-    /// A table without primary key.
+    /// A table without a key that is sent whole.
     #[error(
-        "read model `{model}`: table {table} has no primary key; rows without identity cannot be kept, give it one"
+        "read model `{model}`: table {table} has no key that its changes name rows by, and such rows cannot be kept; \
+         `headwater check` says why and what to do"
     )]
     NoKey {
         /// The model.

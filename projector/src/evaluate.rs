@@ -142,8 +142,8 @@ impl std::fmt::Display for Poison {
             Self::Torn(table) => write!(
                 f,
                 "a row of {table} is without a column that the model needs: the source did not send it (unchanged) and its \
-                 earlier image is not known, or it was too large for the store, and another letter says so; replay the model \
-                 from the earliest offset, or update the column"
+                 earlier image is not known, or it was too large for the store, and another letter says so; update the column \
+                 to what fits, or have the table read again, by taking it out of its connector's `tables` for one start"
             ),
         }
     }

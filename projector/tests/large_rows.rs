@@ -78,7 +78,8 @@ fn batch(first: u64, rows: &[(Op, i64, Value, Value)]) -> FetchedBatch {
     for (at, (op, id, front, back)) in (first..).zip(rows) {
         let header = EventHeader {
             op: *op,
-            position: SourcePosition { epoch: 1, commit: at + 1, ordinal: 1 },
+            // A truncation stands behind the rows of a reading, and below them.
+            position: SourcePosition { epoch: 1, commit: if *op == Op::Truncate { 0 } else { at + 1 }, ordinal: 1 },
             transaction: at + 1,
             committed_at_micros: 1_000_000,
             last_in_transaction: true,
@@ -88,7 +89,7 @@ fn batch(first: u64, rows: &[(Op, i64, Value, Value)]) -> FetchedBatch {
             let mut row = RowBuilder::new(out);
             [&Value::Int(*id), front, back].into_iter().for_each(|value| row.push_value(value));
         };
-        let after: Option<WriteRow<'_>> = Some(&mut write);
+        let after: Option<WriteRow<'_>> = if *op == Op::Truncate { None } else { Some(&mut write) };
         let key = key::of(ValueRef::Int(*id));
         records.push(1, &key, Some(|out: &mut Vec<u8>| header.encode(out, None, after)));
     }
@@ -216,6 +217,40 @@ fn they_do_so_where_rows_are_shared() {
     check_letters(&letters);
     assert_eq!(stored(&*rows.begin().unwrap()), CUT);
     assert_eq!(share.claim(&place(), MARKS).unwrap(), 5, "it is passed over for good");
+}
+
+#[test]
+fn they_are_told_of_where_their_table_is_truncated_behind_them() {
+    let (rows, documents) = open(&MongoOptions { shared: true, ..MongoOptions::new(SERVER.url(), "truncated") });
+    let options = ShareOptions {
+        name: "w".into(),
+        prefix: PREFIX.into(),
+        models: Vec::new(),
+        dirty_partitions: 1,
+        slice_rows: 100,
+        retired_grace: Duration::ZERO,
+    };
+    let log = Arc::new(log::MemoryLog::default());
+    let mut share = Share::new(options, log, rows.clone(), documents, RUNTIME.handle().clone());
+    let first = batch(0, &[(Op::Read, 1, page(17), Value::Null), (Op::Truncate, 0, Value::Null, Value::Null)]);
+    let mut letters: Vec<DeadLetter> = Vec::new();
+    let mut is_claimed = false;
+    // The first transaction makes the table's collection, and fails; then the table is swept.
+    let is_whole = (0..9).any(|_| {
+        if !is_claimed {
+            share.claim(&place(), MARKS).unwrap();
+            is_claimed = true;
+        }
+        let applied = share.apply(&[Input::whole(&first)], &mut |found| {
+            letters.extend_from_slice(found);
+            Ok(())
+        });
+        is_claimed = applied.is_ok();
+        matches!(applied, Ok(Applied::Whole { .. }))
+    });
+    assert!(is_whole, "it is not applied");
+    assert!(letters.iter().any(|letter| letter.cause.contains("key 1 is kept without front:")), "{letters:?}");
+    assert_eq!(stored(&*rows.begin().unwrap()), [(1, None, Some(0))]);
 }
 
 const NUMBERS: &str = "

@@ -29,6 +29,13 @@ struct Complaint {
 }
 
 impl Complaint {
+    /// What is said of it. A connection that ends while TLS is agreed on may have met a listener without TLS: the client
+    /// says so only where the end came before its first answer was looked for.
+    fn told(self) -> String {
+        let suspects = self.why.contains("SSL_HANDSHAKE") && !self.why.contains("PLAINTEXT");
+        if suspects { format!("{} (connecting to a PLAINTEXT broker listener?)", self.why) } else { self.why }
+    }
+
     /// Whether one side refused TLS. A connection that breaks during the handshake does not say so: it breaks when a broker
     /// goes down, too.
     fn is_of_tls(&self) -> bool {
@@ -77,7 +84,7 @@ impl Cluster {
             ) => {
                 // A client only says that it has no connection; why is in its complaint.
                 let complaint = self.complaint(&error);
-                let (of_tls, why) = (complaint.is_of_tls(), complaint.why);
+                let (of_tls, why) = (complaint.is_of_tls(), complaint.told());
                 if why.contains("uthentication fail") {
                     return Error::Credentials { place: place(), why };
                 }

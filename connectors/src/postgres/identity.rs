@@ -84,6 +84,7 @@ impl CatalogTable {
         if others.len() > 1 {
             problem.push_str(&format!("; so are those of {} more", others.len() - 1));
         }
+        problem.push_str("; this is looked at again when the connector starts");
         let suit_default = |part: &&CatalogPartition| names_rows(key, false, &part.identity, &part.indexes);
         if whole && logged("d", &self.indexes).is_some() && others.iter().all(suit_default) {
             return Refusal { problem, remedy: format!("ALTER TABLE {} REPLICA IDENTITY DEFAULT", self.quoted()) };

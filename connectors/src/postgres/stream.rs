@@ -145,7 +145,8 @@ impl Stream {
         checkpoint: &mut Checkpoint,
     ) -> Result<(), Error> {
         if let Some(again) = self.again.take_if(|again| self.durable > again.behind) {
-            let remedy = "nothing is to be done: the table is read again".into();
+            let remedy =
+                "nothing is to be done: the table is read again, unless the status says why it cannot be".into();
             return Err(Error::NotReady { problem: again.problem, remedy });
         }
         if self.waiting.is_some() {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use headwater_broker::{AppendBatch, RecordBuffer, TopicPartition, Watermarks};
-use headwater_schemas::{SourcePosition, TableId};
+use headwater_schemas::{DeadLetter, SourcePosition, TableId};
 use headwater_store::{RowArena, RowBatch, VersionId};
 
 use super::agreement::{Place, Sharing, pending_note};
@@ -257,9 +257,12 @@ impl Applying {
                     None => decode(batch, &mut view.catalog, prefix, &before_truncations(&kept).0)?.rows,
                     Some(_) => BTreeMap::new(),
                 };
-                let (seeds, sweep) = sweep_slice(view, batch, slice_rows, &table, sweep, first)?;
+                let (seeds, found, sweep) = sweep_slice(view, batch, slice_rows, &table, sweep, first)?;
                 if is_too_much(&seeds) {
                     return Ok(None);
+                }
+                if !found.is_empty() {
+                    letters(&found)?;
                 }
                 after_sweep = Some((table, sweep));
                 // Whoever claims the partition with the truncation is to find these seeds before it gets past it.
@@ -438,7 +441,8 @@ fn take_note(view: &mut View, batch: &mut dyn RowBatch, decoded: &Decoded<'_>) -
     if is_new { view.agreement.write(batch) } else { Ok(()) }
 }
 
-/// Rows below a truncation are removed, a bounded number at a time, after `first` was applied.
+/// Rows below a truncation are removed, a bounded number at a time, after `first` was applied: seeds, letters about what the
+/// store cannot keep whole, and how far the table has been gone through.
 fn sweep_slice(
     view: &mut View,
     batch: &mut dyn RowBatch,
@@ -446,7 +450,7 @@ fn sweep_slice(
     table: &TableId,
     mut sweep: Sweep,
     first: BTreeMap<TableId, Vec<RowEvent<'_>>>,
-) -> Result<(Vec<u8>, Sweep), Error> {
+) -> Result<(Vec<u8>, Vec<DeadLetter>, Sweep), Error> {
     let before = view.catalog.truncated_at(table);
     view.catalog.truncated(batch, table, sweep.below)?;
     if view.catalog.truncated_at(table) != before {
@@ -454,18 +458,19 @@ fn sweep_slice(
         view.agreement.write(batch)?;
         view.agreement.touch_all(batch)?;
     }
-    let mut ascents = ascents(view)?;
+    let (mut ascents, mut letters) = (ascents(view)?, Vec::new());
     for (table, events) in first {
         let each = |changes: &TableChanges<'_>| ascents.begin(changes);
-        // Those that the store cannot keep are told of when the whole batch is applied.
-        apply(batch, &view.catalog, &table, &view.indexes_of(&table), events, Mode::Follow, each)?;
+        // What is kept in part is told of now: when the whole batch is applied, it is there already.
+        let found = apply(batch, &view.catalog, &table, &view.indexes_of(&table), events, Mode::Follow, each)?;
+        letters.extend(found);
     }
     let mut arena = RowArena::default();
     batch.scan_rows(table, sweep.after.as_deref(), slice_rows, &mut arena)?;
     sweep.after = arena.slots().last().map(|last| arena.key(last).to_vec());
     sweep.done = sweep.after.is_none();
     ascents.begin(&erase(batch, table, &view.indexes_of(table), &arena, sweep.below)?);
-    Ok((encoded(ascents), sweep))
+    Ok((encoded(ascents), letters, sweep))
 }
 
 /// Ascents of all versions that follow changes, none begun.
