@@ -298,7 +298,7 @@ fn models_that_can_never_be_built_are_told() {
     told(&cast("num", "date"), "a.yaml:5:", "`shown` casts values of the type Int32 to date");
     told(&cast("cust", "timestamp"), "a.yaml:5:", "`shown` casts values of the type Int64 to timestamp");
     let loose = check("model: loose\nroot: { table: billing.loose, key: cust_no }\nfields: [cust_no]\n");
-    told(&loose, "a.yaml:2:", "no primary key");
+    told(&loose, "a.yaml:2:", "no key that its changes name rows by");
 }
 
 #[test]
