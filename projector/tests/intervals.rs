@@ -1,19 +1,23 @@
 //! Intervals in a fold: `where`, `order`, `min`, `max` and joins take them by their length, as the database does.
 #![allow(clippy::unwrap_used)]
 
+#[path = "runs/source.rs"]
+#[allow(dead_code, reason = "its log is for tests of the whole projector")]
+mod source;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 use headwater_projector::{Fold, FoldOptions, Input};
-use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema, Value,
-    ValueRef, WriteRow, key, progress_topic,
+    ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableSchema, Value, ValueRef, WriteRow,
+    key, progress_topic,
 };
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{DocumentReader, ProjectionStore};
+use source::{model, schema};
 
 const PREFIX: &str = "t";
 
@@ -33,19 +37,6 @@ compute:
   shortest: { min: calls.lasted }
   longest: { max: calls.lasted }
 ";
-
-fn schema(table: &str, columns: &[(&str, ColumnType)]) -> TableSchema {
-    let column = |(at, (name, kind)): (usize, &(&str, ColumnType))| Column {
-        name: (*name).into(),
-        kind: kind.clone(),
-        source_type: String::new(),
-        key_ordinal: (at == 0).then_some(0),
-    };
-    TableSchema {
-        table: TableId::new("shop", "public", table),
-        columns: columns.iter().enumerate().map(column).collect(),
-    }
-}
 
 fn span(text: &str) -> Value {
     Value::parse(text, &ColumnType::Interval).unwrap()
@@ -110,7 +101,7 @@ fn they_are_taken_by_their_length() {
     let folder = tempfile::tempdir().unwrap();
     let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
     let store = EmbeddedStore::open(options).unwrap();
-    let model = parse("contract.yaml", MODEL, &ParseContext::default()).expect("a sound model");
+    let model = model(MODEL);
     let options = FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() };
     let mut fold = Fold::open(store.clone(), &[model], options).unwrap();
     let told = progress(&batches);

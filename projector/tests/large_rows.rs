@@ -186,9 +186,9 @@ fn they_become_dead_letters_and_all_else_goes_on() {
     assert_eq!(stored(&*store.begin().unwrap()), rows);
 }
 
-#[test]
-fn they_do_so_where_rows_are_shared() {
-    let (rows, documents) = open(&MongoOptions { shared: true, ..MongoOptions::new(SERVER.url(), "shared") });
+/// A worker without models that shares the rows of this database.
+fn sharing(database: &str) -> (Arc<MongoRows>, Share) {
+    let (rows, documents) = open(&MongoOptions { shared: true, ..MongoOptions::new(SERVER.url(), database) });
     let options = ShareOptions {
         name: "w".into(),
         prefix: PREFIX.into(),
@@ -198,7 +198,13 @@ fn they_do_so_where_rows_are_shared() {
         retired_grace: Duration::ZERO,
     };
     let log = Arc::new(log::MemoryLog::default());
-    let mut share = Share::new(options, log, rows.clone(), documents, RUNTIME.handle().clone());
+    let share = Share::new(options, log, rows.clone(), documents, RUNTIME.handle().clone());
+    (rows, share)
+}
+
+#[test]
+fn they_do_so_where_rows_are_shared() {
+    let (rows, mut share) = sharing("shared");
     let (first, mut letters): (_, Vec<DeadLetter>) = (changes(), Vec::new());
     // The first transaction makes the table's collection, and fails.
     let applied = (0..3).find_map(|_| {
@@ -221,17 +227,7 @@ fn they_do_so_where_rows_are_shared() {
 
 #[test]
 fn they_are_told_of_where_their_table_is_truncated_behind_them() {
-    let (rows, documents) = open(&MongoOptions { shared: true, ..MongoOptions::new(SERVER.url(), "truncated") });
-    let options = ShareOptions {
-        name: "w".into(),
-        prefix: PREFIX.into(),
-        models: Vec::new(),
-        dirty_partitions: 1,
-        slice_rows: 100,
-        retired_grace: Duration::ZERO,
-    };
-    let log = Arc::new(log::MemoryLog::default());
-    let mut share = Share::new(options, log, rows.clone(), documents, RUNTIME.handle().clone());
+    let (rows, mut share) = sharing("truncated");
     let first = batch(0, &[(Op::Read, 1, page(17), Value::Null), (Op::Truncate, 0, Value::Null, Value::Null)]);
     let mut letters: Vec<DeadLetter> = Vec::new();
     let mut is_claimed = false;
