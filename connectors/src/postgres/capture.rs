@@ -113,6 +113,10 @@ impl PostgresSource {
         let rows = inside.rows("look into the snapshot", &format!("SELECT {SNAPSHOT_FACTS}")).await?;
         let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
         let (horizon, at_micros) = (number(row, "horizon")?, number(row, "at")?);
+        let held = self.checkpoint.as_mut().and_then(|lost| {
+            lost.hold();
+            lost.held
+        });
         self.checkpoint = Some(Checkpoint {
             epoch,
             slot: name,
@@ -123,6 +127,7 @@ impl PostgresSource {
             ordinal: 0,
             resume: created.consistent_point,
             at_micros,
+            held,
             tables: BTreeMap::new(),
         });
         let position = SourcePosition { epoch, commit: created.consistent_point.0, ordinal: 0 };
@@ -403,9 +408,10 @@ impl Source for PostgresSource {
             }
         }
         self.monitor = Some(Monitor::begin(&config.postgres, name, self.status.clone(), self.metrics.clone()));
-        let checkpoint = self.checkpoint.as_ref().ok_or(Error::TaskLost { what: "opens the source" })?;
+        let checkpoint = self.checkpoint.as_mut().ok_or(Error::TaskLost { what: "opens the source" })?;
         let is_read = |name: &str| checkpoint.tables.get(name).is_some_and(|state| state.complete);
         if tables.captured.iter().all(|(table, _)| is_read(&table.name())) {
+            checkpoint.held = None;
             self.announce = self.plan(tables, routes).0;
             self.schemas = self.announce.iter().map(|plan| plan.schema.clone()).collect();
             self.state = State::Opening(self.open_stream(&sql));
@@ -452,6 +458,7 @@ impl Source for PostgresSource {
                         self.status.set_phase(Phase::Snapshotting { tables: reading.snapshot.progress() });
                         return gathered;
                     }
+                    checkpoint.held = None;
                     let sql = self.sql.clone().ok_or(Error::TaskLost { what: "opens the source" })?;
                     self.state = State::Opening(self.open_stream(&sql));
                 }
@@ -483,13 +490,8 @@ impl Source for PostgresSource {
                 checkpoint.at_micros = checkpoint.at_micros.max(seen.at_micros);
             }
         }
-        Some(Mark {
-            position: checkpoint.position(),
-            at_micros: checkpoint.at_micros,
-            snapshot_done,
-            token: checkpoint.resume.0,
-            checkpoint: checkpoint.to_bytes(),
-        })
+        let (position, at_micros) = checkpoint.complete();
+        Some(Mark { position, at_micros, snapshot_done, token: checkpoint.resume.0, checkpoint: checkpoint.to_bytes() })
     }
 
     fn durable(&mut self, mark: &Mark) {

@@ -31,8 +31,20 @@ pub(crate) struct Checkpoint {
     pub(crate) resume: Lsn,
     /// Source time to which capture was complete.
     pub(crate) at_micros: i64,
+    /// While rows are to be read again that were captured before: how far they are complete as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<Held>,
     /// Snapshots of tables, by `schema.table`.
     pub(crate) tables: BTreeMap<String, TableSnapshot>,
+}
+
+/// Where the source was last complete, and the source's time there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    epoch: u32,
+    commit: Lsn,
+    ordinal: u32,
+    at_micros: i64,
 }
 
 /// How far a table's snapshot is.
@@ -66,6 +78,22 @@ pub(crate) struct TableSnapshot {
 impl Checkpoint {
     pub(crate) fn position(&self) -> SourcePosition {
         SourcePosition { epoch: self.epoch, commit: self.commit.0, ordinal: self.ordinal }
+    }
+
+    /// Up to where, and up to which source time, all that was captured is complete: not where capture stands, while rows
+    /// are to be read again.
+    pub(crate) fn complete(&self) -> (SourcePosition, i64) {
+        let at = self.held.unwrap_or(self.now());
+        (SourcePosition { epoch: at.epoch, commit: at.commit.0, ordinal: at.ordinal }, at.at_micros)
+    }
+
+    fn now(&self) -> Held {
+        Held { epoch: self.epoch, commit: self.commit, ordinal: self.ordinal, at_micros: self.at_micros }
+    }
+
+    /// Rows are to be read again: until then nothing is complete beyond here.
+    pub(crate) fn hold(&mut self) {
+        self.held.get_or_insert(self.now());
     }
 
     /// Everything before `lsn` is captured.
@@ -112,6 +140,7 @@ impl Checkpoint {
             state.published_by = *by;
         }
         if !again.is_empty() {
+            self.hold();
             self.epoch += 1;
             // What was read in the epoch before stands below the new one: whoever ends reading a table there clears it.
             for state in self.tables.values_mut().filter(|state| !state.complete && !state.left) {
@@ -219,6 +248,7 @@ mod tests {
             ordinal: 0,
             resume: Lsn(1),
             at_micros: 0,
+            held: None,
             tables: tables.map(|(name, state)| (name.to_owned(), state)).into(),
         }
     }
@@ -244,6 +274,7 @@ mod tests {
             [("gone".to_owned(), again)]
         );
         assert!(checkpoint.epoch == 2 && checkpoint.tables["read"].complete && !checkpoint.tables["gone"].complete);
+        assert_eq!(checkpoint.complete().0, SourcePosition { epoch: 1, commit: 1, ordinal: 0 });
         assert_eq!(checkpoint.tables["half"], TableSnapshot { published_by: 2, ..TableSnapshot::default() });
         assert_eq!(
             checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)])),

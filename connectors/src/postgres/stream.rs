@@ -300,6 +300,7 @@ impl Stream {
     /// Notes that changes of a table pass by, and that it is to be read again.
     fn leave(&mut self, table: &str, problem: &str, checkpoint: &mut Checkpoint) {
         checkpoint.leave(table);
+        checkpoint.hold();
         let (problem, behind) = (format!("table {table} {problem}"), checkpoint.resume);
         self.again.get_or_insert(Again { problem, behind });
     }

@@ -1,5 +1,6 @@
 //! What the publication says of a table, and what is said of the publication.
 
+use headwater_schemas::Value;
 use headwater_test_servers::Postgres;
 
 use crate::harness::{Harness, until_ids};
@@ -7,15 +8,24 @@ use crate::harness::{Harness, until_ids};
 /// What changes while nothing publishes a table is in no stream. The next change tells that something does again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_published_again_while_it_is_captured_is_read_again() {
-    let harness =
-        Harness::streaming("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)", &["t"]).await;
+    let create =
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)";
+    let harness = Harness::streaming(create, &["t", "u"]).await;
     harness.server.psql("INSERT INTO t VALUES (3)");
     harness.caught_up().await;
     harness.server.psql("ALTER PUBLICATION headwater_shop DROP TABLE t");
     harness.server.psql("DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (4)");
     harness.server.psql("ALTER PUBLICATION headwater_shop ADD TABLE t");
-    harness.server.psql("INSERT INTO t VALUES (5)");
+    harness.server.psql("BEGIN; INSERT INTO t VALUES (5); INSERT INTO u VALUES (5); COMMIT");
     until_ids(&harness, "t", &[1, 3, 4, 5]).await;
+    // Until it is read, nobody is told that the log has that transaction.
+    let (rows, commit) = (harness.all_events("t").await, harness.events("u").await[0].position);
+    let told = harness.progress().await.into_iter().filter(|progress| progress.position >= commit);
+    for progress in told.inspect(|progress| assert!(progress.snapshot_done)) {
+        let end = progress.watermarks["hw.shop.public.t"][0] as usize;
+        let has_row = rows[..end].iter().any(|event| event.after.is_some() && event.after("id") == Value::Int(5));
+        assert!(has_row, "told of {:?} too early, with {end} of {} events", progress.position, rows.len());
+    }
 }
 
 /// Rows and columns that were not sent before are in no stream either.
