@@ -141,9 +141,10 @@ impl std::fmt::Display for Poison {
             Self::NotANumber(compute) => write!(f, "`{compute}` meets a value that is no number; mend the row"),
             Self::Torn(table) => write!(
                 f,
-                "a row of {table} is without a column that the model needs: the source did not send it (unchanged) and its \
-                 earlier image is not known, or it was too large for the store, and another letter says so; update the column \
-                 to what fits, or have the table read again, by taking it out of its connector's `tables` for one start"
+                "a row of {table} is without a column that the model needs: its value cannot be represented or is too large \
+                 for the store, and another letter says so, or the source did not send it (unchanged) and its earlier image \
+                 is not known; update the column to what fits, or have the table read again, by taking it out of its \
+                 connector's `tables` for one start"
             ),
         }
     }

@@ -41,12 +41,14 @@ pub fn evaluate_roots(model: &ReadModel, tables: &NaiveTables, roots: Option<&BT
     let database = Database::new(tables);
     let mut out = NaiveDocuments::default();
     for row in database.rows(&model.root.table) {
-        let wanted = roots.is_none_or(|roots| roots.contains(row.key));
-        if !wanted || !row.passes(model.root.filter.as_ref()) {
+        if roots.is_some_and(|roots| !roots.contains(row.key)) {
             continue;
         }
-        match database.object(&model.node, row) {
-            Ok(tree) => {
+        let filter = model.root.filter.as_ref();
+        let whole = row.knows(filter, [], Some(&model.node));
+        match whole.and_then(|()| row.passes(filter).then(|| database.object(&model.node, row)).transpose()) {
+            Ok(None) => {}
+            Ok(Some(tree)) => {
                 let mut body = Vec::new();
                 tree.write(&mut body);
                 let mut entries = BTreeSet::new();
@@ -78,6 +80,37 @@ impl<'t> Row<'t> {
 
     fn passes(&self, filter: Option<&Predicate>) -> bool {
         filter.is_none_or(|filter| filter.matches(&mut |column: &String| self.cell(column)))
+    }
+
+    /// Whether the row has everything that a document needs of it, whatever comes of it: what the filter looks at, the
+    /// columns of the relation that leads to it, and what its object and the relations from there use.
+    fn knows<'m>(
+        &self,
+        filter: Option<&'m Predicate>,
+        relation: impl IntoIterator<Item = &'m String>,
+        node: Option<&'m Node>,
+    ) -> Result<(), String> {
+        if self.cells.missing().next().or(self.cells.lost().next()).is_none() {
+            return Ok(());
+        }
+        let mut needed: BTreeSet<String> = relation.into_iter().cloned().collect();
+        needed.extend(filter.into_iter().flat_map(Predicate::names).cloned());
+        if let Some(node) = node {
+            for relation in &node.relations {
+                let on = relation.through.as_ref().map_or(&relation.on, |through| &through.on);
+                needed.extend(on.iter().map(|pair| pair.parent.clone()));
+            }
+            for field in &node.fields {
+                Formula::new(&field.expression, self.schema, &mut |column| {
+                    needed.insert(column.to_string());
+                    Ok::<_, String>(())
+                })?;
+            }
+        }
+        match needed.iter().find(|column| self.cell(column) == ValueRef::Missing) {
+            Some(column) => Err(format!("a row of {} is without `{column}`", self.schema.table)),
+            None => Ok(()),
+        }
     }
 
     fn value(&self, name: &str, expression: &Expression) -> Result<Cell, String> {
@@ -126,15 +159,25 @@ impl<'t> Database<'t> {
     }
 
     /// The nested rows of a relation in the document's order, before the limit.
-    fn nested(&self, parent: Row<'t>, relation: &Relation) -> Vec<Row<'t>> {
+    fn nested(&self, parent: Row<'t>, relation: &Relation) -> Result<Vec<Row<'t>>, String> {
         let mut rows = match &relation.through {
             None => self.joined(parent, &relation.table, &relation.on),
             Some(through) => {
                 let mut links = self.joined(parent, &through.table, &through.on);
+                for link in &links {
+                    let on = through.on.iter().map(|pair| &pair.child);
+                    let on = on.chain(relation.on.iter().map(|pair| &pair.parent));
+                    link.knows(through.filter.as_ref(), on, None)?;
+                }
                 links.retain(|link| link.passes(through.filter.as_ref()));
                 links.into_iter().flat_map(|link| self.joined(link, &relation.table, &relation.on)).collect()
             }
         };
+        for row in &rows {
+            let columns = relation.on.iter().map(|pair| &pair.child);
+            let columns = columns.chain(relation.order.iter().map(|by| &by.column));
+            row.knows(relation.filter.as_ref(), columns, Some(&relation.node))?;
+        }
         rows.retain(|row| row.passes(relation.filter.as_ref()));
         rows.sort_by(|a, b| a.key.cmp(b.key));
         rows.dedup_by(|a, b| a.key == b.key);
@@ -148,7 +191,7 @@ impl<'t> Database<'t> {
         if relation.cardinality == Cardinality::One {
             rows.truncate(1);
         }
-        rows
+        Ok(rows)
     }
 
     fn object(&self, node: &Node, row: Row<'t>) -> Result<Tree, String> {
@@ -157,7 +200,7 @@ impl<'t> Database<'t> {
             members.push((field.name.clone(), Tree::Value(row.value(&field.name, &field.expression)?)));
         }
         for relation in &node.relations {
-            let mut rows = self.nested(row, relation);
+            let mut rows = self.nested(row, relation)?;
             rows.truncate(relation.limit.map_or(usize::MAX, |limit| limit as usize));
             let mut objects = Vec::new();
             for nested in rows {
@@ -184,7 +227,7 @@ impl<'t> Database<'t> {
             let relation = here.relations.iter().find(|it| it.name == *name).ok_or("no such relation")?;
             let mut longer = Vec::new();
             for way in ways {
-                for next in self.nested(*way.last().expect("begins with one"), relation) {
+                for next in self.nested(*way.last().expect("begins with one"), relation)? {
                     longer.push(way.iter().copied().chain([next]).collect());
                 }
             }

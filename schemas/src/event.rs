@@ -77,7 +77,7 @@ pub struct EventRef<'a> {
     pub header: EventHeader,
     /// The row before the change, where the source sent it.
     pub before: Option<RowRef<'a>>,
-    /// The row after the change; `None` for deletes.
+    /// The row after the change; `None` for deletes. Alone may have lost cells: see [`RowBuilder::push_lost`].
     pub after: Option<RowRef<'a>>,
     /// Of a truncation: it stands in all partitions of the table's topic that are below this number, appended together,
     /// behind every earlier row. `None` where its writer does not say.

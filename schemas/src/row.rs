@@ -26,6 +26,7 @@ mod tag {
     pub(super) const JSON: u8 = 18;
     pub(super) const ENUM: u8 = 19;
     pub(super) const ARRAY: u8 = 20;
+    pub(super) const LOST: u8 = 21;
 }
 
 /// A row borrowed from bytes. Columns past the end are [`ValueRef::Missing`], and so are a cell that cannot be read and,
@@ -101,13 +102,27 @@ impl<'a> RowRef<'a> {
         rest.is_empty()
     }
 
-    /// Whether any column was not sent.
+    /// Whether any column was not sent; lost ones do not count.
     pub fn has_missing(self) -> bool {
         self.raw_cells().any(|cell| cell == [tag::MISSING])
     }
 
+    /// The columns that were not sent, in order; lost ones are not among them.
+    pub fn missing(self) -> impl Iterator<Item = usize> {
+        self.columns_of(tag::MISSING)
+    }
+
+    /// The columns that are lost, in order: see [`RowBuilder::push_lost`].
+    pub fn lost(self) -> impl Iterator<Item = usize> {
+        self.columns_of(tag::LOST)
+    }
+
+    fn columns_of(self, tag: u8) -> impl Iterator<Item = usize> {
+        self.raw_cells().enumerate().filter(move |(_, cell)| *cell == [tag]).map(|(at, _)| at)
+    }
+
     /// Writes this row with its missing cells taken from `old`, an earlier image of the same row whose column `i` is
-    /// found at `old_column(i)`. What `old` does not know stays missing.
+    /// found at `old_column(i)`. What `old` does not know stays missing, and lost cells stay lost.
     pub fn fill_missing(self, old: RowRef<'_>, old_column: impl Fn(usize) -> Option<usize>, out: &mut Vec<u8>) {
         let known: Vec<&[u8]> = old.raw_cells().collect();
         for (at, cell) in self.raw_cells().enumerate() {
@@ -141,6 +156,12 @@ impl<'a> RowBuilder<'a> {
     /// Appends one cell.
     pub fn push(&mut self, value: ValueRef<'_>) {
         write_cell(self.out, value);
+    }
+
+    /// Appends a cell whose value is not known and is not what it was before either: the source has one there that cannot
+    /// be represented. It reads as [`ValueRef::Missing`], but no earlier image of the row fills it in.
+    pub fn push_lost(&mut self) {
+        self.out.push(tag::LOST);
     }
 
     /// Appends one owned cell.
@@ -242,7 +263,7 @@ fn read_cell<'a>(rest: &mut &'a [u8]) -> Option<ValueRef<'a>> {
         varint::take(rest, 8)?.try_into().ok()
     }
     Some(match varint::take(rest, 1)?[0] {
-        tag::MISSING => ValueRef::Missing,
+        tag::MISSING | tag::LOST => ValueRef::Missing,
         tag::NULL => ValueRef::Null,
         tag::FALSE => ValueRef::Bool(false),
         tag::TRUE => ValueRef::Bool(true),
@@ -274,7 +295,7 @@ fn read_cell<'a>(rest: &mut &'a [u8]) -> Option<ValueRef<'a>> {
 /// Moves past one cell without looking inside texts.
 fn skip_cell(rest: &mut &[u8]) -> Option<()> {
     match varint::take(rest, 1)?[0] {
-        tag::MISSING | tag::NULL | tag::FALSE | tag::TRUE => {}
+        tag::MISSING | tag::LOST | tag::NULL | tag::FALSE | tag::TRUE => {}
         tag::INT | tag::UINT | tag::DATE | tag::TIME => {
             varint::read(rest)?;
         }

@@ -7,7 +7,8 @@ use crate::{ColumnType, compare_decimals, is_decimal, temporal};
 /// One cell, borrowed from the bytes of its row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ValueRef<'a> {
-    /// The source did not send this column (PostgreSQL: unchanged TOAST). Not the same as null.
+    /// The source did not send this column (PostgreSQL: unchanged TOAST), or its value is lost: see
+    /// [`RowBuilder::push_lost`](crate::RowBuilder::push_lost). Not the same as null.
     Missing,
     /// SQL null.
     Null,

@@ -18,8 +18,8 @@ pub(super) struct Expected {
     pub(super) positions: BTreeMap<String, u64>,
     /// Roots whose document cannot be built.
     pub(super) poisoned: u64,
-    /// Rows of the model's tables that were left out because they hold a value that cannot be represented: what they
-    /// would have changed in the documents is not known.
+    /// Rows of the model's tables that were left out because their key cannot be represented: what they would have changed
+    /// in the documents is not known.
     pub(super) unrepresentable: u64,
     bodies: BTreeMap<String, Vec<u8>>,
     poisoned_ids: BTreeSet<String>,

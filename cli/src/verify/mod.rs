@@ -47,7 +47,7 @@ pub(crate) struct ModelReport {
     pub(crate) compared: u64,
     /// Documents that the projector gave up on, as the evaluator does: they are dead letters, not differences.
     pub(crate) dead_letters: u64,
-    /// Rows of the source that cannot be represented, and so are in no document: not equal, whatever is served.
+    /// Rows of the source whose key cannot be represented, and so are in no document: not equal, whatever is served.
     pub(crate) unrepresentable: u64,
     /// Snapshots it took.
     pub(crate) rounds: u32,

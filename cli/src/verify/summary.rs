@@ -6,7 +6,7 @@ use crate::table::count;
 
 /// Differences shown of one model; all are in the JSON.
 const SHOWN_MAX: usize = 20;
-/// Where rows that cannot be represented are told one by one.
+/// Where rows whose key cannot be represented are told one by one.
 const LETTERS: &str = "`headwater dead-letters list` says why";
 
 /// How many documents and rows are wrong, and how many documents could not be compared.
@@ -24,8 +24,10 @@ pub(crate) fn lines(report: &ModelReport) -> Vec<String> {
     if report.rounds > 1 {
         notes.push(format!("{} snapshots, because documents changed meanwhile", report.rounds));
     }
-    if report.dead_letters > 0 {
-        notes.push(format!("{} roots left out: their documents are dead letters", count(report.dead_letters)));
+    match report.dead_letters {
+        0 => {}
+        1 => notes.push("1 root left out: its document is a dead letter".to_owned()),
+        n => notes.push(format!("{} roots left out: their documents are dead letters", count(n))),
     }
     let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
     if report.differences.is_empty() && report.unrepresentable == 0 {
@@ -35,10 +37,10 @@ pub(crate) fn lines(report: &ModelReport) -> Vec<String> {
     let mut lines = vec![format!("{model}: {compared} documents, {differences} differences{notes}")];
     match report.unrepresentable {
         0 => {}
-        1 => lines.push(format!("  1 row of the source cannot be represented and is in no document; {LETTERS}")),
+        1 => lines.push(format!("  1 row of the source is in no document: its key cannot be represented; {LETTERS}")),
         n => {
-            let n = count(n);
-            lines.push(format!("  {n} rows of the source cannot be represented and are in no document; {LETTERS}"));
+            let problem = "are in no document: their keys cannot be represented";
+            lines.push(format!("  {} rows of the source {problem}; {LETTERS}", count(n)));
         }
     }
     for (id, difference) in report.differences.iter().take(SHOWN_MAX) {

@@ -17,7 +17,7 @@ pub(crate) struct TablePlan {
     pub(crate) key: Vec<usize>,
 }
 
-/// A value that kept a row from becoming an event.
+/// A value that cannot be represented. In the key it keeps a row from becoming an event; elsewhere its cell is lost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BadCell {
     /// Place of its column; past the end when the number of cells is wrong.
@@ -62,14 +62,23 @@ impl TablePlan {
         self.kinds.len()
     }
 
-    /// Appends the row.
-    pub(crate) fn write_row(&self, out: &mut Vec<u8>, tuple: Tuple<'_>, scratch: &mut Vec<u8>) -> Result<(), BadCell> {
+    /// Appends the row; answers with the first of its cells that are lost, if any are.
+    pub(crate) fn write_row(
+        &self,
+        out: &mut Vec<u8>,
+        tuple: Tuple<'_>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<BadCell>, BadCell> {
         self.check_width(&tuple)?;
         let mut row = RowBuilder::new(out);
+        let mut lost = None;
         for (at, (kind, _)) in self.kinds.iter().enumerate() {
-            self.write_cell(&mut row, &tuple, at, kind, scratch)?;
+            if let Err(bad) = self.write_cell(&mut row, &tuple, at, kind, scratch) {
+                row.push_lost();
+                lost.get_or_insert(bad);
+            }
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// Appends a row that holds the key's columns only; the others are missing.

@@ -25,7 +25,8 @@ pub struct SnapshotRead {
     pub position: SourcePosition,
     /// The tables in the order asked for, each with what its rows are read by.
     pub tables: Vec<(TableSchema, Vec<KeyedRow>)>,
-    /// Rows that were left out because they hold a value that cannot be represented, as capture leaves them out.
+    /// Rows that were left out because their key cannot be represented, as capture leaves them out. A value outside the key
+    /// that cannot be is lost in its row, as capture has it.
     pub unrepresentable: u64,
 }
 
@@ -107,7 +108,7 @@ async fn read_table(
         let written =
             plan.write_key(&mut key, tuple, &mut scratch).and_then(|()| plan.write_row(&mut row, tuple, &mut scratch));
         match written {
-            Ok(()) => rows.push((key, row)),
+            Ok(_) => rows.push((key, row)),
             Err(_) => unrepresentable += 1,
         }
     }

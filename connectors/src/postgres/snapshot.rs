@@ -395,10 +395,12 @@ impl<'a> RowReader<'a> {
             .plan
             .write_key(&mut self.key, tuple, &mut self.scratch)
             .and_then(|()| self.plan.write_row(&mut self.row, tuple, &mut self.scratch));
-        if let Err(bad) = written {
+        if let Ok(Some(bad)) | Err(bad) = written {
             let cause = self.plan.complaint(bad);
             self.dead_letters.push(dead_letter(self.plan, self.header.position, cause, line));
             self.bytes += line.len();
+        }
+        if written.is_err() {
             return;
         }
         let partition = self.plan.route.partition_of(&self.key) as usize;
@@ -423,7 +425,7 @@ impl<'a> RowReader<'a> {
     }
 }
 
-/// The dead letter for a row that could not become an event.
+/// The dead letter for a row that could not become an event, or not whole.
 pub(super) fn dead_letter(plan: &TablePlan, position: SourcePosition, cause: String, message: &[u8]) -> DeadLetter {
     use base64::Engine;
     let kept = &message[..message.len().min(DeadLetter::PAYLOAD_MAX)];

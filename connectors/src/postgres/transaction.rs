@@ -24,12 +24,14 @@ pub(crate) struct Transaction {
     old_key: Vec<u8>,
     row: Vec<u8>,
     old_row: Vec<u8>,
+    /// A value that the new row is without, because it cannot be represented.
+    lost: Option<BadCell>,
     scratch: Vec<u8>,
 }
 
 /// What a row message led to.
 pub(crate) enum Step {
-    /// It is gathered, or a dead letter.
+    /// It is gathered, or a dead letter, or both: gathered without a value that cannot be represented.
     Done,
     /// The key of a row changed and the message does not hold all columns. A consumer completes missing columns from
     /// the row's earlier image, but that stands under the old key; so they are fetched. The row may already be newer
@@ -52,6 +54,7 @@ impl Transaction {
             old_key: Vec::new(),
             row: Vec::new(),
             old_row: Vec::new(),
+            lost: None,
             scratch: Vec::new(),
         }
     }
@@ -117,6 +120,7 @@ impl Transaction {
         fetched: Option<Fetched>,
         into: &mut Gathered,
     ) -> Step {
+        self.lost = None;
         let done = match message {
             Message::Insert { .. } => self.insert(plan, data, tuples, into),
             Message::Update { old, .. } => {
@@ -140,7 +144,7 @@ impl Transaction {
             Message::Delete { old, .. } => self.delete(plan, data, tuples, *old, into),
             _ => Ok(()),
         };
-        if let Err(bad) = done {
+        if let Some(bad) = done.err().or(self.lost) {
             let position = self.first(Op::Update).position;
             into.push_dead_letter(dead_letter(plan, position, plan.complaint(bad), data));
         }
@@ -176,9 +180,8 @@ impl Transaction {
         self.old_key.clear();
         plan.write_key(&mut self.old_key, old, &mut self.scratch)?;
         if let Err(bad) = built {
-            // Whatever the row is now, under its old key it is gone.
-            self.key.clear();
-            if plan.write_key(&mut self.key, new, &mut self.scratch).is_ok() && self.key != self.old_key {
+            // Whatever its key is now, under the old one the row is gone.
+            if plan.key.contains(&bad.column) {
                 self.push_delete(plan, old, kind, into)?;
             }
             return Err(bad);
@@ -224,13 +227,14 @@ impl Transaction {
         self.key.clear();
         self.row.clear();
         plan.write_key(&mut self.key, new, &mut self.scratch)?;
-        plan.write_row(&mut self.row, new, &mut self.scratch)
+        self.lost = plan.write_row(&mut self.row, new, &mut self.scratch)?;
+        Ok(())
     }
 
     /// The row before; of one with a value that cannot be represented, which is mended or gone now, its key alone.
     fn build_old(&mut self, plan: &TablePlan, old: Tuple<'_>, kind: Old) -> Result<Old, BadCell> {
         self.old_row.clear();
-        if kind == Old::Full && plan.write_row(&mut self.old_row, old, &mut self.scratch).is_ok() {
+        if kind == Old::Full && plan.write_row(&mut self.old_row, old, &mut self.scratch)?.is_none() {
             return Ok(Old::Full);
         }
         self.old_row.clear();

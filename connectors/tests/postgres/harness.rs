@@ -33,6 +33,8 @@ pub(crate) struct Event {
     pub(crate) before_is_key_only: bool,
     pub(crate) before: Option<Vec<Value>>,
     pub(crate) after: Option<Vec<Value>>,
+    /// Columns that are missing from the row after because their value cannot be represented.
+    pub(crate) lost: Vec<usize>,
     pub(crate) partitions: Option<u32>,
     pub(crate) schema: TableSchema,
 }
@@ -183,6 +185,7 @@ impl Harness {
                     before_is_key_only: event.header.before_is_key_only,
                     before: event.before.map(row),
                     after: event.after.map(row),
+                    lost: event.after.map(|row| row.lost().collect()).unwrap_or_default(),
                     partitions: event.partitions,
                     schema: schema.clone(),
                 };
@@ -204,7 +207,7 @@ impl Harness {
     }
 
     /// The rows of a table as whoever applies the events by position has them, by key. A column is missing only if
-    /// nobody ever sent it.
+    /// nobody ever sent it, or it is lost.
     pub(crate) async fn folded(&self, table: &str) -> BTreeMap<Vec<u8>, Row> {
         let mut rows: BTreeMap<Vec<u8>, (SourcePosition, Option<Row>)> = BTreeMap::new();
         let mut truncated = SourcePosition::default();
@@ -224,15 +227,17 @@ impl Harness {
             }
             let old = known.1.take().unwrap_or_default();
             let named = event.after.as_ref().map(|after| {
-                let complete = |(column, value): (&headwater_schemas::Column, &Value)| {
+                let complete = |(at, (column, value)): (usize, (&headwater_schemas::Column, &Value))| {
                     let name = column.name.to_string();
                     let value = match value {
-                        Value::Missing => old.get(&name).cloned().unwrap_or(Value::Missing),
+                        Value::Missing if !event.lost.contains(&at) => {
+                            old.get(&name).cloned().unwrap_or(Value::Missing)
+                        }
                         value => value.clone(),
                     };
                     (name, value)
                 };
-                event.schema.columns.iter().zip(after).map(complete).collect()
+                event.schema.columns.iter().zip(after).enumerate().map(complete).collect()
             });
             *known = (event.position, named);
         }

@@ -158,8 +158,11 @@ async fn what_cannot_be_represented_is_a_dead_letter_and_blocks_nothing() {
     .await;
     harness.server.psql("BEGIN; INSERT INTO t VALUES (3, '294276-12-31'); INSERT INTO t VALUES (4, now()); COMMIT");
     harness.caught_up().await;
-    let ids: Vec<_> = harness.events("t").await.iter().map(|event| event.after("id")).collect();
-    assert_eq!(ids, [Value::Int(2), Value::Int(4)]);
+    let events = harness.events("t").await;
+    let ids: Vec<_> = events.iter().map(|event| event.after("id")).collect();
+    assert_eq!(ids, [1, 2, 3, 4].map(Value::Int), "all else of the rows is known");
+    let lost: Vec<_> = events.iter().map(|event| &event.lost[..]).collect();
+    assert_eq!(lost, [&[1][..], &[], &[1], &[]]);
     let letters = harness.dead_letters().await;
     assert_eq!(letters.len(), 2);
     for letter in letters {
@@ -188,12 +191,58 @@ async fn what_could_not_be_represented_can_be_mended_deleted_and_given_another_k
     harness.server.psql("UPDATE d SET id = 3, at = '294276-12-31' WHERE id = 1");
     harness.caught_up().await;
     assert_eq!(harness.dead_letters().await.len(), 4);
-    let ids = async |table: &str| -> Vec<Value> {
-        harness.folded(table).await.into_values().map(|row| row["id"].clone()).collect()
+    let rows = async |table: &str| -> Vec<(Value, Value)> {
+        harness.folded(table).await.into_values().map(|row| (row["id"].clone(), row["at"].clone())).collect()
     };
-    assert_eq!(ids("f").await, [Value::Int(1), Value::Int(4)]);
+    let at = |year: &str| Value::Timestamp(headwater_schemas::temporal::parse_timestamp(year).unwrap());
+    let mended = at("2026-02-02 00:00:00");
+    assert_eq!(rows("f").await, [(Value::Int(1), mended.clone()), (Value::Int(4), mended)]);
     let mended = harness.events("f").await;
     let mended = mended.iter().rev().find(|event| event.after.is_some() && event.after("id") == Value::Int(1)).unwrap();
     assert!(mended.before_is_key_only);
-    assert_eq!(ids("d").await, [Value::Int(2)], "its old key is nobody's");
+    let left = (Value::Int(2), at("2026-01-01 00:00:00"));
+    assert_eq!(rows("d").await, [left, (Value::Int(3), Value::Missing)], "its old key is nobody's");
+}
+
+/// What changed together with a value that cannot be represented is not sent again by what mends that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_beside_a_value_that_cannot_be_represented_is_known_when_it_is_mended() {
+    let harness = Harness::streaming(
+        "CREATE TABLE notes (id int PRIMARY KEY, at timestamp, body text, seen timestamp[]);
+         ALTER TABLE notes ALTER body SET STORAGE EXTERNAL; ALTER TABLE notes ALTER seen SET STORAGE EXTERNAL;
+         INSERT INTO notes VALUES (1, now(), repeat('old', 5000), array_fill('2026-01-01'::timestamp, '{5000}'));",
+        &["notes"],
+    )
+    .await;
+    let lasting = "array_fill('294276-12-31'::timestamp, '{5000}')";
+    harness.server.psql("UPDATE notes SET at = '294276-12-31', body = repeat('new', 5000)");
+    harness.server.psql(&format!("INSERT INTO notes VALUES (2, '294276-12-31', repeat('new', 5000), {lasting})"));
+    harness.server.psql("UPDATE notes SET at = '2026-02-02'");
+    harness.caught_up().await;
+    let events = harness.events("notes").await;
+    let mended = |id| events.iter().rfind(|event| event.after("id") == Value::Int(id)).unwrap();
+    assert_eq!((mended(1).after("body"), mended(2).after("body")), (Value::Missing, Value::Missing), "not sent");
+    let rows: Vec<_> = harness.folded("notes").await.into_values().collect();
+    for row in &rows {
+        assert_eq!(row["body"], Value::Text("new".repeat(5000)));
+        assert_ne!(row["at"], Value::Missing);
+    }
+    assert_ne!(rows[0]["seen"], Value::Missing);
+    assert_eq!(rows[1]["seen"], Value::Missing, "lost, and nobody mended it");
+    assert_eq!(harness.dead_letters().await.len(), 2);
+}
+
+/// A row whose new key cannot be represented is nowhere: also not under its old key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_gets_a_key_that_cannot_be_represented_is_gone() {
+    let harness = Harness::streaming(
+        "CREATE TABLE days (at timestamp PRIMARY KEY, n int); INSERT INTO days VALUES ('2026-01-01', 1), ('2026-01-02', 2)",
+        &["days"],
+    )
+    .await;
+    harness.server.psql("UPDATE days SET at = '294276-12-31' WHERE n = 1");
+    harness.caught_up().await;
+    let left: Vec<_> = harness.folded("days").await.into_values().map(|row| row["n"].clone()).collect();
+    assert_eq!(left, [Value::Int(2)]);
+    assert_eq!(harness.dead_letters().await.len(), 1);
 }

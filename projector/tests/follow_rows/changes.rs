@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use headwater_schemas::{Column, ColumnType, EventHeader, EventRef, Op, RowRef, SourcePosition, SourceProgress, Value};
+use headwater_schemas::{
+    Column, ColumnType, EventHeader, EventRef, Op, RowBuilder, RowRef, SourcePosition, SourceProgress, Value, ValueRef,
+};
 
 use crate::random::Random;
 use crate::tables::{Table, row_bytes};
@@ -170,15 +172,22 @@ impl Changes {
         let schema = &self.tables[at].schema;
         let big = schema.column_index("big").unwrap();
         let new = new.map(|row| {
-            let mut row = row.to_vec();
-            if op == Op::Update && old.is_some_and(|old| old[big] == row[big]) && random.chance(50) {
-                row[big] = Value::Missing;
+            let unsent = op == Op::Update && old.is_some_and(|old| old[big] == row[big]) && random.chance(50);
+            let mut bytes = Vec::new();
+            for (at, value) in row.iter().enumerate() {
+                let mut cells = RowBuilder::new(&mut bytes);
+                match value {
+                    _ if unsent && at == big => cells.push(ValueRef::Missing),
+                    Value::Missing => cells.push_lost(),
+                    value => cells.push_value(value),
+                }
             }
-            row_bytes(&row)
+            bytes
         });
         let before = old.filter(|_| self.full || op == Op::Delete).map(|old| {
+            let whole = self.full && !old.contains(&Value::Missing);
             let key_only = |(column, value): (&Column, &Value)| match column.key_ordinal {
-                None if !self.full => Value::Missing,
+                None if !whole => Value::Missing,
                 _ => value.clone(),
             };
             row_bytes(&schema.columns.iter().zip(old).map(key_only).collect::<Vec<_>>())
@@ -214,8 +223,9 @@ impl Changes {
         before: Option<Vec<u8>>,
         after: Option<Vec<u8>>,
     ) {
-        let header = EventHeader { before_is_key_only: !self.full && before.is_some(), ..self.header(op, ordinal) };
         let (before, after) = (before.as_deref().map(RowRef), after.as_deref().map(RowRef));
+        let before_is_key_only = before.is_some_and(RowRef::has_missing);
+        let header = EventHeader { before_is_key_only, ..self.header(op, ordinal) };
         self.push(table, partition, key, &EventRef { header, before, after, partitions: None });
     }
 

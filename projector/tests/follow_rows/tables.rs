@@ -9,7 +9,7 @@ use crate::random::Random;
 
 pub(crate) struct Table {
     pub(crate) schema: TableSchema,
-    /// Rows by key bytes.
+    /// Rows by key bytes. What is missing from them is lost.
     pub(crate) rows: BTreeMap<Vec<u8>, Vec<Value>>,
 }
 
@@ -85,8 +85,13 @@ impl Table {
 
 /// Few different values, so that rows meet.
 fn value(random: &mut Random, column: &Column) -> Value {
-    if column.key_ordinal.is_none() && random.chance(18) {
-        return Value::Null;
+    if column.key_ordinal.is_none() {
+        // One that cannot be represented: it is lost.
+        match random.below(100) {
+            0..=17 => return Value::Null,
+            18 => return Value::Missing,
+            _ => {}
+        }
     }
     match &column.kind {
         ColumnType::Int64 => Value::Int(random.below(6) as i64 - 1),

@@ -57,7 +57,9 @@ fn case() -> impl Strategy<Value = Case> {
             };
             // Mostly the key is that of the row; a delete without a row has it all the same.
             let foreign_key = prop::option::weighted(0.2, prop::collection::vec(any::<u8>(), 0..9));
-            (image(before, header.before_is_key_only), image(after, false), foreign_key).prop_map(
+            let after =
+                (image(after, false), any::<u8>()).prop_map(|(row, lost)| row.map(|row| values::lose(&row, lost)));
+            (image(before, header.before_is_key_only), after, foreign_key).prop_map(
                 move |(before, after, foreign_key)| {
                     let row = after.as_ref().or(before.as_ref());
                     let own_key = || {

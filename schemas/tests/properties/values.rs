@@ -1,6 +1,6 @@
 //! Random types, values, schemas and rows.
 
-use headwater_schemas::{ArrayValue, Column, ColumnType, Interval, RowBuilder, TableId, TableSchema, Value};
+use headwater_schemas::{ArrayValue, Column, ColumnType, Interval, RowBuilder, RowRef, TableId, TableSchema, Value};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -158,6 +158,19 @@ pub(crate) fn cells(schema: &TableSchema, key_only: bool) -> BoxedStrategy<Vec<V
         })
         .collect();
     cells.boxed()
+}
+
+/// The row with its missing cells lost where the bit of their column in `chosen` is set.
+pub(crate) fn lose(row: &[u8], chosen: u8) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (at, cell) in RowRef(row).raw_cells().enumerate() {
+        if RowRef(cell).has_missing() && chosen >> at & 1 == 1 {
+            RowBuilder::new(&mut bytes).push_lost();
+        } else {
+            bytes.extend_from_slice(cell);
+        }
+    }
+    bytes
 }
 
 pub(crate) fn row(cells: &[Value]) -> Vec<u8> {

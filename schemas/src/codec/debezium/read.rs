@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use crate::codec::{CodecError, cell};
 use crate::{
     Column, EventHeader, EventRef, Op, RowBuilder, RowRef, SchemaFingerprint, SourcePosition, TableId, TableSchema,
-    Value,
+    Value, ValueRef,
 };
 
 /// An event that owns its bytes.
@@ -67,6 +67,8 @@ struct X<'a> {
     #[serde(borrow)]
     key: Option<&'a RawValue>,
     key_bytes: Option<String>,
+    #[serde(default)]
+    lost: Vec<String>,
     schema: String,
     columns: Option<Vec<Column>>,
 }
@@ -135,8 +137,8 @@ pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEven
         before_is_key_only: x.key_only,
     };
 
-    let before = before.map(|image| row(&image, &schema)).transpose()?;
-    let after = after.map(|image| row(&image, &schema)).transpose()?;
+    let before = before.map(|image| row(&image, &[], &schema)).transpose()?;
+    let after = after.map(|image| row(&image, &x.lost, &schema)).transpose()?;
     let key = match &x.key_bytes {
         Some(bytes) => STANDARD.decode(bytes).map_err(|_| not_ours("`x.key_bytes` is not base64"))?,
         None => key_bytes(key.as_ref(), &schema)?,
@@ -161,21 +163,22 @@ fn image(raw: Option<&RawValue>) -> Result<Option<Image<'_>>, serde_json::Error>
     raw.map(|raw| serde_json::from_str(raw.get())).transpose()
 }
 
-fn row(image: &Image<'_>, schema: &TableSchema) -> Result<Vec<u8>, CodecError> {
+fn row(image: &Image<'_>, lost: &[String], schema: &TableSchema) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
     let mut row = RowBuilder::new(&mut bytes);
     let mut known = 0;
     for column in &schema.columns {
-        let value = match image.get(&*column.name) {
-            Some(raw) => {
-                known += 1;
-                cell(raw, column, schema)?
-            }
-            None => Value::Missing,
-        };
-        row.push_value(&value);
+        if let Some(raw) = image.get(&*column.name) {
+            known += 1;
+            row.push_value(&cell(raw, column, schema)?);
+        } else if lost.iter().any(|lost| **lost == *column.name) {
+            known += 1;
+            row.push_lost();
+        } else {
+            row.push(ValueRef::Missing);
+        }
     }
-    if known != image.len() {
+    if known != image.len() + lost.len() {
         return Err(CodecError::Envelope { reason: "it has a column that its schema does not have" });
     }
     Ok(bytes)

@@ -83,13 +83,9 @@ pub fn to_json(
         put(out, format_args!(",\"partitions\":{partitions}"));
     }
     write_key(out, event, key, schema)?;
-    if let Some(after) = event.after.filter(|row| row.has_missing()) {
-        let missing = after.cells().zip(&schema.columns).filter(|(cell, _)| *cell == ValueRef::Missing);
-        for (at, (_, column)) in missing.enumerate() {
-            put(out, format_args!("{}", if at == 0 { ",\"missing\":[" } else { "," }));
-            write_json_string(out, &column.name);
-        }
-        out.push(b']');
+    if let Some(after) = event.after {
+        names(out, "missing", after.missing(), schema);
+        names(out, "lost", after.lost(), schema);
     }
     put(out, format_args!(",\"schema\":\"{:016x}\"", schema.fingerprint().0));
     if header.op == Op::Schema {
@@ -141,6 +137,22 @@ fn write_key(out: &mut Vec<u8>, event: &EventRef<'_>, key: &[u8], schema: &Table
         put(out, format_args!(",\"key_bytes\":\"{}\"", STANDARD.encode(key)));
     }
     Ok(())
+}
+
+/// A member with the names of these columns, if there are any.
+fn names(out: &mut Vec<u8>, member: &str, columns: impl Iterator<Item = usize>, schema: &TableSchema) {
+    let mut first = true;
+    for at in columns {
+        if std::mem::take(&mut first) {
+            put(out, format_args!(",\"{member}\":["));
+        } else {
+            out.push(b',');
+        }
+        write_json_string(out, &schema.columns[at].name);
+    }
+    if !first {
+        out.push(b']');
+    }
 }
 
 fn image(out: &mut Vec<u8>, row: Option<RowRef<'_>>, schema: &TableSchema) -> Result<(), CodecError> {
