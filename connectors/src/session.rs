@@ -19,8 +19,12 @@ use crate::metrics::SourceMetrics;
 use crate::status::StatusCell;
 use crate::{Error, Gathered, Mark, Routes, Source};
 
-/// Appends that may be on their way at once: one that becomes durable and one that is ready behind it.
-const IN_FLIGHT_MAX: usize = 2;
+/// Appends that may be on their way at once: one that becomes durable, and one that is ready behind it where there is much.
+/// Where there is little it would only wait there, and what comes meanwhile would have to wait for both.
+fn in_flight_max(gathered: &Gathered) -> usize {
+    if gathered.is_full() { 2 } else { 1 }
+}
+
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// While as many are on their way, what came meanwhile is taken this often.
 const TAKE_EVERY: Duration = Duration::from_millis(1);
@@ -119,7 +123,7 @@ impl<'a> Session<'a> {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            while gathered.is_ready() && in_flight.len() < IN_FLIGHT_MAX {
+            while gathered.is_ready() && in_flight.len() < in_flight_max(gathered) {
                 let append = self.append(producer, gathered.take()).await?;
                 in_flight.push_back(append);
             }

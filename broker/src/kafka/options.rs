@@ -159,6 +159,8 @@ impl KafkaOptions {
         // Errors of brokers that are away come often enough by themselves.
         config.set("reconnect.backoff.max.ms", "2000").set("log.connection.close", "false");
         config.set("socket.keepalive.enable", "true").set("topic.metadata.refresh.interval.ms", "30000");
+        // A transaction writes into several partitions, each in a request of its own: the second must not wait for the first.
+        config.set("socket.nagle.disable", "true");
         let (tls, sasl) = (self.tls.is_some(), self.sasl.is_some());
         let protocol = match (tls, sasl) {
             (false, false) => "plaintext",
