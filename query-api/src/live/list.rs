@@ -36,8 +36,8 @@ pub(crate) enum Of {
 }
 
 /// Answers with a stream of events: `page` with the list as it is, then `change` with what is to be removed and put. The
-/// id of an event names the state of the list behind it; a client that comes back with it as `Last-Event-ID` is told
-/// nothing when that is still the state, and the whole in a `reset` when it is not.
+/// id of an event names the state of the list behind it and what is shown of its documents; a client that comes back
+/// with it as `Last-Event-ID` is told nothing when that is still the state, and the whole in a `reset` when it is not.
 pub(crate) async fn list(
     api: &Arc<Api>,
     model: &Arc<Model>,
@@ -266,16 +266,21 @@ impl Live {
         Ok(Some(event))
     }
 
-    /// Names the state of the list.
+    /// Names the state of the list. Documents that are shown otherwise, to other roles or by a channel that was changed,
+    /// are another state, although none of them changed.
     fn state(&self, members: &[Member], has_more: bool) -> String {
+        let Followed { list, request, model, .. } = &self.followed;
         let mut hash = Sha256::new();
+        for shape in [model.visibility.fingerprint, request.fields()] {
+            hash.update([u8::from(shape.is_some())]);
+            hash.update(shape.unwrap_or_default().to_be_bytes());
+        }
         hash.update([u8::from(has_more)]);
         for member in members {
             hash.update((member.id.len() as u64).to_be_bytes());
             hash.update(&member.id);
             hash.update(member.stamp.to_be_bytes());
         }
-        let Followed { list, model, .. } = &self.followed;
         format!("{}-{}", model.visibility.version.0, list.key_of_state(&hash.finalize(), &self.context))
     }
 

@@ -24,7 +24,8 @@ use crate::rest::selection;
 use crate::serving::{Model, Serving};
 
 /// Answers with a stream of events: `document` with the document as data, and `deleted`. The id of an event names the
-/// document's state; a client that comes back with it as `Last-Event-ID` is told only what changed since.
+/// document's state and what was shown of it; a client that comes back with it as `Last-Event-ID` is told only what
+/// changed since, or the document again where it is shown otherwise now.
 pub(crate) async fn stream(
     api: &Api,
     model: &Arc<Model>,
@@ -160,11 +161,7 @@ impl Live {
 
     /// The event that tells of a state, unless the client knows it; `None` outside when it cannot be told.
     fn event(&mut self, document: Option<Document>) -> Option<Option<Bytes>> {
-        let version = self.model.visibility.version.0;
-        let state = match &document {
-            Some(document) => format!("{version}-{}", document.stamp),
-            None => format!("{version}-deleted"),
-        };
+        let state = self.state(document.as_ref());
         if self.seen.as_deref() == Some(state.as_bytes()) {
             return Some(None);
         }
@@ -190,5 +187,13 @@ impl Live {
         };
         self.seen = Some(state.into_bytes());
         Some(Some(event))
+    }
+
+    /// Names a state: as the ETag of the same answer does, without its quotes. So what is hidden since the client was
+    /// here, or shown since, makes another state, too.
+    fn state(&self, document: Option<&Document>) -> String {
+        let Some(document) = document else { return format!("{}-deleted", self.model.visibility.version.0) };
+        let etag = self.model.etag(document.stamp, self.selection.as_ref().map(Selection::fingerprint));
+        etag.to_str().expect("digits, hyphens and quotes").trim_matches('"').to_string()
     }
 }

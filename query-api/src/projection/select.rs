@@ -42,7 +42,7 @@ impl Selection {
         Ok(Self { level, fingerprint: hasher.finish() })
     }
 
-    /// Tells this selection's answers from those of others within one process.
+    /// Tells this selection's answers from those of others; the same in every process of one build.
     pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint
     }

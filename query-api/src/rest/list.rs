@@ -54,6 +54,11 @@ pub(crate) struct FollowedList {
 }
 
 impl FollowedList {
+    /// Tells the fields that are wanted from others; `None`: all are.
+    pub(crate) fn fields(&self) -> Option<u64> {
+        self.selection.as_ref().map(Selection::fingerprint)
+    }
+
     /// Appends what is wanted of a document.
     pub(crate) fn write(&self, out: &mut Vec<u8>, document: &Document) -> Result<(), Problem> {
         match &self.selection {

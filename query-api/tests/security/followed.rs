@@ -152,6 +152,37 @@ fn no_id_of_an_event_opens_anything() {
 }
 
 #[test]
+fn what_is_shown_otherwise_is_told_again() {
+    let world = Guarded::new(ModelRule { masks: vec![mask(&["name"], Mask::Hidden)], ..ModelRule::default() });
+    let resume = |claims: &Value, path: &str, id: &str| {
+        let headers = [("Authorization", &*bearer(claims.clone())), ("Last-Event-ID", id)];
+        follow_with(&world, path, &headers)
+    };
+    let has_name = |told: Value| told.to_string().contains("\"name\":");
+    // One and the same caller, who has the role for some time.
+    let (before, during) = (json!({}), json!({"roles": ["support"]}));
+    for (path, kind) in [("/v1/customer/8", "document"), ("/v1/customer?limit=3", "reset")] {
+        let masked = follow(&world, before.clone(), path).next().unwrap();
+        let whole = resume(&during, path, &masked.id).next().unwrap();
+        assert_eq!(
+            (whole.kind.as_str(), has_name(masked.json()), has_name(whole.json())),
+            (kind, false, true),
+            "{path}"
+        );
+        // What is hidden from now on does not stay on the page until the document changes.
+        let again = resume(&before, path, &whole.id).next().unwrap();
+        assert_eq!(
+            (again.kind.as_str(), again.json()["page"].clone()),
+            (kind, masked.json()["page"].clone()),
+            "{path}"
+        );
+        assert!(!has_name(again.json()) && again.id == masked.id, "{path}");
+        let mut same = resume(&before, path, &again.id);
+        assert!(same.next_within(Duration::from_millis(200)).is_none(), "{path}: nothing is shown otherwise");
+    }
+}
+
+#[test]
 fn what_is_followed_ends_with_its_credentials() {
     let world = Guarded::new(by_id());
     let begin = Instant::now();

@@ -142,6 +142,8 @@ fn a_client_that_comes_back_is_told_what_it_missed_and_only_then() {
     // A state of another list is no state of this one.
     let event = client.follow(&world, "/v1/customer?filter[n][gte]=3&sort=n").next().unwrap();
     assert_eq!(event.kind, "reset");
+    let event = client.follow(&world, &format!("{path}&fields=id")).next().unwrap();
+    assert_eq!((event.kind.as_str(), &event.json()["data"]), ("reset", &json!([{"id": 6}])), "other fields of it");
 
     // A new version is a new list.
     let mut events = client.follow(&world, path);
