@@ -13,5 +13,5 @@ pub(crate) use cbor::write_cbor;
 pub(crate) use mask::{How, Shown};
 pub(crate) use scan::Torn;
 pub(crate) use select::{Selection, suggestion};
-pub(crate) use text::contains_text;
+pub(crate) use text::any_text;
 pub(crate) use values::{index_keys, walked_key};

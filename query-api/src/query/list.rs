@@ -7,6 +7,7 @@ use headwater_store::{Counted, Cursor, Document, DocumentReader, Filter, IndexQu
 use sha2::{Digest, Sha256};
 
 use super::condition::{Condition, Rank, Wanted};
+use super::containing::Containing;
 use super::cursor::{CursorKey, FINGERPRINT_LEN, Fingerprint};
 use super::ranges::Ranges;
 use super::small::{Few, matches};
@@ -14,7 +15,7 @@ use super::unknown_index;
 use crate::access::{Bound, Visibility};
 use crate::context::ReadContext;
 use crate::problem::Problem;
-use crate::projection::{contains_text, walked_key};
+use crate::projection::walked_key;
 
 /// Entries counted to find out which of several conditions leaves fewest documents.
 const PROBE_MAX: u64 = 256;
@@ -90,8 +91,8 @@ pub(crate) struct ListQuery {
     index_query: IndexQuery,
     walk: u16,
     fingerprint: Fingerprint,
-    /// Path and text of each `contains`.
-    contains: Vec<(Vec<Vec<u8>>, String)>,
+    /// What no index tells of.
+    contains: Vec<Containing>,
     /// The documents it can be about, when they are so few that they are all read.
     few: Option<Few>,
 }
@@ -110,7 +111,8 @@ impl ListQuery {
             Some(text) => Some(open(context, &fingerprint, text)?),
             None => None,
         };
-        let contains: Vec<_> = conditions.iter().filter_map(|condition| containing(visibility, condition)).collect();
+        let mut filters = filters(conditions);
+        let contains = Containing::of(visibility, conditions, &filters);
         if !contains.is_empty() && conditions.iter().all(|condition| condition.rank == Rank::Most) {
             let path = conditions.iter().find(|condition| matches!(condition.wanted, Wanted::Containing(_)));
             let path = path.and_then(|condition| visibility.named(condition.index)).unwrap_or_default();
@@ -121,7 +123,6 @@ impl ListQuery {
         }
         let restrictions: Vec<Filter> = bound.filters.into_iter().map(|of| of.filter).collect();
         let few = Few::new(reader, visibility.version, bound.ids, &restrictions, sort.is_some(), context).await?;
-        let mut filters = filters(conditions);
         let walk = match (&after, sort, &few, restrictions.first()) {
             (Some((walk, _)), ..) => *walk,
             (None, Some(sort), ..) => sort.index,
@@ -254,8 +255,8 @@ impl ListQuery {
     }
 
     fn is_contained(&self, document: &[u8]) -> Result<bool, Problem> {
-        for (path, text) in &self.contains {
-            if !contains_text(document, path, text)? {
+        for containing in &self.contains {
+            if !containing.is_met(document)? {
                 return Ok(false);
             }
         }
@@ -391,7 +392,7 @@ fn split(bytes: &[u8]) -> Option<(u16, Cursor)> {
 
 /// What the store checks: of each index one filter for all that one value must meet, and one for each of what no value
 /// may meet.
-fn filters(conditions: &[Condition]) -> Vec<Filter> {
+pub(super) fn filters(conditions: &[Condition]) -> Vec<Filter> {
     let mut within: Vec<(u16, Ranges)> = Vec::new();
     let mut filters = Vec::new();
     for condition in conditions {
@@ -448,16 +449,6 @@ async fn most_selective(
         }
     }
     Ok(best.1)
-}
-
-fn containing(visibility: &Visibility, condition: &Condition) -> Option<(Vec<Vec<u8>>, String)> {
-    match &condition.wanted {
-        Wanted::Containing(text) => {
-            let name = &visibility.numbered(condition.index)?.name;
-            Some((name.split('.').map(|part| part.as_bytes().to_vec()).collect(), text.clone()))
-        }
-        _ => None,
-    }
 }
 
 fn fingerprint(

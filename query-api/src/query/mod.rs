@@ -2,6 +2,7 @@
 //! chosen ([`ListQuery`]), and places in it are handed out signed ([`CursorKey`]).
 
 mod condition;
+mod containing;
 mod cursor;
 mod list;
 mod ranges;

@@ -122,6 +122,25 @@ fn a_page_that_ended_early_notices_what_comes_where_it_looked() {
 }
 
 #[test]
+fn what_two_elements_meet_together_is_not_on_the_list() {
+    let world = World::new();
+    let set = |id: i64, statuses: [&str; 2]| {
+        let mut document = customer(id);
+        document["invoices"] =
+            statuses.iter().map(|status| json!({"number": 0, "status": status, "total": "1.00"})).collect();
+        put(&world.store, 1, &int_key(id), Some(&document));
+    };
+    let path = "/v1/customer?filter[invoices.status][startsWith]=TALK&filter[invoices.status][contains]=FLAT&fields=id";
+    let mut client = Client::default();
+    let mut events = client.follow(&world, path);
+    client.apply(&events.next().unwrap());
+    set(1, ["TALK-MIN", "DATA-FLAT"]);
+    set(2, ["TALK-FLAT", "DATA-MIN"]);
+    client.apply(&events.next().unwrap());
+    assert_eq!(client.documents(), [&json!({"id": 2})]);
+}
+
+#[test]
 fn a_client_that_comes_back_is_told_what_it_missed_and_only_then() {
     let world = World::new();
     let path = "/v1/customer?filter[n][gte]=100&sort=-n";

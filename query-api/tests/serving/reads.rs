@@ -140,6 +140,32 @@ fn pages_together_are_the_list() {
 }
 
 #[test]
+fn one_element_meets_everything_that_is_asked_of_its_path() {
+    let world = World::new();
+    for (id, statuses) in [(1, ["TALK-MIN", "DATA-FLAT"]), (2, ["TALK-FLAT", "DATA-MIN"]), (3, ["DATA-FLAT", "TALK"])] {
+        let mut document = customer(id);
+        document["invoices"] =
+            statuses.iter().map(|status| json!({"number": 0, "status": status, "total": "1.00"})).collect();
+        put(&world.store, 1, &int_key(id), Some(&document));
+    }
+    let asked = |what: &str| what.replace("status", "filter[invoices.status]");
+    for filter in [
+        asked("status[startsWith]=TALK&status[contains]=FLAT"),
+        asked("status[in]=TALK-MIN,TALK-FLAT,x&status[contains]=FLAT"),
+        asked("status[startsWith]=TALK&status[contains]=T&status[contains]=FLAT"),
+        asked("status[gte]=D&status[contains]=TALK&status[contains]=FLAT"),
+        asked("status[contains]=TALK&status[contains]=FLAT&filter[n][gte]=0"),
+        asked("status[ne]=DATA-FLAT&status[startsWith]=T&status[contains]=FLAT"),
+    ] {
+        for rest in ["", "&sort=n", "&sort=-name"] {
+            assert_eq!(all(&world, &format!("/v1/customer?{filter}{rest}&limit=5")), [2], "{filter}{rest}");
+        }
+    }
+    let apart = asked("status[startsWith]=TALK&status[contains]=TALK&filter[n][gte]=0");
+    assert_eq!(all(&world, &format!("/v1/customer?{apart}&sort=n")), [1, 2, 3], "each by an element of its own");
+}
+
+#[test]
 fn a_page_ends_before_it_has_too_many_bytes() {
     const BYTES_MAX: usize = 600;
     let world = World::with_options(|options| options.documents_bytes_max = BYTES_MAX);
