@@ -88,7 +88,10 @@ struct Followed {
 struct Shown {
     members: Arc<[Member]>,
     has_more: bool,
-    /// How far was looked, when more may follow: what is behind makes no difference. The last member may stand before.
+    /// Id of the first document behind the page, where it was read: with it there is more, and without it perhaps not.
+    behind: Option<Vec<u8>>,
+    /// How far was looked, when more may follow: what else is behind makes no difference. The last member may stand
+    /// before.
     last: Option<Cursor>,
     /// Whether the above is known.
     is_known: bool,
@@ -104,7 +107,10 @@ struct Wanted {
 impl Interest for Wanted {
     fn concerns(&self, id: &[u8], document: Option<&Document>) -> bool {
         let shown = self.shown.lock();
-        if !shown.is_known || shown.is_reading || shown.members.iter().any(|member| member.id == id) {
+        if !shown.is_known || shown.is_reading {
+            return true;
+        }
+        if shown.behind.as_deref() == Some(id) || shown.members.iter().any(|member| member.id == id) {
             return true;
         }
         document.is_some_and(|document| self.list.may_hold(id, &document.body, shown.last.as_ref()))
@@ -148,7 +154,8 @@ async fn list_query(
         conditions: &request.conditions,
         sort: request.sort,
         after: None,
-        limit: request.limit,
+        // One more than is shown: whether there is more is known only as long as that one is there.
+        limit: request.limit + 1,
     };
     ListQuery::new(&*api.reader, wanted, context).await
 }
@@ -230,21 +237,25 @@ impl Live {
         }
         let Followed { list, shown, request, model, .. } = &self.followed;
         shown.lock().is_reading = true;
-        let page = list.page(&*self.api.reader, false, &self.context).await?;
+        let mut page = list.page(&*self.api.reader, true, &self.context).await?;
         self.due = false;
         // Documents of a version that is served no more are gone, not removed; what is served is told soon.
         if shown.lock().is_known && !self.api.is_active(model.visibility.version) {
             return Ok(None);
         }
+        let behind = page.documents.get(request.limit).map(|(id, _)| id.clone());
+        page.documents.truncate(request.limit);
+        page.places.truncate(request.limit);
+        let has_more = behind.is_some() || page.next.is_some();
+        // Where reading ended early, it went further than to the last member.
+        let last = if behind.is_some() { page.places.pop().flatten() } else { page.next.clone() };
         let member = |(id, document): &(Vec<u8>, Document)| Member { id: id.clone(), stamp: document.stamp };
         let members: Arc<[Member]> = page.documents.iter().map(member).collect();
-        let has_more = page.next.is_some();
-        let last = page.next.clone();
         let (before, had_more, was_known) = {
             let mut shown = shown.lock();
             let before = std::mem::replace(
                 &mut *shown,
-                Shown { members: members.clone(), has_more, last, is_known: true, is_reading: false },
+                Shown { members: members.clone(), has_more, behind, last, is_known: true, is_reading: false },
             );
             (before.members, before.has_more, before.is_known)
         };
@@ -257,10 +268,13 @@ impl Live {
         }
         let written = if was_known { difference(&before, &members) } else { None };
         let event = match written {
-            Some((gone, put)) => event::of("change", Some(&state), &self.change(&page, &before, &gone, &put, request)?),
+            Some((gone, put)) => {
+                let change = self.change(&page, has_more, (&before, &gone, &put), request)?;
+                event::of("change", Some(&state), &change)
+            }
             None => {
                 let kind = if was_known { "reset" } else { self.first };
-                event::of(kind, Some(&state), &self.whole(&page, request)?)
+                event::of(kind, Some(&state), &self.whole(&page, has_more, request)?)
             }
         };
         Ok(Some(event))
@@ -285,7 +299,7 @@ impl Live {
     }
 
     /// `{"data":[…],"keys":[…],"page":{"hasMore":…}}`.
-    fn whole(&self, page: &ListPage, request: &FollowedList) -> Result<Vec<u8>, Problem> {
+    fn whole(&self, page: &ListPage, has_more: bool, request: &FollowedList) -> Result<Vec<u8>, Problem> {
         let bytes: usize = page.documents.iter().map(|(_, document)| document.body.len() + 24).sum();
         let mut out = Vec::with_capacity(bytes + 64);
         out.extend_from_slice(b"{\"data\":[");
@@ -303,7 +317,7 @@ impl Live {
             self.write_key(&mut out, id);
         }
         out.extend_from_slice(b"],\"page\":{\"hasMore\":");
-        out.extend_from_slice(if page.next.is_some() { b"true}}" } else { b"false}}" });
+        out.extend_from_slice(if has_more { b"true}}" } else { b"false}}" });
         Ok(out)
     }
 
@@ -311,9 +325,8 @@ impl Live {
     fn change(
         &self,
         page: &ListPage,
-        before: &[Member],
-        gone: &[usize],
-        put: &[usize],
+        has_more: bool,
+        (before, gone, put): (&[Member], &[usize], &[usize]),
         request: &FollowedList,
     ) -> Result<Vec<u8>, Problem> {
         let mut out = Vec::with_capacity(256);
@@ -339,7 +352,7 @@ impl Live {
             out.push(b'}');
         }
         out.extend_from_slice(b"],\"page\":{\"hasMore\":");
-        out.extend_from_slice(if page.next.is_some() { b"true}}" } else { b"false}}" });
+        out.extend_from_slice(if has_more { b"true}}" } else { b"false}}" });
         Ok(out)
     }
 

@@ -122,6 +122,34 @@ fn a_page_that_ended_early_notices_what_comes_where_it_looked() {
 }
 
 #[test]
+fn that_nothing_more_is_behind_the_page_is_told() {
+    let world = World::new();
+    for path in ["/v1/customer?filter[n][gte]=100&sort=n&limit=3", "/v1/customer?filter[n][gte]=100&sort=-n&limit=3"] {
+        // The first three stand on the page, whichever way it is walked.
+        let ids = if path.contains("-n") { [5, 4, 3, 2, 1] } else { [1, 2, 3, 4, 5] };
+        (1..=5).for_each(|id| set(&world, id, 100 + id));
+        let mut client = Client::default();
+        let mut events = client.follow(&world, path);
+        client.apply(&events.next().unwrap());
+        assert_eq!((client.list.len(), client.has_more), (3, true), "{path}");
+        // One is still there.
+        put(&world.store, 1, &int_key(ids[3]), None);
+        assert!(events.next_within(Duration::from_millis(200)).is_none(), "{path}: there is more as before");
+        // It stays, but not on this list.
+        set(&world, ids[4], 5);
+        let told = json!({"remove": [], "put": [], "page": {"hasMore": false}});
+        let event = events.next().unwrap();
+        assert_eq!((event.kind.as_str(), event.json()), ("change", told), "{path}");
+        set(&world, ids[4], 100 + ids[4]);
+        let told = json!({"remove": [], "put": [], "page": {"hasMore": true}});
+        assert_eq!(events.next().unwrap().json(), told, "{path}");
+        put(&world.store, 1, &int_key(ids[4]), None);
+        client.apply(&events.next().unwrap());
+        assert_eq!((client.list.len(), client.has_more), (3, false), "{path}");
+    }
+}
+
+#[test]
 fn what_two_elements_meet_together_is_not_on_the_list() {
     let world = World::new();
     let set = |id: i64, statuses: [&str; 2]| {
