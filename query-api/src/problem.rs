@@ -10,6 +10,13 @@ use crate::observe::current;
 
 /// Code of credentials that are not valid.
 const CREDENTIALS_INVALID: &str = "credentials_invalid";
+/// Characters of a name that are told again.
+const SHOWN_MAX: usize = 80;
+
+/// A name that a caller sent, as far as it is told again, to the caller or in the log: not at any length.
+pub(crate) fn shown(name: &str) -> &str {
+    name.char_indices().nth(SHOWN_MAX).map_or(name, |(end, _)| &name[..end])
+}
 
 /// Why a request cannot be answered, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use crate::channel::{ChannelId, ChannelProblem, Channels, Fitted, fit_all, tell_
 use crate::context::ReadContext;
 use crate::graphql::{GraphQl, GraphQlLimits, sdl_of};
 use crate::metrics::{ApiMetrics, RouteMetrics};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::{Error, describe};
 
 /// Seconds after which a model that is being built may be asked for again.
@@ -256,7 +256,7 @@ impl View {
             None if names().next().is_none() => "no model is configured".to_string(),
             None => format!("there are {}", names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
         };
-        let problem = Problem::not_found(format!("there is no model `{name}`; {help}"));
+        let problem = Problem::not_found(format!("there is no model `{}`; {help}", problem::shown(name)));
         Problem { code: "unknown_model", title: "There is no such model", ..problem }
     }
 }

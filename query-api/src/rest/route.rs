@@ -28,7 +28,7 @@ use crate::live;
 use crate::metrics::{About, Route};
 use crate::observe::scope;
 use crate::observe::slow::Slow;
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::serving::{Model, View};
 
 /// Largest body of the bench route, in bytes.
@@ -362,7 +362,7 @@ async fn queried(
 fn find<'v>(view: &'v View, name: &str, context: &ReadContext) -> Result<&'v Arc<Model>, Problem> {
     view.model(name).inspect_err(|_| {
         if context.is_private {
-            access::denied(context, name, "unknown_model");
+            access::denied(context, problem::shown(name), "unknown_model");
         }
     })
 }
@@ -427,6 +427,7 @@ fn target(path: &str) -> Option<Target<'_>> {
 }
 
 fn nothing_at(path: &str) -> Problem {
+    let path = problem::shown(path);
     Problem::not_found(format!("nothing is served at {path}; /openapi.json says what is, and /docs to people"))
 }
 

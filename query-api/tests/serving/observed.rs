@@ -4,9 +4,10 @@ use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headwater_query_api::ChannelOptions;
+use headwater_query_api::{AccessOptions, ApiKeyOptions, AuthOptions, ChannelOptions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tracing_subscriber::EnvFilter;
 
 use crate::fixture::{Answer, World, channel, channels, int_key, put, wait_until};
@@ -123,6 +124,31 @@ fn every_line_of_a_request_names_it_and_its_trace() {
     assert_eq!(world.get_with("/v1/customer?sort=zzz", &headers("refused")).status, 400);
     let told = lines.of("refused");
     assert_eq!((told.len(), &told[0]["code"], &told[0]["trace_id"]), (1, &json!("unknown_parameter"), &json!(TRACE)));
+}
+
+#[test]
+fn a_name_that_was_sent_is_not_told_at_any_length() {
+    let lines = Lines::all();
+    let key = ApiKeyOptions {
+        name: "reports".into(),
+        sha256: Sha256::digest("a key").into(),
+        roles: vec![],
+        claims: serde_json::Map::new(),
+    };
+    let auth = AuthOptions { anonymous: false, issuers: vec![], api_keys: vec![key] };
+    let world = World::with(AccessOptions { auth: Some(auth), ..AccessOptions::default() });
+    let long = "x".repeat(20_000);
+    for (id, path) in [("long-model", format!("/v1/{long}")), ("long-path", format!("/{long}"))] {
+        let answer = world.get_with(&path, &[("x-request-id", id), ("x-api-key", "a key")]);
+        assert_eq!(answer.status, 404, "{id}");
+        assert!(answer.body.contains(&"x".repeat(70)) && answer.body.len() < 1_000, "{id}: {}", answer.body);
+        let told = lines.of(id);
+        assert!(told.iter().all(|line| line.to_string().len() < 1_000), "{told:?}");
+        if id == "long-model" {
+            let denied: Vec<&Value> = told.iter().filter(|line| line["target"] == "headwater::audit").collect();
+            assert_eq!((denied.len(), &denied[0]["model"]), (1, &json!("x".repeat(80))));
+        }
+    }
 }
 
 #[test]
