@@ -164,6 +164,7 @@ impl Gate {
         now: Instant,
     ) -> Result<Admitted<'_>, Box<Refusal>> {
         let place = self.place().map_err(Refusal::plain)?;
+        self.count_address(address, request_id, now)?;
         let verdict = self.count(principal, address, request_id, now)?;
         Ok(Admitted { place, principal: principal.clone(), address, verdict })
     }
@@ -177,6 +178,12 @@ impl Gate {
         now: Instant,
     ) -> Result<IpAddr, Box<Refusal>> {
         let address = address::of(peer, headers, self.trusted_hops);
+        self.count_address(address, request_id, now)?;
+        Ok(address)
+    }
+
+    /// Whether one more request may come from an address.
+    fn count_address(&self, address: IpAddr, request_id: &RequestId, now: Instant) -> Result<(), Box<Refusal>> {
         if let Some(limit) = &self.address_limit {
             let verdict = limit.check(principal::limited(address), now);
             if !verdict.allowed {
@@ -184,7 +191,7 @@ impl Gate {
                 return Err(Refusal::of(limit, "this address", verdict));
             }
         }
-        Ok(address)
+        Ok(())
     }
 
     /// The second: who asks.

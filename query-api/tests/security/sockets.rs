@@ -115,6 +115,27 @@ fn each_operation_counts_as_a_request() {
 }
 
 #[test]
+fn each_operation_counts_for_its_address() {
+    let world = Guarded::with(ModelRule::default(), |access| {
+        let requests = NonZeroU32::new(4).unwrap();
+        access.limits.address = Some(Rate { requests, per: Duration::from_secs(3600), burst: requests });
+    });
+    // Opening it is the first request.
+    let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    for n in 0..5 {
+        socket.subscribe(&n.to_string(), "{ customer(id: 7) { id } }");
+        let heard = socket.hear();
+        if n < 3 {
+            assert_eq!(heard["type"], "next", "{heard}");
+            assert_eq!(socket.hear()["type"], "complete");
+        } else {
+            assert_eq!(heard["payload"][0]["extensions"]["code"], "rate_limited", "{heard}");
+        }
+    }
+    assert_eq!(world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]).status, 429, "all of one address");
+}
+
+#[test]
 fn limits_of_queries_hold_here_too() {
     let world = Guarded::new(ModelRule::default());
     let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
