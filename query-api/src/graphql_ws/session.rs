@@ -14,6 +14,7 @@ use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -52,6 +53,8 @@ pub(super) struct Session {
     /// What ends each operation that runs.
     running: HashMap<Arc<str>, AbortHandle>,
     events: Events,
+    /// Room for operations whose first result is made or was not taken.
+    ahead: Arc<Semaphore>,
 }
 
 /// How a connection ends: with a word, or because nobody is there.
@@ -70,7 +73,8 @@ impl Session {
         request_id: RequestId,
     ) -> Self {
         let (running, events) = (HashMap::new(), SelectAll::new());
-        Self { api, address, request_id, shown, head, asker: None, running, events }
+        let ahead = Arc::new(Semaphore::new(operation::AHEAD_MAX));
+        Self { api, address, request_id, shown, head, asker: None, running, events, ahead }
     }
 
     /// Talks until one side ends it.
@@ -205,7 +209,7 @@ impl Session {
             let refused = Refused::new("limit_exceeded", 429, message).list(&asker.context);
             return send(socket, operation_message("error", &id, Some(&refused))?).await;
         }
-        let (events, handle) = abortable(operation::run(asker.clone(), id.clone(), payload));
+        let (events, handle) = abortable(operation::run(asker.clone(), id.clone(), payload, self.ahead.clone()));
         self.running.insert(id, handle);
         self.events.push(Box::pin(events));
         Ok(())

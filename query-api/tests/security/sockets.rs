@@ -3,10 +3,10 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use headwater_query_api::{ModelRule, Rate};
+use headwater_query_api::{AccessOptions, ModelRule, Rate};
 use serde_json::{Value, json};
 
-use crate::fixture::{customer, int_key, put};
+use crate::fixture::{World, customer, int_key, put};
 use crate::issuer::good;
 use crate::socket::{PROTOCOL, Socket};
 use crate::world::{API_KEY, Guarded, by_id};
@@ -133,6 +133,29 @@ fn each_operation_counts_for_its_address() {
         }
     }
     assert_eq!(world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]).status, 429, "all of one address");
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_no_place_of_others() {
+    let mut access = AccessOptions::default();
+    (access.limits.requests_max, access.limits.deadline) = (8, Duration::from_secs(1));
+    let world = World::with(access);
+    for id in [7, 8] {
+        let mut document = customer(id);
+        document["tariff"] = json!({"code": "x".repeat(500_000)});
+        put(&world.store, 1, &int_key(id), Some(&document));
+    }
+    let mut socket = Socket::ready(&world, &json!({}));
+    // More than the buffers between us hold.
+    for n in 0..60 {
+        socket.subscribe(
+            &n.to_string(),
+            "{ a: customer(id: 7) { tariff { code } } b: customer(id: 8) { tariff { code } } }",
+        );
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(world.get("/v1/customer/9").status, 200, "those that were answered have left");
+    drop(socket);
 }
 
 #[test]
