@@ -39,6 +39,8 @@ pub(super) enum Said {
     Error(Vec<u8>),
     /// That it is over.
     Complete,
+    /// Nothing: what is followed cannot be read, and the connection is to end.
+    Broken,
 }
 
 enum State {
@@ -107,7 +109,8 @@ async fn next(state: State, asker: &Asker) -> Option<(Said, State)> {
         }),
         State::Following(mut subscription) => Some(match subscription.next().await? {
             Told::Next(result) => (Said::Next(result), State::Following(subscription)),
-            Told::Failed(refused) | Told::Broken(refused) => error(&refused),
+            Told::Failed(refused) => error(&refused),
+            Told::Broken => (Said::Broken, State::Over),
         }),
         State::Answered => Some((Said::Complete, State::Over)),
         State::Over => None,

@@ -222,6 +222,7 @@ impl Session {
             Said::Next(result) => operation_message("next", &id, Some(&result[..]))?,
             Said::Error(errors) => operation_message("error", &id, Some(&errors[..]))?,
             Said::Complete => operation_message("complete", &id, None)?,
+            Said::Broken => return Err(End::Said(Ending::BROKEN)),
         };
         if !matches!(said, Said::Next(_)) {
             self.running.remove(&id);

@@ -40,7 +40,7 @@ pub(crate) enum Told {
     /// Nothing more: the operation does not fit what is served now.
     Failed(Refused),
     /// Nothing more for now: the document cannot be read, and the client is to come back.
-    Broken(Refused),
+    Broken,
 }
 
 impl Subscription {
@@ -91,7 +91,7 @@ impl Subscription {
                             why = refused.message(),
                             "a subscription ends: the document cannot be read"
                         );
-                        return Some(Told::Broken(refused));
+                        return Some(Told::Broken);
                     }
                 }
             }
