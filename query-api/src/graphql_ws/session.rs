@@ -1,6 +1,7 @@
 //! The life of one WebSocket.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +28,6 @@ use crate::api::Api;
 use crate::channel::ChannelId;
 use crate::context::RequestId;
 use crate::graphql::Refused;
-use crate::live::ends;
 
 /// How often a client is asked whether it is there. One that says nothing for twice as long is not.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -98,8 +98,7 @@ impl Session {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.api.stop.clone();
         loop {
-            let expires = self.asker.as_ref().and_then(|asker| asker.context.principal.expires);
-            let is_waiting = self.asker.is_none();
+            let principal = self.asker.as_ref().map(|asker| asker.context.principal.clone());
             // Streams keep what was not taken, marks stay until they are seen, and the rest are clocks.
             let done = tokio::select! {
                 message = socket.next() => {
@@ -113,8 +112,8 @@ impl Session {
                 }
                 Some(event) = self.events.next(), if !self.events.is_empty() => self.tell(socket, event).await,
                 () = stop.cancelled() => Err(End::Said(Ending::STOPPING)),
-                () = ends(expires) => Err(End::Said(Ending::EXPIRED)),
-                () = sleep_until(init_end), if is_waiting => Err(End::Said(Ending::INIT_TIMEOUT)),
+                () = ended(principal.as_deref()) => Err(End::Said(Ending::EXPIRED)),
+                () = sleep_until(init_end), if principal.is_none() => Err(End::Said(Ending::INIT_TIMEOUT)),
                 _ = ping.tick() => match heard.elapsed() > 2 * PING_EVERY {
                     true => Err(End::Gone),
                     false => send(socket, Message::Ping(Bytes::new())).await,
@@ -228,6 +227,14 @@ impl Session {
             self.running.remove(&id);
         }
         send(socket, message).await
+    }
+}
+
+/// Waits until it is no longer known who asks; for ever where that was not said.
+async fn ended(principal: Option<&Principal>) {
+    match principal {
+        Some(principal) => principal.ended().await,
+        None => pending().await,
     }
 }
 

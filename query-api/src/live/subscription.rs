@@ -7,8 +7,8 @@ use headwater_store::VersionId;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::Counted;
 use super::listeners::Listener;
-use super::{Counted, ends};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::{GraphQlRequest, Operation, Refused};
@@ -99,7 +99,7 @@ impl Subscription {
             tokio::select! {
                 () = self.api.stop.cancelled() => return None,
                 // Whoever listens must show again who they are.
-                () = ends(self.context.principal.expires) => return None,
+                () = self.context.principal.ended() => return None,
                 changed = changed(&mut self.listener) => {
                     if !changed {
                         return None;

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use headwater_query_api::{AccessOptions, ModelRule, Rate};
 use serde_json::{Value, json};
 
-use crate::fixture::{World, customer, int_key, put};
-use crate::issuer::good;
+use crate::events::follow_with;
+use crate::fixture::{World, customer, int_key, put, wait_until};
+use crate::issuer::{Signing, claims, ec_jwk, ec_key, good, token};
 use crate::socket::{PROTOCOL, Socket};
 use crate::world::{API_KEY, Guarded, by_id};
 
@@ -93,6 +94,44 @@ fn a_connection_ends_with_its_credentials() {
     assert_eq!(socket.closed(), 4403);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert!((soon..=soon + 2).contains(&now), "{now}, and not {soon}");
+}
+
+#[test]
+fn what_is_open_ends_with_the_keys_that_vouched_for_it() {
+    let world = Guarded::with(by_id(), |access| {
+        access.auth.as_mut().unwrap().issuers[0].refresh = Duration::from_millis(200);
+    });
+    let (mine, path) = (bearer(json!({"customer_id": 7})), "/v1/customer/7");
+    let mut socket = Socket::ready(&world, &json!({"authorization": mine}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    let mut by_key = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    let mut all =
+        ["/v1/customer/7", "/v1/customer"].map(|path| follow_with(&world, path, &[("Authorization", mine.as_str())]));
+    for events in &mut all {
+        assert!(events.next().is_some());
+    }
+    // A key that comes ends nothing.
+    let own = ec_key();
+    let header = json!({"alg": "ES256", "kid": "new"});
+    let new = format!("Bearer {}", token(&header, &claims(json!({"customer_id": 7})), &Signing::Es256(&own)));
+    world.issuer.keys.lock().unwrap().push(ec_jwk("new", &own));
+    wait_until("the new key", || world.get_with(path, &[("authorization", &new)]).status == 200);
+    socket.say(&json!({"type": "ping"}));
+    assert_eq!(socket.hear(), json!({"type": "pong"}));
+    // One that goes does.
+    *world.issuer.keys.lock().unwrap() = vec![ec_jwk("new", &own)];
+    assert_eq!(socket.closed(), 4403);
+    for events in &mut all {
+        assert!(events.is_over(), "the stream ended");
+    }
+    assert_eq!(world.get_with(path, &[("authorization", &mine)]).status, 401);
+    // Whoever shows something else, or again, goes on.
+    by_key.subscribe("a", FOLLOW);
+    by_key.result("a");
+    let mut again = Socket::ready(&world, &json!({"authorization": new}));
+    again.subscribe("a", FOLLOW);
+    again.result("a");
 }
 
 #[test]
