@@ -1,4 +1,4 @@
-//! Places of which each of many has so many: for what is open for long, which no limit of rates bounds.
+//! Places of which each of many has so many: for what takes long, or may, which no limit of rates bounds.
 
 use std::collections::HashMap;
 use std::hash::Hash;

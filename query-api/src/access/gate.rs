@@ -35,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOOKS: u32 = 3;
 /// Seconds after which a request that was turned away may be tried again.
 const RETRY_SECONDS: u32 = 1;
+/// Part of all requests at the same time that one caller may have.
+const OF_CALLER: usize = 4;
 
 /// Lets requests in.
 pub(crate) struct Gate {
@@ -47,6 +49,11 @@ pub(crate) struct Gate {
     requests_max: usize,
     /// Requests being answered.
     requests: AtomicUsize,
+    /// Those of each caller. Whoever holds requests open leaves places for others.
+    of_callers: Places<Caller>,
+    /// Whether an address tells callers apart who do not say who they are: without a word on proxies all of them may come
+    /// from one.
+    tells_addresses: bool,
     /// How long a request may take.
     pub(crate) deadline: Duration,
     queue_delay_max: Duration,
@@ -94,12 +101,17 @@ impl Refusal {
     }
 }
 
-/// A place among the requests being answered, free again when this is dropped.
-pub(crate) struct Place<'g>(&'g AtomicUsize);
+/// A place among the requests being answered, and among those of its caller, free again when this is dropped.
+pub(crate) struct Place<'g> {
+    requests: &'g AtomicUsize,
+    of_caller: Option<TakenPlace<Caller>>,
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // First: whoever finds the place among all free finds that of the caller free.
+        self.of_caller = None;
+        self.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -117,6 +129,8 @@ impl Gate {
             trusted_hops: limits.trusted_hops,
             requests_max: limits.requests_max,
             requests: AtomicUsize::new(0),
+            of_callers: Places::new((limits.requests_max / OF_CALLER).max(1)),
+            tells_addresses: limits.trusted_hops > 0 || limits.address.is_some(),
             deadline: limits.deadline,
             queue_delay_max: limits.queue_delay_max,
             shed: AtomicU64::new(0),
@@ -148,10 +162,11 @@ impl Gate {
         request_id: &RequestId,
         now: Instant,
     ) -> Result<Admitted<'_>, Box<Refusal>> {
-        let place = self.place().map_err(Refusal::plain)?;
+        let mut place = self.place().map_err(Refusal::plain)?;
         let address = self.enter(peer, headers, request_id, now)?;
         let principal = self.identify(headers, address, request_id).await?;
         let verdict = self.count(&principal, address, request_id, now)?;
+        place.of_caller = self.place_of_caller(&principal, address, request_id)?;
         Ok(Admitted { place, principal, address, verdict })
     }
 
@@ -163,8 +178,10 @@ impl Gate {
         request_id: &RequestId,
         now: Instant,
     ) -> Result<Admitted<'_>, Box<Refusal>> {
-        let place = self.place().map_err(Refusal::plain)?;
+        let mut place = self.place().map_err(Refusal::plain)?;
+        self.count_address(address, request_id, now)?;
         let verdict = self.count(principal, address, request_id, now)?;
+        place.of_caller = self.place_of_caller(principal, address, request_id)?;
         Ok(Admitted { place, principal: principal.clone(), address, verdict })
     }
 
@@ -177,6 +194,12 @@ impl Gate {
         now: Instant,
     ) -> Result<IpAddr, Box<Refusal>> {
         let address = address::of(peer, headers, self.trusted_hops);
+        self.count_address(address, request_id, now)?;
+        Ok(address)
+    }
+
+    /// Whether one more request may come from an address.
+    fn count_address(&self, address: IpAddr, request_id: &RequestId, now: Instant) -> Result<(), Box<Refusal>> {
         if let Some(limit) = &self.address_limit {
             let verdict = limit.check(principal::limited(address), now);
             if !verdict.allowed {
@@ -184,7 +207,7 @@ impl Gate {
                 return Err(Refusal::of(limit, "this address", verdict));
             }
         }
-        Ok(address)
+        Ok(())
     }
 
     /// The second: who asks.
@@ -216,6 +239,25 @@ impl Gate {
             return Err(Refusal::of(limit, "this caller", verdict));
         }
         Ok(verdict)
+    }
+
+    /// The last: whether that caller may have one more request answered at the same time. `None`: it is not known that it
+    /// is one caller.
+    fn place_of_caller(
+        &self,
+        principal: &Principal,
+        address: IpAddr,
+        request_id: &RequestId,
+    ) -> Result<Option<TakenPlace<Caller>>, Box<Refusal>> {
+        let caller = principal.caller(address);
+        if matches!(caller, Caller::At(_)) && !self.tells_addresses {
+            return Ok(None);
+        }
+        let place = self.of_callers.take(caller).ok_or_else(|| {
+            audit::limited(request_id, &principal.name, address, "requests");
+            Refusal::plain(too_many_requests(self.of_callers.max()))
+        })?;
+        Ok(Some(place))
     }
 
     /// Lets one more live stream of a caller begin, which has a place where these are counted.
@@ -253,7 +295,7 @@ impl Gate {
     }
 
     fn place(&self) -> Result<Place<'_>, Problem> {
-        let place = Place(&self.requests);
+        let place = Place { requests: &self.requests, of_caller: None };
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
         if before >= self.requests_max {
             return Err(overloaded());
@@ -310,6 +352,14 @@ impl Gate {
     pub(crate) async fn follow_keys(&self, stop: CancellationToken) {
         self.authenticator.follow_keys(stop).await;
     }
+}
+
+fn too_many_requests(max: usize) -> Problem {
+    let detail = format!(
+        "{max} requests of this caller are being answered, which is the limit (a quarter of `api.limits.requests_max`): \
+         wait for some of them"
+    );
+    Problem { code: "too_many_requests", ..Problem::too_many(detail, RETRY_SECONDS) }
 }
 
 fn too_many_streams(max: usize) -> Problem {

@@ -78,9 +78,12 @@ impl Issuer {
         if !self.options.algorithms.contains(&algorithm) {
             return Err(Refused::Algorithm);
         }
+        // Before the keys are looked at, so that none goes unheard.
+        let mut taken_back = self.keys.taken_back();
         let mut candidates = self.keys.candidates(header.kid.as_deref(), algorithm);
         if candidates.is_empty() {
             self.keys.refetch().await;
+            taken_back = self.keys.taken_back();
             candidates = self.keys.candidates(header.kid.as_deref(), algorithm);
         }
         if candidates.is_empty() {
@@ -90,7 +93,11 @@ impl Issuer {
         let mut refused = Refused::Signature;
         for key in candidates.iter() {
             match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
-                Ok(found) => return self.principal(&found.claims, names, looked_at),
+                Ok(found) => {
+                    let mut principal = self.principal(&found.claims, names, looked_at)?;
+                    principal.taken_back = Some(taken_back);
+                    return Ok(principal);
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => {}
                     ErrorKind::ExpiredSignature => refused = Refused::Expired,

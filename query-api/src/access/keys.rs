@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::options::KeySource;
 
@@ -28,6 +28,9 @@ pub(super) struct Keys {
     known: RwLock<Arc<Vec<Key>>>,
     /// Rises whenever the keys change: what was verified by others is to be verified again.
     generation: AtomicU64,
+    /// Marked whenever a key that was known is no more. Others that come, or another order, say nothing against what was
+    /// verified.
+    taken_back: watch::Sender<()>,
     /// When keys were last fetched or tried to be. Held while it is done, so that one does it and others wait.
     fetched: Arc<Mutex<Option<Instant>>>,
     refetch_min: Duration,
@@ -77,6 +80,7 @@ impl Keys {
             source,
             known: RwLock::new(Arc::new(keys)),
             generation: AtomicU64::new(0),
+            taken_back: watch::Sender::new(()),
             fetched: Arc::default(),
             refetch_min,
         }
@@ -90,6 +94,11 @@ impl Keys {
     /// See [`Keys::generation`].
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Is told when a key is taken back from now on.
+    pub(super) fn taken_back(&self) -> watch::Receiver<()> {
+        self.taken_back.subscribe()
     }
 
     /// Whether any keys are there.
@@ -146,14 +155,19 @@ impl Keys {
     async fn fetch_and_keep(&self) {
         match self.fetch().await {
             Ok(keys) => {
-                let same = {
+                let (same, all_stay) = {
                     let known = self.known.read();
-                    known.len() == keys.len() && known.iter().zip(&keys).all(|(old, new)| old.is(new))
+                    let same = known.len() == keys.len() && known.iter().zip(&keys).all(|(old, new)| old.is(new));
+                    (same, known.iter().all(|old| keys.iter().any(|new| old.is(new))))
                 };
                 if !same {
                     tracing::info!(keys = keys.len(), "the keys of an issuer of tokens changed");
                     *self.known.write() = Arc::new(keys);
                     self.generation.fetch_add(1, Ordering::Release);
+                }
+                // Behind the generation: who comes back for it is verified by the keys there are now.
+                if !all_stay {
+                    self.taken_back.send_replace(());
                 }
             }
             // The keys there are stay good: an issuer that cannot be reached does not lock everybody out.
@@ -292,6 +306,25 @@ mod tests {
         }
         go.send(()).expect("the issuer waits");
         until("the key to be known", || !keys.candidates(Some("one"), Algorithm::EdDSA).is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn only_a_key_that_goes_ends_what_it_vouched_for() {
+        const BOTH: &str = r#"{"keys":[
+            {"kty":"OKP","crv":"Ed25519","kid":"two","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+            {"kty":"OKP","crv":"Ed25519","kid":"one","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let sets = [ONE, BOTH, TWO].map(|set| {
+            let (go, may) = std::sync::mpsc::channel();
+            go.send(()).expect("it is kept");
+            (set, may)
+        });
+        let keys = Arc::new(Keys::new(&KeySource::Url(issuer(sets.into()).0), Duration::from_secs(3600)));
+        let taken_back = keys.taken_back();
+        for (set, wanted) in [("one", false), ("one and another, in another order", false), ("the other", true)] {
+            keys.refresh().await;
+            assert_eq!(taken_back.has_changed().expect("its sender is there"), wanted, "{set}");
+        }
+        assert!(!keys.taken_back().has_changed().expect("its sender is there"), "whoever comes now has not seen it");
     }
 
     #[tokio::test]

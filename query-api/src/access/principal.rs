@@ -1,12 +1,14 @@
 //! Who asks: what verified credentials said, reduced to what rules look at.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 
 use super::options::{ANONYMOUS_ROLE, AccessOptions};
 
@@ -73,6 +75,8 @@ pub(crate) struct Principal {
     claims: Map<String, Value>,
     /// When the credentials end.
     pub(crate) expires: Option<Instant>,
+    /// Is told when one of the keys is taken back by which the credentials may have been verified.
+    pub(super) taken_back: Option<watch::Receiver<()>>,
     /// Whether rules about documents hold for the caller; they do not on the admin port.
     pub(crate) restricted: bool,
 }
@@ -89,26 +93,48 @@ impl Principal {
         let mut tag = [0; 16];
         tag.copy_from_slice(&Sha256::digest(name.as_bytes())[..16]);
         let kept = looked_at.iter().filter_map(|path| Some((path.clone(), claim(claims, path)?.clone())));
-        Self { name: name.into(), tag, roles, claims: kept.collect(), expires, restricted: true }
+        let claims = kept.collect();
+        Self { name: name.into(), tag, roles, claims, expires, taken_back: None, restricted: true }
     }
 
     /// A caller without credentials, where these are let in.
     pub(super) fn anonymous(names: &RoleNames) -> Arc<Self> {
-        let roles = names.set([ANONYMOUS_ROLE]);
-        let claims = Map::new();
-        Arc::new(Self { name: "".into(), tag: [0; 16], roles, claims, expires: None, restricted: true })
+        Self::without_credentials(names.set([ANONYMOUS_ROLE]), true)
     }
 
     /// An operator on the admin port, or any caller where nobody is asked: sees everything.
     pub(crate) fn everything() -> Arc<Self> {
-        Arc::new(Self {
-            name: "".into(),
-            tag: [0; 16],
-            roles: Roles(0),
-            claims: Map::new(),
-            expires: None,
-            restricted: false,
-        })
+        Self::without_credentials(Roles(0), false)
+    }
+
+    fn without_credentials(roles: Roles, restricted: bool) -> Arc<Self> {
+        let claims = Map::new();
+        Arc::new(Self { name: "".into(), tag: [0; 16], roles, claims, expires: None, taken_back: None, restricted })
+    }
+
+    /// Waits until a caller must show again who they are: the credentials end, or a key is taken back by which they may
+    /// have been verified. For ever where neither can be.
+    pub(crate) async fn ended(&self) {
+        let expired = async {
+            match self.expires {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
+        let unverified = async {
+            match self.taken_back.clone() {
+                Some(mut taken_back) => {
+                    // An error says that nobody keeps keys any more.
+                    let _ = taken_back.changed().await;
+                }
+                None => pending().await,
+            }
+        };
+        // Both are marks that stay.
+        tokio::select! {
+            () = expired => {}
+            () = unverified => {}
+        }
     }
 
     /// As whom they are counted at this address.

@@ -64,7 +64,7 @@ impl State {
         };
         match told {
             Told::Next(result) => Some(event::of("next", None, &result)),
-            Told::Broken(_) => None,
+            Told::Broken => None,
             Told::Failed(refused) => {
                 self.subscription = None;
                 let mut events = Vec::new();

@@ -16,6 +16,8 @@ impl Ending {
     pub(super) const STOPPING: Self = Self(1001, "the server stops; come back");
     pub(super) const TOO_LARGE: Self = Self(1009, "the message is too large");
     pub(super) const INTERNAL: Self = Self(1011, "something is wrong on the server");
+    /// A code after which clients come back by themselves; after an `error` they do not.
+    pub(super) const BROKEN: Self = Self(1013, "what is followed cannot be read now; come back");
     pub(super) const INVALID: Self = Self(4400, "Invalid message received");
     pub(super) const UNAUTHORIZED: Self = Self(4401, "Unauthorized");
     pub(super) const FORBIDDEN: Self = Self(4403, "Forbidden");

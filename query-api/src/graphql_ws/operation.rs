@@ -8,6 +8,8 @@ use apollo_compiler::response::JsonValue;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::{Method, StatusCode, Uri};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::Api;
 use crate::context::ReadContext;
@@ -17,6 +19,10 @@ use crate::live::{Subscription, Told};
 use crate::metrics::{About, Route};
 use crate::observe::scope;
 use crate::observe::slow::Slow;
+use crate::problem::Problem;
+
+/// Operations of one connection that are answered or have a result that was not taken. Those behind them wait.
+pub(super) const AHEAD_MAX: usize = 8;
 
 /// Something to be sent.
 pub(super) struct Event {
@@ -33,13 +39,22 @@ pub(super) enum Said {
     Error(Vec<u8>),
     /// That it is over.
     Complete,
+    /// Nothing: what is followed cannot be read, and the connection is to end.
+    Broken,
 }
 
 enum State {
-    Asked(JsonValue),
+    Begun(AbortOnDropHandle<Begun>),
     Following(Box<Subscription>),
     Answered,
     Over,
+}
+
+/// The first result, what is followed, and the place among those of the connection, which is free when the result is
+/// taken.
+struct Begun {
+    answered: Result<(Bytes, Option<Subscription>), Refused>,
+    _ahead: Option<OwnedSemaphorePermit>,
 }
 
 /// Who asks, and where.
@@ -51,9 +66,25 @@ pub(super) struct Asker {
 }
 
 /// The stream of an operation. It ends by itself behind `Error` or `Complete`, or without either when the connection is
-/// to end as well. What it says is read when it is taken: nothing piles up for a client that is slow.
-pub(super) fn run(asker: Asker, id: Arc<str>, payload: JsonValue) -> impl Stream<Item = Event> + Send {
-    stream::unfold((State::Asked(payload), asker, id), |(state, asker, id)| async move {
+/// to end as well.
+///
+/// The first result is made by a task of its own, which ends when the stream is dropped: it holds a place among all
+/// requests and may hold a read that others wait for, so it goes on while a client that is slow takes nothing. No more
+/// than `ahead` has room for are made of one connection. What is said after it is read when it is taken: nothing piles up.
+pub(super) fn run(
+    asker: Asker,
+    id: Arc<str>,
+    payload: JsonValue,
+    ahead: Arc<Semaphore>,
+) -> impl Stream<Item = Event> + Send {
+    let (request_id, beginning) = (asker.context.request_id.clone(), asker.clone());
+    let task = tokio::spawn(scope(request_id, async move {
+        // Nobody closes it. The wait is before the operation is let in: whoever waits holds no place.
+        let ahead = ahead.acquire_owned().await.ok();
+        Begun { answered: begin(payload, &beginning).await, _ahead: ahead }
+    }));
+    let begun = State::Begun(AbortOnDropHandle::new(task));
+    stream::unfold((begun, asker, id), |(state, asker, id)| async move {
         let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker)).await?;
         Some((Event { id: id.clone(), said }, (state, asker, id)))
     })
@@ -62,14 +93,24 @@ pub(super) fn run(asker: Asker, id: Arc<str>, payload: JsonValue) -> impl Stream
 async fn next(state: State, asker: &Asker) -> Option<(Said, State)> {
     let error = |refused: &Refused| (Said::Error(refused.list(&asker.context)), State::Over);
     match state {
-        State::Asked(payload) => Some(match begin(payload, asker).await {
-            Ok((result, Some(subscription))) => (Said::Next(result), State::Following(Box::new(subscription))),
-            Ok((result, None)) => (Said::Next(result), State::Answered),
-            Err(refused) => error(&refused),
+        State::Begun(task) => Some(match task.await.map(|begun| begun.answered) {
+            Ok(Ok((result, Some(subscription)))) => (Said::Next(result), State::Following(Box::new(subscription))),
+            Ok(Ok((result, None))) => (Said::Next(result), State::Answered),
+            Ok(Err(refused)) => error(&refused),
+            Err(failed) => {
+                tracing::error!(
+                    request_id = asker.context.request_id.as_str(),
+                    trace_id = asker.context.request_id.trace_id(),
+                    error = &failed as &dyn std::error::Error,
+                    "an operation did not end"
+                );
+                error(&Refused::from(Problem::internal("the operation did not end; the server's log says why")))
+            }
         }),
         State::Following(mut subscription) => Some(match subscription.next().await? {
             Told::Next(result) => (Said::Next(result), State::Following(subscription)),
-            Told::Failed(refused) | Told::Broken(refused) => error(&refused),
+            Told::Failed(refused) => error(&refused),
+            Told::Broken => (Said::Broken, State::Over),
         }),
         State::Answered => Some((Said::Complete, State::Over)),
         State::Over => None,

@@ -1,6 +1,7 @@
 //! The life of one WebSocket.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use hyper::Uri;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -26,7 +28,6 @@ use crate::api::Api;
 use crate::channel::ChannelId;
 use crate::context::RequestId;
 use crate::graphql::Refused;
-use crate::live::ends;
 
 /// How often a client is asked whether it is there. One that says nothing for twice as long is not.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -52,6 +53,8 @@ pub(super) struct Session {
     /// What ends each operation that runs.
     running: HashMap<Arc<str>, AbortHandle>,
     events: Events,
+    /// Room for operations whose first result is made or was not taken.
+    ahead: Arc<Semaphore>,
 }
 
 /// How a connection ends: with a word, or because nobody is there.
@@ -70,7 +73,8 @@ impl Session {
         request_id: RequestId,
     ) -> Self {
         let (running, events) = (HashMap::new(), SelectAll::new());
-        Self { api, address, request_id, shown, head, asker: None, running, events }
+        let ahead = Arc::new(Semaphore::new(operation::AHEAD_MAX));
+        Self { api, address, request_id, shown, head, asker: None, running, events, ahead }
     }
 
     /// Talks until one side ends it.
@@ -94,8 +98,7 @@ impl Session {
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let stop = self.api.stop.clone();
         loop {
-            let expires = self.asker.as_ref().and_then(|asker| asker.context.principal.expires);
-            let is_waiting = self.asker.is_none();
+            let principal = self.asker.as_ref().map(|asker| asker.context.principal.clone());
             // Streams keep what was not taken, marks stay until they are seen, and the rest are clocks.
             let done = tokio::select! {
                 message = socket.next() => {
@@ -109,8 +112,8 @@ impl Session {
                 }
                 Some(event) = self.events.next(), if !self.events.is_empty() => self.tell(socket, event).await,
                 () = stop.cancelled() => Err(End::Said(Ending::STOPPING)),
-                () = ends(expires) => Err(End::Said(Ending::EXPIRED)),
-                () = sleep_until(init_end), if is_waiting => Err(End::Said(Ending::INIT_TIMEOUT)),
+                () = ended(principal.as_deref()) => Err(End::Said(Ending::EXPIRED)),
+                () = sleep_until(init_end), if principal.is_none() => Err(End::Said(Ending::INIT_TIMEOUT)),
                 _ = ping.tick() => match heard.elapsed() > 2 * PING_EVERY {
                     true => Err(End::Gone),
                     false => send(socket, Message::Ping(Bytes::new())).await,
@@ -205,7 +208,7 @@ impl Session {
             let refused = Refused::new("limit_exceeded", 429, message).list(&asker.context);
             return send(socket, operation_message("error", &id, Some(&refused))?).await;
         }
-        let (events, handle) = abortable(operation::run(asker.clone(), id.clone(), payload));
+        let (events, handle) = abortable(operation::run(asker.clone(), id.clone(), payload, self.ahead.clone()));
         self.running.insert(id, handle);
         self.events.push(Box::pin(events));
         Ok(())
@@ -218,11 +221,20 @@ impl Session {
             Said::Next(result) => operation_message("next", &id, Some(&result[..]))?,
             Said::Error(errors) => operation_message("error", &id, Some(&errors[..]))?,
             Said::Complete => operation_message("complete", &id, None)?,
+            Said::Broken => return Err(End::Said(Ending::BROKEN)),
         };
         if !matches!(said, Said::Next(_)) {
             self.running.remove(&id);
         }
         send(socket, message).await
+    }
+}
+
+/// Waits until it is no longer known who asks; for ever where that was not said.
+async fn ended(principal: Option<&Principal>) {
+    match principal {
+        Some(principal) => principal.ended().await,
+        None => pending().await,
     }
 }
 

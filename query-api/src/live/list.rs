@@ -15,7 +15,7 @@ use tokio::time::Interval;
 use super::difference::{Member, difference};
 use super::event::{self, COMMENT, HEARTBEAT};
 use super::listeners::{Interest, ListListener};
-use super::{Counted, check_live, ends, warn_of_end};
+use super::{Counted, check_live, warn_of_end};
 use crate::access::Bound;
 use crate::api::Api;
 use crate::context::ReadContext;
@@ -202,7 +202,7 @@ impl Live {
             tokio::select! {
                 () = self.api.stop.cancelled() => return None,
                 // Whoever listens must show again who they are.
-                () = ends(self.context.principal.expires) => return None,
+                () = self.context.principal.ended() => return None,
                 () = self.followed.listener.changed() => self.due = true,
                 changed = self.serving.changed() => {
                     if changed.is_err() || !self.switch().await {

@@ -11,8 +11,6 @@ mod listeners;
 mod stream;
 mod subscription;
 
-use std::time::Instant;
-
 use prometheus_client::metrics::gauge::Gauge;
 
 pub(crate) use list::{Of, list};
@@ -26,14 +24,6 @@ use crate::context::ReadContext;
 use crate::places::TakenPlace;
 use crate::problem::Problem;
 use crate::serving::Model;
-
-/// Waits until credentials end; for ever when they do not.
-pub(crate) async fn ends(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
 
 /// Refuses to follow what the channel does not have followed.
 fn check_live(model: &Model) -> Result<(), Problem> {

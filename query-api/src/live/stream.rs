@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::event::{self, COMMENT, HEARTBEAT};
 use super::listeners::Listener;
-use super::{Counted, Listeners, check_live, ends, warn_of_end};
+use super::{Counted, Listeners, check_live, warn_of_end};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::http::{Body, LAST_EVENT_ID, X_MODEL_VERSION, X_REQUEST_ID};
@@ -116,7 +116,7 @@ impl Live {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 // Whoever listens must show again who they are.
-                () = ends(self.context.principal.expires) => return None,
+                () = self.context.principal.ended() => return None,
                 changed = self.listener.changed() => if !changed { return None },
                 changed = self.serving.changed() => {
                     if changed.is_err() || !self.switch() {

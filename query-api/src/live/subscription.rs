@@ -7,8 +7,8 @@ use headwater_store::VersionId;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
+use super::Counted;
 use super::listeners::Listener;
-use super::{Counted, ends};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::{GraphQlRequest, Operation, Refused};
@@ -40,7 +40,7 @@ pub(crate) enum Told {
     /// Nothing more: the operation does not fit what is served now.
     Failed(Refused),
     /// Nothing more for now: the document cannot be read, and the client is to come back.
-    Broken(Refused),
+    Broken,
 }
 
 impl Subscription {
@@ -91,7 +91,7 @@ impl Subscription {
                             why = refused.message(),
                             "a subscription ends: the document cannot be read"
                         );
-                        return Some(Told::Broken(refused));
+                        return Some(Told::Broken);
                     }
                 }
             }
@@ -99,7 +99,7 @@ impl Subscription {
             tokio::select! {
                 () = self.api.stop.cancelled() => return None,
                 // Whoever listens must show again who they are.
-                () = ends(self.context.principal.expires) => return None,
+                () = self.context.principal.ended() => return None,
                 changed = changed(&mut self.listener) => {
                     if !changed {
                         return None;

@@ -173,6 +173,57 @@ fn a_request_that_does_not_end_is_ended() {
 }
 
 #[test]
+fn one_caller_leaves_places_for_others() {
+    use std::io::Write;
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.requests_max = 8);
+    // Bodies that are announced and never sent.
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
+    );
+    let hanging = [(); 4].map(|()| {
+        let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    });
+    let ask = || world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]);
+    // What is asked meanwhile could take the place of one that hangs.
+    std::thread::sleep(Duration::from_millis(300));
+    wait_until("the places to be taken", || ask().status == 429);
+    let refused = ask();
+    assert_eq!((refused.header("retry-after"), refused.json()["code"].as_str()), ("1", Some("too_many_requests")));
+    assert!(refused.body.contains("2 requests of this caller"), "{}", refused.body);
+    let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    socket.subscribe("a", FOLLOW);
+    let heard = socket.hear();
+    assert_eq!(heard["payload"][0]["extensions"]["code"], "too_many_requests", "{heard}");
+    let other = format!("Bearer {}", good(json!({"sub": "other"})));
+    assert_eq!(world.get_with("/v1/customer/7", &[("authorization", &other)]).status, 200);
+    drop(hanging);
+    wait_until("the places to be free again", || ask().status == 200);
+}
+
+#[test]
+fn an_address_is_one_caller_where_it_tells_callers_apart() {
+    use std::io::Write;
+    for (trusted_hops, wanted) in [(1, 429), (0, 200)] {
+        let mut access = AccessOptions::default();
+        (access.limits.requests_max, access.limits.trusted_hops) = (8, trusted_hops);
+        let world = World::with(access);
+        let head = "POST /graphql HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\nContent-Type: application/json\r\n\
+                    Content-Length: 100\r\n\r\n{";
+        let _hanging = [(); 3].map(|()| {
+            let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        let ask = |address| world.get_with("/v1/customer/7", &[("x-forwarded-for", address)]).status;
+        wait_until("the places", || ask("1.1.1.1") == wanted);
+        assert_eq!((ask("1.1.1.1"), ask("2.2.2.2")), (wanted, 200), "behind {trusted_hops} proxies");
+    }
+}
+
+#[test]
 fn bodies_and_heads_are_bounded() {
     let world = Guarded::new(ModelRule::default());
     let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];

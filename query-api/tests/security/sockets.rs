@@ -3,11 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use headwater_query_api::{ModelRule, Rate};
+use headwater_query_api::{AccessOptions, ModelRule, Rate};
 use serde_json::{Value, json};
 
-use crate::fixture::{customer, int_key, put};
-use crate::issuer::good;
+use crate::events::follow_with;
+use crate::fixture::{World, customer, int_key, put, wait_until};
+use crate::issuer::{Signing, claims, ec_jwk, ec_key, good, token};
 use crate::socket::{PROTOCOL, Socket};
 use crate::world::{API_KEY, Guarded, by_id};
 
@@ -96,6 +97,44 @@ fn a_connection_ends_with_its_credentials() {
 }
 
 #[test]
+fn what_is_open_ends_with_the_keys_that_vouched_for_it() {
+    let world = Guarded::with(by_id(), |access| {
+        access.auth.as_mut().unwrap().issuers[0].refresh = Duration::from_millis(200);
+    });
+    let (mine, path) = (bearer(json!({"customer_id": 7})), "/v1/customer/7");
+    let mut socket = Socket::ready(&world, &json!({"authorization": mine}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    let mut by_key = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    let mut all =
+        ["/v1/customer/7", "/v1/customer"].map(|path| follow_with(&world, path, &[("Authorization", mine.as_str())]));
+    for events in &mut all {
+        assert!(events.next().is_some());
+    }
+    // A key that comes ends nothing.
+    let own = ec_key();
+    let header = json!({"alg": "ES256", "kid": "new"});
+    let new = format!("Bearer {}", token(&header, &claims(json!({"customer_id": 7})), &Signing::Es256(&own)));
+    world.issuer.keys.lock().unwrap().push(ec_jwk("new", &own));
+    wait_until("the new key", || world.get_with(path, &[("authorization", &new)]).status == 200);
+    socket.say(&json!({"type": "ping"}));
+    assert_eq!(socket.hear(), json!({"type": "pong"}));
+    // One that goes does.
+    *world.issuer.keys.lock().unwrap() = vec![ec_jwk("new", &own)];
+    assert_eq!(socket.closed(), 4403);
+    for events in &mut all {
+        assert!(events.is_over(), "the stream ended");
+    }
+    assert_eq!(world.get_with(path, &[("authorization", &mine)]).status, 401);
+    // Whoever shows something else, or again, goes on.
+    by_key.subscribe("a", FOLLOW);
+    by_key.result("a");
+    let mut again = Socket::ready(&world, &json!({"authorization": new}));
+    again.subscribe("a", FOLLOW);
+    again.result("a");
+}
+
+#[test]
 fn each_operation_counts_as_a_request() {
     let world = Guarded::with(ModelRule::default(), |access| {
         let requests = NonZeroU32::new(3).unwrap();
@@ -112,6 +151,50 @@ fn each_operation_counts_as_a_request() {
             assert_eq!(heard["payload"][0]["extensions"]["code"], "rate_limited", "{heard}");
         }
     }
+}
+
+#[test]
+fn each_operation_counts_for_its_address() {
+    let world = Guarded::with(ModelRule::default(), |access| {
+        let requests = NonZeroU32::new(4).unwrap();
+        access.limits.address = Some(Rate { requests, per: Duration::from_secs(3600), burst: requests });
+    });
+    // Opening it is the first request.
+    let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
+    for n in 0..5 {
+        socket.subscribe(&n.to_string(), "{ customer(id: 7) { id } }");
+        let heard = socket.hear();
+        if n < 3 {
+            assert_eq!(heard["type"], "next", "{heard}");
+            assert_eq!(socket.hear()["type"], "complete");
+        } else {
+            assert_eq!(heard["payload"][0]["extensions"]["code"], "rate_limited", "{heard}");
+        }
+    }
+    assert_eq!(world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]).status, 429, "all of one address");
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_no_place_of_others() {
+    let mut access = AccessOptions::default();
+    (access.limits.requests_max, access.limits.deadline) = (8, Duration::from_secs(1));
+    let world = World::with(access);
+    for id in [7, 8] {
+        let mut document = customer(id);
+        document["tariff"] = json!({"code": "x".repeat(500_000)});
+        put(&world.store, 1, &int_key(id), Some(&document));
+    }
+    let mut socket = Socket::ready(&world, &json!({}));
+    // More than the buffers between us hold.
+    for n in 0..60 {
+        socket.subscribe(
+            &n.to_string(),
+            "{ a: customer(id: 7) { tariff { code } } b: customer(id: 8) { tariff { code } } }",
+        );
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(world.get("/v1/customer/9").status, 200, "those that were answered have left");
+    drop(socket);
 }
 
 #[test]
