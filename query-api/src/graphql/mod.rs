@@ -70,6 +70,9 @@ pub(crate) struct GraphQlLimits {
     /// Bytes of the documents that are read for one request; with more it is refused while they are read. They are held
     /// until they are written, however little of them is wanted.
     pub(crate) documents_bytes_max: usize,
+    /// Bytes of the responses to one request; with more it is refused while they are written. A document that is named
+    /// again is written again, and its values under every alias.
+    pub(crate) response_bytes_max: usize,
     /// Prepared queries kept.
     pub(crate) plans_max: usize,
     /// Bytes of their texts; what is kept of a query grows with its text.
@@ -88,6 +91,7 @@ impl Default for GraphQlLimits {
             page_max: 100,
             count_max: 10_000,
             documents_bytes_max: DOCUMENTS_BYTES_MAX,
+            response_bytes_max: DOCUMENTS_BYTES_MAX,
             plans_max: 512,
             plans_bytes_max: 512 * 1024,
         }

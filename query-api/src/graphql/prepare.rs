@@ -25,6 +25,8 @@ use crate::observe::slow::normal_operation;
 const PROBLEMS_MAX: usize = 20;
 /// Nesting the parser follows. What is deeper than this never reaches the depth limit.
 const RECURSION_MAX: usize = 200;
+/// Bytes of an alias, which is written again with every value that is asked for under it.
+const ALIAS_BYTES_MAX: usize = 256;
 /// Plans kept of one operation, one for each set of values of its `@skip` and `@include` variables.
 const PLANS_MAX: usize = 8;
 
@@ -126,10 +128,14 @@ fn validated(
     }
     let parsed = parsed.map_err(|broken| problems(Problem::SYNTAX, &broken.errors, schema))?;
     let aliases = aliases(&parsed);
-    if aliases > limits.aliases_max {
-        let max = limits.aliases_max;
-        let message = format!("the query has {aliases} aliases, over the limit of {max}");
+    if aliases.len() > limits.aliases_max {
+        let (count, max) = (aliases.len(), limits.aliases_max);
+        let message = format!("the query has {count} aliases, over the limit of {max}");
         return Err(vec![Problem::limit(message, "aliases")]);
+    }
+    if let Some(bytes) = aliases.iter().find(|bytes| **bytes > ALIAS_BYTES_MAX) {
+        let message = format!("the query has an alias of {bytes} bytes, over the limit of {ALIAS_BYTES_MAX}");
+        return Err(vec![Problem::limit(message, "alias bytes")]);
     }
     let writes = |definition: &ast::Definition| matches!(definition, ast::Definition::OperationDefinition(of) if of.operation_type == ast::OperationType::Mutation);
     if parsed.definitions.iter().any(writes) {
@@ -159,22 +165,29 @@ fn problems(code: &'static str, diagnostics: &DiagnosticList, schema: &Schema) -
     problems
 }
 
-/// Aliases anywhere in a document.
-fn aliases(document: &ast::Document) -> usize {
-    fn visit(selections: &[ast::Selection]) -> usize {
-        let one = |selection: &ast::Selection| match selection {
-            ast::Selection::Field(field) => usize::from(field.alias.is_some()) + visit(&field.selection_set),
-            ast::Selection::InlineFragment(fragment) => visit(&fragment.selection_set),
-            ast::Selection::FragmentSpread(_) => 0,
-        };
-        selections.iter().map(one).sum()
+/// The bytes of each alias anywhere in a document.
+fn aliases(document: &ast::Document) -> Vec<usize> {
+    fn visit(selections: &[ast::Selection], out: &mut Vec<usize>) {
+        for selection in selections {
+            match selection {
+                ast::Selection::Field(field) => {
+                    out.extend(field.alias.as_ref().map(|alias| alias.len()));
+                    visit(&field.selection_set, out);
+                }
+                ast::Selection::InlineFragment(fragment) => visit(&fragment.selection_set, out),
+                ast::Selection::FragmentSpread(_) => {}
+            }
+        }
     }
-    let of = |definition: &ast::Definition| match definition {
-        ast::Definition::OperationDefinition(operation) => visit(&operation.selection_set),
-        ast::Definition::FragmentDefinition(fragment) => visit(&fragment.selection_set),
-        _ => 0,
-    };
-    document.definitions.iter().map(of).sum()
+    let mut out = Vec::new();
+    for definition in &document.definitions {
+        match definition {
+            ast::Definition::OperationDefinition(operation) => visit(&operation.selection_set, &mut out),
+            ast::Definition::FragmentDefinition(fragment) => visit(&fragment.selection_set, &mut out),
+            _ => {}
+        }
+    }
+    out
 }
 
 /// Levels of fields. Introspection is not counted: it has a limit of its own.

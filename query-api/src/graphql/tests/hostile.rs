@@ -66,6 +66,9 @@ async fn every_limit_is_named() {
         Fixture::with(GraphQlLimits { depth_max: 4, cost_max: 2_500, page_max: 50, ..GraphQlLimits::default() });
     let flood: String = (0..101).map(|n| format!("a{n}: __typename ")).collect();
     limited(&fixture, &format!("{{ {flood} }}"), "aliases").await;
+    let aliased = |bytes: usize| format!("{{ {}: __typename }}", "a".repeat(bytes));
+    limited(&fixture, &aliased(257), "alias bytes").await;
+    fixture.data(&aliased(256), json!({})).await;
     limited(&fixture, &format!("{{ {} }}", "__typename ".repeat(4_001)), "tokens").await;
     limited(&fixture, &"#".repeat(64 * 1024 + 1), "query bytes").await;
     limited(&fixture, "{ customerAccounts { edges { node { invoices { id } } } } }", "depth").await;
@@ -172,6 +175,49 @@ async fn the_documents_of_one_request_are_bounded_by_their_bytes() {
     fixture.data("{ customerAccount(id: 7) { id } }", json!({})).await;
     limited(&fixture, "{ customerAccounts { nodes { id } } }", "document bytes").await;
     limited(&fixture, "{ a: customerAccount(id: 7) { id } b: customerAccount(id: 1) { id } }", "document bytes").await;
+}
+
+#[tokio::test]
+async fn a_response_is_bounded_by_its_bytes() {
+    let fixture = Fixture::with(GraphQlLimits { response_bytes_max: 200_000, ..GraphQlLimits::default() });
+    // Every field holds the document once, and writes it as often as it is named.
+    let fields: String = (0..90).map(|n| format!("a{n}: customerAccountsByIds(ids: $ids) {{ ...F }} ")).collect();
+    let alias = "x".repeat(256);
+    let query =
+        format!("query($ids: [ID!]!) {{ {fields} }} fragment F on CustomerAccount {{ invoices {{ {alias}: id }} }}");
+    let data = fixture.data(&query, json!({"ids": [7]})).await;
+    assert_eq!(data["a89"][0]["invoices"][2][&alias], 702);
+    let error = fixture.refused(&query, json!({"ids": vec![7; 100]})).await;
+    assert_eq!(error["extensions"]["limit"], "response bytes", "{error}");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("200000 bytes")), "{error}");
+
+    // One document is bounded within itself, and so is what holds no document.
+    let fixture = Fixture::with(GraphQlLimits { response_bytes_max: 2_000, ..GraphQlLimits::default() });
+    let aliases: String = (0..90).map(|n| format!("m{n}: meta ")).collect();
+    limited(&fixture, &format!("{{ customerAccount(id: 7) {{ {aliases} }} }}"), "response bytes").await;
+    let cursors: String = (0..20).map(|n| format!("c{n}: cursor ")).collect();
+    limited(&fixture, &format!("{{ customerAccounts {{ edges {{ {cursors} }} }} }}"), "response bytes").await;
+    limited(&fixture, "{ __schema { types { name description } } }", "response bytes").await;
+    fixture.data("{ customerAccount(id: 7) { id meta } __schema { queryType { name } } }", json!({})).await;
+}
+
+#[tokio::test]
+async fn operations_of_one_request_share_the_bytes_of_their_responses() {
+    let fixture = Fixture::with(GraphQlLimits { response_bytes_max: 1_000, ..GraphQlLimits::default() });
+    let request = GraphQlRequest { query: "{ customerAccount(id: 7) { meta } }".into(), ..Default::default() };
+    let operation = fixture.graphql.operation(&request).expect("it is valid");
+    let (mut budget, mut bytes) = (fixture.graphql.budget(), 0);
+    let refused = loop {
+        let answer = fixture.graphql.answer(&operation, &mut budget, &*fixture.store, &fixture.context).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        bytes += answer.body.len();
+        assert!(bytes <= 1_100, "there is no end");
+    };
+    assert!(bytes > 500, "{bytes} bytes");
+    let body = String::from_utf8_lossy(&refused.body);
+    assert!(refused.status == 400 && body.contains("\"response bytes\""), "{} {body}", refused.status);
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ fn executed(fields: &[ShapeField], chosen: &[Chosen], body: &[u8]) -> Result<Vec
     let firsts: Vec<Option<usize>> =
         plan.firsts.iter().map(|first| first.value.to_i32().and_then(|first| usize::try_from(first).ok())).collect();
     let Wanted::Point(_, object) = &plan.roots[0].kind else { return Err("no point".into()) };
-    let mut writer = Writer::new(&firsts, 0);
+    let mut writer = Writer::new(&firsts, 0, usize::MAX);
     writer.document(object, body).map_err(|torn| format!("{torn:?}"))?;
     Ok(writer.out)
 }
