@@ -75,7 +75,7 @@ pub(crate) struct GraphQlLimits {
     pub(crate) response_bytes_max: usize,
     /// Prepared queries kept.
     pub(crate) plans_max: usize,
-    /// Bytes of their texts; what is kept of a query grows with its text.
+    /// Bytes that they take, about: what was parsed of their texts, and their plans.
     pub(crate) plans_bytes_max: usize,
 }
 
@@ -93,7 +93,7 @@ impl Default for GraphQlLimits {
             documents_bytes_max: DOCUMENTS_BYTES_MAX,
             response_bytes_max: DOCUMENTS_BYTES_MAX,
             plans_max: 512,
-            plans_bytes_max: 512 * 1024,
+            plans_bytes_max: 8 << 20,
         }
     }
 }

@@ -242,7 +242,10 @@ impl GraphQl {
             Refused(vec![problem.at(wrong.location(), &prepared.document.sources)])
         })?;
         let one = |problem| Refused(vec![problem]);
-        let plan = prepared.plan(&self.catalog, &self.limits, &variables).map_err(one)?;
+        let (plan, is_new) = prepared.plan(&self.catalog, &self.limits, &variables).map_err(one)?;
+        if is_new {
+            self.cache.put(request.query.as_str(), name, prepared.clone());
+        }
         let mut firsts = Vec::with_capacity(plan.firsts.len());
         for first in &plan.firsts {
             let value = count(std::slice::from_ref(first), "first", &variables);
@@ -289,6 +292,7 @@ impl GraphQl {
         Prepared::check(&self.schema, &self.limits, text).map_err(Refused)
     }
 
+    /// The operation of a text. It is kept once it has a plan.
     fn prepared(&self, query: &str, operation_name: Option<&str>) -> Result<Arc<Prepared>, Vec<Problem>> {
         if query.len() > self.limits.query_bytes_max {
             let message =
@@ -298,8 +302,6 @@ impl GraphQl {
         if let Some(known) = self.cache.get(query, operation_name) {
             return Ok(known);
         }
-        let prepared = Arc::new(Prepared::new(&self.schema, &self.limits, query, operation_name)?);
-        self.cache.put(query, operation_name, prepared.clone());
-        Ok(prepared)
+        Prepared::new(&self.schema, &self.limits, query, operation_name).map(Arc::new)
     }
 }

@@ -29,6 +29,8 @@ const RECURSION_MAX: usize = 200;
 const ALIAS_BYTES_MAX: usize = 256;
 /// Plans kept of one operation, one for each set of values of its `@skip` and `@include` variables.
 const PLANS_MAX: usize = 8;
+/// Bytes that are kept of a text for each of its own, about: the most of it is what was parsed.
+const PARSED_PER_BYTE: usize = 16;
 
 /// A parsed and validated operation with its plans.
 pub(super) struct Prepared {
@@ -36,6 +38,8 @@ pub(super) struct Prepared {
     pub(super) operation: Node<Operation>,
     /// The text without its values, for logs.
     pub(super) normal: Arc<str>,
+    /// Bytes that it takes without its plans, about.
+    parsed_bytes: usize,
     /// Variables that `@skip` and `@include` look at.
     conditions: Vec<Name>,
     plans: Mutex<Vec<(u64, Arc<Plan>)>>,
@@ -71,7 +75,8 @@ impl Prepared {
             return Err(vec![Problem::limit(message, "conditions")]);
         }
         let normal = normal_operation(query).into();
-        Ok(Self { document, operation, normal, conditions, plans: Mutex::new(Vec::new()) })
+        let parsed_bytes = query.len() * PARSED_PER_BYTE;
+        Ok(Self { document, operation, normal, parsed_bytes, conditions, plans: Mutex::new(Vec::new()) })
     }
 
     /// Whether a text fits the schema, whichever of its operations is asked for.
@@ -79,20 +84,25 @@ impl Prepared {
         validated(schema, limits, text).map(drop)
     }
 
-    /// The plan for these variables.
+    /// Bytes that it takes, about. Each plan it is asked for may add to them.
+    pub(super) fn bytes(&self) -> usize {
+        self.parsed_bytes + self.plans.lock().iter().map(|(_, plan)| plan.bytes).sum::<usize>()
+    }
+
+    /// The plan for these variables, and whether it is one more that is kept.
     pub(super) fn plan(
         &self,
         catalog: &Catalog,
         limits: &GraphQlLimits,
         variables: &JsonMap,
-    ) -> Result<Arc<Plan>, Problem> {
+    ) -> Result<(Arc<Plan>, bool), Problem> {
         let bit = |(at, name): (usize, &Name)| {
             let set = variables.get(name.as_str()).and_then(|value| value.as_bool()) == Some(true);
             u64::from(set) << at
         };
         let conditions: u64 = self.conditions.iter().enumerate().map(bit).sum();
         if let Some((_, plan)) = self.plans.lock().iter().find(|(of, _)| *of == conditions) {
-            return Ok(plan.clone());
+            return Ok((plan.clone(), false));
         }
         let mut compiler = Compiler {
             catalog,
@@ -101,13 +111,15 @@ impl Prepared {
             fields_left: limits.fields_max,
             fields_max: limits.fields_max,
             firsts: Vec::new(),
+            bytes: 0,
         };
         let plan = Arc::new(compiler.plan(&self.operation)?);
         let mut plans = self.plans.lock();
-        if plans.len() < PLANS_MAX {
+        let is_kept = plans.len() < PLANS_MAX;
+        if is_kept {
             plans.push((conditions, plan.clone()));
         }
-        Ok(plan)
+        Ok((plan, is_kept))
     }
 }
 
@@ -213,8 +225,9 @@ fn depth<'d>(document: &'d ExecutableDocument, set: &'d SelectionSet, known: &mu
     deepest
 }
 
-/// Prepared operations by text and name: the ones used most recently, up to a number and a length of their texts. A text
-/// that is not valid is not kept, so a flood of such texts throws nothing useful out.
+/// Prepared operations by text and name: the ones used most recently, up to a number of them, and of the bytes that
+/// they take with their plans: those of a short text can be large. A text that is not valid is not kept, so a flood of
+/// such texts throws nothing useful out; nor is one that is too large by itself.
 pub(super) struct Cache {
     hasher: RandomState,
     state: Mutex<State>,
@@ -227,12 +240,14 @@ struct State {
     clock: u64,
     /// By hash of text and name; the text is compared too.
     entries: HashMap<u64, Entry>,
-    /// Bytes of the texts.
+    /// The sum of their bytes.
     bytes: usize,
 }
 
 struct Entry {
     used: u64,
+    /// Bytes that the operation took when it was put here.
+    bytes: usize,
     query: Box<str>,
     operation_name: Option<Box<str>>,
     prepared: Arc<Prepared>,
@@ -260,18 +275,28 @@ impl Cache {
         Some(entry.prepared.clone())
     }
 
-    /// How many there are, and the bytes of their texts.
+    /// How many there are, and the bytes they take now.
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.entries.len(), state.bytes)
+        let bytes: usize = state.entries.values().map(|entry| entry.prepared.bytes()).sum();
+        assert_eq!(bytes, state.bytes, "every plan is counted");
+        (state.entries.len(), bytes)
     }
 
+    /// Keeps an operation, or counts again what it takes: to be called whenever it has one more plan.
     pub(super) fn put(&self, query: &str, operation_name: Option<&str>, prepared: Arc<Prepared>) {
         let hash = self.hash(query, operation_name);
         let mut state = self.state.lock();
+        // Within the lock: of two that put it, the later one counts the plans of both.
+        let bytes = prepared.bytes();
+        let before = state.entries.remove(&hash);
+        state.bytes -= before.map_or(0, |entry| entry.bytes);
+        if bytes > self.bytes_max {
+            return;
+        }
         while !state.entries.is_empty()
-            && (state.entries.len() >= self.capacity || state.bytes + query.len() > self.bytes_max)
+            && (state.entries.len() >= self.capacity || state.bytes + bytes > self.bytes_max)
         {
             // Half goes at once, so that the search for the oldest is paid once in many insertions.
             let mut used: Vec<u64> = state.entries.values().map(|entry| entry.used).collect();
@@ -279,13 +304,11 @@ impl Cache {
             let (_, middle, _) = used.select_nth_unstable(middle);
             let middle = *middle;
             state.entries.retain(|_, entry| entry.used > middle);
-            state.bytes = state.entries.values().map(|entry| entry.query.len()).sum();
+            state.bytes = state.entries.values().map(|entry| entry.bytes).sum();
         }
         state.clock += 1;
-        let entry =
-            Entry { used: state.clock, query: query.into(), operation_name: operation_name.map(Into::into), prepared };
-        state.bytes += query.len();
-        let before = state.entries.insert(hash, entry);
-        state.bytes -= before.map_or(0, |entry| entry.query.len());
+        let (used, operation_name) = (state.clock, operation_name.map(Into::into));
+        state.entries.insert(hash, Entry { used, bytes, query: query.into(), operation_name, prepared });
+        state.bytes += bytes;
     }
 }

@@ -1,9 +1,10 @@
 //! Queries that ask for too much, or for what is not there.
 
 use apollo_compiler::response::JsonValue;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::fixture::{Fixture, customer};
+use crate::graphql::plan::Slot;
 use crate::graphql::{GraphQlLimits, GraphQlRequest};
 
 #[tokio::test]
@@ -110,14 +111,80 @@ async fn a_flood_of_texts_keeps_the_cache_bounded() {
 
 #[tokio::test]
 async fn long_texts_keep_the_cache_bounded_too() {
-    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: 10_000, ..GraphQlLimits::default() });
+    const BYTES_MAX: usize = 400_000;
+    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: BYTES_MAX, ..GraphQlLimits::default() });
     for n in 0..50 {
         let query = format!("{{ a{n}: customerAccount(id: 1) {{ id }} }} #{}", "x".repeat(n * 100));
         fixture.data(&query, json!({})).await;
         let (_, bytes) = fixture.graphql.cache.size();
-        assert!(bytes <= 10_000, "{bytes} bytes of texts");
+        assert!(bytes <= BYTES_MAX, "{bytes} bytes");
     }
     assert!(fixture.graphql.cache.size().0 > 1);
+    let long = format!("{{ customerAccount(id: 1) {{ id }} }} #{}", "x".repeat(BYTES_MAX / 8));
+    fixture.data(&long, json!({})).await;
+    assert!(fixture.graphql.cache.size().0 > 1, "what has no room throws nothing out");
+    assert!(fixture.graphql.cache.get(&long, None).is_none());
+}
+
+/// A short text with large plans, one for each set of values of its variables.
+fn multiplied(number: usize) -> String {
+    let roots: String = (0..20).map(|n| format!("a{n}: customerAccount(id: {n}) {{ ...C }} ")).collect();
+    format!(
+        "query Q{number}($x: Boolean!, $y: Boolean!, $z: Boolean!) {{ {roots} }} \
+         fragment C on CustomerAccount {{ id @include(if: $x) name @include(if: $y) email @include(if: $z) \
+         a: invoices {{ ...I }} b: invoices {{ ...I }} }} \
+         fragment I on CustomerAccountInvoices {{ id issued_on status total lines {{ text quantity }} }}"
+    )
+}
+
+fn three(set: usize) -> Json {
+    json!({"x": set & 1 > 0, "y": set & 2 > 0, "z": set & 4 > 0})
+}
+
+#[tokio::test]
+async fn large_plans_of_short_texts_keep_the_cache_bounded_too() {
+    const BYTES_MAX: usize = 2_000_000;
+    const FEW_BYTES: usize = 200_000;
+    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: BYTES_MAX, ..GraphQlLimits::default() });
+    let cache = &fixture.graphql.cache;
+    for number in 0..10 {
+        let query = multiplied(number);
+        for set in 0..8 {
+            fixture.data(&query, three(set)).await;
+            let (_, bytes) = cache.size();
+            assert!(bytes <= BYTES_MAX, "{bytes} bytes");
+        }
+        assert!(cache.get(&query, None).is_some_and(|kept| kept.bytes() > 300 * query.len()), "all plans are kept");
+    }
+    assert!((1..10).contains(&cache.size().0), "there is no room for all");
+
+    // With each plan there is more of the same text, until there is no room for it.
+    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: FEW_BYTES, ..GraphQlLimits::default() });
+    let (cache, query) = (&fixture.graphql.cache, multiplied(0));
+    let mut sizes = vec![cache.size()];
+    for set in 0..8 {
+        fixture.data(&query, three(set)).await;
+        sizes.push(cache.size());
+    }
+    let fits = |pair: &[(usize, usize)]| pair[1].1 <= FEW_BYTES && (pair[1].0 == 0 || pair[1].1 > pair[0].1);
+    assert!(sizes.windows(2).all(fits), "{sizes:?}");
+    assert!(sizes[1].0 == 1 && sizes[1..].iter().any(|(kept, _)| *kept == 0), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_plan_counts_its_fields_and_their_keys() {
+    let fixture = Fixture::new();
+    let bytes = |fields: &str| {
+        let query = format!("{{ customerAccount(id: 1) {{ {fields} }} }}").into();
+        let request = GraphQlRequest { query, ..Default::default() };
+        fixture.graphql.operation(&request).expect("it is valid").plan.bytes
+    };
+    let one = bytes("id");
+    let per_field = bytes("id name") - one;
+    assert!(per_field > size_of::<Slot>(), "{per_field}");
+    assert!(bytes("id name email active rating") >= one + 4 * per_field);
+    assert_eq!(bytes(&format!("{}: id", "x".repeat(202))), one + 200);
+    assert_eq!(bytes("id id id"), one, "what is asked for again is there once");
 }
 
 #[tokio::test]
