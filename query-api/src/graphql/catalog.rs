@@ -9,6 +9,7 @@ use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, ModelShape, Operator, ShapeField};
 
 use super::names::{self, Taken};
+use super::plan::quoted;
 use crate::access::Visibility;
 
 /// Every served model and how it is reached.
@@ -64,6 +65,8 @@ pub(super) struct ObjectType {
     pub(super) name: String,
     /// Members in the order of the bytes.
     pub(super) members: Vec<Member>,
+    /// `"name":` of each of them.
+    pub(super) keys: Arc<[Box<[u8]>]>,
 }
 
 /// One member of an object.
@@ -279,7 +282,7 @@ impl Model {
 
 impl ObjectType {
     fn new(name: String, fields: &[ShapeField], types: &mut Taken) -> Self {
-        let members = fields
+        let members: Vec<Member> = fields
             .iter()
             .map(|field| {
                 let kind = match &field.kind {
@@ -298,7 +301,8 @@ impl ObjectType {
                 Member { name: field.name.clone(), doc: field.doc.clone(), required, kind }
             })
             .collect();
-        Self { name, members }
+        let keys = members.iter().map(|member| quoted(&member.name, false)).collect();
+        Self { name, members, keys }
     }
 
     /// The place of a member.

@@ -13,11 +13,11 @@ use tokio::task::yield_now;
 use super::GraphQlRequest;
 use super::error::{Problem, Step, write_errors};
 use super::introspection::Counter;
-use super::operation::{Budget, Operation, Refused, too_many_bytes};
+use super::operation::{Budget, Operation, Refused, too_long, too_many_bytes};
 use super::plan::{Connection, EdgePart, Object, PagePart, Part, Root, Wanted};
 use super::prepare::Prepared;
 use super::request::{Asked, Asker, Paged};
-use super::write::Writer;
+use super::write::{Unwritten, Writer};
 use super::{GraphQl, GraphQlResponse};
 use crate::context::{ReadContext, RequestId};
 use crate::observe::current;
@@ -94,22 +94,26 @@ impl GraphQl {
             false => Default::default(),
         };
 
-        let budget = &*budget;
+        let shared = &*budget;
         let answers = match asked.as_slice() {
-            [one] => self.ask(one, reader, budget, context).await.map(|answer| vec![answer]),
-            all => in_turns(all.iter().map(|one| self.ask(one, reader, budget, context))).await,
+            [one] => self.ask(one, reader, shared, context).await.map(|answer| vec![answer]),
+            all => in_turns(all.iter().map(|one| self.ask(one, reader, shared, context))).await,
         };
         let answers = answers.map_err(|problem| vec![problem])?;
         let is_broken = answers.iter().any(|answer| matches!(answer, Answer::Failed(_)));
 
         let bytes: usize = answers.iter().map(Answer::bytes).sum();
-        let mut writer = Writer::new(firsts, (bytes + 256).min(RESERVED_MAX));
+        let mut writer = Writer::new(firsts, (bytes + 256).min(RESERVED_MAX), budget.response_left());
         writer.put(b"{\"data\":{");
         for ((root, asked), answer) in plan.roots.iter().zip(&asked).zip(answers) {
             writer.put(&root.key);
             writer.path.push(Step::Key(root.name.clone()));
             let length = writer.out.len();
             if let Err(problem) = self.field(&mut writer, root, asked, &answer, &introspection, context) {
+                // What is over a limit is refused as a whole.
+                if problem.limit.is_some() {
+                    return Err(vec![problem]);
+                }
                 writer.out.truncate(length);
                 writer.put(b"null");
                 let mut problem = problem.at(root.at, sources);
@@ -120,6 +124,8 @@ impl GraphQl {
             writer.path.clear();
         }
         writer.put(b"}");
+        writer.check().map_err(|problem| vec![problem])?;
+        budget.take_response(writer.out.len());
         problems.append(&mut writer.problems);
         let is_clean = problems.is_empty();
         if !is_clean {
@@ -232,7 +238,8 @@ impl GraphQl {
             (Wanted::TypeName, ..) => writer.put(b"\"Query\""),
             (Wanted::Introspection, ..) => {
                 let value = introspection.get(root.name.as_str()).unwrap_or(&JsonValue::Null);
-                serde_json::to_writer(&mut writer.out, value).expect("JSON can be written into a buffer");
+                // JSON can be written wherever there is room.
+                serde_json::to_writer(&mut *writer, value).map_err(|_| too_long(writer.bytes_max))?;
             }
             (Wanted::Point(_, plan), _, Answer::Point(Some(found))) => document(writer, plan, found)?,
             (Wanted::ByIds(_, plan), _, Answer::ByIds(found)) => {
@@ -303,6 +310,8 @@ impl GraphQl {
                         }
                         writer.path.pop();
                         writer.put(b"}");
+                        // Cursors alone are long, too.
+                        writer.check()?;
                     }
                     writer.path.pop();
                     writer.put(b"]");
@@ -362,7 +371,10 @@ fn document_at(writer: &mut Writer<'_>, step: Step, plan: &Object, found: &Docum
 }
 
 fn document(writer: &mut Writer<'_>, plan: &Object, found: &Document) -> Result<(), Problem> {
-    writer.document(plan, &found.body).map_err(|_| {
+    writer.document(plan, &found.body).map_err(|unwritten| {
+        if unwritten == Unwritten::TooLong {
+            return too_long(writer.bytes_max);
+        }
         current(|id| {
             tracing::error!(
                 request_id = id.map(RequestId::as_str),

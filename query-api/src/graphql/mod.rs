@@ -70,9 +70,12 @@ pub(crate) struct GraphQlLimits {
     /// Bytes of the documents that are read for one request; with more it is refused while they are read. They are held
     /// until they are written, however little of them is wanted.
     pub(crate) documents_bytes_max: usize,
+    /// Bytes of the responses to one request; with more it is refused while they are written. A document that is named
+    /// again is written again, and its values under every alias.
+    pub(crate) response_bytes_max: usize,
     /// Prepared queries kept.
     pub(crate) plans_max: usize,
-    /// Bytes of their texts; what is kept of a query grows with its text.
+    /// Bytes that they take, about: what was parsed of their texts, and their plans.
     pub(crate) plans_bytes_max: usize,
 }
 
@@ -88,8 +91,9 @@ impl Default for GraphQlLimits {
             page_max: 100,
             count_max: 10_000,
             documents_bytes_max: DOCUMENTS_BYTES_MAX,
+            response_bytes_max: DOCUMENTS_BYTES_MAX,
             plans_max: 512,
-            plans_bytes_max: 512 * 1024,
+            plans_bytes_max: 8 << 20,
         }
     }
 }

@@ -34,7 +34,7 @@ impl Operation {
     pub(crate) fn written(&self, document: &[u8]) -> Vec<Vec<u8>> {
         let point = |root: &super::plan::Root| {
             let Wanted::Point(_, plan) = &root.kind else { return None };
-            let mut writer = super::write::Writer::new(&self.firsts, 0);
+            let mut writer = super::write::Writer::new(&self.firsts, 0, usize::MAX);
             writer.document(plan, document).ok().map(|()| writer.out)
         };
         self.plan.roots.iter().filter_map(point).collect()
@@ -110,6 +110,8 @@ pub(crate) struct Budget {
     documents_max: usize,
     /// Bytes of the documents that were read. Those of several fields come in any order.
     documents_taken: AtomicUsize,
+    /// Bytes that may still be written.
+    response_left: usize,
 }
 
 impl Budget {
@@ -161,6 +163,16 @@ impl Budget {
         self.documents_taken.fetch_sub(bytes, Ordering::Relaxed);
         Err(too_many_bytes(self.documents_max))
     }
+
+    /// Bytes that a response may have.
+    pub(super) fn response_left(&self) -> usize {
+        self.response_left
+    }
+
+    /// Takes the bytes of a response that was written.
+    pub(super) fn take_response(&mut self, bytes: usize) {
+        self.response_left = self.response_left.saturating_sub(bytes);
+    }
 }
 
 /// Why documents are refused that there is no room for.
@@ -170,6 +182,15 @@ pub(super) fn too_many_bytes(max: usize) -> Problem {
          fewer documents at once (`first`, or fewer `ids`), or in several requests"
     );
     Problem::limit(message, "document bytes")
+}
+
+/// Why a response is refused that has more bytes than this.
+pub(super) fn too_long(max: usize) -> Problem {
+    let message = format!(
+        "the response has more than {max} bytes, which is the limit, or what others of this request leave of it: ask \
+         for fewer documents at once (`first`, or fewer `ids`, each once), or fewer fields, or in several requests"
+    );
+    Problem::limit(message, "response bytes")
 }
 
 /// What others of the same request leave of a limit, where they took some.
@@ -203,6 +224,7 @@ impl GraphQl {
             introspection_left: introspection_max,
             documents_max: self.limits.documents_bytes_max,
             documents_taken: AtomicUsize::new(0),
+            response_left: self.limits.response_bytes_max,
         }
     }
 
@@ -220,7 +242,10 @@ impl GraphQl {
             Refused(vec![problem.at(wrong.location(), &prepared.document.sources)])
         })?;
         let one = |problem| Refused(vec![problem]);
-        let plan = prepared.plan(&self.catalog, &self.limits, &variables).map_err(one)?;
+        let (plan, is_new) = prepared.plan(&self.catalog, &self.limits, &variables).map_err(one)?;
+        if is_new {
+            self.cache.put(request.query.as_str(), name, prepared.clone());
+        }
         let mut firsts = Vec::with_capacity(plan.firsts.len());
         for first in &plan.firsts {
             let value = count(std::slice::from_ref(first), "first", &variables);
@@ -267,6 +292,7 @@ impl GraphQl {
         Prepared::check(&self.schema, &self.limits, text).map_err(Refused)
     }
 
+    /// The operation of a text. It is kept once it has a plan.
     fn prepared(&self, query: &str, operation_name: Option<&str>) -> Result<Arc<Prepared>, Vec<Problem>> {
         if query.len() > self.limits.query_bytes_max {
             let message =
@@ -276,8 +302,6 @@ impl GraphQl {
         if let Some(known) = self.cache.get(query, operation_name) {
             return Ok(known);
         }
-        let prepared = Arc::new(Prepared::new(&self.schema, &self.limits, query, operation_name)?);
-        self.cache.put(query, operation_name, prepared.clone());
-        Ok(prepared)
+        Prepared::new(&self.schema, &self.limits, query, operation_name).map(Arc::new)
     }
 }

@@ -3,6 +3,8 @@
 //! A plan is made for one set of values of the variables that `@skip` and `@include` look at, so it has no conditions
 //! left: what is in it is written, in this order.
 
+use std::sync::Arc;
+
 use apollo_compiler::ast::Value;
 use apollo_compiler::collections::IndexMap;
 use apollo_compiler::executable::{self, ExecutableDocument, Operation, Selection, SelectionSet};
@@ -22,6 +24,8 @@ pub(super) struct Plan {
     pub(super) introspects: bool,
     /// The `first` of every nested array that has one, as written; [`Content::Array`] names them by number.
     pub(super) firsts: Vec<Node<executable::Argument>>,
+    /// Bytes that it takes, about.
+    pub(super) bytes: usize,
 }
 
 /// One field of `data`.
@@ -56,8 +60,8 @@ pub(super) enum Wanted {
 pub(super) struct Object {
     /// What is written.
     pub(super) slots: Vec<Slot>,
-    /// `"name":` of each member of the bytes, up to the last one that is wanted.
-    pub(super) members: Vec<Box<[u8]>>,
+    /// `"name":` of each member of the bytes.
+    pub(super) members: Arc<[Box<[u8]>]>,
 }
 
 /// One field of an object in the response.
@@ -126,6 +130,9 @@ pub(super) enum PagePart {
     EndCursor,
 }
 
+/// Bytes of a field in a plan beside its key: what it is, and the room that lists have left.
+const FIELD_BYTES: usize = 2 * size_of::<Slot>();
+
 /// Makes plans.
 pub(super) struct Compiler<'a> {
     pub(super) catalog: &'a Catalog,
@@ -137,6 +144,8 @@ pub(super) struct Compiler<'a> {
     pub(super) fields_max: usize,
     /// See [`Plan::firsts`].
     pub(super) firsts: Vec<Node<executable::Argument>>,
+    /// See [`Plan::bytes`].
+    pub(super) bytes: usize,
 }
 
 /// The fields of merged selection sets by response key, each with every selection that asks for it.
@@ -145,7 +154,7 @@ type Collected<'a> = IndexMap<&'a Name, Vec<&'a Node<executable::Field>>>;
 impl<'a> Compiler<'a> {
     /// The plan of an operation.
     pub(super) fn plan(&mut self, operation: &'a Operation) -> Result<Plan, Problem> {
-        let mut plan = Plan { roots: Vec::new(), introspects: false, firsts: Vec::new() };
+        let mut plan = Plan { roots: Vec::new(), introspects: false, firsts: Vec::new(), bytes: 0 };
         for (name, fields) in self.collect(&[&operation.selection_set])? {
             let field = fields[0];
             let kind = match field.name.as_str() {
@@ -177,6 +186,7 @@ impl<'a> Compiler<'a> {
             });
         }
         plan.firsts = std::mem::take(&mut self.firsts);
+        plan.bytes = size_of::<Plan>() + self.bytes;
         Ok(plan)
     }
 
@@ -187,32 +197,27 @@ impl<'a> Compiler<'a> {
 
     fn nested(&mut self, object: &'a ObjectType, fields: &[&'a Node<executable::Field>]) -> Result<Object, Problem> {
         let mut slots = Vec::new();
-        let mut wanted = 0;
         for (name, fields) in self.collect_below(fields)? {
             let field = fields[0];
             let content = match object.position(&field.name) {
                 None => type_name(&object.name),
-                Some(at) => {
-                    wanted = wanted.max(at + 1);
-                    match &object.members[at].kind {
-                        MemberKind::Leaf(Scalar::Float) => Content::Float(at),
-                        MemberKind::Leaf(_) => Content::Leaf(at),
-                        MemberKind::Object(of) => Content::Object(at, self.nested(of, &fields)?),
-                        MemberKind::Array(of) => {
-                            let first = field.arguments.iter().find(|argument| argument.name == "first");
-                            let first = first.map(|argument| {
-                                self.firsts.push(argument.clone());
-                                self.firsts.len() - 1
-                            });
-                            Content::Array(at, self.nested(of, &fields)?, first)
-                        }
+                Some(at) => match &object.members[at].kind {
+                    MemberKind::Leaf(Scalar::Float) => Content::Float(at),
+                    MemberKind::Leaf(_) => Content::Leaf(at),
+                    MemberKind::Object(of) => Content::Object(at, self.nested(of, &fields)?),
+                    MemberKind::Array(of) => {
+                        let first = field.arguments.iter().find(|argument| argument.name == "first");
+                        let first = first.map(|argument| {
+                            self.firsts.push(argument.clone());
+                            self.firsts.len() - 1
+                        });
+                        Content::Array(at, self.nested(of, &fields)?, first)
                     }
-                }
+                },
             };
             slots.push(Slot { key: quoted(name, !slots.is_empty()), name: name.clone(), content });
         }
-        let members = object.members[..wanted].iter().map(|member| quoted(&member.name, false)).collect();
-        Ok(Object { slots, members })
+        Ok(Object { slots, members: object.keys.clone() })
     }
 
     fn connection(&mut self, model: usize, fields: &[&'a Node<executable::Field>]) -> Result<Connection, Problem> {
@@ -276,6 +281,7 @@ impl<'a> Compiler<'a> {
                 ));
             }
         };
+        self.bytes += out.keys().map(|name| FIELD_BYTES + name.len()).sum::<usize>();
         Ok(out)
     }
 
@@ -354,7 +360,8 @@ fn json_text(text: &str) -> Box<[u8]> {
     out.into()
 }
 
-fn quoted(name: &str, comma: bool) -> Box<[u8]> {
+/// `"name":`, with a comma before it when it is not the first.
+pub(super) fn quoted(name: &str, comma: bool) -> Box<[u8]> {
     let mut out = Vec::with_capacity(name.len() + 4);
     if comma {
         out.push(b',');

@@ -25,8 +25,12 @@ use crate::observe::slow::normal_operation;
 const PROBLEMS_MAX: usize = 20;
 /// Nesting the parser follows. What is deeper than this never reaches the depth limit.
 const RECURSION_MAX: usize = 200;
+/// Bytes of an alias, which is written again with every value that is asked for under it.
+const ALIAS_BYTES_MAX: usize = 256;
 /// Plans kept of one operation, one for each set of values of its `@skip` and `@include` variables.
 const PLANS_MAX: usize = 8;
+/// Bytes that are kept of a text for each of its own, about: the most of it is what was parsed.
+const PARSED_PER_BYTE: usize = 16;
 
 /// A parsed and validated operation with its plans.
 pub(super) struct Prepared {
@@ -34,6 +38,8 @@ pub(super) struct Prepared {
     pub(super) operation: Node<Operation>,
     /// The text without its values, for logs.
     pub(super) normal: Arc<str>,
+    /// Bytes that it takes without its plans, about.
+    parsed_bytes: usize,
     /// Variables that `@skip` and `@include` look at.
     conditions: Vec<Name>,
     plans: Mutex<Vec<(u64, Arc<Plan>)>>,
@@ -69,7 +75,8 @@ impl Prepared {
             return Err(vec![Problem::limit(message, "conditions")]);
         }
         let normal = normal_operation(query).into();
-        Ok(Self { document, operation, normal, conditions, plans: Mutex::new(Vec::new()) })
+        let parsed_bytes = query.len() * PARSED_PER_BYTE;
+        Ok(Self { document, operation, normal, parsed_bytes, conditions, plans: Mutex::new(Vec::new()) })
     }
 
     /// Whether a text fits the schema, whichever of its operations is asked for.
@@ -77,20 +84,25 @@ impl Prepared {
         validated(schema, limits, text).map(drop)
     }
 
-    /// The plan for these variables.
+    /// Bytes that it takes, about. Each plan it is asked for may add to them.
+    pub(super) fn bytes(&self) -> usize {
+        self.parsed_bytes + self.plans.lock().iter().map(|(_, plan)| plan.bytes).sum::<usize>()
+    }
+
+    /// The plan for these variables, and whether it is one more that is kept.
     pub(super) fn plan(
         &self,
         catalog: &Catalog,
         limits: &GraphQlLimits,
         variables: &JsonMap,
-    ) -> Result<Arc<Plan>, Problem> {
+    ) -> Result<(Arc<Plan>, bool), Problem> {
         let bit = |(at, name): (usize, &Name)| {
             let set = variables.get(name.as_str()).and_then(|value| value.as_bool()) == Some(true);
             u64::from(set) << at
         };
         let conditions: u64 = self.conditions.iter().enumerate().map(bit).sum();
         if let Some((_, plan)) = self.plans.lock().iter().find(|(of, _)| *of == conditions) {
-            return Ok(plan.clone());
+            return Ok((plan.clone(), false));
         }
         let mut compiler = Compiler {
             catalog,
@@ -99,13 +111,15 @@ impl Prepared {
             fields_left: limits.fields_max,
             fields_max: limits.fields_max,
             firsts: Vec::new(),
+            bytes: 0,
         };
         let plan = Arc::new(compiler.plan(&self.operation)?);
         let mut plans = self.plans.lock();
-        if plans.len() < PLANS_MAX {
+        let is_kept = plans.len() < PLANS_MAX;
+        if is_kept {
             plans.push((conditions, plan.clone()));
         }
-        Ok(plan)
+        Ok((plan, is_kept))
     }
 }
 
@@ -126,10 +140,14 @@ fn validated(
     }
     let parsed = parsed.map_err(|broken| problems(Problem::SYNTAX, &broken.errors, schema))?;
     let aliases = aliases(&parsed);
-    if aliases > limits.aliases_max {
-        let max = limits.aliases_max;
-        let message = format!("the query has {aliases} aliases, over the limit of {max}");
+    if aliases.len() > limits.aliases_max {
+        let (count, max) = (aliases.len(), limits.aliases_max);
+        let message = format!("the query has {count} aliases, over the limit of {max}");
         return Err(vec![Problem::limit(message, "aliases")]);
+    }
+    if let Some(bytes) = aliases.iter().find(|bytes| **bytes > ALIAS_BYTES_MAX) {
+        let message = format!("the query has an alias of {bytes} bytes, over the limit of {ALIAS_BYTES_MAX}");
+        return Err(vec![Problem::limit(message, "alias bytes")]);
     }
     let writes = |definition: &ast::Definition| matches!(definition, ast::Definition::OperationDefinition(of) if of.operation_type == ast::OperationType::Mutation);
     if parsed.definitions.iter().any(writes) {
@@ -159,22 +177,29 @@ fn problems(code: &'static str, diagnostics: &DiagnosticList, schema: &Schema) -
     problems
 }
 
-/// Aliases anywhere in a document.
-fn aliases(document: &ast::Document) -> usize {
-    fn visit(selections: &[ast::Selection]) -> usize {
-        let one = |selection: &ast::Selection| match selection {
-            ast::Selection::Field(field) => usize::from(field.alias.is_some()) + visit(&field.selection_set),
-            ast::Selection::InlineFragment(fragment) => visit(&fragment.selection_set),
-            ast::Selection::FragmentSpread(_) => 0,
-        };
-        selections.iter().map(one).sum()
+/// The bytes of each alias anywhere in a document.
+fn aliases(document: &ast::Document) -> Vec<usize> {
+    fn visit(selections: &[ast::Selection], out: &mut Vec<usize>) {
+        for selection in selections {
+            match selection {
+                ast::Selection::Field(field) => {
+                    out.extend(field.alias.as_ref().map(|alias| alias.len()));
+                    visit(&field.selection_set, out);
+                }
+                ast::Selection::InlineFragment(fragment) => visit(&fragment.selection_set, out),
+                ast::Selection::FragmentSpread(_) => {}
+            }
+        }
     }
-    let of = |definition: &ast::Definition| match definition {
-        ast::Definition::OperationDefinition(operation) => visit(&operation.selection_set),
-        ast::Definition::FragmentDefinition(fragment) => visit(&fragment.selection_set),
-        _ => 0,
-    };
-    document.definitions.iter().map(of).sum()
+    let mut out = Vec::new();
+    for definition in &document.definitions {
+        match definition {
+            ast::Definition::OperationDefinition(operation) => visit(&operation.selection_set, &mut out),
+            ast::Definition::FragmentDefinition(fragment) => visit(&fragment.selection_set, &mut out),
+            _ => {}
+        }
+    }
+    out
 }
 
 /// Levels of fields. Introspection is not counted: it has a limit of its own.
@@ -200,8 +225,9 @@ fn depth<'d>(document: &'d ExecutableDocument, set: &'d SelectionSet, known: &mu
     deepest
 }
 
-/// Prepared operations by text and name: the ones used most recently, up to a number and a length of their texts. A text
-/// that is not valid is not kept, so a flood of such texts throws nothing useful out.
+/// Prepared operations by text and name: the ones used most recently, up to a number of them, and of the bytes that
+/// they take with their plans: those of a short text can be large. A text that is not valid is not kept, so a flood of
+/// such texts throws nothing useful out; nor is one that is too large by itself.
 pub(super) struct Cache {
     hasher: RandomState,
     state: Mutex<State>,
@@ -214,12 +240,14 @@ struct State {
     clock: u64,
     /// By hash of text and name; the text is compared too.
     entries: HashMap<u64, Entry>,
-    /// Bytes of the texts.
+    /// The sum of their bytes.
     bytes: usize,
 }
 
 struct Entry {
     used: u64,
+    /// Bytes that the operation took when it was put here.
+    bytes: usize,
     query: Box<str>,
     operation_name: Option<Box<str>>,
     prepared: Arc<Prepared>,
@@ -247,18 +275,28 @@ impl Cache {
         Some(entry.prepared.clone())
     }
 
-    /// How many there are, and the bytes of their texts.
+    /// How many there are, and the bytes they take now.
     #[cfg(test)]
     pub(super) fn size(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.entries.len(), state.bytes)
+        let bytes: usize = state.entries.values().map(|entry| entry.prepared.bytes()).sum();
+        assert_eq!(bytes, state.bytes, "every plan is counted");
+        (state.entries.len(), bytes)
     }
 
+    /// Keeps an operation, or counts again what it takes: to be called whenever it has one more plan.
     pub(super) fn put(&self, query: &str, operation_name: Option<&str>, prepared: Arc<Prepared>) {
         let hash = self.hash(query, operation_name);
         let mut state = self.state.lock();
+        // Within the lock: of two that put it, the later one counts the plans of both.
+        let bytes = prepared.bytes();
+        let before = state.entries.remove(&hash);
+        state.bytes -= before.map_or(0, |entry| entry.bytes);
+        if bytes > self.bytes_max {
+            return;
+        }
         while !state.entries.is_empty()
-            && (state.entries.len() >= self.capacity || state.bytes + query.len() > self.bytes_max)
+            && (state.entries.len() >= self.capacity || state.bytes + bytes > self.bytes_max)
         {
             // Half goes at once, so that the search for the oldest is paid once in many insertions.
             let mut used: Vec<u64> = state.entries.values().map(|entry| entry.used).collect();
@@ -266,13 +304,11 @@ impl Cache {
             let (_, middle, _) = used.select_nth_unstable(middle);
             let middle = *middle;
             state.entries.retain(|_, entry| entry.used > middle);
-            state.bytes = state.entries.values().map(|entry| entry.query.len()).sum();
+            state.bytes = state.entries.values().map(|entry| entry.bytes).sum();
         }
         state.clock += 1;
-        let entry =
-            Entry { used: state.clock, query: query.into(), operation_name: operation_name.map(Into::into), prepared };
-        state.bytes += query.len();
-        let before = state.entries.insert(hash, entry);
-        state.bytes -= before.map_or(0, |entry| entry.query.len());
+        let (used, operation_name) = (state.clock, operation_name.map(Into::into));
+        state.entries.insert(hash, Entry { used, bytes, query: query.into(), operation_name, prepared });
+        state.bytes += bytes;
     }
 }

@@ -3,7 +3,10 @@
 //! The members of an object stand in the order of the shape. As long as the query asks in that order too, the bytes are
 //! walked once; a field that asks for an earlier member goes back to where it began.
 
+use std::io;
+
 use super::error::{Problem, Step};
+use super::operation::too_long;
 use super::plan::{Content, Object, Slot};
 use super::scan::{self, Torn};
 
@@ -17,20 +20,38 @@ pub(super) struct Writer<'a> {
     pub(super) path: Vec<Step>,
     /// What went wrong at fields.
     pub(super) problems: Vec<Problem>,
+    /// Bytes that the response may have.
+    pub(super) bytes_max: usize,
     /// Where the values of the walked members begin, of every object that is open.
     starts: Vec<usize>,
+}
+
+/// Why a document is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwritten {
+    /// Its bytes are not of the plan's shape.
+    Torn,
+    /// The response has more bytes than it may have.
+    TooLong,
+}
+
+impl From<Torn> for Unwritten {
+    fn from(_: Torn) -> Self {
+        Self::Torn
+    }
 }
 
 /// Errors about values that are kept of one response.
 const PROBLEMS_MAX: usize = 100;
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(firsts: &'a [Option<usize>], capacity: usize) -> Self {
+    pub(super) fn new(firsts: &'a [Option<usize>], capacity: usize, bytes_max: usize) -> Self {
         Self {
             out: Vec::with_capacity(capacity),
             firsts,
             path: Vec::new(),
             problems: Vec::new(),
+            bytes_max,
             starts: Vec::with_capacity(16),
         }
     }
@@ -39,12 +60,25 @@ impl<'a> Writer<'a> {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Writes the fields of a document.
+    fn is_full(&self) -> bool {
+        self.out.len() > self.bytes_max
+    }
+
+    /// Whether what was written so far is short enough.
     ///
     /// # Errors
     ///
-    /// The bytes are not of the plan's shape; nothing has been written then.
-    pub(super) fn document(&mut self, plan: &Object, json: &[u8]) -> Result<(), Torn> {
+    /// It is not; the whole request is refused then.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        if self.is_full() { Err(too_long(self.bytes_max)) } else { Ok(()) }
+    }
+
+    /// Writes the fields of a document. The last value of a response may still be too long for it: see [`Self::check`].
+    ///
+    /// # Errors
+    ///
+    /// Why it is not written; nothing of it has been written then.
+    pub(super) fn document(&mut self, plan: &Object, json: &[u8]) -> Result<(), Unwritten> {
         let (length, depth) = (self.out.len(), self.path.len());
         let result = self.object(plan, json, 0, false);
         if result.is_err() {
@@ -56,9 +90,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes the object at `at`; answers the place behind it, or any place when `end` is not wanted.
-    fn object(&mut self, plan: &Object, json: &[u8], at: usize, end: bool) -> Result<usize, Torn> {
+    fn object(&mut self, plan: &Object, json: &[u8], at: usize, end: bool) -> Result<usize, Unwritten> {
         if json.get(at) != Some(&b'{') {
-            return Err(Torn);
+            return Err(Unwritten::Torn);
         }
         self.out.push(b'{');
         let base = self.starts.len();
@@ -70,6 +104,10 @@ impl<'a> Writer<'a> {
         }
         let last = plan.slots.len().wrapping_sub(1);
         for (number, slot) in plan.slots.iter().enumerate() {
+            // At every field: one value under many names is long, too.
+            if self.is_full() {
+                return Err(Unwritten::TooLong);
+            }
             self.out.extend_from_slice(&slot.key);
             let member = match &slot.content {
                 Content::Constant(bytes) => {
@@ -85,7 +123,7 @@ impl<'a> Writer<'a> {
             }
             while walked < member {
                 if !more {
-                    return Err(Torn);
+                    return Err(Unwritten::Torn);
                 }
                 let start = scan::member(json, place, &plan.members[walked])?;
                 self.starts.push(start);
@@ -93,7 +131,7 @@ impl<'a> Writer<'a> {
                 walked += 1;
             }
             if !more {
-                return Err(Torn);
+                return Err(Unwritten::Torn);
             }
             let start = scan::member(json, place, &plan.members[member])?;
             self.starts.push(start);
@@ -107,11 +145,11 @@ impl<'a> Writer<'a> {
         }
         self.starts.truncate(base);
         self.out.push(b'}');
-        if end && more { scan::closing(json, place) } else { Ok(place) }
+        Ok(if end && more { scan::closing(json, place)? } else { place })
     }
 
     /// Writes the value at `at`; answers the place behind it, or any place when `end` is not wanted.
-    fn content(&mut self, slot: &Slot, json: &[u8], at: usize, end: bool) -> Result<usize, Torn> {
+    fn content(&mut self, slot: &Slot, json: &[u8], at: usize, end: bool) -> Result<usize, Unwritten> {
         match &slot.content {
             Content::Constant(_) => Ok(at),
             Content::Leaf(_) => {
@@ -138,7 +176,7 @@ impl<'a> Writer<'a> {
             Content::Object(..) => {
                 let behind = scan::value(json, at)?;
                 if &json[at..behind] != b"null" {
-                    return Err(Torn);
+                    return Err(Unwritten::Torn);
                 }
                 self.out.extend_from_slice(b"null");
                 Ok(behind)
@@ -153,9 +191,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn array(&mut self, plan: &Object, json: &[u8], at: usize, first: usize, end: bool) -> Result<usize, Torn> {
+    fn array(&mut self, plan: &Object, json: &[u8], at: usize, first: usize, end: bool) -> Result<usize, Unwritten> {
         if json.get(at) != Some(&b'[') {
-            return Err(Torn);
+            return Err(Unwritten::Torn);
         }
         self.out.push(b'[');
         let mut place = scan::blank(json, at + 1);
@@ -175,7 +213,7 @@ impl<'a> Writer<'a> {
             item += 1;
         }
         self.out.push(b']');
-        if end && more { scan::closing(json, place) } else { Ok(place) }
+        Ok(if end && more { scan::closing(json, place)? } else { place })
     }
 
     fn not_finite(&mut self, slot: &Slot) {
@@ -186,5 +224,20 @@ impl<'a> Writer<'a> {
             problem.path.push(Step::Key(slot.name.clone()));
             self.problems.push(problem);
         }
+    }
+}
+
+/// For what is written by others, who stop where there is no room.
+impl io::Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.is_full() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.put(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -132,7 +132,8 @@ async fn paged(
 
     let documents = page.documents.iter().map(|(_, document)| Some(document));
     let told = Told { next, count };
-    let body = page::write(format, documents, selection, &told)?;
+    // A page ends before it has too many bytes.
+    let body = page::write(format, documents, selection, &told, usize::MAX)?;
     let mut response = respond::documents(body, format, model, moment, None, context);
     if format == Format::Lines {
         told.tell(response.headers_mut());
@@ -171,7 +172,8 @@ async fn batch(
     let mut found = found.ok_or_else(|| Problem::too_large(wanted.len(), context.documents_bytes_max))?.into_iter();
     let documents: Vec<Option<Document>> =
         keys.iter().map(|key| key.as_ref().and_then(|_| found.next().flatten())).collect();
-    let body = page::write(format, documents.iter().map(Option::as_ref), selection, &Told::default())?;
+    let documents = documents.iter().map(Option::as_ref);
+    let body = page::write(format, documents, selection, &Told::default(), context.documents_bytes_max)?;
     Ok(respond::documents(body, format, model, moment, None, context))
 }
 

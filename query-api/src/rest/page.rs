@@ -23,33 +23,55 @@ pub(super) struct Told {
     pub(super) count: Option<Count>,
 }
 
-/// The body with these documents, in one buffer.
+/// The body with these documents, in one buffer. One that was named again is written again: several that have more than
+/// `bytes_max` bytes together are refused, however few were read.
 pub(super) fn write<'d>(
     format: Format,
     documents: impl Iterator<Item = Option<&'d Document>> + Clone,
     selection: Option<&Selection>,
     told: &Told,
+    bytes_max: usize,
 ) -> Result<Vec<u8>, Problem> {
+    let limit = Limit { documents: documents.clone().flatten().count(), bytes: 0, bytes_max };
     if format == Format::Lines {
-        return lines(documents, selection);
+        return lines(documents, selection, limit);
     }
-    let mut body = write_data(documents, selection)?;
+    let mut body = write_data(documents, selection, limit)?;
     told.write(&mut body);
     Ok(format.of_json(body)?)
+}
+
+/// What is written of the documents of one body, and how much that may be.
+struct Limit {
+    documents: usize,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Limit {
+    /// Takes what was written of a document. One that is alone is written whatever its size.
+    fn take(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.bytes += bytes;
+        if self.documents > 1 && self.bytes > self.bytes_max {
+            return Err(Problem::too_large(self.documents, self.bytes_max));
+        }
+        Ok(())
+    }
 }
 
 /// `{"data":[…]`, in one buffer.
 fn write_data<'d>(
     documents: impl Iterator<Item = Option<&'d Document>> + Clone,
     selection: Option<&Selection>,
+    mut limit: Limit,
 ) -> Result<Vec<u8>, Problem> {
-    let mut body = Vec::with_capacity(room(documents.clone(), selection) + 400);
+    let mut body = Vec::with_capacity(room(documents.clone(), selection).min(limit.bytes_max) + 400);
     body.extend_from_slice(b"{\"data\":[");
     for (at, document) in documents.enumerate() {
         if at > 0 {
             body.push(b',');
         }
-        write_document(&mut body, document, selection)?;
+        write_document(&mut body, document, selection, &mut limit)?;
     }
     body.push(b']');
     Ok(body)
@@ -59,11 +81,12 @@ fn write_data<'d>(
 fn lines<'d>(
     documents: impl Iterator<Item = Option<&'d Document>> + Clone,
     selection: Option<&Selection>,
+    mut limit: Limit,
 ) -> Result<Vec<u8>, Problem> {
-    let mut body = Vec::with_capacity(room(documents.clone(), selection));
+    let mut body = Vec::with_capacity(room(documents.clone(), selection).min(limit.bytes_max));
     for document in documents {
         let start = body.len();
-        write_document(&mut body, document, selection)?;
+        write_document(&mut body, document, selection, &mut limit)?;
         // Line ends can stand between the parts of an embedded JSON column, and nowhere else.
         body[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
         body.push(b'\n');
@@ -81,13 +104,18 @@ fn write_document(
     body: &mut Vec<u8>,
     document: Option<&Document>,
     selection: Option<&Selection>,
+    limit: &mut Limit,
 ) -> Result<(), Problem> {
-    match (document, selection) {
-        (None, _) => body.extend_from_slice(b"null"),
-        (Some(document), None) => body.extend_from_slice(&document.body),
-        (Some(document), Some(selection)) => selection.write(body, &document.body)?,
+    let Some(document) = document else {
+        body.extend_from_slice(b"null");
+        return Ok(());
+    };
+    let start = body.len();
+    match selection {
+        None => body.extend_from_slice(&document.body),
+        Some(selection) => selection.write(body, &document.body)?,
     }
-    Ok(())
+    limit.take(body.len() - start)
 }
 
 impl Told {

@@ -1,9 +1,10 @@
 //! Queries that ask for too much, or for what is not there.
 
 use apollo_compiler::response::JsonValue;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use super::fixture::{Fixture, customer};
+use crate::graphql::plan::Slot;
 use crate::graphql::{GraphQlLimits, GraphQlRequest};
 
 #[tokio::test]
@@ -66,6 +67,9 @@ async fn every_limit_is_named() {
         Fixture::with(GraphQlLimits { depth_max: 4, cost_max: 2_500, page_max: 50, ..GraphQlLimits::default() });
     let flood: String = (0..101).map(|n| format!("a{n}: __typename ")).collect();
     limited(&fixture, &format!("{{ {flood} }}"), "aliases").await;
+    let aliased = |bytes: usize| format!("{{ {}: __typename }}", "a".repeat(bytes));
+    limited(&fixture, &aliased(257), "alias bytes").await;
+    fixture.data(&aliased(256), json!({})).await;
     limited(&fixture, &format!("{{ {} }}", "__typename ".repeat(4_001)), "tokens").await;
     limited(&fixture, &"#".repeat(64 * 1024 + 1), "query bytes").await;
     limited(&fixture, "{ customerAccounts { edges { node { invoices { id } } } } }", "depth").await;
@@ -107,14 +111,80 @@ async fn a_flood_of_texts_keeps_the_cache_bounded() {
 
 #[tokio::test]
 async fn long_texts_keep_the_cache_bounded_too() {
-    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: 10_000, ..GraphQlLimits::default() });
+    const BYTES_MAX: usize = 400_000;
+    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: BYTES_MAX, ..GraphQlLimits::default() });
     for n in 0..50 {
         let query = format!("{{ a{n}: customerAccount(id: 1) {{ id }} }} #{}", "x".repeat(n * 100));
         fixture.data(&query, json!({})).await;
         let (_, bytes) = fixture.graphql.cache.size();
-        assert!(bytes <= 10_000, "{bytes} bytes of texts");
+        assert!(bytes <= BYTES_MAX, "{bytes} bytes");
     }
     assert!(fixture.graphql.cache.size().0 > 1);
+    let long = format!("{{ customerAccount(id: 1) {{ id }} }} #{}", "x".repeat(BYTES_MAX / 8));
+    fixture.data(&long, json!({})).await;
+    assert!(fixture.graphql.cache.size().0 > 1, "what has no room throws nothing out");
+    assert!(fixture.graphql.cache.get(&long, None).is_none());
+}
+
+/// A short text with large plans, one for each set of values of its variables.
+fn multiplied(number: usize) -> String {
+    let roots: String = (0..20).map(|n| format!("a{n}: customerAccount(id: {n}) {{ ...C }} ")).collect();
+    format!(
+        "query Q{number}($x: Boolean!, $y: Boolean!, $z: Boolean!) {{ {roots} }} \
+         fragment C on CustomerAccount {{ id @include(if: $x) name @include(if: $y) email @include(if: $z) \
+         a: invoices {{ ...I }} b: invoices {{ ...I }} }} \
+         fragment I on CustomerAccountInvoices {{ id issued_on status total lines {{ text quantity }} }}"
+    )
+}
+
+fn three(set: usize) -> Json {
+    json!({"x": set & 1 > 0, "y": set & 2 > 0, "z": set & 4 > 0})
+}
+
+#[tokio::test]
+async fn large_plans_of_short_texts_keep_the_cache_bounded_too() {
+    const BYTES_MAX: usize = 2_000_000;
+    const FEW_BYTES: usize = 200_000;
+    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: BYTES_MAX, ..GraphQlLimits::default() });
+    let cache = &fixture.graphql.cache;
+    for number in 0..10 {
+        let query = multiplied(number);
+        for set in 0..8 {
+            fixture.data(&query, three(set)).await;
+            let (_, bytes) = cache.size();
+            assert!(bytes <= BYTES_MAX, "{bytes} bytes");
+        }
+        assert!(cache.get(&query, None).is_some_and(|kept| kept.bytes() > 300 * query.len()), "all plans are kept");
+    }
+    assert!((1..10).contains(&cache.size().0), "there is no room for all");
+
+    // With each plan there is more of the same text, until there is no room for it.
+    let fixture = Fixture::with(GraphQlLimits { plans_bytes_max: FEW_BYTES, ..GraphQlLimits::default() });
+    let (cache, query) = (&fixture.graphql.cache, multiplied(0));
+    let mut sizes = vec![cache.size()];
+    for set in 0..8 {
+        fixture.data(&query, three(set)).await;
+        sizes.push(cache.size());
+    }
+    let fits = |pair: &[(usize, usize)]| pair[1].1 <= FEW_BYTES && (pair[1].0 == 0 || pair[1].1 > pair[0].1);
+    assert!(sizes.windows(2).all(fits), "{sizes:?}");
+    assert!(sizes[1].0 == 1 && sizes[1..].iter().any(|(kept, _)| *kept == 0), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_plan_counts_its_fields_and_their_keys() {
+    let fixture = Fixture::new();
+    let bytes = |fields: &str| {
+        let query = format!("{{ customerAccount(id: 1) {{ {fields} }} }}").into();
+        let request = GraphQlRequest { query, ..Default::default() };
+        fixture.graphql.operation(&request).expect("it is valid").plan.bytes
+    };
+    let one = bytes("id");
+    let per_field = bytes("id name") - one;
+    assert!(per_field > size_of::<Slot>(), "{per_field}");
+    assert!(bytes("id name email active rating") >= one + 4 * per_field);
+    assert_eq!(bytes(&format!("{}: id", "x".repeat(202))), one + 200);
+    assert_eq!(bytes("id id id"), one, "what is asked for again is there once");
 }
 
 #[tokio::test]
@@ -172,6 +242,49 @@ async fn the_documents_of_one_request_are_bounded_by_their_bytes() {
     fixture.data("{ customerAccount(id: 7) { id } }", json!({})).await;
     limited(&fixture, "{ customerAccounts { nodes { id } } }", "document bytes").await;
     limited(&fixture, "{ a: customerAccount(id: 7) { id } b: customerAccount(id: 1) { id } }", "document bytes").await;
+}
+
+#[tokio::test]
+async fn a_response_is_bounded_by_its_bytes() {
+    let fixture = Fixture::with(GraphQlLimits { response_bytes_max: 200_000, ..GraphQlLimits::default() });
+    // Every field holds the document once, and writes it as often as it is named.
+    let fields: String = (0..90).map(|n| format!("a{n}: customerAccountsByIds(ids: $ids) {{ ...F }} ")).collect();
+    let alias = "x".repeat(256);
+    let query =
+        format!("query($ids: [ID!]!) {{ {fields} }} fragment F on CustomerAccount {{ invoices {{ {alias}: id }} }}");
+    let data = fixture.data(&query, json!({"ids": [7]})).await;
+    assert_eq!(data["a89"][0]["invoices"][2][&alias], 702);
+    let error = fixture.refused(&query, json!({"ids": vec![7; 100]})).await;
+    assert_eq!(error["extensions"]["limit"], "response bytes", "{error}");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("200000 bytes")), "{error}");
+
+    // One document is bounded within itself, and so is what holds no document.
+    let fixture = Fixture::with(GraphQlLimits { response_bytes_max: 2_000, ..GraphQlLimits::default() });
+    let aliases: String = (0..90).map(|n| format!("m{n}: meta ")).collect();
+    limited(&fixture, &format!("{{ customerAccount(id: 7) {{ {aliases} }} }}"), "response bytes").await;
+    let cursors: String = (0..20).map(|n| format!("c{n}: cursor ")).collect();
+    limited(&fixture, &format!("{{ customerAccounts {{ edges {{ {cursors} }} }} }}"), "response bytes").await;
+    limited(&fixture, "{ __schema { types { name description } } }", "response bytes").await;
+    fixture.data("{ customerAccount(id: 7) { id meta } __schema { queryType { name } } }", json!({})).await;
+}
+
+#[tokio::test]
+async fn operations_of_one_request_share_the_bytes_of_their_responses() {
+    let fixture = Fixture::with(GraphQlLimits { response_bytes_max: 1_000, ..GraphQlLimits::default() });
+    let request = GraphQlRequest { query: "{ customerAccount(id: 7) { meta } }".into(), ..Default::default() };
+    let operation = fixture.graphql.operation(&request).expect("it is valid");
+    let (mut budget, mut bytes) = (fixture.graphql.budget(), 0);
+    let refused = loop {
+        let answer = fixture.graphql.answer(&operation, &mut budget, &*fixture.store, &fixture.context).await;
+        if answer.status != 200 {
+            break answer;
+        }
+        bytes += answer.body.len();
+        assert!(bytes <= 1_100, "there is no end");
+    };
+    assert!(bytes > 500, "{bytes} bytes");
+    let body = String::from_utf8_lossy(&refused.body);
+    assert!(refused.status == 400 && body.contains("\"response bytes\""), "{} {body}", refused.status);
 }
 
 #[tokio::test]

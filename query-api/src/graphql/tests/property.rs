@@ -173,12 +173,12 @@ fn executed(fields: &[ShapeField], chosen: &[Chosen], body: &[u8]) -> Result<Vec
     text(fields, chosen, &mut query);
     query.push('}');
     let prepared = Prepared::new(&graphql.schema, &limits, &query, None).map_err(|problems| format!("{problems:?}"))?;
-    let plan =
+    let (plan, _) =
         prepared.plan(&graphql.catalog, &limits, &Default::default()).map_err(|problem| problem.message.to_string())?;
     let firsts: Vec<Option<usize>> =
         plan.firsts.iter().map(|first| first.value.to_i32().and_then(|first| usize::try_from(first).ok())).collect();
     let Wanted::Point(_, object) = &plan.roots[0].kind else { return Err("no point".into()) };
-    let mut writer = Writer::new(&firsts, 0);
+    let mut writer = Writer::new(&firsts, 0, usize::MAX);
     writer.document(object, body).map_err(|torn| format!("{torn:?}"))?;
     Ok(writer.out)
 }
