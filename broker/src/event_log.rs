@@ -43,7 +43,7 @@ pub struct TopicSpec {
 }
 
 impl TopicSpec {
-    /// The topic of dead letters. Nobody removes letters, and what is wrong once may be found so with every change near it:
+    /// The topic of dead letters. Nobody removes letters, and what is wrong once may be wrong with every change near it:
     /// the oldest go beyond 1 GiB, so that they do not take the room of what is captured.
     pub fn dead_letters(name: Arc<str>) -> Self {
         Self { name, partitions: 1, retention: Retention { bytes_max: Some(1 << 30), ..Retention::default() } }

@@ -166,6 +166,8 @@ fn fail(place: &str, action: &'static str, fault: Fault) -> Error {
         heed::Error::Mdb(e @ (MdbError::Corrupted | MdbError::PageNotFound | MdbError::Invalid)) => {
             Error::Damaged { place, what: e.to_string() }
         }
+        // LMDB's answer to everything once it could not write a meta page: to try again is no use.
+        heed::Error::Mdb(MdbError::Panic) => Error::DiskRefused { place },
         source => Error::Engine { place, action, source: source.into() },
     }
 }
@@ -201,6 +203,7 @@ fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[test]
     fn what_an_opening_could_not_bring_to_disk_is_not_believed_by_the_next() {
@@ -230,5 +233,12 @@ mod tests {
         assert!(matches!(refused, Err(Error::Engine { .. })));
         let (environment, _settled) = Environment::open(&options, BOOT).unwrap();
         assert!(is_there(&environment), "the deletion did not come to disk");
+    }
+
+    #[test]
+    fn a_meta_page_that_was_not_written_is_not_tried_again() {
+        let error = fail("here", "commit a batch", heed::Error::Mdb(MdbError::Panic).into());
+        assert_eq!(error.kind(), ErrorKind::Fatal);
+        assert!(error.to_string().contains("mend the disk"), "{error}");
     }
 }
