@@ -9,6 +9,7 @@ use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
 
 use super::EmbeddedOptions;
+use super::catalog;
 use super::checkpoint::{self, Checkpoint, Refused};
 use super::settler::{Moment, file_size};
 use crate::Error;
@@ -130,6 +131,9 @@ impl Environment {
         let tables = || -> heed::Result<Tables> {
             let mut txn = env.write_txn()?;
             let tables = Tables::create(&env, &mut txn)?;
+            if tables.meta.is_empty(&txn)? {
+                catalog::put_format(tables.meta, &mut txn)?;
+            }
             txn.commit()?;
             Ok(tables)
         };
