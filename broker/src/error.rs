@@ -74,6 +74,15 @@ pub enum Error {
         /// What the operating system or engine said.
         cause: String,
     },
+    /// A page that says what counts did not come to disk. The engine takes nothing more until it is opened anew.
+    #[error(
+        "the disk refused a page of the log at {place}, which answers nothing more; mend the disk, or make room on it, \
+         and start again"
+    )]
+    DiskRefused {
+        /// Where the log is.
+        place: String,
+    },
     /// The engine failed.
     #[error("the log at {place} failed to {action}")]
     Engine {

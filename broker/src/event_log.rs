@@ -42,6 +42,14 @@ pub struct TopicSpec {
     pub retention: Retention,
 }
 
+impl TopicSpec {
+    /// The topic of dead letters. Nobody removes letters, and what is wrong once may be wrong with every change near it:
+    /// the oldest go beyond 1 GiB, so that they do not take the room of what is captured.
+    pub fn dead_letters(name: Arc<str>) -> Self {
+        Self { name, partitions: 1, retention: Retention { bytes_max: Some(1 << 30), ..Retention::default() } }
+    }
+}
+
 /// Which records a topic may lose. Limits are lower bounds of what stays: an engine removes whole batches, later rather
 /// than sooner, and may keep what a consumer group that commits offsets has not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use headwater_broker::{EventLog, Retention, TopicSpec};
 use headwater_connectors::{CaptureMetrics, CaptureOptions};
 use headwater_projector::{ProjectorHandle, ProjectorMetrics, ProjectorOptions, WorkerOptions};
 use headwater_query_api::{AdminServer, ApiHandle, ApiOptions, BoundPort};
+use headwater_schemas::dead_letter_topic;
 use headwater_store::DocumentReader;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -395,22 +396,35 @@ fn retention(configuration: &Configuration) -> Retention {
     Retention { age_max: settings.age.map(|age| age.0), bytes_max: settings.size.map(|size| size.0), compact: false }
 }
 
-/// Topics of these sources that are there already keep what is configured now: the embedded log has no other tool to change
-/// that by.
+/// Topics that are there already keep what is configured now: the embedded log has no other tool to change that by.
 async fn keep_as_configured(
     log: &dyn EventLog,
     prefix: &str,
     sources: &[String],
     retention: &Retention,
 ) -> Result<(), headwater_broker::Error> {
+    log.create_topics(&as_configured(log.topics().await?, prefix, sources, retention)).await
+}
+
+/// Of these topics those of the sources' rows and that of dead letters, as they are to be.
+fn as_configured(
+    topics: Vec<(Arc<str>, u32)>,
+    prefix: &str,
+    sources: &[String],
+    retention: &Retention,
+) -> Vec<TopicSpec> {
     let own: Vec<String> = sources.iter().map(|source| format!("{prefix}.{source}.")).collect();
     // Beside those of the tables there is that of the source's progress.
     let is_of_rows =
         |topic: &str| own.iter().filter_map(|own| topic.strip_prefix(own)).any(|rest| !rest.starts_with("__"));
-    let topics = log.topics().await?.into_iter().filter(|(name, _)| is_of_rows(name));
-    let specs: Vec<TopicSpec> =
-        topics.map(|(name, partitions)| TopicSpec { name, partitions, retention: retention.clone() }).collect();
-    log.create_topics(&specs).await
+    let letters = dead_letter_topic(prefix);
+    let spec = |(name, partitions): (Arc<str>, u32)| {
+        if *name == *letters {
+            return Some(TopicSpec::dead_letters(name));
+        }
+        is_of_rows(&name).then(|| TopicSpec { name, partitions, retention: retention.clone() })
+    };
+    topics.into_iter().filter_map(spec).collect()
 }
 
 /// What cursors are signed with: made once, so that they outlive a restart, and the same in all processes that serve the
@@ -482,6 +496,15 @@ mod tests {
         for place in &all[1..] {
             assert_eq!(log.watermarks(place).await.unwrap().low.0, 0, "{place} is not of this source's rows");
         }
+    }
+
+    #[test]
+    fn dead_letters_have_a_bound_of_their_own() {
+        let topics = ["hw.__dead_letters", "hw.billing.__progress", "hw.billing.public.invoices", "hw.other.public.x"];
+        let topics: Vec<(Arc<str>, u32)> = topics.map(|name| (name.into(), 1)).to_vec();
+        let specs = as_configured(topics, "hw", &["billing".into()], &Retention::default());
+        let bounds: Vec<_> = specs.iter().map(|spec| (&*spec.name, spec.retention.bytes_max)).collect();
+        assert_eq!(bounds, [("hw.__dead_letters", Some(1 << 30)), ("hw.billing.public.invoices", None)]);
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl<'a> Session<'a> {
         self.log
             .create_topics(&[
                 TopicSpec { name: progress.as_str().into(), partitions: 1, retention },
-                TopicSpec { name: letters.as_str().into(), partitions: 1, retention: Retention::default() },
+                TopicSpec::dead_letters(letters.as_str().into()),
             ])
             .await?;
         let own = format!("{}.{}.", self.options.prefix, self.name);

@@ -8,8 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use headwater_broker::{
-    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, Retention, TopicPartition,
-    TopicSpec,
+    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, TopicPartition, TopicSpec,
 };
 use headwater_schemas::{DeadLetter, Payload, Stage, dead_letter_topic};
 use headwater_store::RowBatch;
@@ -81,9 +80,8 @@ impl LetterBox {
     pub(crate) async fn append(&mut self, letters: &[DeadLetter]) -> Result<(), Error> {
         if !self.made {
             let topic = self.place.topic.clone();
-            let spec = TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::default() };
             if !self.log.topics().await?.iter().any(|(name, _)| *name == topic) {
-                self.log.create_topics(&[spec]).await?;
+                self.log.create_topics(&[TopicSpec::dead_letters(topic)]).await?;
             }
             self.made = true;
         }
@@ -133,9 +131,7 @@ impl LetterCount {
         next = next.max(marks.low);
         // Offsets alone do not tell: some are taken by marks of transactions.
         while next < marks.high {
-            let from = [FetchFrom { partition: self.place.clone(), offset: next }];
-            let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
-            let batches = log.fetch(&from, limits).await?;
+            let batches = fetch(log, &self.place, next).await?;
             let Some(last) = batches.last() else { break };
             next = last.next();
             count += batches.iter().map(|batch| u64::from(batch.count())).sum::<u64>();
@@ -147,6 +143,18 @@ impl LetterCount {
 
 fn place(prefix: &str) -> TopicPartition {
     TopicPartition { topic: dead_letter_topic(prefix).into(), partition: 0 }
+}
+
+/// Letters from an offset on; where retention has removed that meanwhile, from the first that is left.
+async fn fetch(log: &dyn EventLog, place: &TopicPartition, from: Offset) -> Result<Vec<FetchedBatch>, Error> {
+    let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
+    let mut offset = from;
+    loop {
+        match log.fetch(&[FetchFrom { partition: place.clone(), offset }], limits).await {
+            Err(headwater_broker::Error::OffsetOutOfRange { low, .. }) if low > offset.0 => offset = Offset(low),
+            fetched => return Ok(fetched?),
+        }
+    }
 }
 
 /// The newest letters, at most `limit`, without those that were resolved; oldest first. Their payloads are
@@ -167,9 +175,7 @@ pub(crate) async fn list(
     let mut next = marks.low.max(Offset(marks.high.0.saturating_sub(back)));
     let mut letters = Vec::new();
     while next < marks.high {
-        let from = [FetchFrom { partition: place.clone(), offset: next }];
-        let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
-        let batches = log.fetch(&from, limits).await?;
+        let batches = fetch(log, &place, next).await?;
         let Some(last) = batches.last() else { break };
         next = last.next();
         for record in batches.iter().flat_map(FetchedBatch::records) {
@@ -310,5 +316,105 @@ impl Fold {
             }
         }
         Ok(Some(failed == 0))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use async_trait::async_trait;
+    use headwater_broker::{Membership, Producer, Watermarks};
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const LOW: u64 = 6;
+    const HIGH: u64 = 10;
+
+    fn letter() -> DeadLetter {
+        let payload = Payload::Root(String::new());
+        let cause = "a fault".to_owned();
+        let (table, position, model, root) = (None, None, None, None);
+        DeadLetter { stage: Stage::Project, cause, at_millis: 0, table, position, model, root, payload }
+    }
+
+    /// A log whose letters were all there when it was asked for its ends, and of which the first were removed when they
+    /// are read.
+    #[derive(Default)]
+    struct Overtaken {
+        made: Mutex<Vec<TopicSpec>>,
+    }
+
+    type Answer<T> = Result<T, headwater_broker::Error>;
+
+    #[async_trait]
+    impl EventLog for Overtaken {
+        async fn create_topics(&self, specs: &[TopicSpec]) -> Answer<()> {
+            self.made.lock().extend_from_slice(specs);
+            Ok(())
+        }
+
+        async fn topics(&self) -> Answer<Vec<(Arc<str>, u32)>> {
+            Ok(self.made.lock().iter().map(|spec| (spec.name.clone(), spec.partitions)).collect())
+        }
+
+        async fn producer(&self, _name: &str) -> Answer<Arc<dyn Producer>> {
+            unreachable!("letters are appended under no name")
+        }
+
+        async fn append(&self, _batches: Vec<AppendBatch>) -> Answer<()> {
+            Ok(())
+        }
+
+        async fn fetch(&self, from: &[FetchFrom], _limits: FetchLimits) -> Answer<Vec<FetchedBatch>> {
+            let FetchFrom { partition, offset } = from[0].clone();
+            if offset.0 < LOW {
+                let (wanted, low, high) = (offset.0, LOW, HIGH);
+                return Err(headwater_broker::Error::OffsetOutOfRange { partition, wanted, low, high });
+            }
+            let json = serde_json::to_vec(&letter()).unwrap();
+            let mut records = RecordBuffer::default();
+            for _ in offset.0..HIGH {
+                records.push(0, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
+            }
+            let bytes = Bytes::copy_from_slice(records.as_bytes());
+            Ok(vec![FetchedBatch::new(partition, offset, Bytes::new(), bytes, records.count())])
+        }
+
+        async fn watermarks(&self, _partition: &TopicPartition) -> Answer<Watermarks> {
+            Ok(Watermarks { low: Offset(0), high: Offset(HIGH) })
+        }
+
+        async fn offset_at(&self, _partition: &TopicPartition, _timestamp_ms: i64) -> Answer<Offset> {
+            unreachable!("letters are found by their offsets")
+        }
+
+        async fn commit_offsets(&self, _group: &str, _offsets: &[(TopicPartition, Offset)]) -> Answer<()> {
+            unreachable!("letters are read by no group")
+        }
+
+        async fn committed_offsets(&self, _group: &str) -> Answer<Vec<(TopicPartition, Offset)>> {
+            unreachable!("letters are read by no group")
+        }
+
+        async fn join(&self, _group: &str, _topics: &[Arc<str>]) -> Answer<Box<dyn Membership>> {
+            unreachable!("letters are read by no group")
+        }
+    }
+
+    #[tokio::test]
+    async fn letters_do_not_fill_the_log_and_those_that_are_left_are_told() {
+        let log = Arc::new(Overtaken::default());
+        LetterBox::new(log.clone(), "t").append(&[letter()]).await.unwrap();
+        let made = log.made.lock().clone();
+        let bounds: Vec<_> = made.iter().map(|spec| (&*spec.name, spec.retention.bytes_max)).collect();
+        assert_eq!(bounds, [("t.__dead_letters", Some(1 << 30))]);
+
+        let topics = log.topics().await.unwrap();
+        let mut count = LetterCount::new("t");
+        assert_eq!(count.bring_up_to_date(&*log, &topics).await.unwrap(), HIGH - LOW);
+        let listed = list(&*log, "t", &BTreeSet::new(), 100).await.unwrap();
+        let offsets: Vec<u64> = listed.iter().map(|letter| letter.offset).collect();
+        assert_eq!(offsets, [6, 7, 8, 9]);
     }
 }

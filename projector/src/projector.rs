@@ -302,6 +302,7 @@ impl Projector {
             Some(source) => sources.iter().any(|known| known == source),
             None => is_read(&place.topic),
         });
+        let mut found = Vec::new();
         for (topic, partitions) in topics {
             let progress = progress_source(&prefix, topic).filter(|source| sources.iter().any(|it| it == source));
             if progress.is_none() && !is_read(topic) {
@@ -328,12 +329,38 @@ impl Projector {
                     }
                 };
                 match progress {
-                    None => self.fold.set_floor(topic, partition, marks.high.0),
+                    None => {
+                        self.fold.set_floor(topic, partition, marks.high.0);
+                        found.push((place.clone(), marks.low));
+                    }
                     Some(source) if marks.high > marks.low => self.fold.await_progress(source),
                     Some(_) => {}
                 }
                 ends.insert(place.clone(), marks.high);
                 self.places.insert(place, next);
+            }
+        }
+        self.hold(found)
+    }
+
+    /// Has retention wait for places that are read from now on, where nothing was told of them, or more than this store
+    /// has read: it could overtake us before what was read is told. That nothing below the low watermark is read again
+    /// is true whatever the store may lose, so it is told at once.
+    fn hold(&mut self, mut found: Vec<(TopicPartition, Offset)>) -> Result<(), Error> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        let group = self.group();
+        let committed = self.runtime.block_on(self.log.committed_offsets(&group))?;
+        let committed: BTreeMap<TopicPartition, Offset> = committed.into_iter().collect();
+        found.retain(|(place, _)| committed.get(place).is_none_or(|told| *told > self.places[place]));
+        if !found.is_empty() {
+            self.runtime.block_on(self.log.commit_offsets(&group, &found))?;
+        }
+        for (place, low) in found {
+            // Retention came first: it is found anew.
+            if self.runtime.block_on(self.log.watermarks(&place))?.low > low {
+                self.places.remove(&place);
             }
         }
         Ok(())

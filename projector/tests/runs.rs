@@ -377,6 +377,25 @@ async fn what_was_removed_before_it_was_read_is_not_passed_over() {
     }
 }
 
+/// Not only once the projector has told what it read: by then much may have come and gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_waits_for_a_projector_from_its_first_look_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let places = schemas().map(|schema| TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 });
+    // A store that was removed since had read this.
+    let end = source.log.watermarks(&places[0]).await.unwrap().high;
+    source.log.commit_offsets("t.projector", &[(places[0].clone(), end)]).await.unwrap();
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+    running.status_when("the tables", |it| it.consumers.len() == 4).await;
+    let committed = source.log.committed_offsets("t.projector").await.unwrap();
+    for place in places {
+        assert!(committed.contains(&(place.clone(), Offset(0))), "{place}: {committed:?}");
+    }
+    running.stop().await;
+}
+
 /// Retention goes on, and a model that comes back finds what was changed meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_followed_on_when_their_last_model_is_gone() {

@@ -22,6 +22,15 @@ pub enum Error {
         /// Where the store is.
         place: String,
     },
+    /// A page that says what counts was not written. The engine takes nothing more until it is opened anew.
+    #[error(
+        "the disk refused a page of the store at {place}, which answers nothing more; mend the disk, or make room on it, \
+         and start again: what is missing is made again from the broker"
+    )]
+    DiskRefused {
+        /// Where the store is.
+        place: String,
+    },
     /// The engine failed.
     #[error("the store at {place} failed to {action}")]
     Engine {
@@ -158,6 +167,7 @@ impl Error {
             | Self::TakenOver { .. }
             | Self::Unusable { .. }
             | Self::NotSettled { .. }
+            | Self::DiskRefused { .. }
             | Self::Damaged { .. } => ErrorKind::Fatal,
             Self::RowTooLarge { .. } | Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use heed::{Env, EnvOpenOptions, RoTxn, WithoutTls};
+use heed::{Env, EnvOpenOptions, MdbError, RoTxn, WithoutTls};
 use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
@@ -117,8 +117,11 @@ impl Core {
     /// The same for several callers.
     pub(super) fn failures(&self, action: &'static str, source: heed::Error) -> impl Fn() -> Error {
         let (place, full) = (self.place.clone(), no_room(self.env.path(), &source));
+        // LMDB's answer to everything once it could not write a meta page: to try again is no use.
+        let refused = matches!(source, heed::Error::Mdb(MdbError::Panic));
         let source = Arc::new(source);
         move || match &full {
+            _ if refused => Error::DiskRefused { place: place.clone() },
             Some(cause) => Error::Full { place: place.clone(), cause: cause.clone() },
             None => Error::Engine { place: place.clone(), action, source: Box::new(source.clone()) },
         }
@@ -200,4 +203,22 @@ fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
     open.map_size(size).max_dbs(TABLES).max_readers(READERS);
     // SAFETY: see above.
     unsafe { open.open(&options.folder) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_meta_page_that_was_not_written_is_not_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = Core::open(&EmbeddedOptions::new(folder.path())).unwrap();
+        let error = core.engine("write", heed::Error::Mdb(MdbError::Panic));
+        assert_eq!(error.kind(), ErrorKind::Fatal);
+        assert!(error.to_string().contains("mend the disk"), "{error}");
+        let error = core.engine("write", heed::Error::Io(std::io::ErrorKind::Other.into()));
+        assert_eq!(error.kind(), ErrorKind::Retryable);
+    }
 }

@@ -30,6 +30,11 @@ use crate::{Frontier, JoinIndex, SchemaId, VersionId, VersionRecord};
 /// Format of the store; a change that older code cannot read makes it greater, and so does one of the keys' bytes.
 const FORMAT: u32 = 3;
 
+/// Says in an empty `meta` of what format the store is.
+pub(super) fn put_format(meta: Table, txn: &mut RwTxn<'_>) -> heed::Result<()> {
+    meta.put(txn, b"M", &FORMAT.to_le_bytes())
+}
+
 /// One join index.
 #[derive(Clone, Copy)]
 pub(super) struct Join {
@@ -72,13 +77,13 @@ pub(super) fn named(letter: u8, name: &str) -> Vec<u8> {
 impl Catalog {
     /// Reads it from `meta`.
     pub(super) fn read(meta: Table, txn: &RoTxn<'_>) -> Result<Self, Fault> {
+        if meta.get(txn, b"M")? != Some(&FORMAT.to_le_bytes()[..]) {
+            return Err(Fault::Damaged("it is of another format than this version of Headwater reads"));
+        }
         let mut catalog = Self::default();
         for entry in meta.iter(txn)? {
             let (key, value) = entry?;
             let Some((letter, name)) = key.split_first() else { continue };
-            if *letter == b'M' && value != FORMAT.to_le_bytes() {
-                return Err(Fault::Damaged("it is of another format than this version of Headwater reads"));
-            }
             catalog.take_entry(*letter, name, value).ok_or(Fault::Damaged("its list of names cannot be read"))?;
         }
         // Stamps are never used again, even if the machine stopped and took the last commits along, or the store is a
@@ -230,9 +235,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Stores the format and the last stamp.
+    /// Stores the last stamp.
     pub(super) fn put_stamp(&self, meta: Table, txn: &mut RwTxn<'_>) -> Result<(), Fault> {
-        meta.put(txn, b"M", &FORMAT.to_le_bytes())?;
         Ok(meta.put(txn, b"C", &self.stamp.to_le_bytes())?)
     }
 
@@ -263,9 +267,14 @@ fn decode_frontier(mut value: &[u8]) -> Option<(Frontier, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::EmbeddedOptions;
     use super::super::environment::Environment;
+    use super::super::{EmbeddedOptions, EmbeddedStore};
     use super::*;
+    use crate::{RowStore, RowWrite};
+
+    fn is_of_another_format(meta: Table, txn: &RoTxn<'_>) -> bool {
+        matches!(Catalog::read(meta, txn), Err(Fault::Damaged(what)) if what.contains("another format"))
+    }
 
     #[test]
     fn a_store_of_another_format_is_refused() {
@@ -274,12 +283,27 @@ mod tests {
         let Ok((environment, _settled)) = Environment::open(&options, None) else { panic!("an empty store opens") };
         let (env, meta) = (&environment.env, environment.tables.meta);
         let mut txn = env.write_txn().expect("a transaction");
-        meta.put(&mut txn, b"M", &FORMAT.to_le_bytes()).expect("room");
         assert!(Catalog::read(meta, &txn).is_ok());
         meta.put(&mut txn, b"M", &2_u32.to_le_bytes()).expect("room");
-        match Catalog::read(meta, &txn) {
-            Err(Fault::Damaged(what)) => assert!(what.contains("another format"), "{what}"),
-            _ => panic!("its keys are others"),
-        }
+        assert!(is_of_another_format(meta, &txn));
+    }
+
+    #[test]
+    fn a_store_of_rows_alone_says_its_format_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
+        let store = EmbeddedStore::open(options.clone()).expect("an empty store opens");
+        let mut batch = RowStore::begin(&*store).expect("a batch");
+        let (schema, position) = (SchemaId(0), SourcePosition::after_commit(1, 1));
+        let write = RowWrite { key: b"key", row: None, schema, position, removed: &[], added: &[] };
+        batch.put_row(&TableId::new("billing", "public", "lines"), &[], write).expect("room");
+        batch.commit().expect("room");
+        drop(store);
+        let Ok((environment, _settled)) = Environment::open(&options, None) else { panic!("it is sound") };
+        let (env, meta) = (&environment.env, environment.tables.meta);
+        let mut txn = env.write_txn().expect("a transaction");
+        assert!(Catalog::read(meta, &txn).is_ok_and(|catalog| catalog.tables.len() == 1));
+        meta.delete(&mut txn, b"M").expect("room");
+        assert!(is_of_another_format(meta, &txn), "older versions did not say it");
     }
 }

@@ -9,6 +9,7 @@ use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls};
 
 use super::EmbeddedOptions;
+use super::catalog;
 use super::checkpoint::{self, Checkpoint, Refused};
 use super::settler::{Moment, file_size};
 use crate::Error;
@@ -85,10 +86,17 @@ pub(super) struct Settled {
     pub moment: Moment,
 }
 
+/// How what was found is brought to disk: [`Moment::settle`].
+type Settle = fn(&Moment, &Env<WithoutTls>, &mut Checkpoint) -> heed::Result<()>;
+
 impl Environment {
     /// Opens the environment in a folder, as it was left; or, if the machine has stopped since, as it was at the last
     /// checkpoint. `boot` is [`checkpoint::boot`].
     pub(super) fn open(options: &EmbeddedOptions, boot: Option<u128>) -> Result<(Self, Settled), Error> {
+        Self::open_with(options, boot, Moment::settle)
+    }
+
+    fn open_with(options: &EmbeddedOptions, boot: Option<u128>, settle: Settle) -> Result<(Self, Settled), Error> {
         let place = options.folder.display().to_string();
         let engine = |action: &'static str| {
             let place = place.clone();
@@ -101,20 +109,31 @@ impl Environment {
             Refused::Damaged(what) => Error::Damaged { place: place.clone(), what: what.to_owned() },
         })?;
         let env = open_env(options).map_err(|e| engine("open")(e.into()))?;
-        let mut settle = || -> heed::Result<(File, Moment)> {
+        let mut settle_found = || -> heed::Result<(File, Moment)> {
             // Slots of readers that were killed would keep old pages from being used again.
             env.clear_stale_readers()?;
             checkpoint::sync_folder(&options.folder)?;
             let data = env.try_clone_inner_file()?;
             let moment = Moment::now(&env, &data)?;
-            moment.settle(&env, &mut checkpoint)?;
+            settle(&moment, &env, &mut checkpoint)?;
             Ok((data, moment))
         };
-        let (data, moment) = settle().map_err(|e| fail(&place, "bring to disk what was written before", e.into()))?;
+        let (data, moment) = match settle_found() {
+            Ok(settled) => settled,
+            Err(e) => {
+                // Pages that could not be written are forgotten by the system: at the next opening a success would mean
+                // nothing. If even this cannot be written down, nothing better can be done.
+                let _ = checkpoint.distrust();
+                return Err(fail(&place, "bring to disk what was written before", e.into()));
+            }
+        };
         // From here on there is a checkpoint to go back to.
         let tables = || -> heed::Result<Tables> {
             let mut txn = env.write_txn()?;
             let tables = Tables::create(&env, &mut txn)?;
+            if tables.meta.is_empty(&txn)? {
+                catalog::put_format(tables.meta, &mut txn)?;
+            }
             txn.commit()?;
             Ok(tables)
         };
@@ -151,6 +170,8 @@ fn fail(place: &str, action: &'static str, fault: Fault) -> Error {
         heed::Error::Mdb(e @ (MdbError::Corrupted | MdbError::PageNotFound | MdbError::Invalid)) => {
             Error::Damaged { place, what: e.to_string() }
         }
+        // LMDB's answer to everything once it could not write a meta page: to try again is no use.
+        heed::Error::Mdb(MdbError::Panic) => Error::DiskRefused { place },
         source => Error::Engine { place, action, source: source.into() },
     }
 }
@@ -179,5 +200,49 @@ fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
     unsafe {
         open.flags(EnvFlags::NO_SYNC);
         open.open(&options.folder)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn what_an_opening_could_not_bring_to_disk_is_not_believed_by_the_next() {
+        const BOOT: Option<u128> = Some(7);
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
+        let is_there = |environment: &Environment| {
+            let txn = environment.env.read_txn().unwrap();
+            environment.tables.documents.get(&txn, b"id").unwrap().is_some()
+        };
+        // Nothing brings this to disk: the process is killed before.
+        {
+            let (environment, _settled) = Environment::open(&options, BOOT).unwrap();
+            let mut txn = environment.env.write_txn().unwrap();
+            environment.tables.documents.put(&mut txn, b"id", b"a document").unwrap();
+            txn.commit().unwrap();
+        }
+        // The machine goes on, so it is there.
+        {
+            let (environment, _settled) = Environment::open(&options, BOOT).unwrap();
+            assert!(is_there(&environment));
+            let mut txn = environment.env.write_txn().unwrap();
+            environment.tables.documents.delete(&mut txn, b"id").unwrap();
+            txn.commit().unwrap();
+        }
+        let refused = Environment::open_with(&options, BOOT, |_, _, _| Err(std::io::Error::from(IoKind::Other).into()));
+        assert!(matches!(refused, Err(Error::Engine { .. })));
+        let (environment, _settled) = Environment::open(&options, BOOT).unwrap();
+        assert!(is_there(&environment), "the deletion did not come to disk");
+    }
+
+    #[test]
+    fn a_meta_page_that_was_not_written_is_not_tried_again() {
+        let error = fail("here", "commit a batch", heed::Error::Mdb(MdbError::Panic).into());
+        assert_eq!(error.kind(), ErrorKind::Fatal);
+        assert!(error.to_string().contains("mend the disk"), "{error}");
     }
 }
