@@ -48,14 +48,20 @@ struct Place {
     documents: Arc<EmbeddedStore>,
     /// Calls to the documents until one fails; negative: none fails.
     calls_left: Arc<AtomicI64>,
-    _folders: [tempfile::TempDir; 2],
+    folders: Vec<tempfile::TempDir>,
 }
 
 impl Place {
     fn open() -> Self {
         let ((rows, of_rows), (documents, of_documents)) = (store(), store());
         let calls_left = Arc::new(AtomicI64::new(-1));
-        Self { rows, documents, calls_left, _folders: [of_rows, of_documents] }
+        Self { rows, documents, calls_left, folders: vec![of_rows, of_documents] }
+    }
+
+    fn lose_rows(&mut self) {
+        let (rows, folder) = store();
+        self.rows = rows;
+        self.folders.push(folder);
     }
 
     fn fold(&self, models: &[ReadModel]) -> Fold {
@@ -134,4 +140,54 @@ async fn a_version_keeps_its_join_index_as_long_as_it_serves() {
         assert_eq!(place.document(1, 0).await.as_deref(), Some(all), "after {calls} calls");
     }
     assert!(failures > 3, "{failures}");
+}
+
+/// The volume of the projector is lost, and the database of the documents is not.
+#[tokio::test]
+async fn what_serves_does_so_until_new_rows_are_read() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[with_same()]);
+    bring(&mut whole, 0, &[0, 1, 2]);
+    tell(&mut whole, 3);
+    work(&mut whole);
+    whole.declare(&[alone()]).unwrap();
+    assert_eq!(place.states(), [(1, VersionState::Active), (2, VersionState::Building)]);
+    drop(whole);
+
+    place.lose_rows();
+    let mut whole = place.fold(&[alone()]);
+    let states = [(1, VersionState::Active), (2, VersionState::Retired), (3, VersionState::Building)];
+    assert_eq!(place.states(), states, "what was being built cannot be built on");
+    whole.set_floor(&schema().table.topic(PREFIX), 0, 3);
+    bring(&mut whole, 0, &[0, 1]);
+    work(&mut whole);
+    assert_eq!(place.states(), states);
+    let all = r#"{"id":0,"same":[{"id":0},{"id":1},{"id":2}]}"#;
+    assert_eq!(place.document(1, 0).await.as_deref(), Some(all));
+
+    // Nor does it come back with the next start.
+    drop(whole);
+    let mut whole = place.fold(&[alone()]);
+    assert_eq!(place.states(), states);
+    bring(&mut whole, 2, &[2]);
+    tell(&mut whole, 3);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Retired), (3, VersionState::Active)]);
+    for id in 0..3 {
+        assert_eq!(place.document(3, id).await, Some(format!(r#"{{"id":{id}}}"#)));
+    }
+}
+
+/// Its model is gone as well.
+#[test]
+fn what_serves_without_rows_is_retired_with_its_model() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[with_same()]);
+    bring(&mut whole, 0, &[0]);
+    tell(&mut whole, 1);
+    work(&mut whole);
+    drop(whole);
+    place.lose_rows();
+    drop(place.fold(&[]));
+    assert_eq!(place.states(), [(1, VersionState::Retired)]);
 }
