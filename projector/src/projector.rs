@@ -279,7 +279,7 @@ impl Projector {
         let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.fold.model_status()?;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-        let unresolved = letters.saturating_sub(self.shared.resolved.lock().len() as u64);
+        let unresolved = letters.unresolved(&self.shared.resolved.lock());
         self.shared.look(models, consumers, unresolved);
         self.looked = true;
         Ok(())
@@ -427,6 +427,11 @@ impl Projector {
         let Some(Retry { left, outcome, .. }) = retries.front_mut() else { return Ok(false) };
         let until = Instant::now() + SLICE.0;
         while let Some(listed) = left.front() {
+            if !fold.has(&listed.letter) {
+                outcome.elsewhere += 1;
+                left.pop_front();
+                continue;
+            }
             let whole = runtime.block_on(dead_letters::whole(&**log, &options.prefix, listed))?;
             let tried = match &whole {
                 Some(whole) => fold.retry(whole, &mut |found| runtime.block_on(letters.append(found)))?,

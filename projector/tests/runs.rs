@@ -377,6 +377,30 @@ async fn what_was_removed_before_it_was_read_is_not_passed_over() {
     }
 }
 
+/// Those of all projectors of a prefix lie in one topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_about_models_of_another_projector_are_left_to_it() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    // No name is a number.
+    let impossible = |name: &str| {
+        model(&format!(
+            "model: {name}\nroot: {{ table: shop.customers, key: id }}\n\
+             fields: {{ id: id, name: {{ column: name, cast: integer }} }}\n"
+        ))
+    };
+    let running = Running::start(&source, open_store(folder.path()), vec![impossible("one")]);
+    running.status_when("the letters of one", |it| it.dead_letters == 2).await;
+    running.stop().await;
+    let running = Running::start(&source, open_store(other.path()), vec![impossible("two")]);
+    running.status_when("those of the other", |it| it.dead_letters == 4).await;
+    let outcome = running.handle.retry_dead_letters(None).await.unwrap();
+    assert_eq!((outcome.retried, outcome.resolved, outcome.failed, outcome.elsewhere), (2, 0, 2, 2));
+    assert_eq!(running.handle.list_dead_letters(10).await.unwrap().len(), 4);
+    running.stop().await;
+}
+
 /// Retention goes on, and a model that comes back finds what was changed meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_followed_on_when_their_last_model_is_gone() {
