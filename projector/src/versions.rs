@@ -95,18 +95,19 @@ impl State {
         let is_declared = |name: &str| models.iter().any(|model| model.name == name);
         self.retire_lost(batch, |record| record.state == VersionState::Building || !is_declared(&record.model))?;
         for model in models {
-            let hash = model.hash();
-            match self.versions.iter_mut().find(|it| it.record.model == model.name && it.record.definition_hash == hash)
-            {
+            let (hash, mut is_new) = (model.hash(), true);
+            let is_it = |it: &VersionRecord| it.model == model.name && it.definition_hash == hash;
+            // One that serves, and one that a replay builds.
+            for version in self.versions.iter_mut().filter(|version| is_it(&version.record)) {
+                is_new = false;
                 // Descriptions do not count as a change, but readers are to see the newest ones.
-                Some(version) if *version.model != *model => {
+                if *version.model != *model {
                     version.model = Arc::new(model.clone());
                     version.save_definition(batch)?;
                 }
-                Some(_) => {}
-                None => {
-                    self.add(batch, Arc::new(model.clone()))?;
-                }
+            }
+            if is_new {
+                self.add(batch, Arc::new(model.clone()))?;
             }
         }
         self.replan(batch)

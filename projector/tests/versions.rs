@@ -191,3 +191,20 @@ fn what_serves_without_rows_is_retired_with_its_model() {
     drop(place.fold(&[]));
     assert_eq!(place.states(), [(1, VersionState::Retired)]);
 }
+
+/// They do not count as a change: what a replay is building is built on.
+#[test]
+fn a_replay_keeps_new_descriptions() {
+    let place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0]);
+    tell(&mut whole, 1);
+    work(&mut whole);
+    whole.begin_replay("item", Vec::new()).unwrap();
+    let described = ReadModel { doc: Some("What is on sale.".into()), ..alone() };
+    whole.declare(&[described]).unwrap();
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);
+    let served = place.documents.versions().borrow()[1].shape.clone().unwrap();
+    assert_eq!(served.doc.as_deref(), Some("What is on sale."));
+}
