@@ -174,9 +174,20 @@ impl State {
                 continue;
             }
             let VersionId(id) = record.id;
-            let note = batch.note(&retired_note(id))?;
-            let since = note.and_then(|note| note.as_slice().try_into().ok()).map_or(0, i64::from_be_bytes);
-            if now_ms().saturating_sub(since) < grace {
+            let (name, now) = (retired_note(id), now_ms());
+            let noted = batch.note(&name)?.and_then(|note| note.as_slice().try_into().ok()).map(i64::from_be_bytes);
+            let is_followed = self.versions.iter().any(|version| version.record.id == record.id);
+            let since = match noted {
+                Some(since) if !is_followed => since,
+                // Another projector retired it: its grace begins where that is found out.
+                _ => {
+                    batch.set_note(&name, Some(&now.to_be_bytes()))?;
+                    self.retire(batch, record.id)?;
+                    self.replan(batch)?;
+                    now
+                }
+            };
+            if now.saturating_sub(since) < grace {
                 continue;
             }
             if batch.purge_version(record.id, PURGE_CHUNK)? < PURGE_CHUNK {

@@ -147,7 +147,8 @@ impl State {
         Ok(())
     }
 
-    fn retire(&mut self, batch: &mut dyn Batch, id: VersionId) -> Result<(), Error> {
+    /// The version is followed no longer, and does not serve from this commit on.
+    pub(crate) fn retire(&mut self, batch: &mut dyn Batch, id: VersionId) -> Result<(), Error> {
         let Some(at) = self.versions.iter().position(|version| version.record.id == id) else { return Ok(()) };
         let version = self.versions.remove(at);
         for index in &version.indexes {
