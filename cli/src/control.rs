@@ -24,6 +24,10 @@ use crate::roles::Roles;
 /// A document store that is well says every second what has changed. An election of its servers may take some seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Held while the models are read again. Of two who do so at once, the one that read older files would else be the last to
+/// tell the projector.
+static READING_AGAIN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Asks a connector how it is doing.
 pub(crate) type AskSource = Box<dyn Fn() -> SourceStatus + Send + Sync>;
 
@@ -244,6 +248,7 @@ impl Control {
     /// Reads the model files again. A file with mistakes is refused; the model it held runs on as it was. Where files
     /// cannot even be listed, nothing is changed: models that only seem to be gone must not be retired.
     pub(crate) async fn read_again(&self) -> Result<Reloaded, AdminError> {
+        let _alone = READING_AGAIN.lock().await;
         let read = self.configuration.read_models();
         if !read.unlisted.is_empty() {
             return Err(AdminError::conflict("models_not_listed", not_listed(&read.unlisted)));

@@ -19,6 +19,14 @@ use crate::version::{Replay, Scan, Version, retired_note};
 /// Documents removed between two looks at the clock.
 const PURGE_CHUNK: usize = 2_048;
 
+/// What a slice found to do.
+enum Slice {
+    Nothing,
+    Work,
+    /// A version serves now, and the one before it no longer.
+    Activated,
+}
+
 impl Fold {
     /// Whether a slice would find something to do.
     pub fn has_background_work(&self) -> bool {
@@ -40,9 +48,12 @@ impl Fold {
             let mut folded = Folded::default();
             let mut found = FoundLetters::new(letters);
             let mut worked = false;
-            while state.slice(batch, options, &mut folded.documents, &mut found)? {
-                worked = true;
-                if Instant::now() >= until {
+            loop {
+                let slice = state.slice(batch, options, &mut folded.documents, &mut found)?;
+                worked |= !matches!(slice, Slice::Nothing);
+                // What the version before walked goes in a later commit. Where rows and documents are two engines, this one
+                // may break off between them: the rows would be without it, and that version would still serve.
+                if !matches!(slice, Slice::Work) || Instant::now() >= until {
                     break;
                 }
             }
@@ -59,26 +70,27 @@ impl State {
         options: &FoldOptions,
         documents: &mut Written,
         found: &mut FoundLetters<'_>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Slice, Error> {
         if self.has_unfinished() {
             let dirty = self.take_unfinished();
             *documents = sum(*documents, self.build_all(batch, dirty, 0, found)?);
-            return Ok(true);
+            return Ok(Slice::Work);
         }
         if let Some(index) = self.next_index() {
             let indexes = self.indexes_of(&index.table);
             if fill_index(batch, &indexes, &index, &index_note(&index), options.slice_rows)? {
                 self.complete.push(index);
             }
-            return Ok(true);
+            return Ok(Slice::Work);
         }
         let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it, &options.prefix));
         if let Some(at) = building {
-            let written = self.scan(batch, options, at, found)?;
+            let Some(written) = self.scan(batch, options, at, found)? else { return Ok(Slice::Activated) };
             *documents = sum(*documents, written);
-            return Ok(true);
+            return Ok(Slice::Work);
         }
-        Ok(self.purge(batch, options)? || self.drop_index(batch)?)
+        let removed = self.purge(batch, options)? || self.drop_index(batch)?;
+        Ok(if removed { Slice::Work } else { Slice::Nothing })
     }
 
     /// Whether documents were left behind their rows and can be rebuilt now.
@@ -117,27 +129,27 @@ impl State {
             })
     }
 
-    /// Builds the documents of some more roots, or lets the version serve when there are none left.
+    /// Builds the documents of some more roots; `None` when there are none left, and the version serves.
     fn scan(
         &mut self,
         batch: &mut dyn Batch,
         options: &FoldOptions,
         at: usize,
         found: &mut FoundLetters<'_>,
-    ) -> Result<Written, Error> {
+    ) -> Result<Option<Written>, Error> {
         let version = &mut self.versions[at];
         if version.scan == Scan::Waiting {
             let total = batch.row_count(&version.model.root.table)?;
             version.scan = Scan::Running { after: None, done: 0, total, started: (Instant::now(), 0) };
         }
-        let Scan::Running { after, .. } = &version.scan else { return Ok(Written::default()) };
+        let Scan::Running { after, .. } = &version.scan else { return Ok(Some(Written::default())) };
         let after = after.clone();
         let table = version.model.root.table.clone();
         let mut rows = RowArena::default();
         batch.scan_rows(&table, after.as_deref(), options.slice_rows, &mut rows)?;
         let Some(last) = rows.slots().last() else {
             self.activate(batch, at)?;
-            return Ok(Written::default());
+            return Ok(None);
         };
         let last = rows.key(last).to_vec();
         let mut roots = KeySet::default();
@@ -151,7 +163,7 @@ impl State {
             *done += rows.slots().len() as u64;
         }
         version.save_scan(batch)?;
-        Ok(written)
+        Ok(Some(written))
     }
 
     /// Removes some documents of a retired version whose grace is over.
@@ -162,9 +174,20 @@ impl State {
                 continue;
             }
             let VersionId(id) = record.id;
-            let note = batch.note(&retired_note(id))?;
-            let since = note.and_then(|note| note.as_slice().try_into().ok()).map_or(0, i64::from_be_bytes);
-            if now_ms().saturating_sub(since) < grace {
+            let (name, now) = (retired_note(id), now_ms());
+            let noted = batch.note(&name)?.and_then(|note| note.as_slice().try_into().ok()).map(i64::from_be_bytes);
+            let is_followed = self.versions.iter().any(|version| version.record.id == record.id);
+            let since = match noted {
+                Some(since) if !is_followed => since,
+                // Another projector retired it: its grace begins where that is found out.
+                _ => {
+                    batch.set_note(&name, Some(&now.to_be_bytes()))?;
+                    self.retire(batch, record.id)?;
+                    self.replan(batch)?;
+                    now
+                }
+            };
+            if now.saturating_sub(since) < grace {
                 continue;
             }
             if batch.purge_version(record.id, PURGE_CHUNK)? < PURGE_CHUNK {

@@ -20,7 +20,7 @@ use crate::clock::now_ms;
 use crate::fold::{Fold, Letters};
 use crate::found::FoundLetters;
 use crate::keys::KeySet;
-use crate::records::{Input, decode};
+use crate::records::{Input, decode, progress_source};
 
 /// Characters of a payload that are listed.
 const LISTED_MAX: usize = 8 << 10;
@@ -42,7 +42,7 @@ pub struct ListedLetter {
 pub struct RetryOutcome {
     /// Letters tried again.
     pub retried: u64,
-    /// Of those, processed now, or about a document that no model wants any more; they are no longer listed.
+    /// Of those, processed now; they are no longer listed.
     pub resolved: u64,
     /// Of those, failed as before; they stay listed.
     pub failed: u64,
@@ -53,6 +53,13 @@ pub struct RetryOutcome {
     pub skipped: u64,
     /// Of those, records of the log. The others are values that the connector could not represent.
     pub skipped_records: u64,
+    /// Letters about models and tables that this projector does not have; they stay listed, for the projector that has.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub elsewhere: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl RetryOutcome {
@@ -96,12 +103,28 @@ impl LetterBox {
     }
 }
 
+/// Letters that were counted, resolved ones and those of others included.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    letters: u64,
+    /// Where counting began: what was before had been removed.
+    first: Offset,
+    /// Behind the last one.
+    next: Offset,
+}
+
+impl Counted {
+    /// How many are not among those that were resolved, of which some may have been removed before they were counted.
+    pub(crate) fn unresolved(&self, resolved: &BTreeSet<u64>) -> u64 {
+        self.letters.saturating_sub(resolved.range(self.first.0..).count() as u64)
+    }
+}
+
 /// Counts dead letters.
 #[derive(Debug)]
 pub(crate) struct LetterCount {
     place: TopicPartition,
-    /// Letters counted so far, and the offset behind the last of them.
-    counted: Option<(u64, Offset)>,
+    counted: Option<Counted>,
 }
 
 impl LetterCount {
@@ -109,35 +132,35 @@ impl LetterCount {
         Self { place: place(prefix), counted: None }
     }
 
-    /// Number of letters, resolved ones and those of others included; 0 when there is no topic yet. Letters that retention
-    /// removes are counted until the next start. `topics` are those of the log. A dropped call has counted nothing.
+    /// All letters; none when there is no topic yet. Letters that retention removes are counted until the next start.
+    /// `topics` are those of the log. A dropped call has counted nothing.
     pub(crate) async fn bring_up_to_date(
         &mut self,
         log: &dyn EventLog,
         topics: &[(Arc<str>, u32)],
-    ) -> Result<u64, Error> {
+    ) -> Result<Counted, Error> {
         if !topics.iter().any(|(name, _)| *name == self.place.topic) {
-            return Ok(0);
+            return Ok(Counted::default());
         }
         let marks = match (log.watermarks(&self.place).await, self.counted) {
             (Ok(marks), _) => marks,
             // The end of a topic with a transaction under way may not be known: it was counted lately.
-            (Err(error), Some((count, _))) if error.kind() == headwater_broker::ErrorKind::Retryable => {
-                return Ok(count);
+            (Err(error), Some(counted)) if error.kind() == headwater_broker::ErrorKind::Retryable => {
+                return Ok(counted);
             }
             (Err(error), _) => return Err(error.into()),
         };
-        let (mut count, mut next) = self.counted.unwrap_or((0, marks.low));
-        next = next.max(marks.low);
+        let mut counted = self.counted.unwrap_or(Counted { letters: 0, first: marks.low, next: marks.low });
+        counted.next = counted.next.max(marks.low);
         // Offsets alone do not tell: some are taken by marks of transactions.
-        while next < marks.high {
-            let batches = fetch(log, &self.place, next).await?;
+        while counted.next < marks.high {
+            let batches = fetch(log, &self.place, counted.next).await?;
             let Some(last) = batches.last() else { break };
-            next = last.next();
-            count += batches.iter().map(|batch| u64::from(batch.count())).sum::<u64>();
+            counted.next = last.next();
+            counted.letters += batches.iter().map(|batch| u64::from(batch.count())).sum::<u64>();
         }
-        self.counted = Some((count, next));
-        Ok(count)
+        self.counted = Some(counted);
+        Ok(counted)
     }
 }
 
@@ -264,6 +287,19 @@ impl Fold {
     /// Notes that these letters were resolved, and answers with all that were.
     pub(crate) fn mark_resolved(&mut self, offsets: &[u64]) -> Result<BTreeSet<u64>, Error> {
         self.step(|_, batch, _| mark_resolved(batch, offsets))
+    }
+
+    /// Whether a letter is about a model or a table that is projected here: those of all projectors of a prefix lie in one
+    /// topic.
+    pub(crate) fn has(&self, letter: &DeadLetter) -> bool {
+        match (&letter.payload, &letter.model) {
+            (Payload::Record { topic, .. }, _) => match progress_source(&self.options.prefix, topic) {
+                Some(source) => self.sources().iter().any(|known| known == source),
+                None => self.topics().contains(topic) || self.offsets().keys().any(|(read, _)| read == topic),
+            },
+            (Payload::Root(_), Some(model)) => self.state.versions.iter().any(|it| it.record.model == *model),
+            (Payload::Root(_), None) | (Payload::SourceMessage(_), _) => true,
+        }
     }
 
     /// Tries a letter again, in a commit of its own, and tells whether it went well, which is not noted; `None` when the
@@ -412,9 +448,17 @@ mod tests {
 
         let topics = log.topics().await.unwrap();
         let mut count = LetterCount::new("t");
-        assert_eq!(count.bring_up_to_date(&*log, &topics).await.unwrap(), HIGH - LOW);
+        assert_eq!(count.bring_up_to_date(&*log, &topics).await.unwrap().letters, HIGH - LOW);
         let listed = list(&*log, "t", &BTreeSet::new(), 100).await.unwrap();
         let offsets: Vec<u64> = listed.iter().map(|letter| letter.offset).collect();
         assert_eq!(offsets, [6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn what_was_resolved_and_removed_since_does_not_count() {
+        let counted = Counted { letters: 3, first: Offset(10), next: Offset(13) };
+        assert_eq!(counted.unresolved(&BTreeSet::new()), 3);
+        assert_eq!(counted.unresolved(&BTreeSet::from([2, 3, 9])), 3);
+        assert_eq!(counted.unresolved(&BTreeSet::from([9, 10, 12])), 1);
     }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{DeadLetter, SourcePosition, SourceProgress, TableId};
-use headwater_store::{Batch, ByteList, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, Written};
+use headwater_store::{
+    Batch, ByteList, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, VersionRecord, Written,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -95,6 +97,8 @@ pub struct Fold {
 pub(crate) struct State {
     pub(crate) catalog: Catalog,
     pub(crate) versions: Vec<Version>,
+    /// Versions that the registry has, and whose definitions the rows do not have: the rows they were built from are gone.
+    pub(crate) lost: Vec<VersionRecord>,
     pub(crate) indexes: BTreeMap<TableId, TableIndexes>,
     /// Join indexes that are complete.
     pub(crate) complete: Vec<JoinIndex>,

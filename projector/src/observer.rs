@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::Error;
-use crate::dead_letters::LetterCount;
+use crate::dead_letters::{Counted, LetterCount};
 
 /// Pause between the end of an observation and the next.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -24,8 +24,8 @@ pub(crate) struct Observation {
     pub(crate) topics: Vec<(Arc<str>, u32)>,
     /// High watermarks of the partitions that were asked for, as far as they are known.
     pub(crate) ends: BTreeMap<TopicPartition, Offset>,
-    /// Dead letters, resolved ones included.
-    pub(crate) letters: u64,
+    /// Dead letters.
+    pub(crate) letters: Counted,
 }
 
 /// Observes the log, one observation at a time.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_broker::{EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, TopicPartition};
+use headwater_schemas::model::definition::ReadModel;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -279,7 +280,7 @@ impl Projector {
         let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.fold.model_status()?;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
-        let unresolved = letters.saturating_sub(self.shared.resolved.lock().len() as u64);
+        let unresolved = letters.unresolved(&self.shared.resolved.lock());
         self.shared.look(models, consumers, unresolved);
         self.looked = true;
         Ok(())
@@ -401,7 +402,7 @@ impl Projector {
     /// Does what was asked.
     fn obey(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Reload { models, answer } => rounds::answer(answer, self.fold.declare(&models)),
+            Command::Reload { models, answer } => rounds::answer(answer, self.declare(&models)),
             Command::Replay { model, from, answer } => rounds::answer(answer, self.begin_replay(&model, &from)),
             Command::Retry { offsets, answer } => match self.letters_to_retry(offsets) {
                 Ok(left) => {
@@ -411,6 +412,24 @@ impl Projector {
                 Err(error) => rounds::answer(answer, Err(error)),
             },
         }
+    }
+
+    fn declare(&mut self, models: &[ReadModel]) -> Result<(), Error> {
+        self.raise_floors(models)?;
+        self.fold.declare(models)
+    }
+
+    /// The frontier did not wait for tables that no model read until now, although they were followed on: a model that wants
+    /// them is not built before they are read as far as they go.
+    fn raise_floors(&mut self, models: &[ReadModel]) -> Result<(), Error> {
+        let tables = self.fold.topics();
+        let wanted = models.iter().flat_map(ReadModel::tables).map(|table| table.topic(&self.options.prefix));
+        let wanted: BTreeSet<String> = wanted.filter(|topic| !tables.contains(topic)).collect();
+        for place in self.places.keys().filter(|place| wanted.contains(&*place.topic)) {
+            let end = self.runtime.block_on(self.log.watermarks(place))?.high;
+            self.fold.set_floor(&place.topic, place.partition, end.0);
+        }
+        Ok(())
     }
 
     fn begin_replay(&mut self, model: &str, from: &replay::ReplayFrom) -> Result<u32, Error> {
@@ -454,6 +473,11 @@ impl Projector {
         let Some(Retry { left, outcome, .. }) = retries.front_mut() else { return Ok(false) };
         let until = Instant::now() + SLICE.0;
         while let Some(listed) = left.front() {
+            if !fold.has(&listed.letter) {
+                outcome.elsewhere += 1;
+                left.pop_front();
+                continue;
+            }
             let whole = runtime.block_on(dead_letters::whole(&**log, &options.prefix, listed))?;
             let tried = match &whole {
                 Some(whole) => fold.retry(whole, &mut |found| runtime.block_on(letters.append(found)))?,

@@ -86,16 +86,16 @@ impl Version {
         Self { record, model, plan: None, problem: None, indexes: Vec::new(), scan: Scan::Waiting, replay: None }
     }
 
-    /// Reads what the store holds of a version.
-    pub(crate) fn load(batch: &dyn RowBatch, record: VersionRecord) -> Result<Self, Error> {
+    /// Reads what the store holds of a version; `None`: these rows do not have its definition.
+    pub(crate) fn load(batch: &dyn RowBatch, record: VersionRecord) -> Result<Option<Self>, Error> {
         let damaged = |note: &str| Error::Note { note: note.to_string() };
         let id = record.id.0;
         let name = definition_note(id);
-        let definition = batch.note(&name)?.ok_or_else(|| damaged(&name))?;
+        let Some(definition) = batch.note(&name)? else { return Ok(None) };
         let model: ReadModel = serde_json::from_slice(&definition).map_err(|_| damaged(&name))?;
         let mut version = Self::new(record, Arc::new(model));
         if !version.is_building() {
-            return Ok(version);
+            return Ok(Some(version));
         }
         let name = scan_note(id);
         if let Some(note) = batch.note(&name)? {
@@ -109,7 +109,7 @@ impl Version {
         if let Some(note) = batch.note(&name)? {
             version.replay = Some(serde_json::from_slice(&note).map_err(|_| damaged(&name))?);
         }
-        Ok(version)
+        Ok(Some(version))
     }
 
     /// Stores the definition, which a restart needs even when the files have changed.

@@ -64,8 +64,16 @@ impl State {
     /// Reads the versions that serve or are being built; retired ones wait for their removal.
     pub(crate) fn load_versions(&mut self, batch: &dyn Batch) -> Result<(), Error> {
         for record in batch.versions()? {
-            if record.state != VersionState::Retired {
-                self.versions.push(Version::load(batch, record)?);
+            if record.state == VersionState::Retired {
+                continue;
+            }
+            match Version::load(batch, record.clone())? {
+                Some(version) => self.versions.push(version),
+                None => {
+                    let why = "its rows are gone: it stays as it is until it is replaced";
+                    tracing::warn!(model = record.model, version = record.id.0, why, "version is not followed");
+                    self.lost.push(record);
+                }
             }
         }
         Ok(())
@@ -84,19 +92,22 @@ impl State {
         for id in outdated {
             self.retire(batch, id)?;
         }
+        let is_declared = |name: &str| models.iter().any(|model| model.name == name);
+        self.retire_lost(batch, |record| record.state == VersionState::Building || !is_declared(&record.model))?;
         for model in models {
-            let hash = model.hash();
-            match self.versions.iter_mut().find(|it| it.record.model == model.name && it.record.definition_hash == hash)
-            {
+            let (hash, mut is_new) = (model.hash(), true);
+            let is_it = |it: &VersionRecord| it.model == model.name && it.definition_hash == hash;
+            // One that serves, and one that a replay builds.
+            for version in self.versions.iter_mut().filter(|version| is_it(&version.record)) {
+                is_new = false;
                 // Descriptions do not count as a change, but readers are to see the newest ones.
-                Some(version) if *version.model != *model => {
+                if *version.model != *model {
                     version.model = Arc::new(model.clone());
                     version.save_definition(batch)?;
                 }
-                Some(_) => {}
-                None => {
-                    self.add(batch, Arc::new(model.clone()))?;
-                }
+            }
+            if is_new {
+                self.add(batch, Arc::new(model.clone()))?;
             }
         }
         self.replan(batch)
@@ -127,6 +138,7 @@ impl State {
         if let Some(before) = before.map(|it| it.record.id) {
             self.retire(batch, before)?;
         }
+        self.retire_lost(batch, |record| record.model == model)?;
         let version = self.versions.iter_mut().find(|it| it.record.id == id).expect("only another one was retired");
         version.record.state = VersionState::Active;
         version.replay = None;
@@ -135,9 +147,10 @@ impl State {
         Ok(())
     }
 
-    fn retire(&mut self, batch: &mut dyn Batch, id: VersionId) -> Result<(), Error> {
+    /// The version is followed no longer, and does not serve from this commit on.
+    pub(crate) fn retire(&mut self, batch: &mut dyn Batch, id: VersionId) -> Result<(), Error> {
         let Some(at) = self.versions.iter().position(|version| version.record.id == id) else { return Ok(()) };
-        let mut version = self.versions.remove(at);
+        let version = self.versions.remove(at);
         for index in &version.indexes {
             // Nobody keeps an index that is filled halfway: whoever wants it later begins anew.
             let wanted = self.versions.iter().any(|other| other.indexes.contains(index));
@@ -146,16 +159,29 @@ impl State {
                 batch.set_note(&index_note(index), None)?;
             }
         }
-        version.record.state = VersionState::Retired;
-        batch.put_version(&version.record)?;
-        batch.set_note(&retired_note(id.0), Some(&now_ms().to_be_bytes()))?;
-        tracing::info!(model = version.record.model, version = id.0, "version is retired");
-        Ok(())
+        put_retired(batch, version.record)
+    }
+
+    /// Retires those lost versions for which this holds. Nobody can build them, nor follow what they serve.
+    fn retire_lost(&mut self, batch: &mut dyn Batch, is_over: impl Fn(&VersionRecord) -> bool) -> Result<(), Error> {
+        let lost = std::mem::take(&mut self.lost);
+        let (over, left): (Vec<VersionRecord>, Vec<VersionRecord>) = lost.into_iter().partition(is_over);
+        self.lost = left;
+        over.into_iter().try_for_each(|record| put_retired(batch, record))
     }
 
     pub(crate) fn unknown_model(&self, model: &str) -> Error {
         unknown_model(model, self.versions.iter().map(|version| version.record.model.as_str()))
     }
+}
+
+/// The version is retired from this commit on.
+fn put_retired(batch: &mut dyn Batch, mut record: VersionRecord) -> Result<(), Error> {
+    record.state = VersionState::Retired;
+    batch.put_version(&record)?;
+    batch.set_note(&retired_note(record.id.0), Some(&now_ms().to_be_bytes()))?;
+    tracing::info!(model = record.model, version = record.id.0, "version is retired");
+    Ok(())
 }
 
 /// There is no such model among these.

@@ -18,7 +18,7 @@ use headwater_projector::{
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{ColumnType, Op, Payload, Value, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentReader, ProjectionStore, VersionState};
+use headwater_store::{DocumentReader, ProjectionStore, VersionRecord, VersionState};
 use source::{ADA, MODEL, PREFIX, Source, fill, model, schema, schemas, text};
 use tokio_util::sync::CancellationToken;
 
@@ -396,6 +396,30 @@ async fn retention_waits_for_a_projector_from_its_first_look_on() {
     running.stop().await;
 }
 
+/// Those of all projectors of a prefix lie in one topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_about_models_of_another_projector_are_left_to_it() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    // No name is a number.
+    let impossible = |name: &str| {
+        model(&format!(
+            "model: {name}\nroot: {{ table: shop.customers, key: id }}\n\
+             fields: {{ id: id, name: {{ column: name, cast: integer }} }}\n"
+        ))
+    };
+    let running = Running::start(&source, open_store(folder.path()), vec![impossible("one")]);
+    running.status_when("the letters of one", |it| it.dead_letters == 2).await;
+    running.stop().await;
+    let running = Running::start(&source, open_store(other.path()), vec![impossible("two")]);
+    running.status_when("those of the other", |it| it.dead_letters == 4).await;
+    let outcome = running.handle.retry_dead_letters(None).await.unwrap();
+    assert_eq!((outcome.retried, outcome.resolved, outcome.failed, outcome.elsewhere), (2, 0, 2, 2));
+    assert_eq!(running.handle.list_dead_letters(10).await.unwrap().len(), 4);
+    running.stop().await;
+}
+
 /// Retention goes on, and a model that comes back finds what was changed meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_are_followed_on_when_their_last_model_is_gone() {
@@ -425,5 +449,45 @@ async fn tables_are_followed_on_when_their_last_model_is_gone() {
     let running = Running::start(&source, store, vec![model(MODEL), model(customers)]);
     let left = r#"{"id":1,"name":"Ada","invoices":[{"id":10,"status":"paid","lines":[{"id":100,"amount":"1.50"}],"total":"1.50"}],"all":"1.50"}"#;
     running.document_of("customer", 1, "the model that came back", left).await;
+    running.stop().await;
+}
+
+/// Nothing waited for what was followed on without a model, and it may be far behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_comes_back_waits_for_all_that_its_tables_have_by_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let [_, _, lines] = schemas();
+    let customers = "model: plain\nroot: { table: shop.customers, key: id }\nfields: { id: id }\n";
+    let (store, cancel) = (open_store(folder.path()), CancellationToken::new());
+    let mut options = ProjectorOptions::new(PREFIX, vec![model(MODEL), model(customers)]);
+    // One append after the other.
+    options.batch_bytes_max = 1;
+    let metrics = ProjectorMetrics::default();
+    let handle = start(options, source.log.clone(), store.clone(), metrics, cancel.clone()).unwrap();
+    let running = Running { handle, cancel, store };
+    running.document_of("customer", 1, "the first document", ADA).await;
+    running.handle.reload(vec![model(customers)]).await.unwrap();
+
+    // Meanwhile the projector cannot write.
+    let held = ProjectionStore::begin(&*running.store).unwrap();
+    for amount in 1..=200 {
+        let line = vec![Value::Int(100), Value::Int(10), Value::Decimal(amount.to_string())];
+        source.append(&lines, Op::Update, &[line]).await;
+    }
+    let handle = running.handle.clone();
+    let reloaded = tokio::spawn(async move { handle.reload(vec![model(MODEL), model(customers)]).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(held);
+    reloaded.await.unwrap().unwrap();
+    let is_it = |it: &VersionRecord| it.model == "customer" && it.state == VersionState::Active;
+    let mut versions = running.store.versions();
+    let served = versions.wait_for(|versions| versions.iter().any(is_it));
+    let served = tokio::time::timeout(Duration::from_secs(20), served).await.unwrap().unwrap().clone();
+    let version = served.iter().find(|it| is_it(it)).unwrap().id;
+    let ada = running.store.get(version, &key::of(headwater_schemas::ValueRef::Int(1))).await.unwrap().unwrap();
+    let ada = String::from_utf8_lossy(&ada.body);
+    assert!(ada.contains(r#"{"id":100,"amount":"200"}"#), "{ada}");
     running.stop().await;
 }

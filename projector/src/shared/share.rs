@@ -308,6 +308,11 @@ impl Share {
         versions.map(|version| version.sharing.clone()).filter(|sharing| sharing.follow).collect()
     }
 
+    /// Whether there is a version of a model.
+    pub(crate) fn has(&self, model: &str) -> bool {
+        self.rows.view().versions.iter().any(|version| version.model.name == model)
+    }
+
     /// Offsets of the dead letters that some worker has resolved.
     pub(crate) fn resolved(&mut self) -> Result<BTreeSet<u64>, Error> {
         self.rows.read(|_, batch| resolved(batch))

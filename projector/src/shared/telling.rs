@@ -41,7 +41,7 @@ impl Worker {
         let models = self.models()?;
         // Another worker may have resolved some.
         let resolved = self.share.resolved()?;
-        let unresolved = letters.saturating_sub(resolved.len() as u64);
+        let unresolved = letters.unresolved(&resolved);
         *self.shared.resolved.lock() = resolved;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
         self.shared.look(models, consumers, unresolved);
@@ -146,6 +146,10 @@ impl Worker {
                 outcome.skip(&letter);
                 continue;
             };
+            if !self.share.has(model) {
+                outcome.elsewhere += 1;
+                continue;
+            }
             let (roots, count) = dirty.entry(model.to_string()).or_default();
             roots.push(&root);
             *count += 1;
@@ -157,7 +161,7 @@ impl Worker {
                 records(&sharing, roots.clone(), 0, &mut batches);
             }
             outcome.retried += count;
-            // Of a model that is gone nobody wants documents, and one that is new is built of every root.
+            // One that is new is built of every root.
             match batches.is_empty() {
                 true => outcome.resolved += count,
                 false => outcome.queued += count,

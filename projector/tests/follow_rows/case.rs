@@ -239,7 +239,9 @@ impl Case {
     }
 
     fn background(&mut self) {
-        let folded = self.patiently(|fold| fold.background(Duration::ZERO, &mut |_| Ok(())));
+        // Sometimes many slices in one commit.
+        let budget = if self.random.chance(30) { Duration::from_secs(1) } else { Duration::ZERO };
+        let folded = self.patiently(|fold| fold.background(budget, &mut |_| Ok(())));
         self.count(&folded.unwrap_or_default());
     }
 

@@ -304,16 +304,36 @@ fn who_claimed_the_registry_last_writes_it() {
     // It looks whether it leads, and falls asleep before it writes.
     let mut asleep = late.begin().unwrap();
     asleep.under_claim(first);
-    asleep.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
+    asleep.put_version(&record(VERSION, VersionState::Retired, None)).unwrap();
     let second = claim(&*leader);
-    put(&*leader, second, VersionState::Retired).unwrap();
+    put(&*leader, second, VersionState::Active).unwrap();
     let refused = asleep.flush().unwrap_err();
     assert!(matches!(refused, Error::Superseded { .. }) && is_retryable(&refused), "{refused}");
     let stored = |store: &dyn DocumentStore| store.begin().unwrap().versions().unwrap()[0].state;
-    assert_eq!((stored(&*leader), stored(&*late)), (VersionState::Retired, VersionState::Retired));
+    assert_eq!((stored(&*leader), stored(&*late)), (VersionState::Active, VersionState::Active));
     let third = claim(&*late);
-    put(&*late, third, VersionState::Active).unwrap();
-    assert!(put(&*leader, second, VersionState::Building).is_err());
+    put(&*late, third, VersionState::Building).unwrap();
+    assert!(put(&*leader, second, VersionState::Retired).is_err());
+}
+
+/// Who has not heard of it yet does not bring it back.
+#[test]
+fn what_was_retired_stays_so() {
+    let options = shared();
+    let (one, two) = (documents(&options).unwrap(), documents(&options).unwrap());
+    let put = |store: &dyn DocumentStore, state| {
+        let mut batch = store.begin().unwrap();
+        batch.put_version(&record(VERSION, state, None)).unwrap();
+        batch.flush()
+    };
+    put(&*one, VersionState::Building).unwrap();
+    put(&*two, VersionState::Retired).unwrap();
+    for state in [VersionState::Active, VersionState::Building] {
+        let refused = put(&*one, state).unwrap_err();
+        assert!(is_retryable(&refused), "{refused}");
+        assert_eq!(two.begin().unwrap().versions().unwrap()[0].state, VersionState::Retired);
+    }
+    put(&*one, VersionState::Retired).unwrap();
 }
 
 #[test]

@@ -24,7 +24,15 @@ impl Leading {
         self.purge_at = (!ids.is_empty()).then(|| Instant::now() + PURGE_LOOK);
         for id in ids {
             let since = rows.read(|_, batch| Ok(batch.note(&retired_note(id.0))?))?;
-            let since = since.and_then(|note| note.as_slice().try_into().ok()).map_or(0, i64::from_be_bytes);
+            let since = since.and_then(|note| note.as_slice().try_into().ok()).map(i64::from_be_bytes);
+            let Some(since) = since else {
+                // Another projector retired it: its grace begins where that is found out.
+                let now = now_ms().to_be_bytes();
+                match self.write(rows, |_, batch| Ok(batch.set_note(&retired_note(id.0), Some(&now))?))? {
+                    Some(()) => continue,
+                    None => return Ok(None),
+                }
+            };
             if now_ms().saturating_sub(since) < around.retired_grace_ms {
                 continue;
             }

@@ -188,7 +188,12 @@ pub(super) fn registry_writes(store: &MongoDocuments, gathered: &Gathered) -> Ve
             "state": state_word(record.state),
             "record": serde_json::to_string(record).expect("a record has only string keys"),
         };
-        writes.push(update(VERSIONS, doc! { "_id": id }, doc! { "$set": fields }, true));
+        // Who has not heard that its version was retired is refused, since there can be no second of this id.
+        let own = match record.state {
+            VersionState::Retired => doc! { "_id": id },
+            _ => doc! { "_id": id, "state": { "$ne": state_word(VersionState::Retired) } },
+        };
+        writes.push(update(VERSIONS, own, doc! { "$set": fields }, true));
     }
     if !gathered.removed.is_empty() {
         let ids: Vec<i64> = gathered.removed.iter().map(|VersionId(id)| i64::from(*id)).collect();

@@ -1,0 +1,229 @@
+//! Versions of a model where rows and documents are two engines: one may be ahead of the other, or without it.
+#![allow(clippy::unwrap_used)]
+
+#[path = "follow_rows/flaky.rs"]
+#[allow(dead_code, reason = "some of it is for the tests of one engine")]
+mod flaky;
+#[path = "follow_rows/items.rs"]
+#[allow(dead_code, reason = "some of it is for the tests of truncations")]
+mod items;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
+use headwater_projector::{Fold, FoldOptions, Input};
+use headwater_schemas::model::definition::ReadModel;
+use headwater_schemas::model::{ParseContext, parse};
+use headwater_schemas::{SourcePosition, SourceProgress, ValueRef, key, progress_topic};
+use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use headwater_store::{DocumentReader, Paired, ProjectionStore, VersionId, VersionRecord, VersionState};
+
+use flaky::EmbeddedDocuments;
+use items::{PREFIX, Record, at, batch, item, schema};
+
+fn parsed(yaml: &str) -> ReadModel {
+    parse("model.yaml", yaml, &ParseContext::default()).expect("a sound model")
+}
+
+/// Items with those that have the same note.
+fn with_same() -> ReadModel {
+    parsed(
+        "model: item\nroot: { table: shop.items, key: id }\nfields: { id: id }\n\
+         nest: { same: { many: shop.items, on: { note: note }, fields: [id] } }\n",
+    )
+}
+
+/// Items alone, under the same name.
+fn alone() -> ReadModel {
+    parsed("model: item\nroot: { table: shop.items, key: id }\nfields: { id: id }\n")
+}
+
+/// Rows in one engine, documents in another.
+struct Place {
+    rows: Arc<EmbeddedStore>,
+    documents: Arc<EmbeddedStore>,
+    /// Calls to the documents until one fails; negative: none fails.
+    calls_left: Arc<AtomicI64>,
+    folders: Vec<tempfile::TempDir>,
+}
+
+impl Place {
+    fn open() -> Self {
+        let ((rows, of_rows), (documents, of_documents)) = (store(), store());
+        let calls_left = Arc::new(AtomicI64::new(-1));
+        Self { rows, documents, calls_left, folders: vec![of_rows, of_documents] }
+    }
+
+    fn lose_rows(&mut self) {
+        let (rows, folder) = store();
+        self.rows = rows;
+        self.folders.push(folder);
+    }
+
+    fn fold(&self, models: &[ReadModel]) -> Fold {
+        let documents = EmbeddedDocuments { inner: self.documents.clone(), calls_left: self.calls_left.clone() };
+        let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
+        Fold::open(Paired::new(self.rows.clone(), Arc::new(documents)), models, options).unwrap()
+    }
+
+    fn states(&self) -> Vec<(u32, VersionState)> {
+        let versions = self.documents.versions().borrow().clone();
+        versions.iter().map(|version| (version.id.0, version.state)).collect()
+    }
+
+    /// The document of an item in a version.
+    async fn document(&self, version: u32, id: i64) -> Option<String> {
+        let document = self.documents.get(VersionId(version), &key::of(ValueRef::Int(id))).await.unwrap()?;
+        Some(String::from_utf8(document.body.to_vec()).unwrap())
+    }
+}
+
+fn store() -> (Arc<EmbeddedStore>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
+    (EmbeddedStore::open(options).unwrap(), folder)
+}
+
+/// Folds new items from an offset on, all of one note.
+fn bring(fold: &mut Fold, first: u64, ids: &[i64]) {
+    let records: Vec<Record> = (first..).zip(ids).map(|(offset, id)| item(at(1, offset + 1), *id)).collect();
+    fold.micro_batch(&[Input::whole(&batch(0, first, &records))], &mut |_| Ok(())).unwrap();
+}
+
+/// Folds that so many records are all there is.
+fn tell(fold: &mut Fold, end: u64) {
+    let progress = SourceProgress {
+        position: SourcePosition { epoch: 1, commit: end, ordinal: 1 },
+        at_micros: 1_000_000,
+        snapshot_done: true,
+        watermarks: BTreeMap::from([(schema().table.topic(PREFIX), vec![end])]),
+    };
+    let json = serde_json::to_vec(&progress).unwrap();
+    let mut records = RecordBuffer::default();
+    records.push(1, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
+    let place = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
+    let batch = FetchedBatch::new(place, Offset(0), Bytes::new(), Bytes::copy_from_slice(records.as_bytes()), 1);
+    fold.micro_batch(&[Input::whole(&batch)], &mut |_| Ok(())).unwrap();
+}
+
+/// Does all there is to do in the background.
+fn work(fold: &mut Fold) {
+    while fold.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap().is_some() {}
+}
+
+/// The commit with which another version serves breaks off behind the rows: the one before serves on.
+#[tokio::test]
+async fn a_version_keeps_its_join_index_as_long_as_it_serves() {
+    let mut failures = 0;
+    for calls in 0.. {
+        let place = Place::open();
+        let mut whole = place.fold(&[with_same()]);
+        bring(&mut whole, 0, &[0, 1]);
+        tell(&mut whole, 2);
+        work(&mut whole);
+        whole.declare(&[alone()]).unwrap();
+        place.calls_left.store(calls, Ordering::Relaxed);
+        let done = whole.background(Duration::from_secs(1), &mut |_| Ok(())).is_ok();
+        place.calls_left.store(-1, Ordering::Relaxed);
+        if done {
+            assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);
+            break;
+        }
+        failures += 1;
+        assert_eq!(place.states(), [(1, VersionState::Active), (2, VersionState::Building)]);
+        bring(&mut whole, 2, &[2]);
+        let all = r#"{"id":0,"same":[{"id":0},{"id":1},{"id":2}]}"#;
+        assert_eq!(place.document(1, 0).await.as_deref(), Some(all), "after {calls} calls");
+    }
+    assert!(failures > 1, "{failures}");
+}
+
+/// The volume of the projector is lost, and the database of the documents is not.
+#[tokio::test]
+async fn what_serves_does_so_until_new_rows_are_read() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[with_same()]);
+    bring(&mut whole, 0, &[0, 1, 2]);
+    tell(&mut whole, 3);
+    work(&mut whole);
+    whole.declare(&[alone()]).unwrap();
+    assert_eq!(place.states(), [(1, VersionState::Active), (2, VersionState::Building)]);
+    drop(whole);
+
+    place.lose_rows();
+    let mut whole = place.fold(&[alone()]);
+    let states = [(1, VersionState::Active), (2, VersionState::Retired), (3, VersionState::Building)];
+    assert_eq!(place.states(), states, "what was being built cannot be built on");
+    whole.set_floor(&schema().table.topic(PREFIX), 0, 3);
+    bring(&mut whole, 0, &[0, 1]);
+    work(&mut whole);
+    assert_eq!(place.states(), states);
+    let all = r#"{"id":0,"same":[{"id":0},{"id":1},{"id":2}]}"#;
+    assert_eq!(place.document(1, 0).await.as_deref(), Some(all));
+
+    // Nor does it come back with the next start.
+    drop(whole);
+    let mut whole = place.fold(&[alone()]);
+    assert_eq!(place.states(), states);
+    bring(&mut whole, 2, &[2]);
+    tell(&mut whole, 3);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Retired), (3, VersionState::Active)]);
+    for id in 0..3 {
+        assert_eq!(place.document(3, id).await, Some(format!(r#"{{"id":{id}}}"#)));
+    }
+}
+
+/// Its model is gone as well.
+#[test]
+fn what_serves_without_rows_is_retired_with_its_model() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[with_same()]);
+    bring(&mut whole, 0, &[0]);
+    tell(&mut whole, 1);
+    work(&mut whole);
+    drop(whole);
+    place.lose_rows();
+    drop(place.fold(&[]));
+    assert_eq!(place.states(), [(1, VersionState::Retired)]);
+}
+
+/// They do not count as a change: what a replay is building is built on.
+#[test]
+fn a_replay_keeps_new_descriptions() {
+    let place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0]);
+    tell(&mut whole, 1);
+    work(&mut whole);
+    whole.begin_replay("item", Vec::new()).unwrap();
+    let described = ReadModel { doc: Some("What is on sale.".into()), ..alone() };
+    whole.declare(&[described]).unwrap();
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);
+    let served = place.documents.versions().borrow()[1].shape.clone().unwrap();
+    assert_eq!(served.doc.as_deref(), Some("What is on sale."));
+}
+
+/// By a projector that serves the same model, or by hand.
+#[tokio::test]
+async fn what_others_retire_has_its_grace_and_is_followed_no_longer() {
+    let place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0]);
+    tell(&mut whole, 1);
+    work(&mut whole);
+    let record = place.documents.versions().borrow()[0].clone();
+    let mut others = ProjectionStore::begin(&*place.documents).unwrap();
+    others.put_version(&VersionRecord { state: VersionState::Retired, ..record }).unwrap();
+    others.commit().unwrap();
+    work(&mut whole);
+    bring(&mut whole, 1, &[1]);
+    assert_eq!(place.states(), [(1, VersionState::Retired)]);
+    assert!(place.document(1, 0).await.is_some(), "readers who began on it can end");
+    assert_eq!(place.document(1, 1).await, None);
+}
