@@ -24,10 +24,6 @@ use crate::roles::Roles;
 /// A document store that is well says every second what has changed. An election of its servers may take some seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Held while the models are read again. Of two who do so at once, the one that read older files would else be the last to
-/// tell the projector.
-static READING_AGAIN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 /// Asks a connector how it is doing.
 pub(crate) type AskSource = Box<dyn Fn() -> SourceStatus + Send + Sync>;
 
@@ -44,6 +40,9 @@ pub(crate) struct Control {
     pub(crate) configuration: Configuration,
     /// The models that are declared now. Held while they are changed.
     pub(crate) models: Mutex<Vec<ModelFile>>,
+    /// Held while they are read again. Of two who do so at once, the one that read older files would else be the last to
+    /// tell the projector.
+    pub(crate) reading_again: tokio::sync::Mutex<()>,
     pub(crate) stopping: AtomicBool,
     /// Whether readers were let in once, or found a declared model in the store at the start.
     pub(crate) has_let_readers_in: AtomicBool,
@@ -248,7 +247,7 @@ impl Control {
     /// Reads the model files again. A file with mistakes is refused; the model it held runs on as it was. Where files
     /// cannot even be listed, nothing is changed: models that only seem to be gone must not be retired.
     pub(crate) async fn read_again(&self) -> Result<Reloaded, AdminError> {
-        let _alone = READING_AGAIN.lock().await;
+        let _alone = self.reading_again.lock().await;
         let read = self.configuration.read_models();
         if !read.unlisted.is_empty() {
             return Err(AdminError::conflict("models_not_listed", not_listed(&read.unlisted)));

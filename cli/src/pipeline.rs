@@ -140,6 +140,7 @@ impl Pipeline {
             reader: engines.reader.clone(),
             configuration: configuration.clone(),
             models: Mutex::new(configuration.models.clone()),
+            reading_again: tokio::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
             has_let_readers_in: AtomicBool::new(is_serving),
         });

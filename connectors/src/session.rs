@@ -26,7 +26,7 @@ fn in_flight_max(gathered: &Gathered) -> usize {
 }
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// While as many are on their way, what came meanwhile is taken this often.
+/// While they are on their way, what came meanwhile is taken this often.
 const TAKE_EVERY: Duration = Duration::from_millis(1);
 
 pub(crate) struct Session<'a> {

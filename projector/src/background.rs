@@ -181,6 +181,8 @@ impl State {
                 Some(since) if !is_followed => since,
                 // Another projector retired it: its grace begins where that is found out.
                 _ => {
+                    let (model, version) = (&record.model, id);
+                    tracing::warn!(model, version, "version was retired by another, and is followed no longer");
                     batch.set_note(&name, Some(&now.to_be_bytes()))?;
                     self.retire(batch, record.id)?;
                     self.replan(batch)?;

@@ -42,7 +42,7 @@ pub struct ListedLetter {
 pub struct RetryOutcome {
     /// Letters tried again.
     pub retried: u64,
-    /// Of those, processed now; they are no longer listed.
+    /// Of those, processed now, or named although no model here wants them any more; they are no longer listed.
     pub resolved: u64,
     /// Of those, failed as before; they stay listed.
     pub failed: u64,
@@ -63,6 +63,17 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl RetryOutcome {
+    /// One about what this projector does not have: it is left to the projector that has, unless it was `named`. Then nobody
+    /// may want it any more, and it is done with.
+    pub(crate) fn leave(&mut self, named: bool, offset: u64, resolved: &mut Vec<u64>) {
+        if named {
+            (self.retried, self.resolved) = (self.retried + 1, self.resolved + 1);
+            resolved.push(offset);
+        } else {
+            self.elsewhere += 1;
+        }
+    }
+
     /// Counts a letter that cannot be tried again.
     pub(crate) fn skip(&mut self, letter: &DeadLetter) {
         self.skipped += 1;

@@ -253,7 +253,7 @@ impl State {
             unfinished: batch.unfinished()?,
             ..State::default()
         };
-        state.load_versions(&*batch)?;
+        state.load_versions(batch)?;
         *self = state;
         self.replan(batch)
     }

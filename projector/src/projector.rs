@@ -65,6 +65,8 @@ pub(crate) struct Projector {
 /// Letters that somebody wants to be tried again.
 struct Retry {
     left: VecDeque<ListedLetter>,
+    /// Whether each was named.
+    named: bool,
     outcome: RetryOutcome,
     answer: oneshot::Sender<Result<RetryOutcome, Error>>,
 }
@@ -139,7 +141,9 @@ impl Projector {
             Woken::Cancelled => return Ok(()),
             Woken::Asked(command) => {
                 self.obey(command)?;
+                // What it needs of the log is looked for before anything is built of it.
                 self.looked = false;
+                return Ok(());
             }
             Woken::Fetched(batches) => self.fold_fetched(&batches)?,
         }
@@ -404,9 +408,10 @@ impl Projector {
         match command {
             Command::Reload { models, answer } => rounds::answer(answer, self.declare(&models)),
             Command::Replay { model, from, answer } => rounds::answer(answer, self.begin_replay(&model, &from)),
-            Command::Retry { offsets, answer } => match self.letters_to_retry(offsets) {
+            Command::Retry { offsets, answer } => match self.letters_to_retry(offsets.as_deref()) {
                 Ok(left) => {
-                    self.retries.push_back(Retry { left, outcome: RetryOutcome::default(), answer });
+                    let named = offsets.is_some();
+                    self.retries.push_back(Retry { left, named, outcome: RetryOutcome::default(), answer });
                     Ok(())
                 }
                 Err(error) => rounds::answer(answer, Err(error)),
@@ -439,11 +444,11 @@ impl Projector {
     }
 
     /// The letters that are meant, without those that were resolved.
-    fn letters_to_retry(&self, offsets: Option<Vec<u64>>) -> Result<VecDeque<ListedLetter>, Error> {
+    fn letters_to_retry(&self, offsets: Option<&[u64]>) -> Result<VecDeque<ListedLetter>, Error> {
         let resolved = self.shared.resolved.lock().clone();
         let prefix = &self.options.prefix;
         let all = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;
-        let is_meant = |listed: &ListedLetter| offsets.as_ref().is_none_or(|offsets| offsets.contains(&listed.offset));
+        let is_meant = |listed: &ListedLetter| offsets.is_none_or(|offsets| offsets.contains(&listed.offset));
         Ok(all.into_iter().filter(is_meant).collect())
     }
 
@@ -470,11 +475,11 @@ impl Projector {
     /// Tries letters again for a slice of time; answers whether none are left.
     fn retry_some(&mut self, resolved: &mut Vec<u64>) -> Result<bool, Error> {
         let Self { retries, fold, letters, runtime, log, options, .. } = self;
-        let Some(Retry { left, outcome, .. }) = retries.front_mut() else { return Ok(false) };
+        let Some(Retry { left, named, outcome, .. }) = retries.front_mut() else { return Ok(false) };
         let until = Instant::now() + SLICE.0;
         while let Some(listed) = left.front() {
             if !fold.has(&listed.letter) {
-                outcome.elsewhere += 1;
+                outcome.leave(*named, listed.offset, resolved);
                 left.pop_front();
                 continue;
             }

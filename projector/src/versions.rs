@@ -62,12 +62,14 @@ impl Fold {
 
 impl State {
     /// Reads the versions that serve or are being built; retired ones wait for their removal.
-    pub(crate) fn load_versions(&mut self, batch: &dyn Batch) -> Result<(), Error> {
+    pub(crate) fn load_versions(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
         for record in batch.versions()? {
             if record.state == VersionState::Retired {
                 continue;
             }
-            match Version::load(batch, record.clone())? {
+            // Left by a commit that broke off: a grace that it began is none.
+            batch.set_note(&retired_note(record.id.0), None)?;
+            match Version::load(&*batch, record.clone())? {
                 Some(version) => self.versions.push(version),
                 None => {
                     let why = "its rows are gone: it stays as it is until it is replaced";

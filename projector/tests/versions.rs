@@ -127,7 +127,7 @@ async fn a_version_keeps_its_join_index_as_long_as_it_serves() {
         work(&mut whole);
         whole.declare(&[alone()]).unwrap();
         place.calls_left.store(calls, Ordering::Relaxed);
-        let done = whole.background(Duration::from_secs(1), &mut |_| Ok(())).is_ok();
+        let done = whole.background(Duration::from_secs(60), &mut |_| Ok(())).is_ok();
         place.calls_left.store(-1, Ordering::Relaxed);
         if done {
             assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);

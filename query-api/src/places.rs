@@ -34,9 +34,14 @@ impl<K: Copy + Eq + Hash> Places<K> {
 
     /// One more place; `None`: there is none left.
     pub(crate) fn take(&self, of: K) -> Option<TakenPlace<K>> {
+        self.take_while(of, || false)
+    }
+
+    /// One more place, or one beyond the last where there is `room` for it.
+    pub(crate) fn take_while(&self, of: K, room: impl FnOnce() -> bool) -> Option<TakenPlace<K>> {
         let mut taken = self.taken.lock();
         let before = taken.get(&of).copied().unwrap_or(0);
-        if before >= self.max {
+        if before >= self.max && !room() {
             return None;
         }
         taken.insert(of, before + 1);

@@ -210,7 +210,7 @@ pub(super) fn api_json_schema() -> Value {
                     "type": "integer", "minimum": 0, "default": 0,
                     "description": "Proxies in front that append to X-Forwarded-For; 0 believes no such header.",
                 },
-                "requests_max": count("Requests that are answered at the same time; one caller has a quarter of them at most.", 1024),
+                "requests_max": count("Requests that are answered at the same time; the last quarter is kept from a caller who has a quarter.", 1024),
                 "connections_max": count("Connections that are open at the same time.", 20_000),
                 "connections_per_address_max": count_if_set(
                     "Connections from one address that are open at the same time; more are closed at once. Not limited unless set, and not looked at with `trusted_hops`.",

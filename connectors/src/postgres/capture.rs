@@ -113,10 +113,7 @@ impl PostgresSource {
         let rows = inside.rows("look into the snapshot", &format!("SELECT {SNAPSHOT_FACTS}")).await?;
         let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
         let (horizon, at_micros) = (number(row, "horizon")?, number(row, "at")?);
-        let held = self.checkpoint.as_mut().and_then(|lost| {
-            lost.hold();
-            lost.held
-        });
+        let held = self.checkpoint.as_mut().map(Checkpoint::hold);
         self.checkpoint = Some(Checkpoint {
             epoch,
             slot: name,

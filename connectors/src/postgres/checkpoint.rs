@@ -91,9 +91,9 @@ impl Checkpoint {
         Held { epoch: self.epoch, commit: self.commit, ordinal: self.ordinal, at_micros: self.at_micros }
     }
 
-    /// Rows are to be read again: until then nothing is complete beyond here.
-    pub(crate) fn hold(&mut self) {
-        self.held.get_or_insert(self.now());
+    /// Rows are to be read again: until then nothing is complete beyond here. Answers with where that is.
+    pub(crate) fn hold(&mut self) -> Held {
+        *self.held.get_or_insert(self.now())
     }
 
     /// Everything before `lsn` is captured.

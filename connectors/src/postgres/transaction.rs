@@ -178,7 +178,18 @@ impl Transaction {
         };
         let old = Tuple { bytes: data, cells: old_cells, fallback: None };
         self.old_key.clear();
-        plan.write_key(&mut self.old_key, old, &mut self.scratch)?;
+        if let Err(bad) = plan.write_key(&mut self.old_key, old, &mut self.scratch) {
+            built?;
+            if !plan.key.contains(&bad.column) {
+                return Err(bad);
+            }
+            // Under a key that cannot be represented there was no row: it comes to be.
+            if may_ask && (0..plan.width()).any(|at| new.lacks(at)) {
+                return Ok(Step::Lacks { query: row_query(plan, new) });
+            }
+            self.push_after(plan, self.first(Op::Create), into);
+            return Ok(Step::Done);
+        }
         if let Err(bad) = built {
             // Whatever its key is now, under the old one the row is gone.
             if plan.key.contains(&bad.column) {

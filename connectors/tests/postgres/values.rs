@@ -236,7 +236,8 @@ async fn what_changed_beside_a_value_that_cannot_be_represented_is_known_when_it
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_gets_a_key_that_cannot_be_represented_is_gone() {
     let harness = Harness::streaming(
-        "CREATE TABLE days (at timestamp PRIMARY KEY, n int); INSERT INTO days VALUES ('2026-01-01', 1), ('2026-01-02', 2)",
+        "CREATE TABLE days (at timestamp PRIMARY KEY, n int, note text); ALTER TABLE days ALTER note SET STORAGE EXTERNAL;
+         INSERT INTO days SELECT '2026-01-01'::timestamp + n * interval '1 day', n, repeat('x', 5000) FROM generate_series(1, 2) n",
         &["days"],
     )
     .await;
@@ -244,5 +245,13 @@ async fn a_row_that_gets_a_key_that_cannot_be_represented_is_gone() {
     harness.caught_up().await;
     let left: Vec<_> = harness.folded("days").await.into_values().map(|row| row["n"].clone()).collect();
     assert_eq!(left, [Value::Int(2)]);
+    assert_eq!(harness.dead_letters().await.len(), 1);
+    // With a key that can be, it is there again, also what is not sent because it did not change.
+    harness.server.psql("UPDATE days SET at = '2026-01-05' WHERE n = 1");
+    harness.caught_up().await;
+    let rows: Vec<_> = harness.folded("days").await.into_values().collect();
+    let told: Vec<_> = rows.iter().map(|row| (&row["n"], &row["note"])).collect();
+    let note = Value::Text("x".repeat(5000));
+    assert_eq!(told, [(&Value::Int(2), &note), (&Value::Int(1), &note)]);
     assert_eq!(harness.dead_letters().await.len(), 1);
 }

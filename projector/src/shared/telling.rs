@@ -147,7 +147,7 @@ impl Worker {
                 continue;
             };
             if !self.share.has(model) {
-                outcome.elsewhere += 1;
+                outcome.leave(offsets.is_some(), offset, &mut done);
                 continue;
             }
             let (roots, count) = dirty.entry(model.to_string()).or_default();

@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const LOOKS: u32 = 3;
 /// Seconds after which a request that was turned away may be tried again.
 const RETRY_SECONDS: u32 = 1;
-/// Part of all requests at the same time that one caller may have.
+/// Part of all places that one caller may have while no more than that part is free.
 const OF_CALLER: usize = 4;
 
 /// Lets requests in.
@@ -165,8 +165,8 @@ impl Gate {
         let mut place = self.place().map_err(Refusal::plain)?;
         let address = self.enter(peer, headers, request_id, now)?;
         let principal = self.identify(headers, address, request_id).await?;
-        let verdict = self.count(&principal, address, request_id, now)?;
         place.of_caller = self.place_of_caller(&principal, address, request_id)?;
+        let verdict = self.count(&principal, address, request_id, now)?;
         Ok(Admitted { place, principal, address, verdict })
     }
 
@@ -180,8 +180,8 @@ impl Gate {
     ) -> Result<Admitted<'_>, Box<Refusal>> {
         let mut place = self.place().map_err(Refusal::plain)?;
         self.count_address(address, request_id, now)?;
-        let verdict = self.count(principal, address, request_id, now)?;
         place.of_caller = self.place_of_caller(principal, address, request_id)?;
+        let verdict = self.count(principal, address, request_id, now)?;
         Ok(Admitted { place, principal: principal.clone(), address, verdict })
     }
 
@@ -241,8 +241,8 @@ impl Gate {
         Ok(verdict)
     }
 
-    /// The last: whether that caller may have one more request answered at the same time. `None`: it is not known that it
-    /// is one caller.
+    /// Whether that caller may have one more request answered at the same time. `None`: it is not known that it is one
+    /// caller.
     fn place_of_caller(
         &self,
         principal: &Principal,
@@ -253,9 +253,11 @@ impl Gate {
         if matches!(caller, Caller::At(_)) && !self.tells_addresses {
             return Ok(None);
         }
-        let place = self.of_callers.take(caller).ok_or_else(|| {
+        let quarter = self.of_callers.max();
+        let room = || self.requests.load(Ordering::Relaxed) + quarter <= self.requests_max;
+        let place = self.of_callers.take_while(caller, room).ok_or_else(|| {
             audit::limited(request_id, &principal.name, address, "requests");
-            Refusal::plain(too_many_requests(self.of_callers.max()))
+            Refusal::plain(too_many_requests(quarter))
         })?;
         Ok(Some(place))
     }
@@ -356,8 +358,8 @@ impl Gate {
 
 fn too_many_requests(max: usize) -> Problem {
     let detail = format!(
-        "{max} requests of this caller are being answered, which is the limit (a quarter of `api.limits.requests_max`): \
-         wait for some of them"
+        "more than {max} requests of this caller are being answered (a quarter of `api.limits.requests_max`), and few places \
+         are left for others: wait for some of them"
     );
     Problem { code: "too_many_requests", ..Problem::too_many(detail, RETRY_SECONDS) }
 }

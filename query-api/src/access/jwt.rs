@@ -78,12 +78,9 @@ impl Issuer {
         if !self.options.algorithms.contains(&algorithm) {
             return Err(Refused::Algorithm);
         }
-        // Before the keys are looked at, so that none goes unheard.
-        let mut taken_back = self.keys.taken_back();
         let mut candidates = self.keys.candidates(header.kid.as_deref(), algorithm);
         if candidates.is_empty() {
             self.keys.refetch().await;
-            taken_back = self.keys.taken_back();
             candidates = self.keys.candidates(header.kid.as_deref(), algorithm);
         }
         if candidates.is_empty() {
@@ -95,7 +92,7 @@ impl Issuer {
             match decode::<Map<String, Value>>(token, &key.decoding, &validation) {
                 Ok(found) => {
                     let mut principal = self.principal(&found.claims, names, looked_at)?;
-                    principal.taken_back = Some(taken_back);
+                    principal.taken_back = Some(key.gone.clone());
                     return Ok(principal);
                 }
                 Err(error) => match error.kind() {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::options::KeySource;
 
@@ -28,9 +29,6 @@ pub(super) struct Keys {
     known: RwLock<Arc<Vec<Key>>>,
     /// Rises whenever the keys change: what was verified by others is to be verified again.
     generation: AtomicU64,
-    /// Marked whenever a key that was known is no more. Others that come, or another order, say nothing against what was
-    /// verified.
-    taken_back: watch::Sender<()>,
     /// When keys were last fetched or tried to be. Held while it is done, so that one does it and others wait.
     fetched: Arc<Mutex<Option<Instant>>>,
     refetch_min: Duration,
@@ -49,6 +47,8 @@ pub(super) struct Key {
     /// The algorithm it is meant for, if it says.
     algorithm: Option<KeyAlgorithm>,
     pub(super) decoding: DecodingKey,
+    /// Ends when the issuer takes the key back: what was verified by it is not vouched for any more.
+    pub(super) gone: CancellationToken,
 }
 
 /// Why keys could not be had.
@@ -72,7 +72,8 @@ impl Keys {
             KeySource::Url(url) => (Source::Url(url.clone()), Vec::new()),
             KeySource::File(path) => (Source::File(path.clone()), Vec::new()),
             KeySource::Secret(secret) => {
-                let key = Key { id: None, algorithm: None, decoding: DecodingKey::from_secret(secret) };
+                let decoding = DecodingKey::from_secret(secret);
+                let key = Key { id: None, algorithm: None, decoding, gone: CancellationToken::new() };
                 (Source::Fixed, vec![key])
             }
         };
@@ -80,7 +81,6 @@ impl Keys {
             source,
             known: RwLock::new(Arc::new(keys)),
             generation: AtomicU64::new(0),
-            taken_back: watch::Sender::new(()),
             fetched: Arc::default(),
             refetch_min,
         }
@@ -94,11 +94,6 @@ impl Keys {
     /// See [`Keys::generation`].
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
-    }
-
-    /// Is told when a key is taken back from now on.
-    pub(super) fn taken_back(&self) -> watch::Receiver<()> {
-        self.taken_back.subscribe()
     }
 
     /// Whether any keys are there.
@@ -154,20 +149,23 @@ impl Keys {
 
     async fn fetch_and_keep(&self) {
         match self.fetch().await {
-            Ok(keys) => {
-                let (same, all_stay) = {
-                    let known = self.known.read();
-                    let same = known.len() == keys.len() && known.iter().zip(&keys).all(|(old, new)| old.is(new));
-                    (same, known.iter().all(|old| keys.iter().any(|new| old.is(new))))
-                };
-                if !same {
-                    tracing::info!(keys = keys.len(), "the keys of an issuer of tokens changed");
-                    *self.known.write() = Arc::new(keys);
-                    self.generation.fetch_add(1, Ordering::Release);
+            Ok(mut keys) => {
+                let known = self.known.read().clone();
+                if known.len() == keys.len() && known.iter().zip(&keys).all(|(old, new)| old.is(new)) {
+                    return;
                 }
-                // Behind the generation: who comes back for it is verified by the keys there are now.
-                if !all_stay {
-                    self.taken_back.send_replace(());
+                tracing::info!(keys = keys.len(), "the keys of an issuer of tokens changed");
+                for new in &mut keys {
+                    if let Some(old) = known.iter().find(|old| old.verifies_as(new)) {
+                        new.gone = old.gone.clone();
+                    }
+                }
+                let keys = Arc::new(keys);
+                *self.known.write() = keys.clone();
+                self.generation.fetch_add(1, Ordering::Release);
+                // Behind that: who comes back because of it is verified by the keys there are now.
+                for old in known.iter().filter(|old| !keys.iter().any(|new| old.verifies_as(new))) {
+                    old.gone.cancel();
                 }
             }
             // The keys there are stay good: an issuer that cannot be reached does not lock everybody out.
@@ -234,19 +232,24 @@ impl Key {
         if decoding.family() == AlgorithmFamily::Hmac {
             return None;
         }
-        Some(Self { id: jwk.common.key_id.clone(), algorithm: jwk.common.key_algorithm, decoding })
+        let (id, algorithm) = (jwk.common.key_id.clone(), jwk.common.key_algorithm);
+        Some(Self { id, algorithm, decoding, gone: CancellationToken::new() })
     }
 
     fn is(&self, other: &Self) -> bool {
+        self.verifies_as(other) && self.id == other.id && self.algorithm == other.algorithm
+    }
+
+    /// Whether it is the same key, whatever is said of it.
+    fn verifies_as(&self, other: &Self) -> bool {
         use jsonwebtoken::DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
-        let same = match (self.decoding.kind(), other.decoding.kind()) {
+        match (self.decoding.kind(), other.decoding.kind()) {
             (SecretOrDer(a), SecretOrDer(b)) => a == b,
             (RsaModulusExponent { n, e }, RsaModulusExponent { n: other_n, e: other_e }) => {
                 n == other_n && e == other_e
             }
             _ => false,
-        };
-        same && self.id == other.id && self.algorithm == other.algorithm
+        }
     }
 }
 
@@ -311,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn only_a_key_that_goes_ends_what_it_vouched_for() {
         const BOTH: &str = r#"{"keys":[
-            {"kty":"OKP","crv":"Ed25519","kid":"two","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+            {"kty":"OKP","crv":"Ed25519","kid":"two","x":"JKyhqWGlfxu4RHn28n0kiMbWX6bSbkBw1iV1aFj9SGE"},
             {"kty":"OKP","crv":"Ed25519","kid":"one","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
         let sets = [ONE, BOTH, TWO].map(|set| {
             let (go, may) = std::sync::mpsc::channel();
@@ -319,12 +322,17 @@ mod tests {
             (set, may)
         });
         let keys = Arc::new(Keys::new(&KeySource::Url(issuer(sets.into()).0), Duration::from_secs(3600)));
-        let taken_back = keys.taken_back();
-        for (set, wanted) in [("one", false), ("one and another, in another order", false), ("the other", true)] {
-            keys.refresh().await;
-            assert_eq!(taken_back.has_changed().expect("its sender is there"), wanted, "{set}");
-        }
-        assert!(!keys.taken_back().has_changed().expect("its sender is there"), "whoever comes now has not seen it");
+        let gone = |id| {
+            let candidates = keys.candidates(Some(id), Algorithm::EdDSA);
+            candidates.iter().next().expect("the key is known").gone.clone()
+        };
+        keys.refresh().await;
+        let one = gone("one");
+        keys.refresh().await;
+        let two = gone("two");
+        assert!(!one.is_cancelled(), "another came");
+        keys.refresh().await;
+        assert!(one.is_cancelled() && !two.is_cancelled(), "the first went, and the other stayed");
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! Who may see what, and how much.
 //!
 //! A request meets, in this order: the [`gate`] (is there room?), the limit of its address ([`limiter`]), [`authenticate`]
-//! (who asks? [`jwt`] over the [`keys`] of an issuer, or an [`api_key`]), the limit of its principal, and that of what one
-//! caller has answered at the same time. What stays open to tell of changes takes one of its caller's places
+//! (who asks? [`jwt`] over the [`keys`] of an issuer, or an [`api_key`]), what of its caller is
+//! being answered, and the limit of its principal. What stays open to tell of changes takes one of its caller's places
 //! ([`Gate::begin_stream`]). What a caller sees of a model is its
 //! [`visibility`], which the [`policy`] makes of rules, roles and the model's shape; which documents, its [`binding`]s;
 //! reads go through [`documents`]. [`audit`] tells what was denied.

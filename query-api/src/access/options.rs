@@ -140,7 +140,8 @@ pub struct LimitOptions {
     /// Proxies in front of this API. The caller's address is taken from that place of `X-Forwarded-For`, counted from
     /// its end; 0 takes the address of the connection.
     pub trusted_hops: usize,
-    /// Requests that are answered at the same time; more are told to come back. One caller has a quarter of them at most.
+    /// Requests that are answered at the same time; more are told to come back. The last quarter is kept from a caller who has
+    /// a quarter.
     /// Callers who do not say who they are are told apart by their addresses, where [`Self::trusted_hops`] or
     /// [`Self::address`] is set, and are not limited so where neither is.
     pub requests_max: usize,

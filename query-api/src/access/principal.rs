@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::options::{ANONYMOUS_ROLE, AccessOptions};
 
@@ -75,8 +75,8 @@ pub(crate) struct Principal {
     claims: Map<String, Value>,
     /// When the credentials end.
     pub(crate) expires: Option<Instant>,
-    /// Is told when one of the keys is taken back by which the credentials may have been verified.
-    pub(super) taken_back: Option<watch::Receiver<()>>,
+    /// Ends when the key is taken back by which the credentials were verified.
+    pub(super) taken_back: Option<CancellationToken>,
     /// Whether rules about documents hold for the caller; they do not on the admin port.
     pub(crate) restricted: bool,
 }
@@ -112,8 +112,8 @@ impl Principal {
         Arc::new(Self { name: "".into(), tag: [0; 16], roles, claims, expires: None, taken_back: None, restricted })
     }
 
-    /// Waits until a caller must show again who they are: the credentials end, or a key is taken back by which they may
-    /// have been verified. For ever where neither can be.
+    /// Waits until a caller must show again who they are: the credentials end, or the key is taken back by which they were
+    /// verified. For ever where neither can be.
     pub(crate) async fn ended(&self) {
         let expired = async {
             match self.expires {
@@ -122,11 +122,8 @@ impl Principal {
             }
         };
         let unverified = async {
-            match self.taken_back.clone() {
-                Some(mut taken_back) => {
-                    // An error says that nobody keeps keys any more.
-                    let _ = taken_back.changed().await;
-                }
+            match &self.taken_back {
+                Some(taken_back) => taken_back.cancelled().await,
                 None => pending().await,
             }
         };

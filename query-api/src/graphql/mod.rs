@@ -91,7 +91,7 @@ impl Default for GraphQlLimits {
             page_max: 100,
             count_max: 10_000,
             documents_bytes_max: DOCUMENTS_BYTES_MAX,
-            response_bytes_max: DOCUMENTS_BYTES_MAX,
+            response_bytes_max: 2 * DOCUMENTS_BYTES_MAX,
             plans_max: 512,
             plans_bytes_max: 8 << 20,
         }

@@ -91,7 +91,8 @@ impl Subscription {
                             why = refused.message(),
                             "a subscription ends: the document cannot be read"
                         );
-                        return Some(Told::Broken);
+                        // What the caller asks too much of is no better when they come back.
+                        return Some(if refused.status() >= 500 { Told::Broken } else { Told::Failed(refused) });
                     }
                 }
             }

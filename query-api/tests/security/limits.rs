@@ -180,7 +180,7 @@ fn one_caller_leaves_places_for_others() {
     let head = format!(
         "POST /graphql HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
     );
-    let hanging = [(); 4].map(|()| {
+    let hanging = [(); 7].map(|()| {
         let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
         stream
@@ -191,7 +191,7 @@ fn one_caller_leaves_places_for_others() {
     wait_until("the places to be taken", || ask().status == 429);
     let refused = ask();
     assert_eq!((refused.header("retry-after"), refused.json()["code"].as_str()), ("1", Some("too_many_requests")));
-    assert!(refused.body.contains("2 requests of this caller"), "{}", refused.body);
+    assert!(refused.body.contains("more than 2 requests of this caller"), "{}", refused.body);
     let mut socket = Socket::ready(&world, &json!({"x-api-key": API_KEY}));
     socket.subscribe("a", FOLLOW);
     let heard = socket.hear();
@@ -211,7 +211,7 @@ fn an_address_is_one_caller_where_it_tells_callers_apart() {
         let world = World::with(access);
         let head = "POST /graphql HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\nContent-Type: application/json\r\n\
                     Content-Length: 100\r\n\r\n{";
-        let _hanging = [(); 3].map(|()| {
+        let _hanging = [(); 6].map(|()| {
             let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
             stream.write_all(head.as_bytes()).unwrap();
             stream

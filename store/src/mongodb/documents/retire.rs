@@ -17,8 +17,8 @@ pub struct RetiredVersion {
 }
 
 /// Retires every version of a model, whichever projector keeps it: readers in all processes see it no longer, and how far that
-/// projector is counts no longer. Who keeps it is not told: a projector that still declares the model builds it anew when
-/// it starts the next time, and removes these documents. None: no version of this model serves or is being built.
+/// projector is counts no longer. Who keeps it finds out by itself, follows it no longer, and removes the
+/// documents after its grace; a projector that still declares the model builds it anew when it starts the next time. None: no version of this model serves or is being built.
 pub async fn retire_model(options: &MongoOptions, model: &str) -> Result<Vec<RetiredVersion>, Error> {
     let server = Server::connect(options).await?;
     server.within("retire a model", retire(&server, model)).await
