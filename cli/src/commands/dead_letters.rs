@@ -108,6 +108,13 @@ fn told(outcome: &Value) -> Vec<String> {
              source, and it is sent anew"
         ));
     }
+    let elsewhere = number("elsewhere");
+    if elsewhere > 0 {
+        lines.push(format!(
+            "{elsewhere} are about models or tables that this projector does not have: ask the one that has, by --admin; \
+             one that nobody wants any more is done with when --offset names it"
+        ));
+    }
     lines
 }
 
@@ -124,13 +131,14 @@ mod tests {
         let alone =
             json!({ "retried": 3, "resolved": 2, "failed": 1, "queued": 0, "skipped": 0, "skipped_records": 0 });
         assert_eq!(told(&alone), ["3 tried again: 2 went well, 1 failed as before"]);
-        let shared =
-            json!({ "retried": 3, "resolved": 0, "failed": 0, "queued": 3, "skipped": 5, "skipped_records": 4 });
+        let shared = json!({ "retried": 3, "resolved": 0, "failed": 0, "queued": 3, "skipped": 5, "skipped_records": 4,
+                     "elsewhere": 2 });
         let lines = told(&shared);
         assert_eq!(lines[0], "3 tried again: 3 queued, 0 went well, 0 failed as before");
         assert!(lines[1].contains("headwater dead-letters list"), "{lines:?}");
         assert!(lines[2].starts_with("1 cannot") && lines[2].contains("represent"), "{lines:?}");
         assert!(lines[3].starts_with("4 cannot") && lines[3].contains("record of the log"), "{lines:?}");
-        assert_eq!(lines.len(), 4);
+        assert!(lines[4].starts_with("2 are about") && lines[4].contains("--admin"), "{lines:?}");
+        assert_eq!(lines.len(), 5);
     }
 }
