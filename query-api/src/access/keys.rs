@@ -316,7 +316,9 @@ mod tests {
         const BOTH: &str = r#"{"keys":[
             {"kty":"OKP","crv":"Ed25519","kid":"two","x":"JKyhqWGlfxu4RHn28n0kiMbWX6bSbkBw1iV1aFj9SGE"},
             {"kty":"OKP","crv":"Ed25519","kid":"one","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-        let sets = [ONE, BOTH, TWO].map(|set| {
+        const OTHER: &str =
+            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"two","x":"JKyhqWGlfxu4RHn28n0kiMbWX6bSbkBw1iV1aFj9SGE"}]}"#;
+        let sets = [ONE, BOTH, OTHER].map(|set| {
             let (go, may) = std::sync::mpsc::channel();
             go.send(()).expect("it is kept");
             (set, may)

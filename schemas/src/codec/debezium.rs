@@ -13,6 +13,8 @@
 //! * `x.pos` is commit position and ordinal; with `x.epoch` it is the source's total order.
 //! * `x.missing` names the columns the source did not send; they are absent from `after`. In `before` every absent
 //!   column is a missing one, and `x.key_only` says that there are only those of the key.
+//! * `x.lost` names the columns whose value cannot be represented; they are absent from `after`, and are not what they
+//!   were before.
 //! * `x.partitions` is the number of partitions that a truncation stands in.
 //! * `x.key_bytes` (base64) stands only where the record's key is not made of the schema's key columns.
 //! * `x.schema` is the [fingerprint](SchemaFingerprint) of the columns the event was written with. A schema event

@@ -49,6 +49,18 @@ fn watch_counters(world: &World, stop: Arc<AtomicBool>) -> std::thread::JoinHand
     })
 }
 
+/// Waits until a replay that an earlier kill broke off has ended: until then another one would be refused.
+fn end_of_replay(world: &World) {
+    let running = world.start_ready();
+    wait_until("the end of the replay before", Duration::from_secs(60), || {
+        let status = world.admin("/status")?.json();
+        let models = status["models"].as_array().ok_or("no models")?;
+        let is_building = models.iter().any(|model| model["state"] == "building");
+        if is_building { Err(status["models"].to_string()) } else { Ok(()) }
+    });
+    running.kill();
+}
+
 #[test]
 fn killed_at_any_moment_it_resumes_exactly() {
     let seed = from_environment("HEADWATER_SEED").unwrap_or_else(rand::random);
@@ -85,8 +97,11 @@ fn killed_at_any_moment_it_resumes_exactly() {
                 *at_points.entry("a random moment".into()).or_default() += 1;
             }
             Some(point) => {
-                let mut running = world.start_with(&[("HEADWATER_CRASH_AT", &point)]);
                 let replay = point.starts_with("projector::replay");
+                if replay {
+                    end_of_replay(&world);
+                }
+                let mut running = world.start_with(&[("HEADWATER_CRASH_AT", &point)]);
                 if replay {
                     world.wait_ready(&mut running);
                     let output = world.cli(&["replay", "--model", "customer_account", "--from", "earliest"]);
