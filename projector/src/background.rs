@@ -14,7 +14,7 @@ use crate::clock::now_ms;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
 use crate::found::FoundLetters;
 use crate::keys::KeySet;
-use crate::version::{Replay, Scan, Version, retired_note};
+use crate::version::{Replay, Scan, Version, note_retired, retired_since};
 
 /// Documents removed between two looks at the clock.
 const PURGE_CHUNK: usize = 2_048;
@@ -85,9 +85,7 @@ impl State {
         }
         let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it, &options.prefix));
         if let Some(at) = building {
-            let Some(written) = self.scan(batch, options, at, found)? else { return Ok(Slice::Activated) };
-            *documents = sum(*documents, written);
-            return Ok(Slice::Work);
+            return self.scan(batch, options, at, documents, found);
         }
         let removed = self.purge(batch, options)? || self.drop_index(batch)?;
         Ok(if removed { Slice::Work } else { Slice::Nothing })
@@ -129,27 +127,28 @@ impl State {
             })
     }
 
-    /// Builds the documents of some more roots; `None` when there are none left, and the version serves.
+    /// Builds the documents of some more roots, or lets the version serve when there are none left.
     fn scan(
         &mut self,
         batch: &mut dyn Batch,
         options: &FoldOptions,
         at: usize,
+        documents: &mut Written,
         found: &mut FoundLetters<'_>,
-    ) -> Result<Option<Written>, Error> {
+    ) -> Result<Slice, Error> {
         let version = &mut self.versions[at];
         if version.scan == Scan::Waiting {
             let total = batch.row_count(&version.model.root.table)?;
             version.scan = Scan::Running { after: None, done: 0, total, started: (Instant::now(), 0) };
         }
-        let Scan::Running { after, .. } = &version.scan else { return Ok(Some(Written::default())) };
+        let Scan::Running { after, .. } = &version.scan else { return Ok(Slice::Work) };
         let after = after.clone();
         let table = version.model.root.table.clone();
         let mut rows = RowArena::default();
         batch.scan_rows(&table, after.as_deref(), options.slice_rows, &mut rows)?;
         let Some(last) = rows.slots().last() else {
             self.activate(batch, at)?;
-            return Ok(None);
+            return Ok(Slice::Activated);
         };
         let last = rows.key(last).to_vec();
         let mut roots = KeySet::default();
@@ -163,7 +162,8 @@ impl State {
             *done += rows.slots().len() as u64;
         }
         version.save_scan(batch)?;
-        Ok(Some(written))
+        *documents = sum(*documents, written);
+        Ok(Slice::Work)
     }
 
     /// Removes some documents of a retired version whose grace is over.
@@ -174,22 +174,23 @@ impl State {
                 continue;
             }
             let VersionId(id) = record.id;
-            let (name, now) = (retired_note(id), now_ms());
-            let noted = batch.note(&name)?.and_then(|note| note.as_slice().try_into().ok()).map(i64::from_be_bytes);
             let is_followed = self.versions.iter().any(|version| version.record.id == record.id);
-            let since = match noted {
+            let since = match retired_since(&*batch, id)? {
                 Some(since) if !is_followed => since,
                 // Another projector retired it: its grace begins where that is found out.
                 _ => {
                     let (model, version) = (&record.model, id);
                     tracing::warn!(model, version, "version was retired by another, and is followed no longer");
-                    batch.set_note(&name, Some(&now.to_be_bytes()))?;
-                    self.retire(batch, record.id)?;
-                    self.replan(batch)?;
-                    now
+                    if is_followed {
+                        self.retire(batch, record.id)?;
+                        self.replan(batch)?;
+                    } else {
+                        note_retired(batch, id)?;
+                    }
+                    now_ms()
                 }
             };
-            if now.saturating_sub(since) < grace {
+            if now_ms().saturating_sub(since) < grace {
                 continue;
             }
             if batch.purge_version(record.id, PURGE_CHUNK)? < PURGE_CHUNK {

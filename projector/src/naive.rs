@@ -90,7 +90,7 @@ impl<'t> Row<'t> {
         relation: impl IntoIterator<Item = &'m String>,
         node: Option<&'m Node>,
     ) -> Result<(), String> {
-        if self.cells.missing().next().or(self.cells.lost().next()).is_none() {
+        if self.cells.is_whole() {
             return Ok(());
         }
         let mut needed: BTreeSet<String> = relation.into_iter().cloned().collect();

@@ -8,6 +8,7 @@ use headwater_store::{Batch, JoinIndex, RowBatch, VersionRecord, VersionState};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::clock::now_ms;
 use crate::plan::Plan;
 
 /// Every store scans rows in the order of so many bytes of their keys; what is longer may be cut, and is ordered by a hash
@@ -187,4 +188,15 @@ fn replay_note(version: u32) -> String {
 /// Name of the note that holds since when a version is retired.
 pub(crate) fn retired_note(version: u32) -> String {
     format!("version/{version}/retired")
+}
+
+/// Since when a version is retired, milliseconds since 1970; `None`: it was not noted.
+pub(crate) fn retired_since(batch: &dyn RowBatch, version: u32) -> Result<Option<i64>, Error> {
+    let note = batch.note(&retired_note(version))?;
+    Ok(note.and_then(|note| note.as_slice().try_into().ok()).map(i64::from_be_bytes))
+}
+
+/// Notes that a version is retired from now on.
+pub(crate) fn note_retired(batch: &mut dyn RowBatch, version: u32) -> Result<(), Error> {
+    Ok(batch.set_note(&retired_note(version), Some(&now_ms().to_be_bytes()))?)
 }

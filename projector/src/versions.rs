@@ -10,7 +10,7 @@ use crate::Error;
 use crate::background::index_note;
 use crate::clock::now_ms;
 use crate::fold::{Fold, State};
-use crate::version::{Replay, ReplayPart, Version, retired_note};
+use crate::version::{Replay, ReplayPart, Version, note_retired, retired_note};
 
 impl Fold {
     /// Makes the declared models the ones that are served. A model whose definition is new or has changed gets a version
@@ -181,7 +181,7 @@ impl State {
 fn put_retired(batch: &mut dyn Batch, mut record: VersionRecord) -> Result<(), Error> {
     record.state = VersionState::Retired;
     batch.put_version(&record)?;
-    batch.set_note(&retired_note(record.id.0), Some(&now_ms().to_be_bytes()))?;
+    note_retired(batch, record.id.0)?;
     tracing::info!(model = record.model, version = record.id.0, "version is retired");
     Ok(())
 }

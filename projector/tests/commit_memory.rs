@@ -1,6 +1,8 @@
 //! What the projector itself holds of one commit, in a process of its own, so that nothing else is counted.
 #![allow(clippy::unwrap_used)]
 
+mod progress;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,10 +12,10 @@ use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 use headwater_projector::{Fold, FoldOptions, Folded, Input};
 use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema, Value,
-    WriteRow, key, progress_topic,
+    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, TableId, TableSchema, Value, WriteRow, key,
 };
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use progress::progress;
 
 const PREFIX: &str = "t";
 const KIB: usize = 1 << 10;
@@ -107,18 +109,9 @@ fn batch(schema: &TableSchema, first: u64, rows: impl IntoIterator<Item = (i64, 
 }
 
 /// Says that the first record of each table is all there is.
-fn progress() -> FetchedBatch {
-    let progress = SourceProgress {
-        position: SourcePosition::after_commit(1, 1),
-        at_micros: 1_000_000,
-        snapshot_done: true,
-        watermarks: [invoices(), tariffs()].map(|schema| (schema.table.topic(PREFIX), vec![1])).into(),
-    };
-    let json = serde_json::to_vec(&progress).unwrap();
-    let mut records = RecordBuffer::default();
-    records.push(1, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
-    let place = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
-    FetchedBatch::new(place, Offset(0), Bytes::new(), Bytes::copy_from_slice(records.as_bytes()), 1)
+fn first_of_each() -> FetchedBatch {
+    let watermarks = [invoices(), tariffs()].map(|schema| (schema.table.topic(PREFIX), vec![1])).into();
+    progress(PREFIX, SourcePosition::after_commit(1, 1), watermarks)
 }
 
 /// Folds batches in one commit; answers also how many letters came at a time.
@@ -141,7 +134,7 @@ fn it_does_not_grow_with_the_documents_and_letters_of_a_commit() {
     let options = FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() };
     let mut served = Fold::open(store, &[model], options).unwrap();
     let small = Value::Text("as before".into());
-    let first = [batch(&invoices(), 0, [(0, Value::Int(1))]), batch(&tariffs(), 0, [(1, small)]), progress()];
+    let first = [batch(&invoices(), 0, [(0, Value::Int(1))]), batch(&tariffs(), 0, [(1, small)]), first_of_each()];
     fold(&mut served, &first);
     while served.has_background_work() {
         served.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();

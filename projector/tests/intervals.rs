@@ -1,22 +1,22 @@
 //! Intervals in a fold: `where`, `order`, `min`, `max` and joins take them by their length, as the database does.
 #![allow(clippy::unwrap_used)]
 
+mod progress;
 #[path = "runs/source.rs"]
 #[allow(dead_code, reason = "its log is for tests of the whole projector")]
 mod source;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 use headwater_projector::{Fold, FoldOptions, Input};
 use headwater_schemas::{
-    ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableSchema, Value, ValueRef, WriteRow,
-    key, progress_topic,
+    ColumnType, EventHeader, Op, RowBuilder, SourcePosition, TableSchema, Value, ValueRef, WriteRow, key,
 };
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{DocumentReader, ProjectionStore};
+use progress::progress;
 use source::{model, schema};
 
 const PREFIX: &str = "t";
@@ -68,19 +68,9 @@ fn records(schema: &TableSchema, rows: &[Vec<Value>]) -> FetchedBatch {
 }
 
 /// Says that these are all records there are.
-fn progress(batches: &[FetchedBatch]) -> FetchedBatch {
+fn all_of(batches: &[FetchedBatch]) -> FetchedBatch {
     let watermark = |batch: &FetchedBatch| (batch.from.topic.to_string(), vec![batch.next().0]);
-    let progress = SourceProgress {
-        position: SourcePosition::after_commit(1, 100),
-        at_micros: 1_000_000,
-        snapshot_done: true,
-        watermarks: batches.iter().map(watermark).collect::<BTreeMap<_, _>>(),
-    };
-    let json = serde_json::to_vec(&progress).unwrap();
-    let mut records = RecordBuffer::default();
-    records.push(1, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
-    let place = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
-    FetchedBatch::new(place, Offset(0), Bytes::new(), Bytes::copy_from_slice(records.as_bytes()), 1)
+    progress(PREFIX, SourcePosition::after_commit(1, 100), batches.iter().map(watermark).collect())
 }
 
 #[test]
@@ -104,7 +94,7 @@ fn they_are_taken_by_their_length() {
     let model = model(MODEL);
     let options = FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() };
     let mut fold = Fold::open(store.clone(), &[model], options).unwrap();
-    let told = progress(&batches);
+    let told = all_of(&batches);
     let inputs: Vec<Input<'_>> = batches.iter().chain([&told]).map(Input::whole).collect();
     fold.micro_batch(&inputs, &mut |letters| panic!("{letters:?}")).unwrap();
     while fold.has_background_work() {

@@ -2,6 +2,8 @@
 //! `cargo test --release -p headwater-projector --test speed -- --ignored --nocapture`.
 #![allow(clippy::unwrap_used)]
 
+mod progress;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +12,10 @@ use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 use headwater_projector::{Fold, FoldOptions, Input};
 use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{
-    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, SourceProgress, TableId, TableSchema, ValueRef,
-    WriteRow, key, progress_topic,
+    Column, ColumnType, EventHeader, Op, RowBuilder, SourcePosition, TableId, TableSchema, ValueRef, WriteRow, key,
 };
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use progress::progress;
 
 const MODEL: &str = "
 model: customer
@@ -88,18 +90,8 @@ fn batches(
     out
 }
 
-fn progress(fold: &mut Fold) {
-    let progress = SourceProgress {
-        position: SourcePosition::after_commit(1, 1),
-        at_micros: 1,
-        snapshot_done: true,
-        watermarks: Default::default(),
-    };
-    let mut buffer = RecordBuffer::default();
-    let json = serde_json::to_vec(&progress).unwrap();
-    buffer.push(0, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
-    let place = TopicPartition { topic: progress_topic("p", "shop").into(), partition: 0 };
-    let batch = FetchedBatch::new(place, Offset(0), Bytes::new(), Bytes::copy_from_slice(buffer.as_bytes()), 1);
+fn tell_progress(fold: &mut Fold) {
+    let batch = progress("p", SourcePosition::after_commit(1, 1), Default::default());
     fold.micro_batch(&[Input::whole(&batch)], &mut |_| Ok(())).unwrap();
 }
 
@@ -137,7 +129,7 @@ fn cost_of_a_row() {
             fold.micro_batch(&[Input::whole(&first[0])], &mut |_| Ok(())).unwrap();
         }
         if live {
-            progress(&mut fold);
+            tell_progress(&mut fold);
             while fold.has_background_work() {
                 fold.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
             }
@@ -162,7 +154,7 @@ fn cost_of_a_row() {
         }
         if !live {
             let began = Instant::now();
-            progress(&mut fold);
+            tell_progress(&mut fold);
             while fold.has_background_work() {
                 fold.background(Duration::from_millis(400), &mut |_| Ok(())).unwrap();
             }

@@ -10,23 +10,24 @@ mod flaky;
 
 #[path = "follow_rows/items.rs"]
 mod items;
+mod progress;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
+use headwater_broker::FetchedBatch;
 use headwater_projector::{ErrorKind, Fold, FoldOptions, Folded, Input};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{SourcePosition, SourceProgress, ValueRef, key, progress_topic};
+use headwater_schemas::{ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{ByteList, JoinIndex, ProjectionStore, RowArena};
 
 use engine::{Engine, Kind};
 use items::{PREFIX, Record, at, batch, deleted, item, item_with, schema, truncation};
+use progress::progress;
 
 fn model() -> ReadModel {
     parsed("model: item\nroot: { table: shop.items, key: id }\nfields: { id: id, note: note }\n")
@@ -54,18 +55,8 @@ fn records(first: u64, changes: &[Option<i64>]) -> FetchedBatch {
 }
 
 /// Says that so many records are all there is.
-fn progress(end: u64) -> FetchedBatch {
-    let progress = SourceProgress {
-        position: SourcePosition { epoch: 1, commit: end, ordinal: 1 },
-        at_micros: 1_000_000,
-        snapshot_done: true,
-        watermarks: BTreeMap::from([(schema().table.topic(PREFIX), vec![end])]),
-    };
-    let json = serde_json::to_vec(&progress).unwrap();
-    let mut records = RecordBuffer::default();
-    records.push(1, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
-    let place = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
-    FetchedBatch::new(place, Offset(0), Bytes::new(), Bytes::copy_from_slice(records.as_bytes()), 1)
+fn all_of(end: u64) -> FetchedBatch {
+    progress(PREFIX, at(1, end), BTreeMap::from([(schema().table.topic(PREFIX), vec![end])]))
 }
 
 fn fold(fold: &mut Fold, batch: &FetchedBatch) -> Result<Folded, headwater_projector::Error> {
@@ -116,7 +107,7 @@ impl Place {
         let mut whole = self.fold(usize::MAX);
         let all: Vec<Option<i64>> = (0..100).map(Some).collect();
         fold(&mut whole, &records(0, &all)).unwrap();
-        fold(&mut whole, &progress(100)).unwrap();
+        fold(&mut whole, &all_of(100)).unwrap();
         while whole.has_background_work() {
             whole.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
         }

@@ -7,23 +7,23 @@ mod flaky;
 #[path = "follow_rows/items.rs"]
 #[allow(dead_code, reason = "some of it is for the tests of truncations")]
 mod items;
+mod progress;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use headwater_broker::{FetchedBatch, Offset, RecordBuffer, TopicPartition};
 use headwater_projector::{Fold, FoldOptions, Input};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{SourcePosition, SourceProgress, ValueRef, key, progress_topic};
+use headwater_schemas::{ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{DocumentReader, Paired, ProjectionStore, VersionId, VersionRecord, VersionState};
 
 use flaky::EmbeddedDocuments;
 use items::{PREFIX, Record, at, batch, item, schema};
+use progress::progress;
 
 fn parsed(yaml: &str) -> ReadModel {
     parse("model.yaml", yaml, &ParseContext::default()).expect("a sound model")
@@ -96,17 +96,7 @@ fn bring(fold: &mut Fold, first: u64, ids: &[i64]) {
 
 /// Folds that so many records are all there is.
 fn tell(fold: &mut Fold, end: u64) {
-    let progress = SourceProgress {
-        position: SourcePosition { epoch: 1, commit: end, ordinal: 1 },
-        at_micros: 1_000_000,
-        snapshot_done: true,
-        watermarks: BTreeMap::from([(schema().table.topic(PREFIX), vec![end])]),
-    };
-    let json = serde_json::to_vec(&progress).unwrap();
-    let mut records = RecordBuffer::default();
-    records.push(1, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
-    let place = TopicPartition { topic: progress_topic(PREFIX, "shop").into(), partition: 0 };
-    let batch = FetchedBatch::new(place, Offset(0), Bytes::new(), Bytes::copy_from_slice(records.as_bytes()), 1);
+    let batch = progress(PREFIX, at(1, end), BTreeMap::from([(schema().table.topic(PREFIX), vec![end])]));
     fold.micro_batch(&[Input::whole(&batch)], &mut |_| Ok(())).unwrap();
 }
 

@@ -107,6 +107,11 @@ impl<'a> RowRef<'a> {
         self.raw_cells().any(|cell| cell == [tag::MISSING])
     }
 
+    /// Whether every cell is known: none was not sent, and none is lost.
+    pub fn is_whole(self) -> bool {
+        !self.raw_cells().any(|cell| cell == [tag::MISSING] || cell == [tag::LOST])
+    }
+
     /// The columns that were not sent, in order; lost ones are not among them.
     pub fn missing(self) -> impl Iterator<Item = usize> {
         self.columns_of(tag::MISSING)

@@ -178,18 +178,12 @@ impl Transaction {
         };
         let old = Tuple { bytes: data, cells: old_cells, fallback: None };
         self.old_key.clear();
-        if let Err(bad) = plan.write_key(&mut self.old_key, old, &mut self.scratch) {
-            built?;
-            if !plan.key.contains(&bad.column) {
-                return Err(bad);
-            }
-            // Under a key that cannot be represented there was no row: it comes to be.
-            if may_ask && (0..plan.width()).any(|at| new.lacks(at)) {
-                return Ok(Step::Lacks { query: row_query(plan, new) });
-            }
-            self.push_after(plan, self.first(Op::Create), into);
-            return Ok(Step::Done);
-        }
+        let was_there = match plan.write_key(&mut self.old_key, old, &mut self.scratch) {
+            Ok(()) => true,
+            // Under a key that cannot be represented there was no row.
+            Err(bad) if plan.key.contains(&bad.column) && built.is_ok() => false,
+            Err(bad) => return built.and(Err(bad)),
+        };
         if let Err(bad) = built {
             // Whatever its key is now, under the old one the row is gone.
             if plan.key.contains(&bad.column) {
@@ -197,7 +191,7 @@ impl Transaction {
             }
             return Err(bad);
         }
-        if self.old_key == self.key {
+        if was_there && self.old_key == self.key {
             let mut header = self.first(Op::Update);
             let kind = self.build_old(plan, old, kind)?;
             header.before_is_key_only = kind == Old::Key;
@@ -207,8 +201,12 @@ impl Transaction {
         if may_ask && (0..plan.width()).any(|at| new.lacks(at)) {
             return Ok(Step::Lacks { query: row_query(plan, new) });
         }
-        self.push_delete(plan, old, kind, into)?;
-        self.push_after(plan, self.second(Op::Create), into);
+        if was_there {
+            self.push_delete(plan, old, kind, into)?;
+            self.push_after(plan, self.second(Op::Create), into);
+        } else {
+            self.push_after(plan, self.first(Op::Create), into);
+        }
         Ok(Step::Done)
     }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::operation::Refused;
 use super::trusted::TrustedTexts;
+use crate::problem::shown;
 
 /// The word and the code by which clients know that they have to send the text, too.
 const NOT_FOUND: &str = "PersistedQueryNotFound";
@@ -137,9 +138,7 @@ fn known(query: ByteString) -> Resolved {
 }
 
 fn unknown(id: &str) -> Refused {
-    // What a caller sends is not sent back at any length.
-    let shown: String = id.chars().take(80).collect();
-    Refused::new("unknown_document", 404, format!("there is no document `{shown}` here"))
+    Refused::new("unknown_document", 404, format!("there is no document `{}` here", shown(id)))
 }
 
 fn digits(text: &str) -> Result<Hash, Refused> {

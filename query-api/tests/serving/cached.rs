@@ -1,72 +1,26 @@
 //! Documents at hand: no read of the store while nothing changes, and never an old one when something did.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use headwater_query_api::AccessOptions;
-use headwater_store::{
-    Counted, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord,
-};
 use serde_json::json;
-use tokio::sync::{broadcast, watch};
 
 use crate::fixture::{World, customer, int_key, put, put_at, wait_until};
-
-/// The store, and how often one document was read there.
-struct Counting {
-    store: Arc<dyn DocumentReader>,
-    reads: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl DocumentReader for Counting {
-    fn versions(&self) -> watch::Receiver<Arc<Vec<VersionRecord>>> {
-        self.store.versions()
-    }
-
-    fn frontiers(&self) -> watch::Receiver<Arc<BTreeMap<String, Frontier>>> {
-        self.store.frontiers()
-    }
-
-    fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>> {
-        self.store.changes()
-    }
-
-    async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        self.store.get(version, id).await
-    }
-
-    async fn get_many(
-        &self,
-        version: VersionId,
-        ids: &[Vec<u8>],
-        bytes_max: usize,
-    ) -> Result<Option<Vec<Option<Document>>>, Error> {
-        self.store.get_many(version, ids, bytes_max).await
-    }
-
-    async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error> {
-        self.store.query(version, query).await
-    }
-
-    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<Counted, Error> {
-        self.store.count(version, query, limit).await
-    }
-
-    async fn document_count(&self, version: VersionId) -> Result<u64, Error> {
-        self.store.document_count(version).await
-    }
-}
+use crate::hooked::Hooked;
 
 fn counted(cache_bytes: u64) -> (World, Arc<AtomicUsize>) {
     let reads = Arc::new(AtomicUsize::new(0));
     let counter = reads.clone();
     let world = World::over(
         AccessOptions::default(),
-        |store| Arc::new(Counting { store, reads: counter }),
+        |store| {
+            let before = move || {
+                counter.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            };
+            Arc::new(Hooked { store, before })
+        },
         |options| options.cache_bytes = cache_bytes,
     );
     (world, reads)

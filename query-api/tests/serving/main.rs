@@ -13,6 +13,7 @@ mod fixture;
 mod formats;
 mod graphql;
 mod headers;
+mod hooked;
 mod live;
 mod live_lists;
 mod observed;

@@ -1,22 +1,17 @@
 //! GraphQL subscriptions, by events and through WebSockets.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use headwater_query_api::AccessOptions;
-use headwater_store::{
-    Counted, Document, DocumentChange, DocumentReader, Error, Frontier, IndexQuery, Page, VersionId, VersionRecord,
-    VersionState,
-};
+use headwater_store::{Error, VersionState};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, watch};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::events::{Events, follow_with};
 use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions, wait_until};
+use crate::hooked::Hooked;
 use crate::socket::{PROTOCOL, Socket};
 
 const FOLLOW: &str = "subscription { customerChanged(id: 7) { n name } }";
@@ -142,62 +137,19 @@ fn a_slow_client_is_told_the_newest() {
     assert!(told < 300, "all {told} states were kept for it");
 }
 
-/// The store, of which the next read of one document fails when it is told to.
-struct Failing {
-    store: Arc<dyn DocumentReader>,
-    fails: Arc<AtomicBool>,
-}
-
-#[async_trait]
-impl DocumentReader for Failing {
-    fn versions(&self) -> watch::Receiver<Arc<Vec<VersionRecord>>> {
-        self.store.versions()
-    }
-
-    fn frontiers(&self) -> watch::Receiver<Arc<BTreeMap<String, Frontier>>> {
-        self.store.frontiers()
-    }
-
-    fn changes(&self) -> broadcast::Receiver<Arc<Vec<DocumentChange>>> {
-        self.store.changes()
-    }
-
-    async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error> {
-        if self.fails.swap(false, Ordering::SeqCst) {
-            return Err(Error::Engine { place: "here".into(), action: "read", source: "it was told to".into() });
-        }
-        self.store.get(version, id).await
-    }
-
-    async fn get_many(
-        &self,
-        version: VersionId,
-        ids: &[Vec<u8>],
-        bytes_max: usize,
-    ) -> Result<Option<Vec<Option<Document>>>, Error> {
-        self.store.get_many(version, ids, bytes_max).await
-    }
-
-    async fn query(&self, version: VersionId, query: &IndexQuery) -> Result<Page, Error> {
-        self.store.query(version, query).await
-    }
-
-    async fn count(&self, version: VersionId, query: &IndexQuery, limit: u64) -> Result<Counted, Error> {
-        self.store.count(version, query, limit).await
-    }
-
-    async fn document_count(&self, version: VersionId) -> Result<u64, Error> {
-        self.store.document_count(version).await
-    }
-}
-
 #[test]
 fn a_client_comes_back_after_a_read_that_failed() {
     let fails = Arc::new(AtomicBool::new(false));
     let failing = fails.clone();
     let world = World::over(
         AccessOptions::default(),
-        |store| Arc::new(Failing { store, fails: failing }),
+        |store| {
+            let before = move || match failing.swap(false, Ordering::SeqCst) {
+                true => Err(Error::Engine { place: "here".into(), action: "read", source: "it was told to".into() }),
+                false => Ok(()),
+            };
+            Arc::new(Hooked { store, before })
+        },
         |options| options.cache_bytes = 0,
     );
     let mut socket = Socket::ready(&world, &json!({}));

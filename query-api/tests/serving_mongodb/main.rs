@@ -25,6 +25,8 @@ mod formats;
 mod graphql;
 #[path = "../serving/headers.rs"]
 mod headers;
+#[path = "../serving/hooked.rs"]
+mod hooked;
 #[path = "../serving/live.rs"]
 mod live;
 #[path = "../serving/live_lists.rs"]

@@ -12,7 +12,7 @@ use crate::Error;
 use crate::clock::now_ms;
 use crate::shared::agreement::{Sharing, scan_note};
 use crate::shared::view::{Followed, SharedRows, View};
-use crate::version::{definition_note, retired_note};
+use crate::version::{definition_note, note_retired};
 
 impl Leading {
     /// Makes these the declared models. Answers `false` when another one leads by now.
@@ -215,6 +215,6 @@ pub(super) fn forget_version(view: &mut View, batch: &mut dyn RowBatch, id: Vers
     }
     batch.set_note(&definition_note(id.0), None)?;
     batch.set_note(&scan_note(id), None)?;
-    batch.set_note(&retired_note(id.0), Some(&now_ms().to_be_bytes()))?;
+    note_retired(batch, id.0)?;
     view.agreement.write(batch)
 }

@@ -8,7 +8,7 @@ use super::{Leading, Surroundings};
 use crate::Error;
 use crate::clock::now_ms;
 use crate::shared::view::{SharedRows, View};
-use crate::version::retired_note;
+use crate::version::{note_retired, retired_note, retired_since};
 
 /// How often it is looked whether the grace of a retired version is over.
 const PURGE_LOOK: Duration = Duration::from_secs(1);
@@ -23,15 +23,10 @@ impl Leading {
         let ids: Vec<VersionId> = self.records.values().filter(retired).map(|record| record.id).collect();
         self.purge_at = (!ids.is_empty()).then(|| Instant::now() + PURGE_LOOK);
         for id in ids {
-            let since = rows.read(|_, batch| Ok(batch.note(&retired_note(id.0))?))?;
-            let since = since.and_then(|note| note.as_slice().try_into().ok()).map(i64::from_be_bytes);
-            let Some(since) = since else {
+            let Some(since) = rows.read(|_, batch| retired_since(batch, id.0))? else {
                 // Another projector retired it: its grace begins where that is found out.
-                let now = now_ms().to_be_bytes();
-                match self.write(rows, |_, batch| Ok(batch.set_note(&retired_note(id.0), Some(&now))?))? {
-                    Some(()) => continue,
-                    None => return Ok(None),
-                }
+                let Some(()) = self.write(rows, |_, batch| note_retired(batch, id.0))? else { return Ok(None) };
+                continue;
             };
             if now_ms().saturating_sub(since) < around.retired_grace_ms {
                 continue;

@@ -83,7 +83,7 @@ pub fn to_json(
         put(out, format_args!(",\"partitions\":{partitions}"));
     }
     write_key(out, event, key, schema)?;
-    if let Some(after) = event.after {
+    if let Some(after) = event.after.filter(|row| !row.is_whole()) {
         names(out, "missing", after.missing(), schema);
         names(out, "lost", after.lost(), schema);
     }
