@@ -1,6 +1,7 @@
 //! `kafka_append`: change events per second into Kafka by our producer, the work of turning them into Debezium's JSON
-//! included, beside Kafka's own producer performance tool sending the same values with the same acknowledgements,
-//! compression and batches to the same broker. In turns.
+//! included, beside Kafka's own producer performance tool sending the same bytes with the same acknowledgements,
+//! compression and batches to the same broker. In turns. The tool sends neither keys nor headers: the bytes of ours stand
+//! behind its values.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use headwater_broker::kafka::{KafkaLog, KafkaOptions};
 use headwater_broker::{AppendBatch, EventLog, Producer, RecordBuffer, Retention, TopicPartition, TopicSpec};
-use headwater_schemas::codec::debezium::{SourceInfo, to_json};
+use headwater_schemas::codec::debezium::{EventWriter, SourceInfo};
 use headwater_schemas::{
     Column, ColumnType, EventHeader, EventRef, Op, RowBuilder, SourcePosition, TableId, TableSchema, ValueRef, key,
 };
@@ -130,13 +131,14 @@ async fn finish(append: tokio::task::JoinHandle<Result<Vec<headwater_broker::Off
     append.await.expect("no panic").expect("the broker is up");
 }
 
-/// The values as they go over the wire, for the tool to choose from.
+/// The bytes as they go over the wire, for the tool to choose from.
 fn write_values(path: &Path) {
     let (schema, mut records) = (schema(), RecordBuffer::default());
     (0..APPEND).for_each(|n| push(&mut records, n * 50));
     let source = SourceInfo { version: "1".into(), connector: "headwater".into(), database: String::new() };
+    let headers = format!("headwater.schema{:016x}headwater.opc", schema.fingerprint().0).into_bytes();
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("the folder is writable"));
-    let mut json = Vec::new();
+    let (mut writer, mut json) = (EventWriter::new(schema, &source), Vec::new());
     let bytes = Bytes::copy_from_slice(records.as_bytes());
     let from = TopicPartition { topic: TOPIC.into(), partition: 0 };
     let batch =
@@ -144,7 +146,9 @@ fn write_values(path: &Path) {
     for record in batch.records() {
         let event = EventRef::decode(record.value.expect("it is an event")).expect("it was just encoded");
         json.clear();
-        to_json(&event, record.key, &schema, &source, &mut json).expect("it fits its schema");
+        let key = writer.write(&event, record.key, &mut json).expect("it fits its schema").expect("it has a key");
+        json.extend_from_within(key);
+        json.extend_from_slice(&headers);
         json.push(b'\n');
         file.write_all(&json).expect("the folder is writable");
     }

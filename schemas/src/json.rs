@@ -98,33 +98,39 @@ fn write_plain(out: &mut Vec<u8>, text: &str) {
 /// Appends `text` as a JSON string.
 pub fn write_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut start = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        let short: &[u8] = match byte {
-            b'"' => b"\\\"",
-            b'\\' => b"\\\\",
-            b'\n' => b"\\n",
-            b'\r' => b"\\r",
-            b'\t' => b"\\t",
-            0x08 => b"\\b",
-            0x0c => b"\\f",
-            0..=0x1f => b"",
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[start..at]);
-        start = at + 1;
-        if short.is_empty() {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
-            out.extend_from_slice(b"\\u00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        } else {
-            out.extend_from_slice(short);
+    let mut rest = text.as_bytes();
+    loop {
+        let plain = plain(rest);
+        out.extend_from_slice(&rest[..plain]);
+        let Some((&byte, behind)) = rest[plain..].split_first() else { break };
+        rest = behind;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
+            }
         }
     }
-    out.extend_from_slice(&bytes[start..]);
     out.push(b'"');
+}
+
+/// How many bytes from the first on need no escape.
+fn plain(bytes: &[u8]) -> usize {
+    const STEP: usize = 16;
+    let escapes = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    // All of a step are looked at, none first: so they are compared at once.
+    let steps =
+        bytes.chunks_exact(STEP).take_while(|step| !step.iter().fold(false, |found, byte| found | escapes(byte)));
+    let plain = steps.count() * STEP;
+    plain + bytes[plain..].iter().take_while(|byte| !escapes(byte)).count()
 }
 
 fn write_array(out: &mut Vec<u8>, array: ArrayRef<'_>) {
@@ -152,4 +158,22 @@ fn write_level<'a>(out: &mut Vec<u8>, dimensions: &[u32], cells: &mut Peekable<i
         }
     }
     out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_an_escape_has_one_wherever_it_stands() {
+        let odd: Vec<char> = (0..=0x80u8).map(char::from).chain(['é', '😀']).collect();
+        for (length, c) in (0..40).flat_map(|length| odd.iter().map(move |c| (length, *c))) {
+            for at in 0..=length {
+                let text = format!("{}{c}{}", "a".repeat(at), "ß".repeat(length - at));
+                let mut out = Vec::new();
+                write_json_string(&mut out, &text);
+                assert_eq!(String::from_utf8(out).ok(), serde_json::to_string(&text).ok());
+            }
+        }
+    }
 }

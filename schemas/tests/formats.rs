@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use headwater_schemas::codec::debezium::{SourceInfo, from_json, key_to_json, to_json};
+use headwater_schemas::codec::debezium::{EventWriter, SourceInfo, from_json};
 use headwater_schemas::{
     ArrayValue, Column, ColumnType, EventHeader, EventRef, Interval, Op, RowBuilder, RowRef, SourcePosition, TableId,
     TableSchema, Value, WriteRow, key,
@@ -152,11 +152,12 @@ fn binary_forms_are_as_they_were() {
 fn the_json_form_is_as_it_was() {
     let schema = schema();
     let source = SourceInfo { version: "1.0".into(), connector: "postgresql".into(), database: "erp".into() };
+    let mut writer = EventWriter::new(schema.clone(), &source);
     for (name, bytes, key) in
         [("event.v1.json", event(), record_key()), ("truncation.v1.json", truncation(), Vec::new())]
     {
         let mut json = Vec::new();
-        to_json(&EventRef::decode(&bytes).unwrap(), &key, &schema, &source, &mut json).unwrap();
+        writer.write(&EventRef::decode(&bytes).unwrap(), &key, &mut json).unwrap();
         json.push(b'\n');
         let golden = fixture(name, &json);
         assert_eq!(String::from_utf8_lossy(&json), String::from_utf8_lossy(&golden), "{name}");
@@ -164,9 +165,11 @@ fn the_json_form_is_as_it_was() {
         assert_eq!((back.bytes, back.key), (bytes, key), "{name}");
     }
 
-    let mut key = Vec::new();
-    key_to_json(RowRef(&row(true)), &schema, &mut key).unwrap();
-    assert_eq!(String::from_utf8(key).unwrap(), "{\"code\":\"a\\u0000\\\"é\",\"id\":\"9007199254740993\"}");
+    let (event, row, mut json) = (event(), row(true), Vec::new());
+    let header = EventRef::decode(&event).unwrap().header;
+    let event = EventRef { header, before: None, after: Some(RowRef(&row)), partitions: None };
+    let key = writer.write(&event, &[], &mut json).unwrap().unwrap();
+    assert_eq!(String::from_utf8_lossy(&json[key]), "{\"code\":\"a\\u0000\\\"é\",\"id\":\"9007199254740993\"}");
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn what_would_not_come_back_is_refused_and_named() {
         let event = event();
         let header = EventRef::decode(&event).unwrap().header;
         let event = EventRef { header, before: None, after: Some(RowRef(&bytes)), partitions: None };
-        to_json(&event, &[], &schema, &source, &mut Vec::new()).map_err(|error| error.to_string())
+        EventWriter::new(schema, &source).write(&event, &[], &mut Vec::new()).map_err(|error| error.to_string())
     };
     for (kind, value) in [
         (ColumnType::Decimal, Value::Text("19.90".into())),

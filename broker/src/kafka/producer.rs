@@ -371,14 +371,16 @@ impl Writer {
                 if end > 0 && self.published.insert(described.fingerprint) {
                     self.publish(&described)?;
                 }
+                let outlet = self.outlet(COMMIT_MAX);
                 for (n, record) in Records::new(Offset(0), batch.records.as_bytes()).enumerate() {
                     let mut marked = mark_of(n);
-                    writer.write(record, |outgoing| self.send(&batch.to, outgoing, std::mem::take(&mut marked)))?;
+                    writer.write(record, |outgoing| outlet.send(&batch.to, outgoing, std::mem::take(&mut marked)))?;
                 }
             }
             Form::Plain(headers) => {
+                let outlet = self.outlet(COMMIT_MAX);
                 for (n, record) in Records::new(Offset(0), batch.records.as_bytes()).enumerate() {
-                    self.send(&batch.to, wire::plain(record, headers.as_ref()), mark_of(n))?;
+                    outlet.send(&batch.to, wire::plain(record, headers.as_ref()), mark_of(n))?;
                 }
             }
         }
@@ -396,7 +398,7 @@ impl Writer {
                     database: String::new(),
                 });
                 let described = Arc::new(Described::new(schema, prelude.clone()));
-                Form::Events(Box::new(EventWriter::new(described, source, options.tombstones)))
+                Form::Events(Box::new(EventWriter::new(described, &source, options.tombstones)))
             }
             None => Form::Plain(wire::plain_headers(prelude)),
         }

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use headwater_schemas::codec::debezium::{EventReader, SourceInfo, key_from_json, key_to_json, to_json};
+use headwater_schemas::codec::debezium::{self, EventReader, SourceInfo, key_from_json};
 use headwater_schemas::{EventRef, Op, SchemaFingerprint};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
@@ -42,7 +42,7 @@ pub(super) struct Outgoing<'a> {
 /// Writes the events of one schema.
 pub(super) struct EventWriter {
     described: Arc<Described>,
-    source: SourceInfo,
+    json: debezium::EventWriter,
     tombstones: bool,
     /// By operation.
     headers: [OwnedHeaders; OPS.len()],
@@ -51,14 +51,15 @@ pub(super) struct EventWriter {
 }
 
 impl EventWriter {
-    pub(super) fn new(described: Arc<Described>, source: SourceInfo, tombstones: bool) -> Self {
+    pub(super) fn new(described: Arc<Described>, source: &SourceInfo, tombstones: bool) -> Self {
         let headers = OPS.map(|op| {
             let mut letter = [0; 4];
             OwnedHeaders::new_with_capacity(2)
                 .insert(Header { key: SCHEMA, value: Some(described.name.as_bytes()) })
                 .insert(Header { key: OP, value: Some(op.letter().encode_utf8(&mut letter).as_bytes()) })
         });
-        Self { described, source, tombstones, headers, key: Vec::new(), value: Vec::new() }
+        let json = debezium::EventWriter::new(described.schema.clone(), source);
+        Self { described, json, tombstones, headers, key: Vec::new(), value: Vec::new() }
     }
 
     pub(super) fn described(&self) -> &Arc<Described> {
@@ -105,19 +106,14 @@ impl EventWriter {
     /// Key and value as JSON, in the buffers; `None` when they cannot be. Tells the operation, and whether there is a key.
     fn transcode(&mut self, record: RecordRef<'_>) -> Option<(Op, bool)> {
         let event = EventRef::decode(record.value?).ok()?;
-        let schema = &self.described.schema;
         self.value.clear();
-        to_json(&event, record.key, schema, &self.source, &mut self.value).ok()?;
+        let key = self.json.write(&event, record.key, &mut self.value).ok()?;
         self.key.clear();
         let op = event.header.op;
-        let keyed = match event.after.or(event.before) {
-            Some(row) => key_to_json(row, schema, &mut self.key).is_ok(),
-            None => false,
-        };
-        if keyed {
+        if let Some(key) = key {
+            self.key.extend_from_slice(&self.value[key]);
             return Some((op, true));
         }
-        self.key.clear();
         if self.tombstones {
             // Kafka takes no record without key where it compacts, and of one key it keeps the last.
             self.key.extend_from_slice(b"{\"op\":\"");

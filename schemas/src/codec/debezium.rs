@@ -30,7 +30,19 @@ mod write;
 
 pub use read::{OwnedEvent, from_json, key_from_json, schema_of};
 pub use scan::EventReader;
-pub use write::{SourceInfo, key_to_json, to_json};
+pub use write::{EventWriter, SourceInfo};
 
 #[cfg(doc)]
 use crate::SchemaFingerprint;
+use crate::{TableSchema, write_json_string};
+
+/// How a member of each column begins: `"name":`.
+fn members(schema: &TableSchema) -> Vec<Vec<u8>> {
+    let member = |column: &crate::Column| {
+        let mut member = Vec::new();
+        write_json_string(&mut member, &column.name);
+        member.push(b':');
+        member
+    };
+    schema.columns.iter().map(member).collect()
+}

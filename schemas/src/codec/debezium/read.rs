@@ -88,7 +88,7 @@ fn fingerprint(x: &X<'_>) -> Result<SchemaFingerprint, CodecError> {
     hash.map(SchemaFingerprint).map_err(|_| CodecError::Envelope { reason: "`x.schema` is not a fingerprint" })
 }
 
-/// Reads an event written by [`super::to_json`].
+/// Reads an event written by [`super::EventWriter`].
 ///
 /// `schema` must be the one it was written with (see [`schema_of`]): then the event is exactly the one that was written.
 /// Only a schema event (`op` `s`), which brings its own, can be read without: JSON does not tell a decimal from a text.
@@ -150,7 +150,7 @@ pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEven
     Ok(OwnedEvent { key, schema, bytes })
 }
 
-/// Reads a record's key written by [`super::key_to_json`]: the primary key in the form of [`crate::key`].
+/// Reads a record's key as [`super::EventWriter`] writes it: the primary key in the form of [`crate::key`].
 ///
 /// # Errors
 ///

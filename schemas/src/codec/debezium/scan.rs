@@ -1,10 +1,10 @@
-//! JSON to binary event, for text that is laid out exactly as [`super::to_json`] lays it out: no general parser, no
+//! JSON to binary event, for text that is laid out exactly as [`super::EventWriter`] lays it out: no general parser, no
 //! allocation for each event. Whatever looks different is left to [`super::from_json`].
 
+use super::members;
 use crate::codec::{CodecError, cell};
 use crate::{
     ColumnType, EventHeader, EventRef, Op, RowBuilder, RowRef, SourcePosition, TableSchema, ValueRef, is_decimal,
-    write_json_string,
 };
 
 /// Reads events of one schema.
@@ -31,15 +31,9 @@ struct Scanned {
 impl EventReader {
     /// Of events written with this schema.
     pub fn new(schema: TableSchema) -> Self {
-        let member = |column: &crate::Column| {
-            let mut member = Vec::new();
-            write_json_string(&mut member, &column.name);
-            member.push(b':');
-            member
-        };
         Self {
             fingerprint: format!("{:016x}", schema.fingerprint().0),
-            members: schema.columns.iter().map(member).collect(),
+            members: members(&schema),
             key_columns: schema.key_columns(),
             schema,
             before: Vec::new(),
