@@ -29,8 +29,9 @@ use crate::{Error, ProjectorMetrics};
 /// How often assignments, topics and claims are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long the store may not know that something was emitted, while there is more to apply.
-const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the store may not know that something was emitted, while there is more to apply. What is applied next in the same
+/// partition says so, too; a transaction for it alone is a seventh of a round.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the leader looks whether a frontier can be moved, at most.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
