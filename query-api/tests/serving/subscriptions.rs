@@ -1,5 +1,6 @@
 //! GraphQL subscriptions, by events and through WebSockets.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -144,9 +145,13 @@ fn a_client_comes_back_after_a_read_that_failed() {
     let world = World::over(
         AccessOptions::default(),
         |store| {
-            let before = move || match failing.swap(false, Ordering::SeqCst) {
-                true => Err(Error::Engine { place: "here".into(), action: "read", source: "it was told to".into() }),
-                false => Ok(()),
+            let before = move || {
+                ready(match failing.swap(false, Ordering::SeqCst) {
+                    true => {
+                        Err(Error::Engine { place: "here".into(), action: "read", source: "it was told to".into() })
+                    }
+                    false => Ok(()),
+                })
             };
             Arc::new(Hooked { store, before })
         },
