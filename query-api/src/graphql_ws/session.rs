@@ -130,7 +130,11 @@ impl Session {
         let text = match message {
             Message::Text(text) => Bytes::from(text),
             Message::Binary(_) => return Err(End::Said(Ending::INVALID)),
-            Message::Close(_) => return Err(End::Gone),
+            Message::Close(_) => {
+                // The library has the answer at hand (RFC 6455, 5.5.1), and nothing else would send it.
+                let _ = timeout(CLOSE_WAIT, socket.flush()).await;
+                return Err(End::Gone);
+            }
             // The library has answered a ping already.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
         };

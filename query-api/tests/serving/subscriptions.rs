@@ -9,6 +9,8 @@ use headwater_query_api::AccessOptions;
 use headwater_store::{Error, VersionState};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::events::{Events, follow_with};
 use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions, wait_until};
@@ -113,6 +115,16 @@ fn the_protocol_is_kept_to_its_codes() {
     assert_eq!(socket.hear()["payload"][0]["extensions"]["code"], "limit_exceeded");
     socket.subscribe("a", FOLLOW);
     assert_eq!(socket.closed(), 4409);
+}
+
+#[test]
+fn a_client_that_says_goodbye_is_answered() {
+    let world = World::new();
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    socket.0.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).unwrap();
+    assert_eq!(socket.closed(), 1000);
 }
 
 #[test]
