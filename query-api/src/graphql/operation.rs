@@ -61,6 +61,11 @@ impl Refused {
         self.0.iter().any(|problem| problem.code == Problem::MUTATION)
     }
 
+    /// The first reason's code.
+    pub(crate) fn code(&self) -> &'static str {
+        self.0.first().map_or(Problem::SHAPE, |problem| problem.code)
+    }
+
     /// Status of the answer.
     pub(crate) fn status(&self) -> u16 {
         self.0.iter().map(|problem| problem.status).max().unwrap_or(400)

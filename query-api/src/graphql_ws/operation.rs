@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apollo_compiler::response::JsonValue;
 use bytes::Bytes;
@@ -65,6 +65,23 @@ pub(super) struct Asker {
     pub(super) address: IpAddr,
 }
 
+impl Asker {
+    /// Counts an operation that was answered with so many bytes, or refused. Answers with the status it is counted by.
+    pub(super) fn count(&self, answered: Result<usize, &Refused>, took: Duration) -> StatusCode {
+        let Self { api, context, .. } = self;
+        let status = match answered {
+            Ok(_) => StatusCode::OK,
+            Err(refused) => {
+                api.metrics.failed(refused.code());
+                StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST)
+            }
+        };
+        let about = About::graphql(api.channels.label(context.channel));
+        api.metrics.answered(&about, status, answered.unwrap_or_default(), took);
+        status
+    }
+}
+
 /// The stream of an operation. It ends by itself behind `Error` or `Complete`, or without either when the connection is
 /// to end as well.
 ///
@@ -123,19 +140,19 @@ async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subsc
     // Each operation has its own count of what it reads.
     let context = &context.clone();
     let started = Instant::now();
-    let admitted = api.gate.admit_again(&context.principal, *address, &context.request_id, started);
-    let _admitted = admitted.map_err(|refusal| Refused::from(refusal.problem))?;
-    let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
-    let answered = answered
-        .unwrap_or_else(|_| Err(Refused::new("deadline", 503, "this took too long; try again, or ask for less")));
-    let (status, bytes) = match &answered {
-        Ok((result, _)) => (StatusCode::OK, result.len()),
-        Err(refused) => (StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST), 0),
+    let (answered, _admitted) = match api.gate.admit_again(&context.principal, *address, &context.request_id, started) {
+        Ok(admitted) => {
+            let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
+            let too_slow = || Refused::new("deadline", 503, "this took too long; try again, or ask for less");
+            (answered.unwrap_or_else(|_| Err(too_slow())), Some(admitted))
+        }
+        Err(refusal) => (Err(Refused::from(refusal.problem)), None),
     };
-    let (took, channel) = (started.elapsed(), api.channels.label(context.channel));
-    api.metrics.answered(&About::graphql(channel), status, bytes, took);
+    let took = started.elapsed();
+    let status = asker.count(answered.as_ref().map(|(result, _)| result.len()), took);
     if api.slow_query.is_some_and(|limit| took >= limit) {
         let (request_id, reads, status) = (&context.request_id, &context.reads, status.as_u16());
+        let channel = api.channels.label(context.channel);
         let (route, model, method, uri) = (Route::GraphQl, "", &Method::GET, &Uri::from_static("/graphql"));
         Slow { request_id, route, model, channel, method, uri, reads, status, took }.tell();
     }

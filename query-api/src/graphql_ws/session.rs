@@ -209,7 +209,9 @@ impl Session {
         let max = self.api.graphql.subscriptions_max;
         if self.running.len() >= max {
             let message = format!("{max} operations run on this connection already: complete one of them");
-            let refused = Refused::new("limit_exceeded", 429, message).list(&asker.context);
+            let refused = Refused::new("limit_exceeded", 429, message);
+            asker.count(Err(&refused), Duration::ZERO);
+            let refused = refused.list(&asker.context);
             return send(socket, operation_message("error", &id, Some(&refused))?).await;
         }
         let (events, handle) = abortable(operation::run(asker.clone(), id.clone(), payload, self.ahead.clone()));
