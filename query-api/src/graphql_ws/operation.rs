@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::{Method, StatusCode, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::Api;
@@ -46,6 +47,7 @@ pub(super) enum Said {
 enum State {
     Begun(AbortOnDropHandle<Begun>),
     Following(Box<Subscription>),
+    Reading(AbortOnDropHandle<Read>),
     Answered,
     Over,
 }
@@ -54,6 +56,13 @@ enum State {
 /// taken.
 struct Begun {
     answered: Result<(Bytes, Option<Subscription>), Refused>,
+    _ahead: Option<OwnedSemaphorePermit>,
+}
+
+/// What is followed, what is to be told of it, and the place.
+struct Read {
+    subscription: Box<Subscription>,
+    told: Option<Told>,
     _ahead: Option<OwnedSemaphorePermit>,
 }
 
@@ -85,53 +94,80 @@ impl Asker {
 /// The stream of an operation. It ends by itself behind `Error` or `Complete`, or without either when the connection is
 /// to end as well.
 ///
-/// The first result is made by a task of its own, which ends when the stream is dropped: it holds a place among all
-/// requests and may hold a read that others wait for, so it goes on while a client that is slow takes nothing. No more
-/// than `ahead` has room for are made of one connection. What is said after it is read when it is taken: nothing piles up.
+/// Results are made by tasks of their own, which end when the stream is dropped: they hold a place among all requests, or a
+/// read that others wait for, so they go on while a client that is slow takes nothing. No more than `ahead` has room for
+/// are made of one connection. What changes is read when the last result was taken: nothing piles up.
 pub(super) fn run(
     asker: Asker,
     id: Arc<str>,
     payload: JsonValue,
     ahead: Arc<Semaphore>,
 ) -> impl Stream<Item = Event> + Send {
-    let (request_id, beginning) = (asker.context.request_id.clone(), asker.clone());
+    let (request_id, beginning, place) = (asker.context.request_id.clone(), asker.clone(), ahead.clone());
     let task = tokio::spawn(scope(request_id, async move {
         // Nobody closes it. The wait is before the operation is let in: whoever waits holds no place.
-        let ahead = ahead.acquire_owned().await.ok();
+        let ahead = place.acquire_owned().await.ok();
         Begun { answered: begin(payload, &beginning).await, _ahead: ahead }
     }));
     let begun = State::Begun(AbortOnDropHandle::new(task));
-    stream::unfold((begun, asker, id), |(state, asker, id)| async move {
-        let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker)).await?;
-        Some((Event { id: id.clone(), said }, (state, asker, id)))
+    stream::unfold((begun, asker, id, ahead), |(state, asker, id, ahead)| async move {
+        let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker, &ahead)).await?;
+        Some((Event { id: id.clone(), said }, (state, asker, id, ahead)))
     })
 }
 
-async fn next(state: State, asker: &Asker) -> Option<(Said, State)> {
+async fn next(mut state: State, asker: &Asker, ahead: &Arc<Semaphore>) -> Option<(Said, State)> {
     let error = |refused: &Refused| (Said::Error(refused.list(&asker.context)), State::Over);
-    match state {
-        State::Begun(task) => Some(match task.await.map(|begun| begun.answered) {
-            Ok(Ok((result, Some(subscription)))) => (Said::Next(result), State::Following(Box::new(subscription))),
-            Ok(Ok((result, None))) => (Said::Next(result), State::Answered),
-            Ok(Err(refused)) => error(&refused),
-            Err(failed) => {
-                tracing::error!(
-                    request_id = asker.context.request_id.as_str(),
-                    trace_id = asker.context.request_id.trace_id(),
-                    error = &failed as &dyn std::error::Error,
-                    "an operation did not end"
-                );
-                error(&Refused::from(Problem::internal("the operation did not end; the server's log says why")))
+    loop {
+        state = match state {
+            State::Begun(task) => {
+                return Some(match task.await.map(|begun| begun.answered) {
+                    Ok(Ok((result, Some(subscription)))) => {
+                        (Said::Next(result), State::Following(Box::new(subscription)))
+                    }
+                    Ok(Ok((result, None))) => (Said::Next(result), State::Answered),
+                    Ok(Err(refused)) => error(&refused),
+                    Err(failed) => error(&unended(&failed, asker)),
+                });
             }
-        }),
-        State::Following(mut subscription) => Some(match subscription.next().await? {
-            Told::Next(result) => (Said::Next(result), State::Following(subscription)),
-            Told::Failed(refused) => error(&refused),
-            Told::Broken => (Said::Broken, State::Over),
-        }),
-        State::Answered => Some((Said::Complete, State::Over)),
-        State::Over => None,
+            State::Following(mut subscription) => match subscription.due().await? {
+                Ok(()) => State::Reading(read(subscription, asker, ahead.clone())),
+                Err(refused) => return Some(error(&refused)),
+            },
+            State::Reading(task) => match task.await {
+                Ok(Read { subscription, told: None, .. }) => State::Following(subscription),
+                Ok(Read { subscription, told: Some(told), .. }) => {
+                    return Some(match told {
+                        Told::Next(result) => (Said::Next(result), State::Following(subscription)),
+                        Told::Failed(refused) => error(&refused),
+                        Told::Broken => (Said::Broken, State::Over),
+                    });
+                }
+                Err(failed) => return Some(error(&unended(&failed, asker))),
+            },
+            State::Answered => return Some((Said::Complete, State::Over)),
+            State::Over => return None,
+        };
     }
+}
+
+/// Reads what is due of a subscription.
+fn read(mut subscription: Box<Subscription>, asker: &Asker, ahead: Arc<Semaphore>) -> AbortOnDropHandle<Read> {
+    AbortOnDropHandle::new(tokio::spawn(scope(asker.context.request_id.clone(), async move {
+        let ahead = ahead.acquire_owned().await.ok();
+        let told = subscription.read().await;
+        Read { subscription, told, _ahead: ahead }
+    })))
+}
+
+fn unended(failed: &JoinError, asker: &Asker) -> Refused {
+    tracing::error!(
+        request_id = asker.context.request_id.as_str(),
+        trace_id = asker.context.request_id.trace_id(),
+        error = failed as &dyn std::error::Error,
+        "an operation did not end"
+    );
+    Refused::from(Problem::internal("the operation did not end; the server's log says why"))
 }
 
 /// Passes the limits that every request passes, and answers.

@@ -2,7 +2,7 @@
 
 use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use headwater_query_api::AccessOptions;
@@ -148,6 +148,52 @@ fn a_slow_client_is_told_the_newest() {
         }
     }
     assert!(told < 300, "all {told} states were kept for it");
+}
+
+#[test]
+fn a_client_that_takes_nothing_keeps_nobody_from_what_it_follows() {
+    let (is_slow, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (slow, count) = (is_slow.clone(), reads.clone());
+    let world = World::over(
+        AccessOptions::default(),
+        |store| {
+            let before = move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                let waits = slow.swap(false, Ordering::SeqCst);
+                async move {
+                    if waits {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    Ok(())
+                }
+            };
+            Arc::new(Hooked { store, before })
+        },
+        |_| {},
+    );
+    let mut long = customer(8);
+    long["tariff"] = json!({"code": "x".repeat(500_000)});
+    put(&world.store, 1, &int_key(8), Some(&long));
+    wait_until("the cache to listen", || {
+        let before = reads.load(Ordering::SeqCst);
+        world.get("/v1/customer/7");
+        reads.load(Ordering::SeqCst) == before
+    });
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    is_slow.store(true, Ordering::SeqCst);
+    set(&world, 1);
+    wait_until("the change to be read", || !is_slow.load(Ordering::SeqCst));
+    // While it is read there comes more than the buffers between us hold.
+    for n in 0..60 {
+        let query = "{ a: customer(id: 8) { tariff { code } } b: customer(id: 8) { tariff { code } } }";
+        socket.subscribe(&n.to_string(), query);
+    }
+    let begun = Instant::now();
+    assert_eq!(world.get("/v1/customer/7").json()["n"], 1);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(socket);
 }
 
 #[test]
