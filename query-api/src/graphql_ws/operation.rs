@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::patience::Patience;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::Refused;
@@ -24,6 +25,9 @@ use crate::problem::Problem;
 
 /// Operations of one connection that are answered or have a result that was not taken. Those behind them wait.
 pub(super) const AHEAD_MAX: usize = 8;
+
+/// When to try again what took too long.
+const RETRY_SECONDS: u32 = 1;
 
 /// Something to be sent.
 pub(super) struct Event {
@@ -72,6 +76,8 @@ pub(super) struct Asker {
     pub(super) api: Arc<Api>,
     pub(super) context: ReadContext,
     pub(super) address: IpAddr,
+    /// Until when subscriptions are tried again that cannot be begun for now.
+    pub(super) patient_until: Instant,
 }
 
 impl Asker {
@@ -103,12 +109,8 @@ pub(super) fn run(
     payload: JsonValue,
     ahead: Arc<Semaphore>,
 ) -> impl Stream<Item = Event> + Send {
-    let (request_id, beginning, place) = (asker.context.request_id.clone(), asker.clone(), ahead.clone());
-    let task = tokio::spawn(scope(request_id, async move {
-        // Nobody closes it. The wait is before the operation is let in: whoever waits holds no place.
-        let ahead = place.acquire_owned().await.ok();
-        Begun { answered: begin(payload, &beginning).await, _ahead: ahead }
-    }));
+    let request_id = asker.context.request_id.clone();
+    let task = tokio::spawn(scope(request_id, begin_patiently(payload, asker.clone(), ahead.clone())));
     let begun = State::Begun(AbortOnDropHandle::new(task));
     stream::unfold((begun, asker, id, ahead), |(state, asker, id, ahead)| async move {
         let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker, &ahead)).await?;
@@ -170,16 +172,34 @@ fn unended(failed: &JoinError, asker: &Asker) -> Refused {
     Refused::from(Problem::internal("the operation did not end; the server's log says why"))
 }
 
+/// Begins when there is room, and again where that is refused for now and there is patience for it.
+async fn begin_patiently(payload: JsonValue, asker: Asker, ahead: Arc<Semaphore>) -> Begun {
+    let mut patience = Patience::of(&payload, asker.patient_until);
+    loop {
+        // Nobody closes it. The wait is before the operation is let in: whoever waits holds no place.
+        let place = ahead.clone().acquire_owned().await.ok();
+        let answered = begin(payload.clone(), &asker).await;
+        match answered.as_ref().err().and_then(|refused| patience.wait(refused)) {
+            Some(wait) => {
+                drop((answered, place));
+                tokio::time::sleep(wait).await;
+            }
+            None => return Begun { answered, _ahead: place },
+        }
+    }
+}
+
 /// Passes the limits that every request passes, and answers.
 async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subscription>), Refused> {
-    let Asker { api, context, address } = asker;
+    let Asker { api, context, address, .. } = asker;
     // Each operation has its own count of what it reads.
     let context = &context.clone();
     let started = Instant::now();
     let (answered, _admitted) = match api.gate.admit_again(&context.principal, *address, &context.request_id, started) {
         Ok(admitted) => {
             let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
-            let too_slow = || Refused::new("deadline", 503, "this took too long; try again, or ask for less");
+            let detail = "this took too long; try again, or ask for less";
+            let too_slow = || Problem::unavailable("deadline", detail, RETRY_SECONDS).into();
             (answered.unwrap_or_else(|_| Err(too_slow())), Some(admitted))
         }
         Err(refusal) => (Err(Refused::from(refusal.problem)), None),

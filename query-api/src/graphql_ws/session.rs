@@ -145,7 +145,8 @@ impl Session {
                 let channel = self.channel(&payload)?;
                 let (caller, now) = ((principal, self.address), Instant::now().into_std());
                 let context = self.api.context(self.request_id.clone(), caller, channel, now);
-                self.asker = Some(Asker { api: self.api.clone(), context, address: self.address });
+                let patient_until = now + self.api.graphql.patience;
+                self.asker = Some(Asker { api: self.api.clone(), context, address: self.address, patient_until });
                 send(socket, message::ack()).await
             }
             Received::Ping => send(socket, message::pong()).await,

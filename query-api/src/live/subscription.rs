@@ -12,7 +12,11 @@ use super::listeners::Listener;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::{GraphQlRequest, Operation, Refused};
+use crate::problem::Problem;
 use crate::serving::{Serving, View};
+
+/// When to try again what the store could not answer.
+const RETRY_SECONDS: u32 = 1;
 
 /// Follows one document for one caller.
 pub(crate) struct Subscription {
@@ -148,7 +152,8 @@ impl Subscription {
         let answer = graphql.try_answer(&self.operation, &mut budget, reader, &self.context).await?;
         self.due = false;
         if answer.is_broken {
-            return Err(Refused::new("store_unavailable", 503, "the store could not be read; try again"));
+            let detail = "the store could not be read; try again";
+            return Err(Problem::unavailable("store_unavailable", detail, RETRY_SECONDS).into());
         }
         // Documents of a version that is served no more are gone, not deleted; what is served is told soon.
         if self.told.is_some() && !self.api.is_active(self.version) {
