@@ -92,6 +92,8 @@ pub struct GraphQlOptions {
     pub subscriptions_max: usize,
     /// How long a WebSocket may take to say who it is, from its opening on.
     pub init_wait: Duration,
+    /// How long, from there on, a subscription that cannot be begun for now is tried again before that is told.
+    pub patience: Duration,
 }
 
 /// Documents that callers may name by their ids.
@@ -111,6 +113,7 @@ impl Default for GraphQlOptions {
             trusted: None,
             subscriptions_max: 100,
             init_wait: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
         }
     }
 }

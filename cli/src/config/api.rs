@@ -461,6 +461,7 @@ impl GraphQl {
                 .map(|of| TrustedDocuments { path: folder.join(&of.path), only: of.only }),
             subscriptions_max: self.subscriptions_max.as_ref().map_or(defaults.subscriptions_max, |max| max.value),
             init_wait: defaults.init_wait,
+            patience: defaults.patience,
         }
     }
 

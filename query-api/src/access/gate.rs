@@ -370,7 +370,7 @@ fn too_many_streams(max: usize) -> Problem {
         "this caller has {max} live streams open, which is the limit (`api.limits.streams_max`): end some of them, or \
          follow a list in place of its documents one by one"
     );
-    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams", title, detail)
+    Problem { title, code: "too_many_streams", ..Problem::too_many(detail, RETRY_SECONDS) }
 }
 
 fn overloaded() -> Problem {

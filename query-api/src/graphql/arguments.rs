@@ -1,11 +1,16 @@
 //! Arguments as the reader gave them, with variables put in.
 
+use std::collections::HashMap;
+
 use apollo_compiler::Node;
 use apollo_compiler::ast::Value;
 use apollo_compiler::executable::Argument;
 use apollo_compiler::response::{JsonMap, JsonValue};
 
 use super::error::Problem;
+
+/// Bytes an item of a variable takes beside its text, about.
+const ITEM_BYTES: usize = 16;
 
 /// A value of an argument.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +39,52 @@ pub(super) fn count(arguments: &[Node<Argument>], name: &str, variables: &JsonMa
             input.count().map(Some).ok_or_else(wrong)
         }
     }
+}
+
+/// Items of the argument named `name`, when it is a list; a single value stands for a list of it. Nothing is copied.
+pub(super) fn length(arguments: &[Node<Argument>], name: &str, variables: &JsonMap) -> usize {
+    let given = arguments.iter().find(|argument| argument.name == name).map(|argument| &*argument.value);
+    match given {
+        Some(Value::List(items)) => items.len(),
+        Some(Value::Variable(name)) => {
+            variables.get(name.as_str()).and_then(JsonValue::as_array).map_or(1, |items| items.len())
+        }
+        _ => 1,
+    }
+}
+
+/// Bytes that each variable takes where it is put in, about.
+pub(super) fn sizes(variables: &JsonMap) -> HashMap<&str, usize> {
+    variables.iter().map(|(name, value)| (name.as_str(), size_of_json(value))).collect()
+}
+
+/// Bytes of all variables in these arguments, each as often as it is named: so often it is copied.
+pub(super) fn size(arguments: &[Node<Argument>], sizes: &HashMap<&str, usize>) -> usize {
+    arguments.iter().fold(0, |sum: usize, argument| sum.saturating_add(size_of(&argument.value, sizes)))
+}
+
+fn size_of(value: &Value, sizes: &HashMap<&str, usize>) -> usize {
+    match value {
+        Value::Variable(name) => sizes.get(name.as_str()).copied().unwrap_or_default(),
+        Value::List(items) => items.iter().fold(0, |sum: usize, item| sum.saturating_add(size_of(item, sizes))),
+        Value::Object(members) => {
+            members.iter().fold(0, |sum: usize, (_, member)| sum.saturating_add(size_of(member, sizes)))
+        }
+        // What is written in the query's text is there once.
+        _ => 0,
+    }
+}
+
+fn size_of_json(value: &JsonValue) -> usize {
+    let within = match value {
+        JsonValue::Null | JsonValue::Bool(_) | JsonValue::Number(_) => 0,
+        JsonValue::String(text) => text.as_str().len(),
+        JsonValue::Array(items) => items.iter().map(size_of_json).sum(),
+        JsonValue::Object(members) => {
+            members.iter().map(|(name, member)| name.as_str().len() + size_of_json(member)).sum()
+        }
+    };
+    within + ITEM_BYTES
 }
 
 /// A value with variables put in; `None` for a variable that was not given.

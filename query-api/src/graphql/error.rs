@@ -1,5 +1,7 @@
 //! Errors as GraphQL reports them: message, locations, path, and `extensions` with a code and the request's id.
 
+use std::num::NonZeroU32;
+
 use apollo_compiler::Name;
 use apollo_compiler::parser::{LineColumn, SourceMap, SourceSpan};
 use headwater_schemas::write_json_string;
@@ -15,6 +17,8 @@ pub(super) struct Problem {
     pub(super) code: &'static str,
     /// The argument it is about.
     pub(super) parameter: Option<Box<str>>,
+    /// When to try again, in seconds; `None`: it stays as it is.
+    pub(super) retry_after_seconds: Option<NonZeroU32>,
     /// The limit that was passed.
     pub(super) limit: Option<&'static str>,
     /// Where in the query.
@@ -44,7 +48,16 @@ impl Problem {
 
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into().into();
-        Self { message, status: 400, code, parameter: None, limit: None, locations: Vec::new(), path: Vec::new() }
+        Self {
+            message,
+            status: 400,
+            code,
+            parameter: None,
+            retry_after_seconds: None,
+            limit: None,
+            locations: Vec::new(),
+            path: Vec::new(),
+        }
     }
 
     pub(super) fn limit(message: impl Into<String>, limit: &'static str) -> Self {
@@ -59,8 +72,12 @@ impl Problem {
 
 impl From<crate::problem::Problem> for Problem {
     fn from(problem: crate::problem::Problem) -> Self {
-        let status = problem.status.as_u16();
-        Self { status, parameter: problem.parameter.map(Into::into), ..Self::new(problem.code, problem.detail) }
+        Self {
+            status: problem.status.as_u16(),
+            parameter: problem.parameter.map(Into::into),
+            retry_after_seconds: problem.retry_after_seconds.and_then(NonZeroU32::new),
+            ..Self::new(problem.code, problem.detail)
+        }
     }
 }
 

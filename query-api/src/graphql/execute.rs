@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use apollo_compiler::response::{JsonMap, JsonValue};
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesOrdered;
+use futures_util::{StreamExt, stream};
 use headwater_store::{Document, DocumentReader};
 use tokio::task::yield_now;
 
@@ -32,6 +31,10 @@ enum Answer {
     Page(ListPage, Option<u64>),
     Failed(Problem),
 }
+
+/// Fields of one operation that are read at the same time: others' reads wait behind no more, and no more can have been
+/// read when there is no room for them.
+const READ_AT_ONCE: usize = 8;
 
 /// Largest buffer that is reserved before a response is written.
 const RESERVED_MAX: usize = 64 * 1024;
@@ -344,14 +347,16 @@ impl GraphQl {
     }
 }
 
-/// Waits for all of these, side by side, or until one fails. A store at hand answers at once and never waits, so the
-/// runtime gets its turn between answers: else no deadline could end what takes too long.
+/// Waits for all of these in order, a few at a time side by side, or until one fails. A store at hand answers at once and
+/// never waits, so the runtime gets its turn between answers: else no deadline could end what takes too long.
 async fn in_turns<T, E>(all: impl Iterator<Item = impl Future<Output = Result<T, E>>>) -> Result<Vec<T>, E> {
-    let mut waiting: FuturesOrdered<_> = all.collect();
-    let mut done = Vec::with_capacity(waiting.len());
+    let all: Vec<_> = all.collect();
+    let count = all.len();
+    let mut done = Vec::with_capacity(count);
+    let mut waiting = std::pin::pin!(stream::iter(all).buffered(READ_AT_ONCE));
     while let Some(one) = waiting.next().await {
         done.push(one?);
-        if !waiting.is_empty() {
+        if done.len() < count {
             yield_now().await;
         }
     }

@@ -63,12 +63,14 @@ pub(crate) struct GraphQlLimits {
     /// Fields written to the response, with `first` (10 for a nested array without) for the length of arrays, and what a
     /// page or a count looks at in an index. Of the schema as many values, or more where the schema is large.
     pub(crate) cost_max: usize,
+    /// Bytes of the variables in the arguments of `data`'s fields, about, each as often as it is named there.
+    pub(crate) arguments_bytes_max: usize,
     /// Documents of one page, and ids of one `…ByIds`.
     pub(crate) page_max: usize,
     /// Matches counted for `totalCount`, which is null beyond.
     pub(crate) count_max: u64,
-    /// Bytes of the documents that are read for one request; with more it is refused while they are read. They are held
-    /// until they are written, however little of them is wanted.
+    /// Bytes of the documents that are read for one request; with more it is refused while they are read, a few fields at
+    /// a time. They are held until they are written, however little of them is wanted.
     pub(crate) documents_bytes_max: usize,
     /// Bytes of the responses to one request; with more it is refused while they are written. A document that is named
     /// again is written again, and its values under every alias.
@@ -88,6 +90,7 @@ impl Default for GraphQlLimits {
             aliases_max: 100,
             fields_max: 2_000,
             cost_max: 200_000,
+            arguments_bytes_max: 1 << 20,
             page_max: 100,
             count_max: 10_000,
             documents_bytes_max: DOCUMENTS_BYTES_MAX,

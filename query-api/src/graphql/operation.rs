@@ -1,7 +1,9 @@
 //! An operation that is ready to be answered, as often as it is wanted; and why one is not.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use apollo_compiler::executable::OperationType;
 use apollo_compiler::request::coerce_variable_values;
@@ -61,9 +63,20 @@ impl Refused {
         self.0.iter().any(|problem| problem.code == Problem::MUTATION)
     }
 
+    /// The first reason's code.
+    pub(crate) fn code(&self) -> &'static str {
+        self.0.first().map_or(Problem::SHAPE, |problem| problem.code)
+    }
+
     /// Status of the answer.
     pub(crate) fn status(&self) -> u16 {
         self.0.iter().map(|problem| problem.status).max().unwrap_or(400)
+    }
+
+    /// How long to wait before it may be tried again; `None`: one of the reasons stays as it is.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let seconds: Option<Vec<NonZeroU32>> = self.0.iter().map(|problem| problem.retry_after_seconds).collect();
+        seconds?.into_iter().max().map(|seconds| Duration::from_secs(seconds.get().into()))
     }
 
     /// The reasons, as GraphQL lists them: `[{"message":…},…]`.

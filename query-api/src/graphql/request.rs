@@ -9,7 +9,7 @@ use headwater_store::DocumentReader;
 use tokio::task::yield_now;
 
 use super::GraphQlLimits;
-use super::arguments::{Input, argument, count};
+use super::arguments::{Input, argument, count, length, size, sizes};
 use super::catalog::{Catalog, Model};
 use super::error::Problem;
 use super::operation::Budget;
@@ -73,9 +73,10 @@ impl Asker<'_> {
         let mut cost = plan.roots.iter().fold(0, |sum: usize, root| sum.saturating_add(self.looks_cost(root)));
         // To choose how a page is read looks at an index already.
         budget.check(cost).map_err(|problem| vec![problem])?;
+        self.check_arguments(plan).map_err(|problem| vec![problem])?;
         for (at, root) in plan.roots.iter().enumerate() {
-            if at > 0 && matches!(root.kind, Wanted::Connection(..)) {
-                // So that a deadline can end it: a store at hand never waits.
+            if at > 0 {
+                // So that a deadline can end it: a store at hand never waits, and arguments may be long.
                 yield_now().await;
             }
             match self.one(root).await {
@@ -92,6 +93,20 @@ impl Asker<'_> {
         if problems.is_empty() { Ok(asked) } else { Err(problems) }
     }
 
+    /// Refuses what would put long variables into many fields: each has its own copy, and none is read before all are made.
+    fn check_arguments(&self, plan: &Plan) -> Result<(), Problem> {
+        let (sizes, max) = (sizes(self.variables), self.limits.arguments_bytes_max);
+        let bytes = plan.roots.iter().fold(0, |sum: usize, root| sum.saturating_add(size(&root.arguments, &sizes)));
+        if bytes <= max {
+            return Ok(());
+        }
+        let message = format!(
+            "the variables in arguments take {bytes} bytes, over the limit of {max}, each as often as a field of the \
+             operation names it: send shorter values, or ask for fewer fields at once"
+        );
+        Err(Problem::limit(message, "arguments"))
+    }
+
     async fn one(&self, root: &Root) -> Result<Asked, Problem> {
         Ok(match &root.kind {
             Wanted::TypeName | Wanted::Introspection => Asked::Nothing,
@@ -101,12 +116,12 @@ impl Asker<'_> {
             }
             Wanted::ByIds(model, _) => {
                 let model = &self.catalog.models[*model];
-                let ids = argument(&root.arguments, "ids", self.variables).unwrap_or(Input::Null).into_list();
-                let page_max = self.page_max(model);
-                if ids.len() > page_max {
-                    let message = format!("`ids` has {}, over the limit of {page_max}", ids.len());
+                let (length, page_max) = (length(&root.arguments, "ids", self.variables), self.page_max(model));
+                if length > page_max {
+                    let message = format!("`ids` has {length}, over the limit of {page_max}");
                     return Err(Problem::limit(message, "page"));
                 }
+                let ids = argument(&root.arguments, "ids", self.variables).unwrap_or(Input::Null).into_list();
                 let parse = |id: Input| {
                     let id = id.text().ok_or_else(|| Problem::new(Problem::ARGUMENT, "`ids` must not hold null"))?;
                     Ok(model.shape().parse_id(&id))

@@ -2,10 +2,11 @@
 //!
 //! Browsers cannot send headers when they open a WebSocket, so who asks may also be said in the first message
 //! (`connection_init`); nothing is answered before that. [`session`] is the life of one connection, [`operation`] that of
-//! one operation on it, [`message`] what is said.
+//! one operation on it, [`patience`] what is tried again before it is refused, [`message`] what is said.
 
 mod message;
 mod operation;
+mod patience;
 mod session;
 
 use std::net::IpAddr;

@@ -2,15 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apollo_compiler::response::JsonValue;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::{Method, StatusCode, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::patience::Patience;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::Refused;
@@ -23,6 +25,9 @@ use crate::problem::Problem;
 
 /// Operations of one connection that are answered or have a result that was not taken. Those behind them wait.
 pub(super) const AHEAD_MAX: usize = 8;
+
+/// When to try again what took too long.
+const RETRY_SECONDS: u32 = 1;
 
 /// Something to be sent.
 pub(super) struct Event {
@@ -46,6 +51,7 @@ pub(super) enum Said {
 enum State {
     Begun(AbortOnDropHandle<Begun>),
     Following(Box<Subscription>),
+    Reading(AbortOnDropHandle<Read>),
     Answered,
     Over,
 }
@@ -57,85 +63,152 @@ struct Begun {
     _ahead: Option<OwnedSemaphorePermit>,
 }
 
+/// What is followed, what is to be told of it, and the place.
+struct Read {
+    subscription: Box<Subscription>,
+    told: Option<Told>,
+    _ahead: Option<OwnedSemaphorePermit>,
+}
+
 /// Who asks, and where.
 #[derive(Clone)]
 pub(super) struct Asker {
     pub(super) api: Arc<Api>,
     pub(super) context: ReadContext,
     pub(super) address: IpAddr,
+    /// Until when subscriptions are tried again that cannot be begun for now.
+    pub(super) patient_until: Instant,
+}
+
+impl Asker {
+    /// Counts an operation that was answered with so many bytes, or refused. Answers with the status it is counted by.
+    pub(super) fn count(&self, answered: Result<usize, &Refused>, took: Duration) -> StatusCode {
+        let Self { api, context, .. } = self;
+        let status = match answered {
+            Ok(_) => StatusCode::OK,
+            Err(refused) => {
+                api.metrics.failed(refused.code());
+                StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST)
+            }
+        };
+        let about = About::graphql(api.channels.label(context.channel));
+        api.metrics.answered(&about, status, answered.unwrap_or_default(), took);
+        status
+    }
 }
 
 /// The stream of an operation. It ends by itself behind `Error` or `Complete`, or without either when the connection is
 /// to end as well.
 ///
-/// The first result is made by a task of its own, which ends when the stream is dropped: it holds a place among all
-/// requests and may hold a read that others wait for, so it goes on while a client that is slow takes nothing. No more
-/// than `ahead` has room for are made of one connection. What is said after it is read when it is taken: nothing piles up.
+/// Results are made by tasks of their own, which end when the stream is dropped: they hold a place among all requests, or a
+/// read that others wait for, so they go on while a client that is slow takes nothing. No more than `ahead` has room for
+/// are made of one connection. What changes is read when the last result was taken: nothing piles up.
 pub(super) fn run(
     asker: Asker,
     id: Arc<str>,
     payload: JsonValue,
     ahead: Arc<Semaphore>,
 ) -> impl Stream<Item = Event> + Send {
-    let (request_id, beginning) = (asker.context.request_id.clone(), asker.clone());
-    let task = tokio::spawn(scope(request_id, async move {
-        // Nobody closes it. The wait is before the operation is let in: whoever waits holds no place.
-        let ahead = ahead.acquire_owned().await.ok();
-        Begun { answered: begin(payload, &beginning).await, _ahead: ahead }
-    }));
+    let request_id = asker.context.request_id.clone();
+    let task = tokio::spawn(scope(request_id, begin_patiently(payload, asker.clone(), ahead.clone())));
     let begun = State::Begun(AbortOnDropHandle::new(task));
-    stream::unfold((begun, asker, id), |(state, asker, id)| async move {
-        let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker)).await?;
-        Some((Event { id: id.clone(), said }, (state, asker, id)))
+    stream::unfold((begun, asker, id, ahead), |(state, asker, id, ahead)| async move {
+        let (said, state) = scope(asker.context.request_id.clone(), next(state, &asker, &ahead)).await?;
+        Some((Event { id: id.clone(), said }, (state, asker, id, ahead)))
     })
 }
 
-async fn next(state: State, asker: &Asker) -> Option<(Said, State)> {
+async fn next(mut state: State, asker: &Asker, ahead: &Arc<Semaphore>) -> Option<(Said, State)> {
     let error = |refused: &Refused| (Said::Error(refused.list(&asker.context)), State::Over);
-    match state {
-        State::Begun(task) => Some(match task.await.map(|begun| begun.answered) {
-            Ok(Ok((result, Some(subscription)))) => (Said::Next(result), State::Following(Box::new(subscription))),
-            Ok(Ok((result, None))) => (Said::Next(result), State::Answered),
-            Ok(Err(refused)) => error(&refused),
-            Err(failed) => {
-                tracing::error!(
-                    request_id = asker.context.request_id.as_str(),
-                    trace_id = asker.context.request_id.trace_id(),
-                    error = &failed as &dyn std::error::Error,
-                    "an operation did not end"
-                );
-                error(&Refused::from(Problem::internal("the operation did not end; the server's log says why")))
+    loop {
+        state = match state {
+            State::Begun(task) => {
+                return Some(match task.await.map(|begun| begun.answered) {
+                    Ok(Ok((result, Some(subscription)))) => {
+                        (Said::Next(result), State::Following(Box::new(subscription)))
+                    }
+                    Ok(Ok((result, None))) => (Said::Next(result), State::Answered),
+                    Ok(Err(refused)) => error(&refused),
+                    Err(failed) => error(&unended(&failed, asker)),
+                });
             }
-        }),
-        State::Following(mut subscription) => Some(match subscription.next().await? {
-            Told::Next(result) => (Said::Next(result), State::Following(subscription)),
-            Told::Failed(refused) => error(&refused),
-            Told::Broken => (Said::Broken, State::Over),
-        }),
-        State::Answered => Some((Said::Complete, State::Over)),
-        State::Over => None,
+            State::Following(mut subscription) => match subscription.due().await? {
+                Ok(()) => State::Reading(read(subscription, asker, ahead.clone())),
+                Err(refused) => return Some(error(&refused)),
+            },
+            State::Reading(task) => match task.await {
+                Ok(Read { subscription, told: None, .. }) => State::Following(subscription),
+                Ok(Read { subscription, told: Some(told), .. }) => {
+                    return Some(match told {
+                        Told::Next(result) => (Said::Next(result), State::Following(subscription)),
+                        Told::Failed(refused) => error(&refused),
+                        Told::Broken => (Said::Broken, State::Over),
+                    });
+                }
+                Err(failed) => return Some(error(&unended(&failed, asker))),
+            },
+            State::Answered => return Some((Said::Complete, State::Over)),
+            State::Over => return None,
+        };
+    }
+}
+
+/// Reads what is due of a subscription.
+fn read(mut subscription: Box<Subscription>, asker: &Asker, ahead: Arc<Semaphore>) -> AbortOnDropHandle<Read> {
+    AbortOnDropHandle::new(tokio::spawn(scope(asker.context.request_id.clone(), async move {
+        let ahead = ahead.acquire_owned().await.ok();
+        let told = subscription.read().await;
+        Read { subscription, told, _ahead: ahead }
+    })))
+}
+
+fn unended(failed: &JoinError, asker: &Asker) -> Refused {
+    tracing::error!(
+        request_id = asker.context.request_id.as_str(),
+        trace_id = asker.context.request_id.trace_id(),
+        error = failed as &dyn std::error::Error,
+        "an operation did not end"
+    );
+    Refused::from(Problem::internal("the operation did not end; the server's log says why"))
+}
+
+/// Begins when there is room, and again where that is refused for now and there is patience for it.
+async fn begin_patiently(payload: JsonValue, asker: Asker, ahead: Arc<Semaphore>) -> Begun {
+    let mut patience = Patience::of(&payload, asker.patient_until);
+    loop {
+        // Nobody closes it. The wait is before the operation is let in: whoever waits holds no place.
+        let place = ahead.clone().acquire_owned().await.ok();
+        let answered = begin(payload.clone(), &asker).await;
+        match answered.as_ref().err().and_then(|refused| patience.wait(refused)) {
+            Some(wait) => {
+                drop((answered, place));
+                tokio::time::sleep(wait).await;
+            }
+            None => return Begun { answered, _ahead: place },
+        }
     }
 }
 
 /// Passes the limits that every request passes, and answers.
 async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subscription>), Refused> {
-    let Asker { api, context, address } = asker;
+    let Asker { api, context, address, .. } = asker;
     // Each operation has its own count of what it reads.
     let context = &context.clone();
     let started = Instant::now();
-    let admitted = api.gate.admit_again(&context.principal, *address, &context.request_id, started);
-    let _admitted = admitted.map_err(|refusal| Refused::from(refusal.problem))?;
-    let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
-    let answered = answered
-        .unwrap_or_else(|_| Err(Refused::new("deadline", 503, "this took too long; try again, or ask for less")));
-    let (status, bytes) = match &answered {
-        Ok((result, _)) => (StatusCode::OK, result.len()),
-        Err(refused) => (StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST), 0),
+    let (answered, _admitted) = match api.gate.admit_again(&context.principal, *address, &context.request_id, started) {
+        Ok(admitted) => {
+            let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
+            let detail = "this took too long; try again, or ask for less";
+            let too_slow = || Problem::unavailable("deadline", detail, RETRY_SECONDS).into();
+            (answered.unwrap_or_else(|_| Err(too_slow())), Some(admitted))
+        }
+        Err(refusal) => (Err(Refused::from(refusal.problem)), None),
     };
-    let (took, channel) = (started.elapsed(), api.channels.label(context.channel));
-    api.metrics.answered(&About::graphql(channel), status, bytes, took);
+    let took = started.elapsed();
+    let status = asker.count(answered.as_ref().map(|(result, _)| result.len()), took);
     if api.slow_query.is_some_and(|limit| took >= limit) {
         let (request_id, reads, status) = (&context.request_id, &context.reads, status.as_u16());
+        let channel = api.channels.label(context.channel);
         let (route, model, method, uri) = (Route::GraphQl, "", &Method::GET, &Uri::from_static("/graphql"));
         Slow { request_id, route, model, channel, method, uri, reads, status, took }.tell();
     }

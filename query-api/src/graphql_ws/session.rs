@@ -130,7 +130,11 @@ impl Session {
         let text = match message {
             Message::Text(text) => Bytes::from(text),
             Message::Binary(_) => return Err(End::Said(Ending::INVALID)),
-            Message::Close(_) => return Err(End::Gone),
+            Message::Close(_) => {
+                // The library has the answer at hand (RFC 6455, 5.5.1), and nothing else would send it.
+                let _ = timeout(CLOSE_WAIT, socket.flush()).await;
+                return Err(End::Gone);
+            }
             // The library has answered a ping already.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
         };
@@ -141,7 +145,8 @@ impl Session {
                 let channel = self.channel(&payload)?;
                 let (caller, now) = ((principal, self.address), Instant::now().into_std());
                 let context = self.api.context(self.request_id.clone(), caller, channel, now);
-                self.asker = Some(Asker { api: self.api.clone(), context, address: self.address });
+                let patient_until = now + self.api.graphql.patience;
+                self.asker = Some(Asker { api: self.api.clone(), context, address: self.address, patient_until });
                 send(socket, message::ack()).await
             }
             Received::Ping => send(socket, message::pong()).await,
@@ -205,7 +210,9 @@ impl Session {
         let max = self.api.graphql.subscriptions_max;
         if self.running.len() >= max {
             let message = format!("{max} operations run on this connection already: complete one of them");
-            let refused = Refused::new("limit_exceeded", 429, message).list(&asker.context);
+            let refused = Refused::new("limit_exceeded", 429, message);
+            asker.count(Err(&refused), Duration::ZERO);
+            let refused = refused.list(&asker.context);
             return send(socket, operation_message("error", &id, Some(&refused))?).await;
         }
         let (events, handle) = abortable(operation::run(asker.clone(), id.clone(), payload, self.ahead.clone()));

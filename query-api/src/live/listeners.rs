@@ -8,6 +8,7 @@ use headwater_store::{Document, DocumentChange, DocumentReader, VersionId};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::DOCUMENTS_BYTES_MAX;
@@ -18,6 +19,13 @@ type Key = (VersionId, Bytes);
 const READ_MAX: usize = 256;
 /// Changes of one message that are looked into one by one. Beyond, every list of the version reads again: that is less.
 const LOOKED_INTO_MAX: usize = 4096;
+/// Times a list is held against a document for one message. Beyond, all of them read again, side by side: everybody's
+/// changes wait for the one task that looks.
+const LOOKS_MAX: usize = 1 << 18;
+/// Looks between which others get their turn.
+const LOOKS_AT_ONCE: usize = 256;
+/// Bytes of a document that take as long as one look, about.
+const LOOK_BYTES: usize = 4096;
 
 /// Everyone who waits.
 #[derive(Default)]
@@ -85,27 +93,46 @@ impl Listeners {
         for version in followed {
             let ids: Vec<Vec<u8>> =
                 changes.iter().filter(|change| change.version == version).map(|change| change.id.to_vec()).collect();
-            if ids.len() > LOOKED_INTO_MAX {
-                self.wake(version, |_| true);
+            if ids.len() > LOOKED_INTO_MAX || ids.len().saturating_mul(self.waiting(version).len()) > LOOKS_MAX {
+                self.wake_all(version);
                 continue;
             }
             for ids in ids.chunks(READ_MAX) {
                 match reader.get_many(version, ids, DOCUMENTS_BYTES_MAX).await {
-                    Ok(Some(found)) => self.wake(version, |interest| {
-                        ids.iter().zip(&found).any(|(id, document)| interest.concerns(id, document.as_ref()))
-                    }),
+                    Ok(Some(found)) => self.wake(version, ids, &found).await,
                     // They read again, and see for themselves.
-                    Ok(None) | Err(_) => self.wake(version, |_| true),
+                    Ok(None) | Err(_) => self.wake_all(version),
                 }
             }
         }
     }
 
-    fn wake(&self, version: VersionId, is_concerned: impl Fn(&dyn Interest) -> bool) {
-        let waiting: Vec<Arc<Waiting>> = self.lists.lock().get(&version).cloned().unwrap_or_default();
-        for one in waiting.iter().filter(|one| is_concerned(&*one.interest)) {
+    /// Wakes the lists that one of these documents concerns. A list that comes meanwhile reads what there is.
+    async fn wake(&self, version: VersionId, ids: &[Vec<u8>], found: &[Option<Document>]) {
+        let mut looks = 0;
+        for one in self.waiting(version) {
+            for (id, document) in ids.iter().zip(found) {
+                if looks >= LOOKS_AT_ONCE {
+                    looks = 0;
+                    yield_now().await;
+                }
+                looks += 1 + document.as_ref().map_or(0, |document| document.body.len() / LOOK_BYTES);
+                if one.interest.concerns(id, document.as_ref()) {
+                    one.changed.notify_one();
+                    break;
+                }
+            }
+        }
+    }
+
+    fn wake_all(&self, version: VersionId) {
+        for one in self.waiting(version) {
             one.changed.notify_one();
         }
+    }
+
+    fn waiting(&self, version: VersionId) -> Vec<Arc<Waiting>> {
+        self.lists.lock().get(&version).cloned().unwrap_or_default()
     }
 
     fn missed(&self) {
@@ -231,5 +258,36 @@ mod tests {
         assert!(listeners.by_document.lock().is_empty());
         stop.cancel();
         task.await.expect("ended");
+    }
+    fn changes_of(count: usize) -> Vec<DocumentChange> {
+        let change = |n: usize| DocumentChange { version: VersionId(1), id: n.to_string().into(), stamp: Some(1) };
+        (0..count).map(change).collect()
+    }
+
+    fn is_woken(list: &ListListener) -> bool {
+        use futures_util::FutureExt;
+        list.changed().now_or_never().is_some()
+    }
+
+    #[tokio::test]
+    async fn many_lists_leave_others_their_turn_and_more_read_again_by_themselves() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let reader: Arc<dyn DocumentReader> =
+            EmbeddedStore::open(EmbeddedOptions::new(folder.path())).expect("a store");
+        let listeners = Arc::new(Listeners::default());
+        let list = |of| listeners.listen_to_list(VersionId(1), Arc::new(Only(of)));
+        let lists: Vec<ListListener> = (0..100).map(|n| list(if n == 99 { &b"19"[..] } else { b"none" })).collect();
+        let few = changes_of(20);
+        let mut looked = std::pin::pin!(listeners.lists_changed(&few, &*reader));
+        let mut turns = 0;
+        while futures_util::poll!(looked.as_mut()).is_pending() {
+            turns += 1;
+        }
+        assert!(turns >= lists.len() * few.len() / LOOKS_AT_ONCE, "{turns} turns");
+        assert!(is_woken(&lists[99]) && !lists[..99].iter().any(is_woken));
+        let many = changes_of(LOOKS_MAX / lists.len() + 1);
+        assert!(many.len() < LOOKED_INTO_MAX);
+        listeners.lists_changed(&many, &*reader).await;
+        assert!(lists.iter().all(is_woken), "what is too much to look into wakes all");
     }
 }

@@ -12,7 +12,11 @@ use super::listeners::Listener;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::{GraphQlRequest, Operation, Refused};
+use crate::problem::Problem;
 use crate::serving::{Serving, View};
+
+/// When to try again what the store could not answer.
+const RETRY_SECONDS: u32 = 1;
 
 /// Follows one document for one caller.
 pub(crate) struct Subscription {
@@ -72,7 +76,7 @@ impl Subscription {
             _counted: counted,
             api: api.clone(),
         };
-        let first = begun.read().await?.unwrap_or_default();
+        let first = begun.result().await?.unwrap_or_default();
         Ok((begun, first))
     }
 
@@ -80,22 +84,25 @@ impl Subscription {
     /// stays due until it was read.
     pub(crate) async fn next(&mut self) -> Option<Told> {
         loop {
-            if self.due {
-                match self.read().await {
-                    Ok(Some(result)) => return Some(Told::Next(result)),
-                    Ok(None) => {}
-                    Err(refused) => {
-                        tracing::warn!(
-                            request_id = self.context.request_id.as_str(),
-                            trace_id = self.context.request_id.trace_id(),
-                            why = refused.message(),
-                            "a subscription ends: the document cannot be read"
-                        );
-                        // What the caller asks too much of is no better when they come back.
-                        return Some(if refused.status() >= 500 { Told::Broken } else { Told::Failed(refused) });
+            match self.due().await? {
+                Ok(()) => {
+                    if let Some(told) = self.read().await {
+                        return Some(told);
                     }
                 }
+                Err(refused) => return Some(Told::Failed(refused)),
             }
+        }
+    }
+
+    /// Waits until there may be something to tell, and reads nothing; `None`: the stream ends, and its client is to come
+    /// back. Cancellation-safe: what is due stays due until it was read.
+    ///
+    /// # Errors
+    ///
+    /// The operation does not fit what is served now.
+    pub(crate) async fn due(&mut self) -> Option<Result<(), Refused>> {
+        while !self.due {
             // Every arm waits for a mark that stays until it is seen, or for the clock.
             tokio::select! {
                 () = self.api.stop.cancelled() => return None,
@@ -112,21 +119,41 @@ impl Subscription {
                         return None;
                     }
                     if let Err(refused) = self.switch() {
-                        return Some(Told::Failed(refused));
+                        return Some(Err(refused));
                     }
                 }
+            }
+        }
+        Some(Ok(()))
+    }
+
+    /// Reads what is due; `None`: it was told already. Others may wait for the document that is read: the future is to be
+    /// polled until it is ready, or dropped.
+    pub(crate) async fn read(&mut self) -> Option<Told> {
+        match self.result().await {
+            Ok(result) => result.map(Told::Next),
+            Err(refused) => {
+                tracing::warn!(
+                    request_id = self.context.request_id.as_str(),
+                    trace_id = self.context.request_id.trace_id(),
+                    why = refused.message(),
+                    "a subscription ends: the document cannot be read"
+                );
+                // What the caller asks too much of is no better when they come back.
+                Some(if refused.status() >= 500 { Told::Broken } else { Told::Failed(refused) })
             }
         }
     }
 
     /// Reads what is to be told; `None`: it was told already.
-    async fn read(&mut self) -> Result<Option<Bytes>, Refused> {
+    async fn result(&mut self) -> Result<Option<Bytes>, Refused> {
         let graphql = self.view.graphql()?;
         let (reader, mut budget) = (&*self.api.reader, graphql.budget());
         let answer = graphql.try_answer(&self.operation, &mut budget, reader, &self.context).await?;
         self.due = false;
         if answer.is_broken {
-            return Err(Refused::new("store_unavailable", 503, "the store could not be read; try again"));
+            let detail = "the store could not be read; try again";
+            return Err(Problem::unavailable("store_unavailable", detail, RETRY_SECONDS).into());
         }
         // Documents of a version that is served no more are gone, not deleted; what is served is told soon.
         if self.told.is_some() && !self.api.is_active(self.version) {

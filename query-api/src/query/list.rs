@@ -390,26 +390,25 @@ fn split(bytes: &[u8]) -> Option<(u16, Cursor)> {
     Some((u16::from_be_bytes(*walk), Cursor { value: value.to_vec(), id: id.to_vec() }))
 }
 
-/// What the store checks: of each index one filter for all that one value must meet, and one for each of what no value
-/// may meet.
+/// What the store checks: of each index one filter for all that one value must meet, and one for all that no value may
+/// meet. However many conditions there are, a document is looked into no more than twice for each index.
 pub(super) fn filters(conditions: &[Condition]) -> Vec<Filter> {
     let mut within: Vec<(u16, Ranges)> = Vec::new();
-    let mut filters = Vec::new();
+    let mut without: Vec<(u16, Ranges)> = Vec::new();
     for condition in conditions {
-        match &condition.wanted {
-            Wanted::Within(ranges) => match within.iter_mut().find(|(index, _)| *index == condition.index) {
-                Some((_, all)) => *all = all.and(ranges),
-                None => within.push((condition.index, ranges.clone())),
-            },
-            Wanted::Without(ranges) => {
-                filters.push(Filter { index: condition.index, ranges: ranges.clone().into_inner(), negated: true });
-            }
-            Wanted::Containing(_) => {}
+        let (all, ranges, join): (_, _, fn(&Ranges, &Ranges) -> Ranges) = match &condition.wanted {
+            Wanted::Within(ranges) => (&mut within, ranges, Ranges::and),
+            // None in these and none in those is none in either.
+            Wanted::Without(ranges) => (&mut without, ranges, Ranges::or),
+            Wanted::Containing(_) => continue,
+        };
+        match all.iter_mut().find(|(index, _)| *index == condition.index) {
+            Some((_, joined)) => *joined = join(joined, ranges),
+            None => all.push((condition.index, ranges.clone())),
         }
     }
-    let positive = |(index, ranges): (u16, Ranges)| Filter { index, ranges: ranges.into_inner(), negated: false };
-    filters.extend(within.into_iter().map(positive));
-    filters
+    let filter = |negated| move |(index, ranges): (u16, Ranges)| Filter { index, ranges: ranges.into_inner(), negated };
+    without.into_iter().map(filter(true)).chain(within.into_iter().map(filter(false))).collect()
 }
 
 /// The index to walk: where several conditions could leave few documents, a glance at each tells.
@@ -482,4 +481,50 @@ fn fingerprint(
     let mut fingerprint = [0; FINGERPRINT_LEN];
     fingerprint.copy_from_slice(&digest[..FINGERPRINT_LEN]);
     fingerprint
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_schemas::ColumnType;
+    use headwater_schemas::model::{IndexShape, ModelShape, Operator};
+    use headwater_store::VersionId;
+
+    use super::super::condition::CONDITIONS_MAX;
+    use super::*;
+
+    #[test]
+    fn a_document_is_looked_into_once_however_many_values_it_must_not_have() {
+        let index = |name: &str| IndexShape { name: name.into(), kind: ColumnType::Text, many: true };
+        let shape = ModelShape {
+            model: "invoice".into(),
+            version: 1,
+            doc: None,
+            key: vec![ColumnType::Int64],
+            fields: Vec::new(),
+            indexes: vec![index("lines.code"), index("notes.text")],
+        };
+        let visibility = Visibility::everything(VersionId(1), shape);
+        let condition = |path: &str, operator, value: &str| {
+            Condition::new(&visibility, path, operator, vec![value.into()], "filter").expect("valid")
+        };
+        let mut conditions: Vec<Condition> =
+            (2..CONDITIONS_MAX).map(|n| condition("lines.code", Operator::Ne, &format!("C{n}"))).collect();
+        conditions.push(condition("notes.text", Operator::Ne, "C5"));
+        conditions.push(condition("lines.code", Operator::StartsWith, "C"));
+        let filters = filters(&conditions);
+        let shapes: Vec<(u16, usize, bool)> =
+            filters.iter().map(|filter| (filter.index, filter.ranges.len(), filter.negated)).collect();
+        assert_eq!(shapes, [(0, CONDITIONS_MAX - 2, true), (1, 1, true), (0, 1, false)]);
+
+        let query =
+            IndexQuery { walk: None, descending: false, filters, after: None, limit: 1, entries_max: 1, bytes_max: 1 };
+        let is_met = |codes: &[&str], note: &str| {
+            let lines: Vec<String> = codes.iter().map(|code| format!(r#"{{"code":"{code}"}}"#)).collect();
+            let document = format!(r#"{{"lines":[{}],"notes":[{{"text":"{note}"}}]}}"#, lines.join(","));
+            matches(&visibility, &query, document.as_bytes()).expect("whole")
+        };
+        assert!(is_met(&["C1", "D"], "C6") && is_met(&["C32"], "C6"));
+        assert!(!is_met(&["C1", "C2"], "C6") && !is_met(&["C31", "C1"], "C6"), "one of them is there");
+        assert!(!is_met(&["C1"], "C5") && !is_met(&["D"], "C6") && !is_met(&[], "C6"));
+    }
 }

@@ -79,6 +79,23 @@ impl Ranges {
         Self(both)
     }
 
+    /// Keys that are in either.
+    pub(super) fn or(&self, other: &Self) -> Self {
+        let mut all: Vec<&KeyRange> = self.0.iter().chain(&other.0).collect();
+        all.sort_by(|a, b| a.low.cmp(&b.low));
+        let mut either: Vec<KeyRange> = Vec::with_capacity(all.len());
+        for range in all {
+            match either.last_mut() {
+                // It begins before the last one has ended.
+                Some(last) if last.high.as_ref().is_none_or(|high| range.low < *high) => {
+                    last.high = last.high.take().zip(range.high.clone()).map(|(one, other)| one.max(other));
+                }
+                _ => either.push(range.clone()),
+            }
+        }
+        Self(either)
+    }
+
     /// As the store takes them.
     pub(super) fn into_inner(self) -> Vec<KeyRange> {
         self.0
@@ -131,11 +148,16 @@ mod tests {
     proptest! {
         #[test]
         fn sets_behave_as_sets(a in one(), b in one(), c in one()) {
-            let (both, others) = (a.others().and(&b), a.and(&c).others());
-            prop_assert!(both.0.windows(2).all(|pair| pair[0].high.as_ref() <= Some(&pair[1].low)));
+            let (both, others, either) = (a.others().and(&b), a.and(&c).others(), a.or(&b).or(&c));
+            for set in [&both, &either] {
+                let is_before = |high: &Option<Vec<u8>>, low: &Vec<u8>| high.as_ref().is_some_and(|high| high <= low);
+                prop_assert!(set.0.windows(2).all(|pair| is_before(&pair[0].high, &pair[1].low)));
+            }
             for n in -10..10 {
                 let key = int(n);
                 prop_assert_eq!(contains(&both, &key), !contains(&a, &key) && contains(&b, &key));
+                let in_any = contains(&a, &key) || contains(&b, &key) || contains(&c, &key);
+                prop_assert_eq!(contains(&either, &key), in_any);
                 prop_assert_eq!(contains(&others, &key), !(contains(&a, &key) && contains(&c, &key)));
             }
             prop_assert!(!contains(&others, &key::of(ValueRef::Null)));

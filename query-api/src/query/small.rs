@@ -118,11 +118,18 @@ impl Few {
     }
 }
 
-/// Whether a document meets the conditions of a query, by its own bytes.
+/// Whether a document meets the conditions of a query, by its own bytes. They are looked through once for each index.
 pub(super) fn matches(visibility: &Visibility, query: &IndexQuery, body: &[u8]) -> Result<bool, Torn> {
+    let mut found: Vec<(u16, Vec<Vec<u8>>)> = Vec::new();
     for filter in query.filters.iter().chain(&query.walk) {
-        let keys = visibility.keys(filter.index, body)?;
-        if !filter.matches(keys.iter().map(|key| (filter.index, key.as_slice()))) {
+        let at = match found.iter().position(|(index, _)| *index == filter.index) {
+            Some(at) => at,
+            None => {
+                found.push((filter.index, visibility.keys(filter.index, body)?));
+                found.len() - 1
+            }
+        };
+        if !filter.matches(found[at].1.iter().map(|key| (filter.index, key.as_slice()))) {
             return Ok(false);
         }
     }

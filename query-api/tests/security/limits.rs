@@ -71,7 +71,10 @@ fn an_address_is_the_one_our_proxies_saw() {
 
 #[test]
 fn each_caller_has_so_many_live_streams() {
-    let world = Guarded::with(ModelRule::default(), |access| access.limits.streams_max = Some(3));
+    let world = Guarded::with_options(ModelRule::default(), |options| {
+        options.access.limits.streams_max = Some(3);
+        options.graphql.patience = Duration::ZERO;
+    });
     let one = format!("Bearer {}", good(json!({"sub": "one"})));
     let credentials = [("Authorization", one.as_str())];
     let document = follow_with(&world, "/v1/customer/7", &credentials);
@@ -110,6 +113,31 @@ fn each_caller_has_so_many_live_streams() {
     });
     let _all_again = [(); 3].map(|()| follow_with(&world, "/v1/customer/7", &credentials));
     assert_eq!(world.get_with("/v1/customer/8", &live).status, 429);
+}
+
+#[test]
+fn a_subscription_that_comes_back_early_is_begun_when_there_is_room() {
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.streams_max = Some(1));
+    let init = json!({"authorization": format!("Bearer {}", good(json!({"sub": "one"})))});
+    let mut old = Socket::ready(&world, &init);
+    old.subscribe("a", FOLLOW);
+    old.result("a");
+    let mut new = Socket::ready(&world, &init);
+    new.subscribe("a", FOLLOW);
+    new.subscribe("taken back", FOLLOW);
+    new.say(&json!({"id": "taken back", "type": "complete"}));
+    // Nothing is said of it meanwhile, and others are answered.
+    new.subscribe("once", "{ customer(id: 7) { id } }");
+    assert_eq!(new.result("once")["data"]["customer"]["id"], 7);
+    assert_eq!(new.hear(), json!({"id": "once", "type": "complete"}));
+    wait_until("it to be refused", || {
+        let metrics = world.admin("GET", "/metrics", &[], None).body;
+        metrics.contains("headwater_api_errors_total{code=\"too_many_streams\"}")
+    });
+    old.say(&json!({"id": "a", "type": "complete"}));
+    new.result("a");
+    new.say(&json!({"type": "ping"}));
+    assert_eq!(new.hear(), json!({"type": "pong"}), "nothing is said of what was taken back");
 }
 
 #[test]
@@ -175,7 +203,10 @@ fn a_request_that_does_not_end_is_ended() {
 #[test]
 fn one_caller_leaves_places_for_others() {
     use std::io::Write;
-    let world = Guarded::with(ModelRule::default(), |access| access.limits.requests_max = 8);
+    let world = Guarded::with_options(ModelRule::default(), |options| {
+        options.access.limits.requests_max = 8;
+        options.graphql.patience = Duration::ZERO;
+    });
     // Bodies that are announced and never sent.
     let head = format!(
         "POST /graphql HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"

@@ -1,5 +1,6 @@
 //! Documents at hand: no read of the store while nothing changes, and never an old one when something did.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,7 +18,7 @@ fn counted(cache_bytes: u64) -> (World, Arc<AtomicUsize>) {
         |store| {
             let before = move || {
                 counter.fetch_add(1, Ordering::SeqCst);
-                Ok(())
+                ready(Ok(()))
             };
             Arc::new(Hooked { store, before })
         },

@@ -9,14 +9,18 @@ use headwater_store::{
 };
 use tokio::sync::{broadcast, watch};
 
-/// The store, which is asked for a document only where `before` has nothing against it.
+/// The store, which is asked for a document only behind `before`, and where that has nothing against it.
 pub(crate) struct Hooked<F> {
     pub(crate) store: Arc<dyn DocumentReader>,
     pub(crate) before: F,
 }
 
 #[async_trait]
-impl<F: Fn() -> Result<(), Error> + Send + Sync> DocumentReader for Hooked<F> {
+impl<F, W> DocumentReader for Hooked<F>
+where
+    F: Fn() -> W + Send + Sync,
+    W: Future<Output = Result<(), Error>> + Send,
+{
     fn versions(&self) -> watch::Receiver<Arc<Vec<VersionRecord>>> {
         self.store.versions()
     }
@@ -30,7 +34,7 @@ impl<F: Fn() -> Result<(), Error> + Send + Sync> DocumentReader for Hooked<F> {
     }
 
     async fn get(&self, version: VersionId, id: &[u8]) -> Result<Option<Document>, Error> {
-        (self.before)()?;
+        (self.before)().await?;
         self.store.get(version, id).await
     }
 

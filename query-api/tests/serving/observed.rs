@@ -1,16 +1,18 @@
 //! What is told of requests: trace and id in answers and log lines, slow ones, counters, times.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headwater_query_api::{AccessOptions, ApiKeyOptions, AuthOptions, ChannelOptions};
+use headwater_query_api::{AccessOptions, ApiKeyOptions, AuthOptions, ChannelOptions, Rate};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tracing_subscriber::EnvFilter;
 
 use crate::fixture::{Answer, World, channel, channels, int_key, put, wait_until};
+use crate::socket::Socket;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -194,6 +196,39 @@ fn requests_are_counted_by_route_model_version_and_channel() {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
     assert!(!metrics.contains("wrong") && !metrics.contains("nothing"), "what clients write becomes no series");
+}
+
+#[test]
+fn operations_that_a_socket_refuses_are_counted_too() {
+    let world = World::with_options(|options| {
+        let requests = NonZeroU32::new(3).unwrap();
+        options.access.limits.address = Some(Rate { requests, per: Duration::from_secs(3600), burst: requests });
+        options.graphql.subscriptions_max = 1;
+    });
+    // Opening it is the first request.
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("followed", "subscription { customerChanged(id: 7) { n } }");
+    socket.result("followed");
+    let refused = |socket: &mut Socket, query: &str, code: &str| {
+        socket.subscribe("refused", query);
+        let heard = socket.hear();
+        assert_eq!(heard["payload"][0]["extensions"]["code"], code, "{heard}");
+    };
+    refused(&mut socket, "{ customer(id: 7) { id } }", "limit_exceeded");
+    socket.say(&json!({"id": "followed", "type": "complete"}));
+    refused(&mut socket, "{ nothing }", "graphql_invalid");
+    refused(&mut socket, "{ customer(id: 7) { id } }", "rate_limited");
+    refused(&mut socket, "{ customer(id: 7) { id } }", "rate_limited");
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    for line in [
+        r#"headwater_api_requests_total{route="GraphQl",model="",version="0",channel="default",status="429"} 3"#,
+        r#"headwater_api_requests_total{route="GraphQl",model="",version="0",channel="default",status="400"} 1"#,
+        r#"headwater_api_errors_total{code="limit_exceeded"} 1"#,
+        r#"headwater_api_errors_total{code="graphql_invalid"} 1"#,
+        r#"headwater_api_errors_total{code="rate_limited"} 2"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! Queries whose question is a body: `QUERY`, and `POST …:query`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use headwater_query_api::AccessOptions;
 use serde_json::{Value, json};
 
 use crate::fixture::{Answer, World, customer, int_key, put};
+use crate::hooked::Hooked;
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
@@ -148,4 +154,34 @@ fn mistakes_in_a_body_are_named_by_their_place() {
         let answer = world.ask(method, path, &JSON, Some("{}"));
         assert_eq!((answer.status, answer.header("allow")), (status, allow), "{method} {path}: {}", answer.body);
     }
+}
+
+#[test]
+fn an_operation_of_many_fields_reads_a_few_at_a_time() {
+    let (reading, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, seen) = (reading.clone(), most.clone());
+    let world = World::over(
+        AccessOptions::default(),
+        |store| {
+            let before = move || {
+                let (now, seen) = (now.clone(), seen.clone());
+                async move {
+                    seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    Ok(())
+                }
+            };
+            Arc::new(Hooked { store, before })
+        },
+        |options| options.cache_bytes = 0,
+    );
+    let fields: String = (0..40).map(|n| format!("a{n}: customer(id: {}) {{ id }} ", n + 1)).collect();
+    let body = json!({"query": format!("{{ {fields} }}")}).to_string();
+    let answer = world.ask("POST", "/graphql", &JSON, Some(&body));
+    let data = &answer.json()["data"];
+    assert!((0..40).all(|n| data[format!("a{n}")]["id"] == n + 1), "{}", answer.body);
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most} reads at the same time");
+    assert_eq!(reading.load(Ordering::SeqCst), 0);
 }

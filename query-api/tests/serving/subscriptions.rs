@@ -1,13 +1,16 @@
 //! GraphQL subscriptions, by events and through WebSockets.
 
+use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use headwater_query_api::AccessOptions;
 use headwater_store::{Error, VersionState};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::events::{Events, follow_with};
 use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions, wait_until};
@@ -115,6 +118,16 @@ fn the_protocol_is_kept_to_its_codes() {
 }
 
 #[test]
+fn a_client_that_says_goodbye_is_answered() {
+    let world = World::new();
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    socket.0.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).unwrap();
+    assert_eq!(socket.closed(), 1000);
+}
+
+#[test]
 fn a_slow_client_is_told_the_newest() {
     let world = World::new();
     let mut socket = Socket::ready(&world, &json!({}));
@@ -138,15 +151,65 @@ fn a_slow_client_is_told_the_newest() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_keeps_nobody_from_what_it_follows() {
+    let (is_slow, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (slow, count) = (is_slow.clone(), reads.clone());
+    let world = World::over(
+        AccessOptions::default(),
+        |store| {
+            let before = move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                let waits = slow.swap(false, Ordering::SeqCst);
+                async move {
+                    if waits {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    Ok(())
+                }
+            };
+            Arc::new(Hooked { store, before })
+        },
+        |_| {},
+    );
+    let mut long = customer(8);
+    long["tariff"] = json!({"code": "x".repeat(500_000)});
+    put(&world.store, 1, &int_key(8), Some(&long));
+    wait_until("the cache to listen", || {
+        let before = reads.load(Ordering::SeqCst);
+        world.get("/v1/customer/7");
+        reads.load(Ordering::SeqCst) == before
+    });
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", FOLLOW);
+    socket.result("a");
+    is_slow.store(true, Ordering::SeqCst);
+    set(&world, 1);
+    wait_until("the change to be read", || !is_slow.load(Ordering::SeqCst));
+    // While it is read there comes more than the buffers between us hold.
+    for n in 0..60 {
+        let query = "{ a: customer(id: 8) { tariff { code } } b: customer(id: 8) { tariff { code } } }";
+        socket.subscribe(&n.to_string(), query);
+    }
+    let begun = Instant::now();
+    assert_eq!(world.get("/v1/customer/7").json()["n"], 1);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(socket);
+}
+
+#[test]
 fn a_client_comes_back_after_a_read_that_failed() {
     let fails = Arc::new(AtomicBool::new(false));
     let failing = fails.clone();
     let world = World::over(
         AccessOptions::default(),
         |store| {
-            let before = move || match failing.swap(false, Ordering::SeqCst) {
-                true => Err(Error::Engine { place: "here".into(), action: "read", source: "it was told to".into() }),
-                false => Ok(()),
+            let before = move || {
+                ready(match failing.swap(false, Ordering::SeqCst) {
+                    true => {
+                        Err(Error::Engine { place: "here".into(), action: "read", source: "it was told to".into() })
+                    }
+                    false => Ok(()),
+                })
             };
             Arc::new(Hooked { store, before })
         },

@@ -300,6 +300,42 @@ async fn a_deadline_comes_between_the_fields_of_an_operation() {
 }
 
 #[tokio::test]
+async fn long_variables_are_not_put_into_many_fields() {
+    let fixture = Fixture::new();
+    let fields = |count: usize, field: &str| (0..count).map(|n| format!("a{n}: {field} ")).collect::<String>();
+    let by_ids =
+        |count| format!("query($ids: [ID!]!) {{ {} }}", fields(count, "customerAccountsByIds(ids: $ids) { id }"));
+    let page = "customerAccounts(first: 1, where: {email: {eq: $s}}) { nodes { id } }";
+    let pages = |count| format!("query($s: String) {{ {} }}", fields(count, page));
+    let long = |bytes: usize| json!({"s": "x".repeat(bytes)});
+    for (query, variables, limit) in [
+        (by_ids(100), json!({"ids": vec![1; 500_000]}), "arguments"),
+        (by_ids(1), json!({"ids": vec![1; 500_000]}), "arguments"),
+        (by_ids(1), json!({"ids": vec![1; 10_000]}), "page"),
+        (pages(90), long(1_000_000), "arguments"),
+        (pages(2), long(600_000), "arguments"),
+    ] {
+        let error = fixture.refused(&query, variables).await;
+        assert_eq!(error["extensions"]["limit"], limit, "{error}");
+    }
+    fixture.data(&by_ids(90), json!({"ids": (1..=100).collect::<Vec<_>>()})).await;
+    fixture.data(&pages(90), long(1_000)).await;
+}
+
+#[tokio::test]
+async fn a_deadline_comes_between_the_arguments_of_fields_too() {
+    let fixture = Fixture::new();
+    let query =
+        "{ a: customerAccount(id: 1) { id } b: customerAccount(id: 2) { id } c: customerAccount(id: 3) { id } }";
+    let mut answer = std::pin::pin!(fixture.send(query, json!({})));
+    let mut turns = 0;
+    while futures_util::poll!(answer.as_mut()).is_pending() {
+        turns += 1;
+    }
+    assert_eq!(turns, 4, "two between what they ask, and two between what they are answered");
+}
+
+#[tokio::test]
 async fn what_is_kept_of_a_request_is_not_its_body() {
     let fixture = Fixture::new();
     let text = json!({
