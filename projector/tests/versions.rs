@@ -19,7 +19,7 @@ use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentReader, Paired, ProjectionStore, VersionId, VersionRecord, VersionState};
+use headwater_store::{DocumentReader, Frontier, Paired, ProjectionStore, VersionId, VersionRecord, VersionState};
 
 use flaky::EmbeddedDocuments;
 use items::{PREFIX, Record, at, batch, item, schema};
@@ -70,6 +70,11 @@ impl Place {
         Fold::open(Paired::new(self.rows.clone(), Arc::new(documents)), models, options).unwrap()
     }
 
+    /// How far the source is projected, as readers are told.
+    fn frontier(&self) -> Frontier {
+        self.documents.frontiers().borrow()["shop"]
+    }
+
     fn states(&self) -> Vec<(u32, VersionState)> {
         let versions = self.documents.versions().borrow().clone();
         versions.iter().map(|version| (version.id.0, version.state)).collect()
@@ -94,7 +99,7 @@ fn bring(fold: &mut Fold, first: u64, ids: &[i64]) {
     fold.micro_batch(&[Input::whole(&batch(0, first, &records))], &mut |_| Ok(())).unwrap();
 }
 
-/// Folds that so many records are all there is.
+/// Folds that so many records are all there is: what the source had up to the last of them.
 fn tell(fold: &mut Fold, end: u64) {
     let batch = progress(PREFIX, at(1, end), BTreeMap::from([(schema().table.topic(PREFIX), vec![end])]));
     fold.micro_batch(&[Input::whole(&batch)], &mut |_| Ok(())).unwrap();
@@ -150,8 +155,10 @@ async fn what_serves_does_so_until_new_rows_are_read() {
     assert_eq!(place.states(), states, "what was being built cannot be built on");
     whole.set_floor(&schema().table.topic(PREFIX), 0, 3);
     bring(&mut whole, 0, &[0, 1]);
+    tell(&mut whole, 2);
     work(&mut whole);
     assert_eq!(place.states(), states);
+    assert_eq!(place.frontier().position, at(1, 3), "it does not go back");
     let all = r#"{"id":0,"same":[{"id":0},{"id":1},{"id":2}]}"#;
     assert_eq!(place.document(1, 0).await.as_deref(), Some(all));
 
@@ -159,13 +166,54 @@ async fn what_serves_does_so_until_new_rows_are_read() {
     drop(whole);
     let mut whole = place.fold(&[alone()]);
     assert_eq!(place.states(), states);
-    bring(&mut whole, 2, &[2]);
-    tell(&mut whole, 3);
+    bring(&mut whole, 2, &[2, 3]);
+    tell(&mut whole, 4);
+    assert_eq!((place.states(), place.document(1, 3).await), (states.to_vec(), None));
+    assert_eq!(place.frontier().position, at(1, 3), "what serves lacks what is newer");
     work(&mut whole);
     assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Retired), (3, VersionState::Active)]);
-    for id in 0..3 {
+    assert_eq!(place.frontier().position, at(1, 4));
+    for id in 0..4 {
         assert_eq!(place.document(3, id).await, Some(format!(r#"{{"id":{id}}}"#)));
     }
+}
+
+/// A projector that starts reads some progress again that is older.
+#[test]
+fn a_frontier_does_not_go_back() {
+    let place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1, 2]);
+    for (end, told) in [(2, 2), (1, 2), (3, 3), (2, 3)] {
+        tell(&mut whole, end);
+        assert_eq!(place.frontier().position, at(1, told));
+    }
+}
+
+/// Frontiers stand still until its successor serves, which must not wait for them in turn.
+#[tokio::test]
+async fn what_serves_without_rows_holds_up_no_successor() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0]);
+    tell(&mut whole, 1);
+    work(&mut whole);
+    drop(whole);
+    // A table that came later was being read when the rows were lost.
+    let told = Frontier { snapshot_done: false, ..place.frontier() };
+    let mut batch = ProjectionStore::begin(&*place.documents).unwrap();
+    batch.set_frontier("shop", told).unwrap();
+    batch.commit().unwrap();
+
+    place.lose_rows();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1]);
+    tell(&mut whole, 2);
+    assert_eq!(place.frontier(), told);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);
+    assert_eq!(place.document(2, 1).await.as_deref(), Some(r#"{"id":1}"#));
+    assert_eq!(place.frontier(), Frontier { position: at(1, 2), snapshot_done: true, ..told });
 }
 
 /// Its model is gone as well.

@@ -38,8 +38,11 @@ impl Leading {
             let serves = record.state == VersionState::Active;
             if agreed.contains(&record.id) && (same || declared.is_some() && serves) {
                 kept.push((record.model.clone(), record.definition_hash.clone()));
-            } else if agreed.contains(&record.id) || !serves {
+            } else if agreed.contains(&record.id) || !serves || declared.is_none() {
                 outdated.push(record.id);
+            } else {
+                let why = "nobody keeps its rows here: it stays as it is until it is replaced";
+                tracing::warn!(model = record.model, version = record.id.0, why, "version is not followed");
             }
         }
         for id in outdated {
