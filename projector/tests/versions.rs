@@ -64,6 +64,12 @@ impl Place {
         self.folders.push(folder);
     }
 
+    fn lose_documents(&mut self) {
+        let (documents, folder) = store();
+        self.documents = documents;
+        self.folders.push(folder);
+    }
+
     fn fold(&self, models: &[ReadModel]) -> Fold {
         let documents = EmbeddedDocuments { inner: self.documents.clone(), calls_left: self.calls_left.clone() };
         let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
@@ -214,6 +220,29 @@ async fn what_serves_without_rows_holds_up_no_successor() {
     assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);
     assert_eq!(place.document(2, 1).await.as_deref(), Some(r#"{"id":1}"#));
     assert_eq!(place.frontier(), Frontier { position: at(1, 2), snapshot_done: true, ..told });
+}
+
+/// The rows know how far the version was that had this number before: that says nothing of the new one, whose first
+/// documents are not yet written when the process starts again.
+#[tokio::test]
+async fn documents_that_are_lost_are_made_again_from_the_rows() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1, 2, 3]);
+    tell(&mut whole, 4);
+    work(&mut whole);
+    drop(whole);
+
+    place.lose_documents();
+    drop(place.fold(&[alone()]));
+    assert_eq!(place.states(), [(1, VersionState::Building)]);
+    let mut whole = place.fold(&[alone()]);
+    tell(&mut whole, 4);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Active)]);
+    for id in 0..4 {
+        assert_eq!(place.document(1, id).await, Some(format!(r#"{{"id":{id}}}"#)));
+    }
 }
 
 /// Its model is gone as well.
