@@ -198,7 +198,9 @@ impl State {
             if now_ms().saturating_sub(since) < grace {
                 continue;
             }
-            if batch.purge_version(record.id, PURGE_CHUNK)? < PURGE_CHUNK {
+            batch.purge_version(record.id, PURGE_CHUNK)?;
+            // Its last documents may have filled the chunk.
+            if !batch.versions()?.iter().any(|left| left.id == record.id) {
                 Version::forget(batch, id)?;
             }
             return Ok(true);

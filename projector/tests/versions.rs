@@ -19,7 +19,9 @@ use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentReader, Frontier, Paired, ProjectionStore, VersionId, VersionRecord, VersionState};
+use headwater_store::{
+    DocumentReader, Frontier, Paired, ProjectionStore, RowStore, VersionId, VersionRecord, VersionState,
+};
 
 use flaky::EmbeddedDocuments;
 use items::{PREFIX, Record, at, batch, item, schema};
@@ -71,8 +73,12 @@ impl Place {
     }
 
     fn fold(&self, models: &[ReadModel]) -> Fold {
+        self.fold_with(models, FoldOptions { slice_rows: 3, ..FoldOptions::default() })
+    }
+
+    fn fold_with(&self, models: &[ReadModel], options: FoldOptions) -> Fold {
         let documents = EmbeddedDocuments { inner: self.documents.clone(), calls_left: self.calls_left.clone() };
-        let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
+        let options = FoldOptions { prefix: PREFIX.into(), ..options };
         Fold::open(Paired::new(self.rows.clone(), Arc::new(documents)), models, options).unwrap()
     }
 
@@ -242,6 +248,28 @@ async fn documents_that_are_lost_are_made_again_from_the_rows() {
     assert_eq!(place.states(), [(1, VersionState::Active)]);
     for id in 0..4 {
         assert_eq!(place.document(1, id).await, Some(format!(r#"{{"id":{id}}}"#)));
+    }
+}
+
+/// Also where its last documents are exactly as many as are removed at a time.
+#[test]
+fn nothing_is_left_of_a_version_that_is_gone() {
+    const PURGED_AT_A_TIME: i64 = 2_048;
+    for documents in [1, PURGED_AT_A_TIME] {
+        let place = Place::open();
+        let options = FoldOptions { retired_grace: Duration::ZERO, ..FoldOptions::default() };
+        let mut whole = place.fold_with(&[alone()], options);
+        bring(&mut whole, 0, &(0..documents).collect::<Vec<i64>>());
+        tell(&mut whole, documents.unsigned_abs());
+        work(&mut whole);
+        whole.declare(&[]).unwrap();
+        work(&mut whole);
+        assert!(place.states().is_empty());
+        let batch = RowStore::begin(&*place.rows).unwrap();
+        for note in ["definition", "scan", "replay", "retired"] {
+            let name = format!("version/1/{note}");
+            assert_eq!(batch.note(&name).unwrap(), None, "{name}, {documents} documents");
+        }
     }
 }
 
