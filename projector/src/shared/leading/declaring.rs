@@ -193,8 +193,9 @@ fn dirty_topic(prefix: &str, name: &str, model: &str, version: VersionId) -> Str
     format!("{prefix}.{name}.dirty.{model}.{}", version.0)
 }
 
-/// Upper part of the stamps of a version's documents: above all stamps that an engine gives by itself, and above those of
-/// any topic made earlier under the same name. Counts hours, and has 23 bits.
+/// Upper part of the stamps of a version's documents: above those of any topic made earlier under the same name. Counts
+/// hours, and has 23 bits. Stamps that an engine gives by itself may be greater: they never meet in one version, since only
+/// versions that were begun here are written here.
 fn epoch() -> u64 {
     u64::try_from(now_ms()).unwrap_or(0) / 3_600_000
 }
