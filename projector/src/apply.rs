@@ -18,7 +18,7 @@ pub(crate) struct RowEvent<'b> {
     pub(crate) schema: SchemaId,
     /// `None`: deleted.
     pub(crate) row: Option<RowRef<'b>>,
-    /// The row before, as the source sent it: only used to fill in what `row` misses.
+    /// The row before, as the source sent it: only used to fill in what `row` misses. May miss cells itself.
     pub(crate) before: Option<RowRef<'b>>,
     /// Where its record stands.
     pub(crate) batch: &'b FetchedBatch,
@@ -269,13 +269,14 @@ fn put(
     Ok(())
 }
 
-/// The event's row with the cells that the source did not send taken from, in this order: the row before under the same
-/// key; the image before that came with the event. What neither knows stays missing, and a document that needs it goes to
-/// the dead letters. (A row under a new key comes whole: the source reads what its log does not say.)
+/// The event's row with the cells that the source did not send taken from, in this order: the image before that came with
+/// the event, which is what the row was; the row before under the same key, which lacks what was never folded. What neither
+/// knows stays missing, and a document that needs it goes to the dead letters. (A row under a new key comes whole: the
+/// source reads what its log does not say.)
 fn fill(catalog: &Catalog, event: &RowEvent<'_>, row: RowRef<'_>, known: Option<(SchemaId, &[u8])>) -> Vec<u8> {
     let before = event.before.map(|before| (event.schema, before.0));
     let mut row = row.0.to_vec();
-    for (schema, image) in known.into_iter().chain(before) {
+    for (schema, image) in before.into_iter().chain(known) {
         if RowRef(&row).has_missing() {
             row = merged(catalog, event.schema, &row, schema, RowRef(image));
         }

@@ -47,8 +47,8 @@ impl Seeds {
         if root.columns.table == changes.table {
             let (mut before, mut after) = (Vec::new(), Vec::new());
             for change in &changes.changes {
-                images(changes, change, &root.columns, &mut before, &mut after);
-                if differ(&before, &after) {
+                let same_kinds = images(changes, change, &root.columns, &mut before, &mut after);
+                if !same_kinds || differ(&before, &after) {
                     self.roots.push(change.key);
                 }
             }
@@ -133,7 +133,8 @@ pub(crate) fn climb(plan: &Plan, batch: &dyn RowBatch, seeds: Seeds, dirty: &mut
     Ok(())
 }
 
-/// Join keys toward the parent, of the images before and after of rows that changed in a column the node uses.
+/// Join keys toward the parent, of the images before and after of rows that changed in a column the node uses, or whose
+/// column is of another type now.
 fn changed<'c>(
     changes: &'c TableChanges<'_>,
     columns: &Columns,
@@ -143,8 +144,8 @@ fn changed<'c>(
 ) {
     let (mut before, mut after): (Vec<ValueRef<'c>>, Vec<ValueRef<'c>>) = (Vec::new(), Vec::new());
     for change in &changes.changes {
-        images(changes, change, columns, &mut before, &mut after);
-        if !differ(&before, &after) {
+        let same_kinds = images(changes, change, columns, &mut before, &mut after);
+        if same_kinds && !differ(&before, &after) {
             continue;
         }
         for cells in [&before, &after] {
@@ -158,17 +159,19 @@ fn changed<'c>(
     }
 }
 
-/// The used cells before and after; empty where there is no row.
+/// The used cells before and after; empty where there is no row. Answers whether their columns are of the same types in
+/// both, as far as there are two.
 fn images<'c, 'b>(
     changes: &'c TableChanges<'b>,
     change: &'c crate::changes::Change<'b>,
     columns: &Columns,
     before: &mut Vec<ValueRef<'c>>,
     after: &mut Vec<ValueRef<'c>>,
-) {
+) -> bool {
     before.clear();
     after.clear();
-    for (image, cells) in [(changes.before(change), &mut *before), (changes.after(change), &mut *after)] {
+    let (old, new) = (changes.before(change), changes.after(change));
+    for (image, cells) in [(old, &mut *before), (new, &mut *after)] {
         if let Some((schema, row)) = image {
             columns.read(schema, row, cells);
             // A node that uses no column still tells a row from none.
@@ -177,6 +180,7 @@ fn images<'c, 'b>(
             }
         }
     }
+    old.zip(new).is_none_or(|((old, _), (new, _))| columns.same_kinds(old, new))
 }
 
 /// Visits the rows found by `keys` that pass the filter, a bounded number at a time.

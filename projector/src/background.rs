@@ -106,11 +106,14 @@ impl State {
     /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
     /// sources' snapshots done and read, and its topics read again where it is a replay.
     pub(crate) fn is_ready(&self, version: &Version, prefix: &str) -> bool {
-        // What is newest counts: a table that was configured later is read in a snapshot of its own, and until that is folded
-        // the frontier stays where it was.
         let snapshot_done = |source: &str| {
-            self.frontiers.get(source).is_some_and(|frontier| frontier.snapshot_done)
-                && self.progress.get(source).map_or(!self.awaited.contains(source), |progress| progress.snapshot_done)
+            let told = self.frontiers.get(source).is_some_and(|frontier| frontier.snapshot_done);
+            match self.progress.get(source) {
+                // What is newest counts: a table that was configured later is read in a snapshot of its own, and until that
+                // is folded the frontier stays where it was. Where frontiers are held back, they do not tell it at all.
+                Some(progress) => progress.snapshot_done && (told || self.is_reached(progress, prefix)),
+                None => told && !self.awaited.contains(source),
+            }
         };
         version.plan.is_some()
             && version.problem.is_none()
@@ -148,6 +151,8 @@ impl State {
         batch.scan_rows(&table, after.as_deref(), options.slice_rows, &mut rows)?;
         let Some(last) = rows.slots().last() else {
             self.activate(batch, at)?;
+            // It may be what frontiers were held back for, and the next progress may be long in coming.
+            self.advance(batch, options)?;
             return Ok(Slice::Activated);
         };
         let last = rows.key(last).to_vec();
@@ -193,7 +198,9 @@ impl State {
             if now_ms().saturating_sub(since) < grace {
                 continue;
             }
-            if batch.purge_version(record.id, PURGE_CHUNK)? < PURGE_CHUNK {
+            batch.purge_version(record.id, PURGE_CHUNK)?;
+            // Its last documents may have filled the chunk.
+            if !batch.versions()?.iter().any(|left| left.id == record.id) {
                 Version::forget(batch, id)?;
             }
             return Ok(true);

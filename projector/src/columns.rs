@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_schemas::{RowRef, TableId, TableSchema, ValueRef};
+use headwater_schemas::{ColumnType, RowRef, TableId, TableSchema, ValueRef};
 use headwater_store::SchemaId;
 
 const UNUSED: u16 = u16::MAX;
@@ -15,11 +15,15 @@ pub(crate) struct Columns {
     names: Vec<Arc<str>>,
     /// By schema number: the slot of each cell, up to the last one needed.
     slots: Vec<Option<Box<[u16]>>>,
+    /// By schema number: the type of each slot's column, and none where the schema does not have it.
+    kinds: Vec<Option<Kinds>>,
 }
+
+type Kinds = Box<[Option<ColumnType>]>;
 
 impl Columns {
     pub(crate) fn new(table: TableId) -> Self {
-        Self { table, names: Vec::new(), slots: Vec::new() }
+        Self { table, names: Vec::new(), slots: Vec::new(), kinds: Vec::new() }
     }
 
     /// The slot of a column, which is added when it is not there yet.
@@ -44,9 +48,11 @@ impl Columns {
             return;
         }
         let mut slots = vec![UNUSED; schema.columns.len()];
+        let mut kinds = vec![None; self.names.len()];
         for (slot, name) in self.names.iter().enumerate() {
             if let Some(at) = schema.column_index(name) {
                 slots[at] = u16::try_from(slot).expect("a model names fewer columns than 65,535");
+                kinds[slot] = Some(schema.columns[at].kind.clone());
             }
         }
         let needed = slots.iter().rposition(|slot| *slot != UNUSED).map_or(0, |last| last + 1);
@@ -54,8 +60,17 @@ impl Columns {
         let at = id.0 as usize;
         if self.slots.len() <= at {
             self.slots.resize(at + 1, None);
+            self.kinds.resize(at + 1, None);
         }
         self.slots[at] = Some(slots.into());
+        self.kinds[at] = Some(kinds.into());
+    }
+
+    /// Whether the needed columns are of the same types in two schemas. Where they are not, equal cells may be written in two
+    /// ways: what the parts of an expression have in common depends on the types.
+    pub(crate) fn same_kinds(&self, one: SchemaId, other: SchemaId) -> bool {
+        let kinds = |schema: SchemaId| self.kinds.get(schema.0 as usize).and_then(Option::as_ref);
+        one == other || kinds(one) == kinds(other)
     }
 
     /// Appends the needed cells of a row to `out`: exactly [`Self::width`] values.
@@ -84,4 +99,39 @@ pub(crate) fn write_join_key(out: &mut Vec<u8>, cells: &[ValueRef<'_>], slots: &
         headwater_schemas::key::write(out, value);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_schemas::Column;
+
+    use super::*;
+
+    #[test]
+    fn types_count_of_the_columns_that_are_needed() {
+        use ColumnType as T;
+        let table = TableId::new("s", "public", "t");
+        let column = |(name, kind): &(&str, T)| Column {
+            name: (*name).into(),
+            kind: kind.clone(),
+            source_type: String::new(),
+            key_ordinal: None,
+        };
+        let mut columns = Columns::new(table.clone());
+        columns.slot("b");
+        let schemas: [&[(&str, T)]; 5] = [
+            &[("a", T::Int64), ("b", T::Int64)],
+            &[("b", T::Int64), ("a", T::Text), ("c", T::Text)],
+            &[("a", T::Int64), ("b", T::Decimal)],
+            &[("a", T::Int64)],
+            &[("c", T::Text)],
+        ];
+        for (id, schema) in (0..).map(SchemaId).zip(schemas) {
+            let columns_of = schema.iter().map(column).collect();
+            columns.learn(id, &TableSchema { table: table.clone(), columns: columns_of });
+        }
+        let same = |one, other| columns.same_kinds(SchemaId(one), SchemaId(other));
+        assert!(same(0, 0) && same(0, 1) && same(3, 4));
+        assert!(!same(0, 2) && !same(2, 1) && !same(0, 3));
+    }
 }

@@ -1,6 +1,5 @@
 //! Dead letters: written beside the log, read again, and retried.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use headwater_broker::{
     AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, TopicPartition, TopicSpec,
 };
 use headwater_schemas::{DeadLetter, Payload, Stage, dead_letter_topic};
-use headwater_store::RowBatch;
 use serde::Serialize;
 
 use crate::Error;
@@ -21,12 +19,10 @@ use crate::fold::{Fold, Letters};
 use crate::found::FoundLetters;
 use crate::keys::KeySet;
 use crate::records::{Input, decode, progress_source};
+use crate::resolved::Resolved;
 
 /// Characters of a payload that are listed.
 const LISTED_MAX: usize = 8 << 10;
-
-/// Note of the offsets of letters that a retry resolved.
-const RESOLVED: &str = "dead_letters/resolved";
 
 /// A dead letter and where it stands.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -126,8 +122,8 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// How many are not among those that were resolved, of which some may have been removed before they were counted.
-    pub(crate) fn unresolved(&self, resolved: &BTreeSet<u64>) -> u64 {
-        self.letters.saturating_sub(resolved.range(self.first.0..).count() as u64)
+    pub(crate) fn unresolved(&self, resolved: &Resolved) -> u64 {
+        self.letters.saturating_sub(resolved.count_from(self.first.0))
     }
 }
 
@@ -179,6 +175,11 @@ fn place(prefix: &str) -> TopicPartition {
     TopicPartition { topic: dead_letter_topic(prefix).into(), partition: 0 }
 }
 
+/// Offset of the first letter that retention has left; 0 where the log cannot tell now.
+pub(crate) async fn first_left(log: &dyn EventLog, prefix: &str) -> u64 {
+    log.watermarks(&place(prefix)).await.map_or(0, |marks| marks.low.0)
+}
+
 /// Letters from an offset on; where retention has removed that meanwhile, from the first that is left.
 async fn fetch(log: &dyn EventLog, place: &TopicPartition, from: Offset) -> Result<Vec<FetchedBatch>, Error> {
     let limits = FetchLimits { bytes_max: 4 << 20, wait_max: Duration::from_millis(100) };
@@ -196,7 +197,7 @@ async fn fetch(log: &dyn EventLog, place: &TopicPartition, from: Offset) -> Resu
 pub(crate) async fn list(
     log: &dyn EventLog,
     prefix: &str,
-    resolved: &BTreeSet<u64>,
+    resolved: &Resolved,
     limit: usize,
 ) -> Result<Vec<ListedLetter>, Error> {
     let place = place(prefix);
@@ -205,7 +206,7 @@ pub(crate) async fn list(
     }
     let marks = log.watermarks(&place).await?;
     // Twice as far: every letter may be followed by the mark of its transaction.
-    let back = (limit as u64).saturating_add(resolved.len() as u64).saturating_mul(2);
+    let back = (limit as u64).saturating_add(resolved.count_from(marks.low.0)).saturating_mul(2);
     let mut next = marks.low.max(Offset(marks.high.0.saturating_sub(back)));
     let mut letters = Vec::new();
     while next < marks.high {
@@ -214,7 +215,7 @@ pub(crate) async fn list(
         next = last.next();
         for record in batches.iter().flat_map(FetchedBatch::records) {
             let letter: Option<DeadLetter> = record.value.and_then(|value| serde_json::from_slice(value).ok());
-            if let Some(mut letter) = letter.filter(|_| !resolved.contains(&record.offset.0)) {
+            if let Some(mut letter) = letter.filter(|_| !resolved.contains(record.offset.0)) {
                 letter.shorten(LISTED_MAX);
                 letters.push(ListedLetter { offset: record.offset.0, letter });
             }
@@ -274,30 +275,15 @@ async fn value_at(
     Ok(found.and_then(|(_, record)| record.value.map(<[u8]>::to_vec)))
 }
 
-/// Offsets of the letters that were resolved.
-pub(crate) fn resolved(batch: &dyn RowBatch) -> Result<BTreeSet<u64>, Error> {
-    let damaged = |_| Error::Note { note: RESOLVED.into() };
-    batch.note(RESOLVED)?.map_or(Ok(BTreeSet::new()), |note| serde_json::from_slice(&note).map_err(damaged))
-}
-
-/// Adds to the offsets of the letters that were resolved, and answers with all of them.
-pub(crate) fn mark_resolved(batch: &mut dyn RowBatch, offsets: &[u64]) -> Result<BTreeSet<u64>, Error> {
-    let mut all = resolved(batch)?;
-    all.extend(offsets);
-    let json = serde_json::to_vec(&all).expect("a list of numbers");
-    batch.set_note(RESOLVED, Some(&json))?;
-    Ok(all)
-}
-
 impl Fold {
-    /// Offsets of the letters that were resolved.
-    pub(crate) fn resolved_letters(&self) -> Result<BTreeSet<u64>, Error> {
-        resolved(&*self.store.begin()?)
+    /// The letters that were resolved.
+    pub(crate) fn resolved_letters(&self) -> Result<Resolved, Error> {
+        Resolved::load(&*self.store.begin()?)
     }
 
-    /// Notes that these letters were resolved, and answers with all that were.
-    pub(crate) fn mark_resolved(&mut self, offsets: &[u64]) -> Result<BTreeSet<u64>, Error> {
-        self.step(|_, batch, _| mark_resolved(batch, offsets))
+    /// Notes that these letters were resolved, and answers with all that were, from the first that is left in the log on.
+    pub(crate) fn mark_resolved(&mut self, offsets: &[u64], first_left: u64) -> Result<Resolved, Error> {
+        self.step(|_, batch, _| Resolved::mark(batch, offsets, first_left))
     }
 
     /// Whether a letter is about a model or a table that is projected here: those of all projectors of a prefix lie in one
@@ -460,7 +446,7 @@ mod tests {
         let topics = log.topics().await.unwrap();
         let mut count = LetterCount::new("t");
         assert_eq!(count.bring_up_to_date(&*log, &topics).await.unwrap().letters, HIGH - LOW);
-        let listed = list(&*log, "t", &BTreeSet::new(), 100).await.unwrap();
+        let listed = list(&*log, "t", &Resolved::default(), 100).await.unwrap();
         let offsets: Vec<u64> = listed.iter().map(|letter| letter.offset).collect();
         assert_eq!(offsets, [6, 7, 8, 9]);
     }
@@ -468,8 +454,8 @@ mod tests {
     #[test]
     fn what_was_resolved_and_removed_since_does_not_count() {
         let counted = Counted { letters: 3, first: Offset(10), next: Offset(13) };
-        assert_eq!(counted.unresolved(&BTreeSet::new()), 3);
-        assert_eq!(counted.unresolved(&BTreeSet::from([2, 3, 9])), 3);
-        assert_eq!(counted.unresolved(&BTreeSet::from([9, 10, 12])), 1);
+        assert_eq!(counted.unresolved(&Resolved::default()), 3);
+        assert_eq!(counted.unresolved(&Resolved::from_iter([2, 3, 9])), 3);
+        assert_eq!(counted.unresolved(&Resolved::from_iter([9, 10, 12])), 1);
     }
 }

@@ -134,7 +134,8 @@ pub enum Error {
     /// Rows that several projectors share, for one that works alone.
     #[error(
         "the rows of projector `{name}` are shared by several processes, and its offsets are those from before; share them \
-         again (`store.rows: mongodb` with `broker.kafka`), or give this projector another name"
+         again (`store.rows: mongodb` with `broker.kafka`), or give this projector another name: `headwater \
+         project --name`"
     )]
     SharedRows {
         /// The projector's name.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{DeadLetter, SourcePosition, SourceProgress, TableId};
 use headwater_store::{
-    Batch, ByteList, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, VersionRecord, Written,
+    Batch, ByteList, Frontier, JoinIndex, ProjectionStore, RowArena, VersionId, VersionRecord, VersionState, Written,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -430,31 +430,39 @@ impl State {
         }
     }
 
-    /// Moves the frontiers of sources whose progress is reached.
-    fn advance(&mut self, batch: &mut dyn Batch, options: &FoldOptions) -> Result<(), Error> {
-        let read: Vec<String> = self
-            .versions
-            .iter()
-            .flat_map(|version| version.model.tables())
-            .map(|table| table.topic(&options.prefix))
-            .collect();
+    /// Moves the frontiers of sources whose progress is reached, and none back. None moves while a version serves that nobody
+    /// follows, because its rows are gone: it lacks every change since, and which tables it reads is not known any more.
+    pub(crate) fn advance(&mut self, batch: &mut dyn Batch, options: &FoldOptions) -> Result<(), Error> {
+        if self.lost.iter().any(|record| record.state == VersionState::Active) {
+            return Ok(());
+        }
+        let mut reached = Vec::new();
         for (source, progress) in &self.progress {
-            let reached =
-                progress.watermarks.iter().filter(|(topic, _)| read.contains(topic)).all(|(topic, offsets)| {
-                    (0u32..).zip(offsets).all(|(partition, offset)| {
-                        *offset == 0 || self.offsets.get(&(topic.clone(), partition)).is_some_and(|at| at >= offset)
-                    })
-                });
             let frontier = Frontier {
                 position: progress.position,
                 at_micros: progress.at_micros,
                 snapshot_done: progress.snapshot_done,
             };
-            if reached && self.frontiers.get(source) != Some(&frontier) {
-                batch.set_frontier(source, frontier)?;
-                self.frontiers.insert(source.clone(), frontier);
+            let newer = |known: &Frontier| *known != frontier && known.position <= frontier.position;
+            if self.frontiers.get(source).is_none_or(newer) && self.is_reached(progress, &options.prefix) {
+                reached.push((source.clone(), frontier));
             }
         }
+        for (source, frontier) in reached {
+            batch.set_frontier(&source, frontier)?;
+            self.frontiers.insert(source, frontier);
+        }
         Ok(())
+    }
+
+    /// Whether everything below the progress that a version reads is folded.
+    pub(crate) fn is_reached(&self, progress: &SourceProgress, prefix: &str) -> bool {
+        let tables = self.versions.iter().flat_map(|version| version.model.tables());
+        let read: Vec<String> = tables.map(|table| table.topic(prefix)).collect();
+        progress.watermarks.iter().filter(|(topic, _)| read.contains(topic)).all(|(topic, offsets)| {
+            (0u32..).zip(offsets).all(|(partition, offset)| {
+                *offset == 0 || self.offsets.get(&(topic.clone(), partition)).is_some_and(|at| at >= offset)
+            })
+        })
     }
 }

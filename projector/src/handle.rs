@@ -1,6 +1,5 @@
 //! The running projector, seen from outside.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::dead_letters::{self, ListedLetter, RetryOutcome};
 use crate::fold::{Fold, FoldOptions, Folded};
 use crate::projector::Projector;
+use crate::resolved::Resolved;
 use crate::shared::Agreement;
 use crate::{ConsumerStatus, Error, ModelStatus, ProjectorMetrics, ProjectorStatus, ReplayFrom};
 
@@ -77,7 +77,8 @@ type Ended = oneshot::Receiver<Result<(), Error>>;
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) status: Mutex<ProjectorStatus>,
-    pub(crate) resolved: Mutex<BTreeSet<u64>>,
+    /// Letters that were resolved, those included that retention has removed since: they were counted before.
+    pub(crate) resolved: Mutex<Resolved>,
 }
 
 impl Shared {

@@ -31,6 +31,7 @@ mod plan;
 mod projector;
 mod records;
 mod replay;
+mod resolved;
 mod rounds;
 mod shape;
 mod shared;

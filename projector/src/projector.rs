@@ -457,10 +457,7 @@ impl Projector {
     fn retry(&mut self) -> Result<(), Error> {
         let mut resolved = Vec::new();
         let tried = self.retry_some(&mut resolved);
-        let noted = match resolved.is_empty() {
-            true => Ok(()),
-            false => self.fold.mark_resolved(&resolved).map(|all| *self.shared.resolved.lock() = all),
-        };
+        let noted = if resolved.is_empty() { Ok(()) } else { self.note_resolved(&resolved) };
         match tried.and_then(|is_done| noted.map(|()| is_done)) {
             Ok(false) => Ok(()),
             ended => {
@@ -470,6 +467,13 @@ impl Projector {
                 rounds::answer(answer, ended.map(|_| outcome))
             }
         }
+    }
+
+    fn note_resolved(&mut self, offsets: &[u64]) -> Result<(), Error> {
+        let first_left = self.runtime.block_on(dead_letters::first_left(&*self.log, &self.options.prefix));
+        let all = self.fold.mark_resolved(offsets, first_left)?;
+        self.shared.resolved.lock().extend(&all);
+        Ok(())
     }
 
     /// Tries letters again for a slice of time; answers whether none are left.

@@ -137,8 +137,8 @@ impl Version {
         Ok(())
     }
 
-    /// Removes the notes of a version that is gone. Not before: notes lie with the rows and the registry with the
-    /// documents, and where those are two engines a break may leave the registry as it was.
+    /// Removes the notes of a version that is gone, or has not begun. Not before it is gone: notes lie with the rows and the
+    /// registry with the documents, and where those are two engines a break may leave the registry as it was.
     pub(crate) fn forget(batch: &mut dyn Batch, version: u32) -> Result<(), Error> {
         for note in [definition_note, scan_note, replay_note, retired_note] {
             batch.set_note(&note(version), None)?;

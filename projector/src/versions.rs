@@ -126,6 +126,8 @@ impl State {
             created_at_ms: now_ms(),
         };
         batch.put_version(&record)?;
+        // Another one may have had this number, in a registry that is lost: how far that one was says nothing of this.
+        Version::forget(batch, id.0)?;
         let version = Version::new(record, model);
         version.save_definition(batch)?;
         self.versions.push(version);

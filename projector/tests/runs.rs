@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater_broker::{EventLog, Offset, TopicPartition};
+use bytes::Bytes;
+use headwater_broker::{AppendBatch, EventLog, Offset, RecordBuffer, TopicPartition, TopicSpec};
 use headwater_projector::{
     ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, ReplayFrom, start,
 };
 use headwater_schemas::model::definition::ReadModel;
-use headwater_schemas::{ColumnType, Op, Payload, Value, key};
+use headwater_schemas::{ColumnType, Op, Payload, Value, dead_letter_topic, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{DocumentReader, ProjectionStore, VersionRecord, VersionState};
 use source::{ADA, MODEL, PREFIX, Source, fill, model, schema, schemas, text};
@@ -290,6 +291,44 @@ async fn what_cannot_be_processed_is_kept_told_and_retried() {
     running.stop().await;
     let committed = source.log.committed_offsets("t.projector").await.unwrap();
     assert!(committed.iter().any(|(place, offset)| place.topic.ends_with("lines") && *offset > Offset(1)));
+}
+
+/// The note of them is read whole, and written anew, with every retry.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_resolved_letters_is_little() {
+    const NOTE: &str = "dead_letters/resolved";
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    // Three that were resolved, and that retention has removed since.
+    let letters = TopicPartition { topic: dead_letter_topic(PREFIX).into(), partition: 0 };
+    source.log.create_topics(&[TopicSpec::dead_letters(letters.topic.clone())]).await.unwrap();
+    let mut records = RecordBuffer::default();
+    for _ in 0..3 {
+        records.push(0, &[], Some(|out: &mut Vec<u8>| out.push(b'x')));
+    }
+    source.log.append(vec![AppendBatch { to: letters.clone(), prelude: Bytes::new(), records }]).await.unwrap();
+    source.forget_topic(&letters.topic).await;
+    let first = source.log.watermarks(&letters).await.unwrap().low.0;
+    assert_eq!(first, 3);
+    let store = open_store(folder.path());
+    let mut batch = ProjectionStore::begin(&*store).unwrap();
+    batch.set_note(NOTE, Some(b"[0,1,2]")).unwrap();
+    batch.commit().unwrap();
+
+    let cast = MODEL.replace("name: name }", "name: { column: name, cast: integer } }");
+    let running = Running::start(&source, store, vec![model(&cast)]);
+    running.status_when("their letters", |it| it.dead_letters == 2).await;
+    let mended = [vec![Value::Int(1), text("11")], vec![Value::Int(2), text("22")]];
+    source.append(&schemas()[0], Op::Update, &mended).await;
+    running.document_when(2, "the mended row", |it| it.is_some_and(|it| it.contains(r#""name":22"#))).await;
+    let outcome = running.handle.retry_dead_letters(None).await.unwrap();
+    assert_eq!((outcome.retried, outcome.resolved), (2, 2));
+    running.status_when("no letters", |it| it.dead_letters == 0).await;
+    assert!(running.handle.list_dead_letters(10).await.unwrap().is_empty());
+    let store = running.stop().await;
+    let note = ProjectionStore::begin(&*store).unwrap().note(NOTE).unwrap().unwrap();
+    assert_eq!(String::from_utf8(note).unwrap(), "[[3,4]]");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,9 +21,9 @@ use headwater_broker::FetchedBatch;
 use headwater_projector::{ErrorKind, Fold, FoldOptions, Folded, Input};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{ValueRef, key};
+use headwater_schemas::{EventHeader, EventRef, Op, RowBuilder, RowRef, ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{ByteList, JoinIndex, ProjectionStore, RowArena};
+use headwater_store::{ByteList, DocumentReader, JoinIndex, ProjectionStore, RowArena};
 
 use engine::{Engine, Kind};
 use items::{PREFIX, Record, at, batch, deleted, item, item_with, schema, truncation};
@@ -225,6 +225,43 @@ fn rows_from_before_a_truncation_complete_none_behind_it() {
     let part = item_with(at(1, 202), 7, ValueRef::Missing);
     let folded = fold(&mut whole, &batch(0, 100, &[item(at(1, 200), 7), truncation(at(1, 201), 2), part]));
     assert_eq!(folded.unwrap().dead_letters, 1, "its document cannot be told");
+}
+
+/// An event that carries the whole row before says what it does not send of the row behind it: the row that is stored may
+/// lack a change, such as one that became a dead letter.
+#[tokio::test]
+async fn what_an_event_says_of_the_row_before_counts_more_than_what_is_stored() {
+    let place = Place::open(u64::MAX);
+    let mut whole = place.hundred_rows();
+    let update = |commit, id: i64, before: ValueRef<'_>| {
+        let row = |note: ValueRef<'_>| {
+            let mut row = Vec::new();
+            let mut cells = RowBuilder::new(&mut row);
+            cells.push(ValueRef::Int(id));
+            cells.push(note);
+            row
+        };
+        let header = EventHeader {
+            op: Op::Update,
+            position: at(1, commit),
+            transaction: commit,
+            committed_at_micros: 1_000_000,
+            last_in_transaction: true,
+            before_is_key_only: before == ValueRef::Missing,
+        };
+        let (before, after) = (row(before), row(ValueRef::Missing));
+        let mut value = Vec::new();
+        let (before, after) = (Some(RowRef(&before)), Some(RowRef(&after)));
+        EventRef { header, before, after, partitions: None }.encode(&mut value);
+        (key::of(ValueRef::Int(id)), value)
+    };
+    let updates = [update(200, 7, ValueRef::Text("mended")), update(201, 8, ValueRef::Missing)];
+    fold(&mut whole, &batch(0, 100, &updates)).unwrap();
+    let version = ProjectionStore::begin(&*place.store).unwrap().versions().unwrap()[0].id;
+    for (id, note) in [(7, "mended"), (8, "new")] {
+        let document = place.store.get(version, &key::of(ValueRef::Int(id))).await.unwrap().unwrap();
+        assert_eq!(document.body, format!(r#"{{"id":{id},"note":"{note}"}}"#));
+    }
 }
 
 /// A table that is emptied and filled again each night, with other keys.

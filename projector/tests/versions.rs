@@ -19,7 +19,9 @@ use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentReader, Paired, ProjectionStore, VersionId, VersionRecord, VersionState};
+use headwater_store::{
+    DocumentReader, Frontier, Paired, ProjectionStore, RowStore, VersionId, VersionRecord, VersionState,
+};
 
 use flaky::EmbeddedDocuments;
 use items::{PREFIX, Record, at, batch, item, schema};
@@ -64,10 +66,25 @@ impl Place {
         self.folders.push(folder);
     }
 
+    fn lose_documents(&mut self) {
+        let (documents, folder) = store();
+        self.documents = documents;
+        self.folders.push(folder);
+    }
+
     fn fold(&self, models: &[ReadModel]) -> Fold {
+        self.fold_with(models, FoldOptions { slice_rows: 3, ..FoldOptions::default() })
+    }
+
+    fn fold_with(&self, models: &[ReadModel], options: FoldOptions) -> Fold {
         let documents = EmbeddedDocuments { inner: self.documents.clone(), calls_left: self.calls_left.clone() };
-        let options = FoldOptions { prefix: PREFIX.into(), slice_rows: 3, ..FoldOptions::default() };
+        let options = FoldOptions { prefix: PREFIX.into(), ..options };
         Fold::open(Paired::new(self.rows.clone(), Arc::new(documents)), models, options).unwrap()
+    }
+
+    /// How far the source is projected, as readers are told.
+    fn frontier(&self) -> Frontier {
+        self.documents.frontiers().borrow()["shop"]
     }
 
     fn states(&self) -> Vec<(u32, VersionState)> {
@@ -94,7 +111,7 @@ fn bring(fold: &mut Fold, first: u64, ids: &[i64]) {
     fold.micro_batch(&[Input::whole(&batch(0, first, &records))], &mut |_| Ok(())).unwrap();
 }
 
-/// Folds that so many records are all there is.
+/// Folds that so many records are all there is: what the source had up to the last of them.
 fn tell(fold: &mut Fold, end: u64) {
     let batch = progress(PREFIX, at(1, end), BTreeMap::from([(schema().table.topic(PREFIX), vec![end])]));
     fold.micro_batch(&[Input::whole(&batch)], &mut |_| Ok(())).unwrap();
@@ -150,8 +167,10 @@ async fn what_serves_does_so_until_new_rows_are_read() {
     assert_eq!(place.states(), states, "what was being built cannot be built on");
     whole.set_floor(&schema().table.topic(PREFIX), 0, 3);
     bring(&mut whole, 0, &[0, 1]);
+    tell(&mut whole, 2);
     work(&mut whole);
     assert_eq!(place.states(), states);
+    assert_eq!(place.frontier().position, at(1, 3), "it does not go back");
     let all = r#"{"id":0,"same":[{"id":0},{"id":1},{"id":2}]}"#;
     assert_eq!(place.document(1, 0).await.as_deref(), Some(all));
 
@@ -159,12 +178,98 @@ async fn what_serves_does_so_until_new_rows_are_read() {
     drop(whole);
     let mut whole = place.fold(&[alone()]);
     assert_eq!(place.states(), states);
-    bring(&mut whole, 2, &[2]);
-    tell(&mut whole, 3);
+    bring(&mut whole, 2, &[2, 3]);
+    tell(&mut whole, 4);
+    assert_eq!((place.states(), place.document(1, 3).await), (states.to_vec(), None));
+    assert_eq!(place.frontier().position, at(1, 3), "what serves lacks what is newer");
     work(&mut whole);
     assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Retired), (3, VersionState::Active)]);
-    for id in 0..3 {
+    assert_eq!(place.frontier().position, at(1, 4));
+    for id in 0..4 {
         assert_eq!(place.document(3, id).await, Some(format!(r#"{{"id":{id}}}"#)));
+    }
+}
+
+/// A projector that starts reads some progress again that is older.
+#[test]
+fn a_frontier_does_not_go_back() {
+    let place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1, 2]);
+    for (end, told) in [(2, 2), (1, 2), (3, 3), (2, 3)] {
+        tell(&mut whole, end);
+        assert_eq!(place.frontier().position, at(1, told));
+    }
+}
+
+/// Frontiers stand still until its successor serves, which must not wait for them in turn.
+#[tokio::test]
+async fn what_serves_without_rows_holds_up_no_successor() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0]);
+    tell(&mut whole, 1);
+    work(&mut whole);
+    drop(whole);
+    // A table that came later was being read when the rows were lost.
+    let told = Frontier { snapshot_done: false, ..place.frontier() };
+    let mut batch = ProjectionStore::begin(&*place.documents).unwrap();
+    batch.set_frontier("shop", told).unwrap();
+    batch.commit().unwrap();
+
+    place.lose_rows();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1]);
+    tell(&mut whole, 2);
+    assert_eq!(place.frontier(), told);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);
+    assert_eq!(place.document(2, 1).await.as_deref(), Some(r#"{"id":1}"#));
+    assert_eq!(place.frontier(), Frontier { position: at(1, 2), snapshot_done: true, ..told });
+}
+
+/// The rows know how far the version was that had this number before: that says nothing of the new one, whose first
+/// documents are not yet written when the process starts again.
+#[tokio::test]
+async fn documents_that_are_lost_are_made_again_from_the_rows() {
+    let mut place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1, 2, 3]);
+    tell(&mut whole, 4);
+    work(&mut whole);
+    drop(whole);
+
+    place.lose_documents();
+    drop(place.fold(&[alone()]));
+    assert_eq!(place.states(), [(1, VersionState::Building)]);
+    let mut whole = place.fold(&[alone()]);
+    tell(&mut whole, 4);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Active)]);
+    for id in 0..4 {
+        assert_eq!(place.document(1, id).await, Some(format!(r#"{{"id":{id}}}"#)));
+    }
+}
+
+/// Also where its last documents are exactly as many as are removed at a time.
+#[test]
+fn nothing_is_left_of_a_version_that_is_gone() {
+    const PURGED_AT_A_TIME: i64 = 2_048;
+    for documents in [1, PURGED_AT_A_TIME] {
+        let place = Place::open();
+        let options = FoldOptions { retired_grace: Duration::ZERO, ..FoldOptions::default() };
+        let mut whole = place.fold_with(&[alone()], options);
+        bring(&mut whole, 0, &(0..documents).collect::<Vec<i64>>());
+        tell(&mut whole, documents.unsigned_abs());
+        work(&mut whole);
+        whole.declare(&[]).unwrap();
+        work(&mut whole);
+        assert!(place.states().is_empty());
+        let batch = RowStore::begin(&*place.rows).unwrap();
+        for note in ["definition", "scan", "replay", "retired"] {
+            let name = format!("version/1/{note}");
+            assert_eq!(batch.note(&name).unwrap(), None, "{name}, {documents} documents");
+        }
     }
 }
 

@@ -54,7 +54,8 @@ pub enum Error {
     },
     /// Another process writes under the same name, and took over.
     #[error(
-        "another process took over writing to the store at {place}; stop one of the two, or give them different `projector` names"
+        "another process took over writing to the store at {place}; stop one of the two, or give each a name of its own: \
+         `headwater project --name`"
     )]
     TakenOver {
         /// Where the store is.

@@ -1,6 +1,5 @@
 //! A worker's part in a shared projection.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +15,9 @@ use super::building::Building;
 use super::leading::{Leading, Surroundings};
 use super::view::SharedRows;
 use crate::Error;
-use crate::dead_letters::resolved;
 use crate::fold::{Folded, Letters};
 use crate::records::Input;
+use crate::resolved::Resolved;
 use crate::versions::unknown_model;
 
 /// Settings of a worker. All but the models must be the same in all workers.
@@ -313,9 +312,9 @@ impl Share {
         self.rows.view().versions.iter().any(|version| version.model.name == model)
     }
 
-    /// Offsets of the dead letters that some worker has resolved.
-    pub(crate) fn resolved(&mut self) -> Result<BTreeSet<u64>, Error> {
-        self.rows.read(|_, batch| resolved(batch))
+    /// The dead letters that some worker has resolved.
+    pub(crate) fn resolved(&mut self) -> Result<Resolved, Error> {
+        self.rows.read(|_, batch| Resolved::load(batch))
     }
 
     /// Changes notes that are about no partition.

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::assignment::Assignment;
 use super::runtime::Worker;
 use super::share::{Share, ShareOptions};
-use crate::dead_letters::{LetterBox, resolved};
+use crate::dead_letters::LetterBox;
 use crate::handle::{ProjectorOptions, QUEUE, Shared};
 use crate::observer::Observer;
+use crate::resolved::Resolved;
 use crate::{Error, ProjectorHandle, ProjectorMetrics};
 
 /// Events of one transaction, at most: the rows of a transaction and what waits to be emitted are bounded by it.
@@ -53,7 +54,7 @@ pub fn start_shared(
     }
     options.batch_events_max = options.batch_events_max.min(BATCH_EVENTS_MAX);
     let shared = Arc::new(Shared::default());
-    *shared.resolved.lock() = resolved(&*rows.begin()?)?;
+    *shared.resolved.lock() = Resolved::load(&*rows.begin()?)?;
     let runtime = Handle::current();
     let share = ShareOptions {
         name: options.name.clone(),

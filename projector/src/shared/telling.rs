@@ -1,6 +1,6 @@
 //! What a worker tells about itself, and what it does when asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -11,10 +11,11 @@ use tokio::sync::oneshot;
 
 use super::applying::records;
 use super::runtime::Worker;
-use crate::dead_letters::{self, ListedLetter, RetryOutcome, mark_resolved};
+use crate::dead_letters::{self, ListedLetter, RetryOutcome};
 use crate::handle::Command;
 use crate::keys::KeySet;
 use crate::observer::Observation;
+use crate::resolved::Resolved;
 use crate::rounds;
 use crate::status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress};
 use crate::{Error, ErrorKind, ReplayFrom};
@@ -41,8 +42,11 @@ impl Worker {
         let models = self.models()?;
         // Another worker may have resolved some.
         let resolved = self.share.resolved()?;
-        let unresolved = letters.unresolved(&resolved);
-        *self.shared.resolved.lock() = resolved;
+        let unresolved = {
+            let mut known = self.shared.resolved.lock();
+            known.extend(&resolved);
+            letters.unresolved(&known)
+        };
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));
         self.shared.look(models, consumers, unresolved);
         self.answer_begun();
@@ -131,7 +135,7 @@ impl Worker {
     /// Calls the roots of dead letters dirty again. That is in the log before the letters are resolved, and a document
     /// that fails again makes a new one. Records are not read a second time: the place of each is passed for good.
     fn retry(&mut self, offsets: Option<&[u64]>) -> Result<RetryOutcome, Error> {
-        let (prefix, all) = (&self.options.prefix, BTreeSet::new());
+        let (prefix, all) = (&self.options.prefix, Resolved::default());
         let letters = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &all, usize::MAX))?;
         // Looked at after the letters: a version that one of them is about is known by then.
         let resolved = self.patiently(|worker| worker.share.resolved())?;
@@ -139,7 +143,7 @@ impl Worker {
         let mut done = Vec::new();
         let mut dirty: BTreeMap<String, (KeySet, u64)> = BTreeMap::new();
         for ListedLetter { offset, letter } in letters {
-            if resolved.contains(&offset) || offsets.is_some_and(|offsets| !offsets.contains(&offset)) {
+            if resolved.contains(offset) || offsets.is_some_and(|offsets| !offsets.contains(&offset)) {
                 continue;
             }
             let Some((root, model)) = root_of(&letter) else {
@@ -168,8 +172,9 @@ impl Worker {
             }
             self.append(batches)?;
         }
-        let resolved = self.patiently(|worker| worker.share.note(|batch| mark_resolved(batch, &done)))?;
-        *self.shared.resolved.lock() = resolved;
+        let first_left = self.runtime.block_on(dead_letters::first_left(&*self.log, &self.options.prefix));
+        let resolved = self.patiently(|worker| worker.share.note(|batch| Resolved::mark(batch, &done, first_left)))?;
+        self.shared.resolved.lock().extend(&resolved);
         Ok(outcome)
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Habits {
     pub(crate) deletes: usize,
     /// Transactions after which a table gets a column more.
     pub(crate) new_columns: usize,
+    /// Transactions after which a column of a table gets another type, and the table is read again.
+    pub(crate) new_types: usize,
     /// Changes that make the row that was updated last what it was before: documents go from A to B to A.
     pub(crate) reversals: usize,
 }
@@ -128,6 +130,9 @@ impl Changes {
         if random.chance(self.habits.new_columns) {
             self.add_column(random);
         }
+        if random.chance(self.habits.new_types) {
+            self.change_type(random);
+        }
         std::mem::take(&mut self.events)
     }
 
@@ -155,6 +160,30 @@ impl Changes {
         table.rows.values_mut().for_each(|row| row.push(Value::Null));
         self.commit += 1;
         self.record(at, 0, Op::Schema, 1, &[], None, None);
+    }
+
+    /// Whole numbers become decimals, or the other way round; rows without one are as they were.
+    fn change_type(&mut self, random: &mut Random) {
+        let at = random.below(self.tables.len());
+        let table = &mut self.tables[at];
+        let column = table.schema.column_index("b").unwrap();
+        let kind = &mut table.schema.columns[column].kind;
+        *kind = if *kind == ColumnType::Int64 { ColumnType::Decimal } else { ColumnType::Int64 };
+        for row in table.rows.values_mut() {
+            row[column] = match &row[column] {
+                Value::Int(n) => Value::Decimal(n.to_string()),
+                Value::Decimal(text) => Value::Int(text.split('.').next().unwrap().parse().unwrap()),
+                none => none.clone(),
+            };
+        }
+        // What it was before was of the other type.
+        self.before.take_if(|(table, ..)| *table == at);
+        let rows = self.tables[at].rows.clone();
+        self.commit += 1;
+        self.record(at, 0, Op::Schema, 1, &[], None, None);
+        for (ordinal, (key, row)) in (2..).zip(&rows) {
+            self.row(random, at, Op::Read, ordinal, key, None, Some(row));
+        }
     }
 
     /// An event of a row; what did not change may be missing from it.

@@ -142,7 +142,12 @@ impl Source {
 
     /// Has retention remove everything that is in a table's topic.
     pub(crate) async fn forget(&self, schema: &TableSchema) {
-        let place = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
+        self.forget_topic(&schema.table.topic(PREFIX)).await;
+    }
+
+    /// The same for any topic.
+    pub(crate) async fn forget_topic(&self, topic: &str) {
+        let place = TopicPartition { topic: topic.into(), partition: 0 };
         let keep = |age_max| TopicSpec {
             name: place.topic.clone(),
             partitions: 1,

@@ -22,6 +22,7 @@ mod flaky;
 #[path = "../follow_rows/items.rs"]
 mod items;
 mod log;
+mod lost;
 #[path = "../follow_rows/models.rs"]
 mod models;
 #[path = "../follow_rows/random.rs"]

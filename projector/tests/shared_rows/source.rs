@@ -15,7 +15,8 @@ use crate::tables::Table;
 pub(crate) const PREFIX: &str = "p";
 pub(crate) const SOURCE: &str = "s";
 
-const HABITS: Habits = Habits { rows_max: 12, updates: 80, new_keys: 86, deletes: 96, new_columns: 3, reversals: 30 };
+const HABITS: Habits =
+    Habits { rows_max: 12, updates: 80, new_keys: 86, deletes: 96, new_columns: 3, new_types: 2, reversals: 30 };
 
 pub(crate) struct Source {
     pub(crate) changes: Changes,

@@ -77,8 +77,9 @@ pub(super) fn named(letter: u8, name: &str) -> Vec<u8> {
 impl Catalog {
     /// Reads it from `meta`.
     pub(super) fn read(meta: Table, txn: &RoTxn<'_>) -> Result<Self, Fault> {
-        if meta.get(txn, b"M")? != Some(&FORMAT.to_le_bytes()[..]) {
-            return Err(Fault::Damaged("it is of another format than this version of Headwater reads"));
+        let found = meta.get(txn, b"M")?.and_then(|format| format.try_into().ok()).map(u32::from_le_bytes);
+        if found != Some(FORMAT) {
+            return Err(Fault::OtherFormat { found, read: FORMAT });
         }
         let mut catalog = Self::default();
         for entry in meta.iter(txn)? {
@@ -268,24 +269,36 @@ fn decode_frontier(mut value: &[u8]) -> Option<(Frontier, String)> {
 #[cfg(test)]
 mod tests {
     use super::super::environment::Environment;
-    use super::super::{EmbeddedOptions, EmbeddedStore};
+    use super::super::{EmbeddedOptions, EmbeddedStore, checkpoint};
     use super::*;
-    use crate::{RowStore, RowWrite};
+    use crate::{ErrorKind, RowStore, RowWrite};
 
-    fn is_of_another_format(meta: Table, txn: &RoTxn<'_>) -> bool {
-        matches!(Catalog::read(meta, txn), Err(Fault::Damaged(what)) if what.contains("another format"))
+    /// The format that is found, where it is another one.
+    fn other_format(meta: Table, txn: &RoTxn<'_>) -> Option<Option<u32>> {
+        match Catalog::read(meta, txn) {
+            Err(Fault::OtherFormat { found, read: FORMAT }) => Some(found),
+            _ => None,
+        }
     }
 
     #[test]
     fn a_store_of_another_format_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
-        let Ok((environment, _settled)) = Environment::open(&options, None) else { panic!("an empty store opens") };
+        let boot = checkpoint::boot();
+        let Ok((environment, settled)) = Environment::open(&options, boot) else { panic!("an empty store opens") };
         let (env, meta) = (&environment.env, environment.tables.meta);
         let mut txn = env.write_txn().expect("a transaction");
         assert!(Catalog::read(meta, &txn).is_ok());
         meta.put(&mut txn, b"M", &2_u32.to_le_bytes()).expect("room");
-        assert!(is_of_another_format(meta, &txn));
+        assert_eq!(other_format(meta, &txn), Some(Some(2)));
+        txn.commit().expect("room");
+        drop(environment);
+        drop(settled);
+        let Err(refused) = EmbeddedStore::open(options) else { panic!("it is of another format") };
+        assert_eq!(refused.kind(), ErrorKind::Fatal);
+        let told = refused.to_string();
+        assert!(told.contains("its format is 2, this version reads 3") && !told.contains("damaged"), "{told}");
     }
 
     #[test]
@@ -304,6 +317,6 @@ mod tests {
         let mut txn = env.write_txn().expect("a transaction");
         assert!(Catalog::read(meta, &txn).is_ok_and(|catalog| catalog.tables.len() == 1));
         meta.delete(&mut txn, b"M").expect("room");
-        assert!(is_of_another_format(meta, &txn), "older versions did not say it");
+        assert_eq!(other_format(meta, &txn), Some(None), "older versions did not say it");
     }
 }

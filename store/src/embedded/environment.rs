@@ -58,6 +58,11 @@ pub(super) enum Fault {
     Engine(heed::Error),
     /// What does not have its form.
     Damaged(&'static str),
+    /// The store is of this format, or, as before formats were numbered, of none, and not of the one that is read here.
+    OtherFormat {
+        found: Option<u32>,
+        read: u32,
+    },
     /// More rows are read at once than so many bytes.
     TooManyRows(usize),
     /// Commits do not come to disk any more.
@@ -156,6 +161,19 @@ fn fail(place: &str, action: &'static str, fault: Fault) -> Error {
     let place = place.to_owned();
     let source = match fault {
         Fault::Damaged(what) => return Error::Damaged { place, what: what.to_owned() },
+        Fault::OtherFormat { found, read } => {
+            let found = found.map_or("one without a number".to_owned(), |format| format!("{format}"));
+            return Error::Unusable {
+                place,
+                what: format!(
+                    "another version of Headwater wrote it (its format is {found}, this version reads {read})"
+                ),
+                remedy: "start that version again; or stop Headwater, move the folder away and start this version: the store \
+                         is rebuilt from the broker, and the copy can go once that is done; which tables retention has \
+                         removed too much of for that, and are to be read again, `headwater status` says then",
+                source: None,
+            };
+        }
         Fault::TooManyRows(limit) => return Error::TooManyRows { limit },
         Fault::NotSettled(source) => return Error::NotSettled { place, source },
         Fault::Engine(source) => source,

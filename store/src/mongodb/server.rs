@@ -345,7 +345,7 @@ fn check_names(options: &MongoOptions, place: &str) -> Result<(), Error> {
     let fits = |name: &str, max: usize| !name.is_empty() && name.len() <= max && name.chars().all(plain);
     let unusable = |what: String, remedy| Err(Error::Unusable { place: place.into(), what, remedy, source: None });
     if !fits(&options.projector, 60) {
-        let remedy = "use 1 to 60 letters, digits, `-` and `_`";
+        let remedy = "give `headwater project` a `--name` of 1 to 60 letters, digits, `-` and `_`";
         return unusable(format!("`{}` cannot be a projector's name", options.projector), remedy);
     }
     if !fits(&options.database, 60) {

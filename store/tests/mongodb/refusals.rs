@@ -6,10 +6,12 @@ use headwater_schemas::{RowBuilder, RowRef, SourcePosition, ValueRef};
 use headwater_store::mongodb::MongoOptions;
 use headwater_store::{
     ByteList, DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, RowArena, RowStore, RowWrite, SchemaId,
+    VersionState,
 };
 use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
+use mongodb::bson::doc;
 
-use crate::common::{VERSION, documents, fresh, int, join, reader, rows};
+use crate::common::{VERSION, documents, fresh, int, join, raw, reader, record, rows, wait};
 
 /// The message with all its causes.
 fn told(error: &Error) -> String {
@@ -136,6 +138,49 @@ fn a_transaction_that_is_too_large_says_so_and_smaller_ones_go_well() {
     assert!(matches!(refused, Error::BatchTooLarge { .. }), "{refused:?}");
     assert_eq!(refused.kind(), ErrorKind::Retryable);
     write(2).unwrap();
+}
+
+/// How much the server takes depends on its cache: what it takes from one projector is not what it takes from many.
+#[test]
+fn documents_that_are_too_many_for_a_transaction_go_in_smaller_ones() {
+    let arguments = vec!["--setParameter".into(), "enableTestCommands=1".into()];
+    let server = Mongo::start_with(&ServerOptions { arguments, ..ServerOptions::default() });
+    let admin = MongoOptions::new(server.url(), "admin");
+    for shared in [false, true] {
+        let options = MongoOptions { shared, ..MongoOptions::new(server.url(), format!("hw_{shared}")) };
+        let store = documents(&options).unwrap();
+        let mut batch = store.begin().unwrap();
+        batch.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
+        batch.flush().unwrap();
+
+        // Each is a command of its own.
+        let bodies = [1, 2, 3].map(|n| format!("\"{}\"", n.to_string().repeat(3 << 20)));
+        let ids = [1, 2, 3].map(int);
+        let mut batch = store.begin().unwrap();
+        let stamp = shared.then_some(1);
+        for (id, body) in ids.iter().zip(&bodies) {
+            let write = DocumentWrite { id, body: Some(body.as_bytes()), entries: &[], stamp };
+            batch.put_documents(VERSION, 0, &[write]).unwrap();
+        }
+        let too_large = doc! {
+            "configureFailPoint": "failCommand", "mode": { "times": 1 },
+            "data": { "failCommands": ["insert"], "errorCode": 388 },
+        };
+        let database = raw(&admin);
+        wait(async move { database.run_command(too_large).await.unwrap() });
+        batch.flush().unwrap();
+
+        let reader = store.reader();
+        let (stored, count) = wait(async move {
+            let mut stored = Vec::new();
+            for id in ids {
+                stored.push(reader.get(VERSION, &id).await.unwrap().unwrap().body);
+            }
+            (stored, reader.document_count(VERSION).await.unwrap())
+        });
+        assert!(stored.iter().zip(&bodies).all(|(stored, body)| stored == body), "shared: {shared}");
+        assert_eq!(count, 3, "shared: {shared}");
+    }
 }
 
 #[test]

@@ -38,8 +38,11 @@ impl Leading {
             let serves = record.state == VersionState::Active;
             if agreed.contains(&record.id) && (same || declared.is_some() && serves) {
                 kept.push((record.model.clone(), record.definition_hash.clone()));
-            } else if agreed.contains(&record.id) || !serves {
+            } else if agreed.contains(&record.id) || !serves || declared.is_none() {
                 outdated.push(record.id);
+            } else {
+                let why = "nobody keeps its rows here: it stays as it is until it is replaced";
+                tracing::warn!(model = record.model, version = record.id.0, why, "version is not followed");
             }
         }
         for id in outdated {
@@ -190,8 +193,9 @@ fn dirty_topic(prefix: &str, name: &str, model: &str, version: VersionId) -> Str
     format!("{prefix}.{name}.dirty.{model}.{}", version.0)
 }
 
-/// Upper part of the stamps of a version's documents: above all stamps that an engine gives by itself, and above those of
-/// any topic made earlier under the same name. Counts hours, and has 23 bits.
+/// Upper part of the stamps of a version's documents: above those of any topic made earlier under the same name. Counts
+/// hours, and has 23 bits. Stamps that an engine gives by itself may be greater: they never meet in one version, since only
+/// versions that were begun here are written here.
 fn epoch() -> u64 {
     u64::try_from(now_ms()).unwrap_or(0) / 3_600_000
 }

@@ -60,6 +60,9 @@ impl Leading {
     /// Moves the frontiers of sources whose progress has come through both stages. Answers `false` when another one leads
     /// by now.
     pub(crate) fn publish(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<bool, Error> {
+        if self.serves_unfollowed(rows.view()) {
+            return Ok(true);
+        }
         let fresh: Vec<String> = self.progress.keys().filter(|source| self.is_news(source)).cloned().collect();
         if !fresh.is_empty() {
             let emitted = self.emitted(rows)?;
@@ -104,6 +107,13 @@ impl Leading {
         transaction.flush()?;
         self.published.extend(frontiers);
         Ok(true)
+    }
+
+    /// Whether a version serves that was not agreed on, because the rows it was built from are gone: it lacks every change
+    /// since, and which tables it reads is not known any more.
+    fn serves_unfollowed(&self, view: &View) -> bool {
+        let mut serving = self.records.values().filter(|record| record.state == VersionState::Active);
+        serving.any(|record| view.version(record.id).is_none())
     }
 
     /// Whether the newest progress of a source goes beyond what is projected or waits to be.

@@ -1,17 +1,19 @@
 //! Brings what was gathered to the server.
 //!
 //! A gathering is one transaction, unless it is very large: then documents go ahead in several, and versions and frontiers
-//! follow with the last. A transaction that is in another's way is made again as it is.
+//! follow with the last. A transaction that is in another's way is made again as it is; one that is too large for the server,
+//! in halves.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
 use mongodb::ClientSession;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::MongoDocuments;
 use super::gathered::{Gathered, Item, Items, Now};
-use super::parts::{Part, parts, registry_writes};
+use super::parts::{Part, Write, parts, registry_writes};
 use super::registry::{COUNTS, Known, VERSIONS, collection_name, count_id};
 use super::transaction::{MongoDocumentTransaction, registry_claim};
 use crate::mongodb::context::block;
@@ -116,12 +118,36 @@ impl MongoDocuments {
         Ok(())
     }
 
-    /// Writes a part in a transaction of its own; `claim` must be the last to the registry, where one is given.
+    /// Writes a part; `claim` must be the last to the registry, where one is given.
     async fn write(&self, part: &Part, claim: Option<u64>) -> Result<(), Fault> {
+        // Commands that go together, the next ones last. What is behind the documents goes with the last of them.
+        let mut left: Vec<&[Write]> = vec![&part.writes[..]];
+        while let Some(writes) = left.pop() {
+            let registry = if left.is_empty() { &part.registry[..] } else { &[] };
+            match self.write_at_once(writes, registry, claim).await {
+                // How much the server takes depends on its cache. Made again as it is, it would fail again.
+                Err(Fault::TooLarge(_)) if writes.len() > 1 => {
+                    let (first, rest) = writes.split_at(writes.len() / 2);
+                    left.extend([rest, first]);
+                }
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes in one transaction.
+    async fn write_at_once(
+        &self,
+        writes: &[Write],
+        registry: &[RawDocumentBuf],
+        claim: Option<u64>,
+    ) -> Result<(), Fault> {
         let server = &self.reader.server;
         let claim = claim.map(|number| Owner { name: registry_claim(&self.projector), number });
         let written = server.again_while_in_the_way(async || {
-            let ((), mut session) = self.begun(async |session| self.write_all(part, session).await).await?;
+            let work = async |session: &mut ClientSession| self.write_all(writes, registry, session).await;
+            let ((), mut session) = self.begun(work).await?;
             match (&self.owner, &claim) {
                 (Some(owner), _) => owner.commit(server, &mut session).await,
                 (None, Some(claim)) => match claim.commit(server, &mut session).await {
@@ -154,15 +180,23 @@ impl MongoDocuments {
         }
     }
 
-    pub(super) async fn write_all(&self, part: &Part, session: &mut ClientSession) -> Result<(), Fault> {
+    pub(super) async fn write_all(
+        &self,
+        writes: &[Write],
+        registry: &[RawDocumentBuf],
+        session: &mut ClientSession,
+    ) -> Result<(), Fault> {
         let server = &self.reader.server;
-        for write in &part.writes {
+        let mut counts: BTreeMap<VersionId, i64> = BTreeMap::new();
+        for write in writes {
+            let (version, difference) = write.counted;
+            *counts.entry(version).or_default() += difference;
             let answer = server.write(write.command.clone(), session).await?;
             if answer.get_i32("n").ok() != i32::try_from(write.documents).ok() {
                 return Err(Fault::Refused("documents were changed by somebody else meanwhile".into()));
             }
         }
-        for (version, difference) in part.counts.iter().filter(|(_, difference)| **difference != 0) {
+        for (version, difference) in counts.iter().filter(|(_, difference)| **difference != 0) {
             let counts = server.database.collection::<Document>(COUNTS);
             counts
                 .update_one(
@@ -173,7 +207,7 @@ impl MongoDocuments {
                 .session(&mut *session)
                 .await?;
         }
-        for command in &part.registry {
+        for command in registry {
             server.write(command.clone(), session).await?;
         }
         Ok(())

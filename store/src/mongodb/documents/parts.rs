@@ -1,7 +1,5 @@
 //! The commands that bring what was gathered to the server, and in which transaction each goes.
 
-use std::collections::BTreeMap;
-
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use super::MongoDocuments;
@@ -20,17 +18,17 @@ pub(super) const TRANSACTION_DOCUMENTS: usize = 20_000;
 const COMMAND_BYTES: usize = 4 << 20;
 const COMMAND_DOCUMENTS: usize = 2_000;
 
-/// A command, and how many documents it must meet.
+/// A command, how many documents it must meet, and by how much it changes the number of which version's documents.
 pub(super) struct Write {
     pub(super) command: RawDocumentBuf,
     pub(super) documents: usize,
+    pub(super) counted: (VersionId, i64),
 }
 
 /// What goes in one transaction.
 #[derive(Default)]
 pub(super) struct Part {
     pub(super) writes: Vec<Write>,
-    pub(super) counts: BTreeMap<VersionId, i64>,
     /// Versions and frontiers: behind the documents and their counts.
     pub(super) registry: Vec<RawDocumentBuf>,
     pub(super) bytes: usize,
@@ -40,7 +38,7 @@ pub(super) struct Part {
 impl Part {
     /// Whether it does nothing.
     pub(super) fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.counts.is_empty() && self.registry.is_empty()
+        self.writes.is_empty() && self.registry.is_empty()
     }
 }
 
@@ -160,11 +158,8 @@ impl Builder<'_> {
         let part = self.parts.last_mut().expect("there is one now");
         part.bytes += bytes;
         part.documents += documents;
-        if difference != 0 {
-            let changed = i64::try_from(documents).expect("few thousand") * difference;
-            *part.counts.entry(self.version).or_default() += changed;
-        }
-        part.writes.push(Write { command, documents });
+        let counted = (self.version, i64::try_from(documents).expect("few thousand") * difference);
+        part.writes.push(Write { command, documents, counted });
     }
 }
 

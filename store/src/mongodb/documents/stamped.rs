@@ -77,17 +77,24 @@ impl MongoDocuments {
             server.bounded(self.reader.registry.read_versions(server)).await?;
         }
         let Some(collection) = self.reader.registry.collection(version) else { return Ok(written) };
-        let mut rest = documents;
+        let (mut rest, mut count_max) = (documents, TRANSACTION_DOCUMENTS);
         while !rest.is_empty() {
             let mut bytes = 0;
             let fits = |document: &&Stamped| {
                 bytes += document.put.as_ref().map_or(0, |(_, document)| document.len());
                 bytes <= TRANSACTION_BYTES
             };
-            let count = rest.iter().take(TRANSACTION_DOCUMENTS).take_while(fits).count().max(1);
+            let count = rest.iter().take(count_max).take_while(fits).count().max(1);
             let (some, others) = rest.split_at(count);
             let transaction = async || self.try_stamped(version, &collection, some).await;
-            let done = server.again_while_in_the_way(transaction).await?;
+            let done = match server.again_while_in_the_way(transaction).await {
+                // Made again with the same documents it would fail again.
+                Err(Fault::TooLarge(_)) if count > 1 => {
+                    count_max = count / 2;
+                    continue;
+                }
+                done => done?,
+            };
             written.written += done.0.written;
             written.deleted += done.0.deleted;
             written.unchanged += done.0.unchanged;
@@ -107,7 +114,7 @@ impl MongoDocuments {
             let there = self.read_there(version, collection, documents, session).await?;
             let (steps, written, changes) = decide(version, documents, &there);
             let part = self.stamped_part(version, collection, &steps);
-            self.write_all(&part, session).await?;
+            self.write_all(&part.writes, &part.registry, session).await?;
             Ok((written, changes))
         };
         let (done, mut session) = self.begun(work).await?;
@@ -269,10 +276,7 @@ impl MongoDocuments {
         );
         // One transaction, whatever it holds: it was cut to size before.
         let mut whole = Part::default();
-        for part in parts {
-            whole.writes.extend(part.writes);
-            part.counts.into_iter().for_each(|(version, change)| *whole.counts.entry(version).or_default() += change);
-        }
+        parts.into_iter().for_each(|part| whole.writes.extend(part.writes));
         whole
     }
 }
