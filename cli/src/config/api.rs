@@ -12,6 +12,8 @@ use headwater_query_api::{
     AccessOptions, Algorithm, ApiKeyOptions, AuthOptions, BindingRule, CorsOptions, GraphQlOptions, IssuerOptions,
     KeySource, LimitOptions, Mask, MaskRule, ModelRule, ROLES_MAX, Rate, TrustedDocuments, mixed_algorithms,
 };
+use headwater_schemas::model::definition::ReadModel;
+use headwater_schemas::suggestion;
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::Spanned;
 
@@ -19,6 +21,9 @@ use super::channels::{Channel, Select};
 use super::engines::Wrong;
 use super::quantity::{ByteSize, Span};
 use super::settings::unplaced;
+
+/// Least length of a secret, in bytes.
+const SECRET_MIN: usize = 32;
 
 /// The query API.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,9 +55,10 @@ pub(crate) struct Api {
     pub(crate) compression: bool,
     /// How GraphQL is served.
     pub(crate) graphql: GraphQl,
-    /// Signs the cursors of lists: servers behind one address must have the same. Otherwise made once, and kept beside the
-    /// documents in MongoDB, or in `data`.
-    pub(crate) cursor_secret: Option<Secret>,
+    /// Seals the cursors of lists, and keys the hashes that `mask: hash` shows: servers behind one address must have the
+    /// same, of at least 32 characters. Another one makes old cursors void and hashes other ones. Otherwise made once, and
+    /// kept beside the documents in MongoDB, or in `data`.
+    pub(crate) cursor_secret: Option<Spanned<Secret>>,
 }
 
 /// How GraphQL is served.
@@ -222,7 +228,7 @@ pub(crate) struct Limits {
     /// How long a request may take.
     deadline: Option<Spanned<Span>>,
     /// How long work may wait for a processor before requests are turned away.
-    queue_delay_max: Option<Span>,
+    queue_delay_max: Option<Spanned<Span>>,
 }
 
 /// Documents kept at hand.
@@ -408,25 +414,27 @@ impl Api {
                 return wrong(at, format!("`{origin}` is no origin"), help);
             }
         }
+        if let Some(secret) = self.cursor_secret.as_ref().filter(|secret| secret.value.reveal().len() < SECRET_MIN) {
+            let help =
+                "cursors are sealed and masked fields hashed with it: take `openssl rand -base64 32`, or leave it out";
+            let message = format!("`api.cursor_secret` is shorter than {SECRET_MIN} characters");
+            return wrong(secret.referenced, message, help);
+        }
         let graphql = || self.graphql.validate();
         self.validate_channels().or_else(graphql).or_else(|| self.limits.validate())
     }
 
-    /// What of the rules does not fit the models: `fields` and `indexes` of each, by their paths.
-    pub(super) fn check_models(&self, models: &[headwater_schemas::model::definition::ReadModel]) -> Vec<Wrong> {
+    /// What of the rules does not fit the models: `fields` and `indexes` of each, by their paths. Where `all_declared`,
+    /// there are no other models.
+    pub(super) fn check_models(&self, models: &[ReadModel], all_declared: bool) -> Vec<Wrong> {
         let mut found = Vec::new();
         for (name, access) in &self.access {
             let Some(model) = models.iter().find(|model| model.name == *name) else {
-                let names = || models.iter().map(|model| model.name.as_str());
-                let help = match headwater_schemas::nearest(name, names()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
-                };
-                found.push((
-                    access.referenced,
-                    format!("`api.access` names the model `{name}`, which is not there"),
-                    help,
-                ));
+                if all_declared {
+                    let help = suggestion(name, models.iter().map(|model| model.name.as_str()));
+                    let message = format!("`api.access` names the model `{name}`, which is not there");
+                    found.push((access.referenced, message, help));
+                }
                 continue;
             };
             let indexes: Vec<String> = model.indexes.iter().map(|index| index.name()).collect();
@@ -529,7 +537,7 @@ impl Auth {
                     (Some(_), None) | (None, Some(_)) => {}
                     _ => return wrong(at, "`jwks` needs either `url` or `file`".into(), "keep one of the two"),
                 },
-                (None, Some(secret), true) if secret.reveal().len() < 32 => {
+                (None, Some(secret), true) if secret.reveal().len() < SECRET_MIN => {
                     let help = "take 32 random bytes: openssl rand -base64 32";
                     return wrong(at, "the `secret` of the issuer is shorter than 32 characters".into(), help);
                 }
@@ -644,7 +652,7 @@ impl Limits {
             connections_per_address_max: self.connections_per_address_max.as_ref().map(|max| max.value),
             streams_max: self.streams_max.as_ref().map(|max| max.value),
             deadline: self.deadline.as_ref().map_or(defaults.deadline, |span| span.value.0),
-            queue_delay_max: self.queue_delay_max.map_or(defaults.queue_delay_max, |span| span.0),
+            queue_delay_max: self.queue_delay_max.as_ref().map_or(defaults.queue_delay_max, |span| span.value.0),
         }
     }
 
@@ -662,11 +670,17 @@ impl Limits {
                 return Some((max.referenced, message, "leave it out for what is usually right".to_string()));
             }
         }
-        if let Some(deadline) = &self.deadline
-            && deadline.value.0.is_zero()
-        {
-            let message = "`api.limits.deadline` must be longer than nothing".to_string();
-            return Some((deadline.referenced, message, "10s is usually right".to_string()));
+        let spans = [
+            ("deadline", &self.deadline, "10s is usually right"),
+            ("queue_delay_max", &self.queue_delay_max, "leave it out for what is usually right"),
+        ];
+        for (name, span, help) in spans {
+            if let Some(span) = span
+                && span.value.0.is_zero()
+            {
+                let message = format!("`api.limits.{name}` must be longer than nothing");
+                return Some((span.referenced, message, help.to_string()));
+            }
         }
         None
     }
