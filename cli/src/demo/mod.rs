@@ -74,16 +74,12 @@ impl DemoFolder {
 
 /// Runs until the time is over or `stop`.
 pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: CancellationToken) -> Result<(), Failure> {
-    let (database, server) = match options.database.clone() {
-        Some(database) => (database, None),
-        None => {
-            say!("Starting a PostgreSQL of its own …");
-            let mut server = DemoPostgres::start()?;
-            (server.ready().await?, Some(server))
-        }
+    // Beside what is awaited, so that its server is stopped in any case.
+    let mut server = None;
+    let database = tokio::select! {
+        database = database(&options, &mut server) => database?,
+        () = stop.cancelled() => return Ok(()),
     };
-    say!("Creating the billing example: 500 customers, 2,000 invoices …");
-    create(&database).await?;
     let (api_port, admin_port, web_port) = (usable(options.port), usable(options.admin_port), usable(WEB_PORT));
     let engines = files::Engines { kafka: options.kafka.as_deref(), mongodb: options.mongodb.as_deref() };
     let file = files::write(folder.path(), &database, &engines, &files::Ports { api_port, admin_port, web_port })?;
@@ -95,7 +91,9 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
         (Some(_), Some(_)) => " over Kafka and MongoDB",
     };
     say!("Starting capture, projection and the query API{through} …");
-    let mut pipeline = Pipeline::start(&configuration, PipelineOptions::default()).await?;
+    let Some(mut pipeline) = Pipeline::start(&configuration, PipelineOptions::default(), &stop).await? else {
+        return Ok(());
+    };
     let control = pipeline.control();
     let page = CancellationToken::new();
     let _page = page.clone().drop_guard();
@@ -120,6 +118,23 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     let stopped = pipeline.stop().await;
     drop(server);
     outcome.and(stopped)
+}
+
+/// The example in a database: the given one, or one of its own, whose server is put into `server`.
+async fn database(options: &DemoOptions, server: &mut Option<DemoPostgres>) -> Result<tokio_postgres::Config, Failure> {
+    let database = match options.database.clone() {
+        Some(database) => database,
+        None => {
+            say!("Starting a PostgreSQL of its own …");
+            // Making its folder takes a second or two, in which a signal must be heard.
+            let started = tokio::task::spawn_blocking(DemoPostgres::start).await;
+            let started = started.map_err(|error| Failure::caused("the start of PostgreSQL broke", &error))??;
+            server.insert(started).ready().await?
+        }
+    };
+    say!("Creating the billing example: 500 customers, 2,000 invoices …");
+    create(&database).await?;
+    Ok(database)
 }
 
 /// The view, until the end; then the summary.
