@@ -65,7 +65,7 @@ pub(crate) enum Command {
     Project(ProjectArguments),
     /// Serves documents from MongoDB, as a process of its own, of which there may be many.
     ///
-    /// Needs `store.mongodb`. Signals as for `run`.
+    /// Needs `store.mongodb`. Files of models, and variables of the connectors' files, may be missing. Signals as for `run`.
     Serve(RunArguments),
     /// Shows it all on a billing database under load: starts a PostgreSQL of its own and removes it afterwards.
     ///
