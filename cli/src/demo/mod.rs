@@ -74,10 +74,17 @@ impl DemoFolder {
 
 /// Runs until the time is over or `stop`.
 pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: CancellationToken) -> Result<(), Failure> {
-    // Beside what is awaited, so that its server is stopped in any case.
-    let mut server = None;
+    let mut server = match options.database {
+        Some(_) => None,
+        None => {
+            say!("Starting a PostgreSQL of its own …");
+            // Takes a second or two. A signal is heard meanwhile, and answered when there is a server that can be removed.
+            let started = tokio::task::spawn_blocking(DemoPostgres::start).await;
+            Some(started.map_err(|error| Failure::caused("the start of PostgreSQL broke", &error))??)
+        }
+    };
     let database = tokio::select! {
-        database = database(&options, &mut server) => database?,
+        database = database(&options, server.as_mut()) => database?,
         () = stop.cancelled() => return Ok(()),
     };
     let (api_port, admin_port, web_port) = (usable(options.port), usable(options.admin_port), usable(WEB_PORT));
@@ -120,17 +127,12 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     outcome.and(stopped)
 }
 
-/// The example in a database: the given one, or one of its own, whose server is put into `server`.
-async fn database(options: &DemoOptions, server: &mut Option<DemoPostgres>) -> Result<tokio_postgres::Config, Failure> {
-    let database = match options.database.clone() {
-        Some(database) => database,
-        None => {
-            say!("Starting a PostgreSQL of its own …");
-            // Making its folder takes a second or two, in which a signal must be heard.
-            let started = tokio::task::spawn_blocking(DemoPostgres::start).await;
-            let started = started.map_err(|error| Failure::caused("the start of PostgreSQL broke", &error))??;
-            server.insert(started).ready().await?
-        }
+/// The example in a database: the given one, or that of `server`.
+async fn database(options: &DemoOptions, server: Option<&mut DemoPostgres>) -> Result<tokio_postgres::Config, Failure> {
+    let database = match (&options.database, server) {
+        (Some(given), _) => given.clone(),
+        (None, Some(server)) => server.ready().await?,
+        (None, None) => return Err(Failure::new("the demo has no database; please report this")),
     };
     say!("Creating the billing example: 500 customers, 2,000 invoices …");
     create(&database).await?;

@@ -587,6 +587,19 @@ fn the_demo_runs_by_itself_and_leaves_nothing_behind() {
     assert!(!text.contains("differ"), "{text}");
     nothing_left();
 
+    // Told to stop before anything runs, it does so soon, and tidies up.
+    let mut child = demo(&[]).spawn().unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
+    contains(&line, &["Starting a PostgreSQL"]);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    assert!(!rest.contains("Starting capture"), "{rest}");
+    nothing_left();
+
     // Told to stop in the middle, it tidies up as well.
     let mut child = demo(&[]).spawn().unwrap();
     let mut reader = BufReader::new(child.stdout.take().unwrap());
