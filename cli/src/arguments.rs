@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "Exit status:\n  0  done; nothing wrong was found\n  1  something is wrong, and the message says \
-                          what to do about it\n  2  the command line is wrong, or `verify` could not compare\n\nStart \
-                          with `headwater demo`, then `headwater help run`.";
+                          what to do about it\n  2  the command line, a name in it or HEADWATER_LOG is wrong, or `verify` \
+                          could not compare\n  130  ended by a signal before it was done\n\nStart with `headwater \
+                          demo`, then `headwater help run`.";
 
 /// Streams the changes of legacy billing databases into nested JSON documents and serves them by REST and GraphQL.
 #[derive(Debug, Parser)]
@@ -64,7 +65,7 @@ pub(crate) enum Command {
     Project(ProjectArguments),
     /// Serves documents from MongoDB, as a process of its own, of which there may be many.
     ///
-    /// Needs `store.mongodb`. Signals as for `run`.
+    /// Needs `store.mongodb`. Files of models, and variables of the connectors' files, may be missing. Signals as for `run`.
     Serve(RunArguments),
     /// Shows it all on a billing database under load: starts a PostgreSQL of its own and removes it afterwards.
     ///
@@ -73,6 +74,9 @@ pub(crate) enum Command {
     /// Reads the configuration and looks whether every source is ready; each finding comes with its remedy.
     Check(CheckArguments),
     /// Shows where everything stands: sources and their lag, models and their documents.
+    ///
+    /// Of several processes those that answer are shown beside those that do not. Ends with 1 when one of them is not ready
+    /// or does not answer; --watch goes on.
     Status(StatusArguments),
     /// Builds a new version of a model from the log, beside the one that serves, and switches when it has caught up.
     Replay(ReplayArguments),
@@ -103,6 +107,13 @@ pub(crate) enum Command {
     Workload(WorkloadArguments),
 }
 
+impl Command {
+    /// Whether it is a role, that runs until it is told to stop.
+    pub(crate) fn is_role(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Connect(_) | Self::Project(_) | Self::Serve(_))
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArguments {
     /// Also serves `/bench/static`, a constant answer of a document's size: the limit that reads are measured against.
@@ -123,7 +134,7 @@ pub(crate) struct ProjectArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Vec<String>,
     /// Tells this projector apart from others: the consumer group in Kafka, and whose versions these are in the store.
-    /// Otherwise `projector`, or the models' names where some are given.
+    /// Otherwise `projector`, or the models' names in alphabetical order where some are given.
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
 }
@@ -220,11 +231,11 @@ pub(crate) struct VerifyArguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// Lists them, newest last.
+    /// Lists the 10,000 newest, newest last.
     List {
         #[command(flatten)]
         address: AdminAddress,
-        /// JSON, one letter a line, with the event itself.
+        /// JSON, one letter a line, with the event itself where that has at most 8 KiB.
         #[arg(long)]
         json: bool,
     },

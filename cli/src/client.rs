@@ -55,6 +55,11 @@ impl Client {
         Self { token, ..self }
     }
 
+    /// The same, but an answer must be there whole within this time.
+    pub(crate) fn within(self, answer_max: Duration) -> Self {
+        Self { agent: agent(answer_max), ..self }
+    }
+
     /// Where it is asked.
     pub(crate) fn base(&self) -> &str {
         &self.base

@@ -1,5 +1,6 @@
 //! What operators can see and do while the pipeline runs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use headwater_connectors::{Phase as SourcePhase, SourceStatus};
 use headwater_projector::{self as projector, ErrorKind, ModelState, ProjectorHandle, ProjectorStatus, ReplayFrom};
 use headwater_query_api::{Admin, AdminError};
-use headwater_schemas::{Diagnostic, temporal};
+use headwater_schemas::{Diagnostic, suggestion, temporal};
 use headwater_store::{DocumentReader, VersionRecord, VersionState};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -173,12 +174,12 @@ impl Control {
             json["frontier"] = frontier.unwrap_or_default();
             json
         };
-        self.configuration.connectors.iter().map(|file| overview(&file.config.source)).collect()
+        self.configuration.sources.iter().map(|source| overview(source)).collect()
     }
 
     /// Versions that serve or are being built: as the projector knows them, where it runs here, or else the registry. Where
     /// projectors are processes of their own, it may hold versions that nobody keeps any more: those are told in either case.
-    fn models_overview(&self, projector: Option<&ProjectorStatus>) -> Vec<Value> {
+    pub(crate) fn models_overview(&self, projector: Option<&ProjectorStatus>) -> Vec<Value> {
         let versions = self.reader.as_ref().map(|reader| reader.versions().borrow().clone()).unwrap_or_default();
         let live = versions.iter().filter(|record| record.state != VersionState::Retired);
         let registered = |record: &VersionRecord| {
@@ -222,6 +223,22 @@ impl Control {
         }
     }
 
+    /// Says in the log which models rules and channels name that are neither declared nor in the store. Who has files of
+    /// all models is told by the check of the configuration.
+    pub(crate) fn tell_unknown_rules(&self) {
+        let Some(reader) = self.reader.as_ref().filter(|_| self.roles == Roles::SERVE) else { return };
+        let (versions, models) = (reader.versions().borrow().clone(), self.models.lock());
+        let registered = versions.iter().filter(|record| record.state != VersionState::Retired).map(|it| &*it.model);
+        let known: BTreeSet<&str> = registered.chain(models.iter().map(|file| &*file.model.name)).collect();
+        for model in self.configuration.settings.api.models_named().difference(&known) {
+            tracing::warn!(
+                model,
+                help = suggestion(model, known.iter().copied()),
+                "`api.access` or `api.channels` names a model that nobody has built yet"
+            );
+        }
+    }
+
     /// The projector, or where to find it.
     fn here(&self) -> Result<&ProjectorHandle, AdminError> {
         let why = "no projector runs in this process: ask one that has the role `project`, with --admin";
@@ -232,11 +249,7 @@ impl Control {
     fn place(&self, model: &str, from: &str) -> Result<ReplayFrom, AdminError> {
         let models = self.models.lock();
         let Some(file) = models.iter().find(|file| file.model.name == model) else {
-            let names = models.iter().map(|file| file.model.name.as_str());
-            let help = match headwater_schemas::nearest(model, names.clone()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
-            };
+            let help = suggestion(model, models.iter().map(|file| file.model.name.as_str()));
             return Err(AdminError::not_found("unknown_model", format!("there is no model `{model}`; {help}")));
         };
         let prefix = &self.configuration.settings.prefix.value;
@@ -296,11 +309,6 @@ pub(crate) fn serves_any(declared: &[ModelFile], versions: &[VersionRecord]) -> 
 
 #[async_trait]
 impl Admin for Control {
-    fn live(&self) -> bool {
-        // A role that ends takes the process with it, and this answer comes from the same runtime: it lives if it answers.
-        true
-    }
-
     fn ready(&self) -> Result<(), String> {
         self.readiness()
     }

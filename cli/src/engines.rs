@@ -19,6 +19,7 @@ use headwater_store::embedded::{EmbeddedOptions as StoreOptions, EmbeddedStore};
 use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoReader, MongoRows};
 use headwater_store::{DocumentReader, DocumentStore, Paired, ProjectionStore, RowStore};
 use prometheus_client::registry::Registry;
+use serde_saphyr::Spanned;
 
 use crate::config::{self, Configuration, Kafka, StoreEngine, folder_of};
 use crate::failure::{Failure, chain};
@@ -37,6 +38,7 @@ pub(crate) enum Projection {
 }
 
 /// The open engines.
+#[derive(Default)]
 pub(crate) struct Engines {
     /// The log, for capture and projection.
     pub(crate) log: Option<Arc<dyn EventLog>>,
@@ -49,22 +51,23 @@ pub(crate) struct Engines {
 
 impl Engines {
     /// Opens what `roles` need; `projector` is the name under which rows and documents are written. Metrics of each
-    /// engine are registered, and `admin` tells which is waited for.
+    /// engine are registered, and `admin` tells which is waited for. When this fails, or is dropped while it waits, what
+    /// is open already is to be closed by [`Self::close`].
     pub(crate) async fn open(
+        &mut self,
         configuration: &Configuration,
         roles: Roles,
         projector: &str,
         registry: &mut Registry,
         admin: &AdminServer,
-    ) -> Result<Self, Failure> {
-        let mut engines = Self { log: None, reader: None, projection: None, embedded_log: None };
+    ) -> Result<(), Failure> {
         if roles.need_log() {
-            engines.open_log(configuration, projector, registry, admin).await?;
+            self.open_log(configuration, projector, registry, admin).await?;
         }
         if roles.need_documents() {
-            engines.open_store(configuration, roles, projector, registry, admin).await?;
+            self.open_store(configuration, roles, projector, registry, admin).await?;
         }
-        Ok(engines)
+        Ok(())
     }
 
     async fn open_log(
@@ -93,14 +96,14 @@ impl Engines {
             ..LogOptions::new(configuration.data_folder().join("broker"))
         })
         .map_err(|error| Failure::caused("cannot open the broker's log", &error))?;
+        self.embedded_log = Some(log.clone());
         // This process alone reads it: what a projector of another name once read would be kept for ever.
         let own = ProjectorOptions::group(&settings.prefix.value, projector);
         forget_groups(&log, &own)
             .await
             .map_err(|error| Failure::caused("cannot forget old consumer groups", &error))?;
         log.metrics().register(registry);
-        self.log = Some(log.clone());
-        self.embedded_log = Some(log);
+        self.log = Some(log);
         Ok(())
     }
 
@@ -199,7 +202,7 @@ where
 
 fn kafka_options(configuration: &Configuration, kafka: &Kafka) -> KafkaOptions {
     let security = &kafka.security;
-    let file = |path: &PathBuf| folder_of(&configuration.file).join(path);
+    let file = |path: &Spanned<PathBuf>| folder_of(&configuration.file).join(&path.value);
     let tls = security.tls.then(|| KafkaTls {
         ca: security.ca.as_ref().map(file),
         certificate: security.certificate.as_ref().zip(security.key.as_ref()).map(|(own, key)| (file(own), file(key))),
@@ -235,6 +238,8 @@ fn kafka_options(configuration: &Configuration, kafka: &Kafka) -> KafkaOptions {
         replication_factor: u16::try_from(kafka.replication.value).ok(),
         create_topics: kafka.create_topics,
         sources,
+        topic_settings: kafka.topic_settings.clone(),
+        tombstones: kafka.tombstones,
         settings: kafka.settings.clone(),
         ..KafkaOptions::new(kafka.servers.value.join(","))
     }

@@ -22,6 +22,11 @@ impl Failure {
         Self { message: message.to_string(), status: 1, code: None }
     }
 
+    /// It was told to stop by a signal before it was done: status 130.
+    pub(crate) fn interrupted() -> Self {
+        Self::new("interrupted").with_status(130)
+    }
+
     /// A failure from an error with all its causes, behind `what` was being done.
     pub(crate) fn caused(what: impl Display, error: &dyn std::error::Error) -> Self {
         Self::new(format_args!("{what}: {}", chain(error)))
@@ -44,6 +49,11 @@ impl Failure {
     /// Whether a running Headwater refused with this code.
     pub(crate) fn has_code(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
+    }
+
+    /// The exit status, as a number.
+    pub(crate) fn status(&self) -> u8 {
+        self.status
     }
 
     /// The exit status.

@@ -14,6 +14,7 @@ mod crash;
 mod demo;
 mod engines;
 mod failure;
+mod gauges;
 mod logging;
 mod output;
 mod pipeline;
@@ -28,17 +29,23 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use self::arguments::Arguments;
+use self::arguments::{Arguments, LogFormat};
 pub use self::config::settings_json_schema;
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Where lines are for machines, the last one of a process that runs for long is one of them.
+    let as_line = arguments.command.is_role() && arguments.global.log_format == LogFormat::Json;
     match commands::execute(arguments) {
         Ok(code) => code,
         Err(failure) => {
-            // Written whole, so that it is not torn apart by log lines.
-            eprintln!("headwater: {failure}");
+            if as_line && tracing::enabled!(tracing::Level::ERROR) {
+                tracing::error!(status = failure.status(), "{failure}");
+            } else {
+                // Written whole, so that it is not torn apart by log lines.
+                eprintln!("headwater: {failure}");
+            }
             failure.exit_code()
         }
     }

@@ -5,7 +5,10 @@
 //! more, what is underway is made durable, the projector commits its batch, readers are served to the end, and with the last
 //! handle the engines close.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +29,7 @@ use crate::config::Configuration;
 use crate::control::{AskSource, Control, serves_any};
 use crate::engines::{Engines, Projection, patiently};
 use crate::failure::{Failure, chain};
+use crate::gauges::StateGauges;
 use crate::preflight::{Known, Preflight};
 use crate::roles::Roles;
 
@@ -57,12 +61,20 @@ impl Default for PipelineOptions {
 /// The running roles.
 pub(crate) struct Pipeline {
     control: Arc<Control>,
-    connectors: JoinSet<Result<(), headwater_connectors::Error>>,
+    parts: Parts,
+}
+
+/// What has been begun. It ends in order by [`Parts::end`], however far the start came.
+struct Parts {
+    connectors: Connectors,
     projector: Option<ProjectorHandle>,
     ports: Ports,
     engines: Engines,
     stop: StopOrder,
 }
+
+/// The connectors that run here; each ends with the name of its source.
+type Connectors = JoinSet<(String, Result<(), headwater_connectors::Error>)>;
 
 /// What is listened on.
 struct Ports {
@@ -72,15 +84,18 @@ struct Ports {
 }
 
 impl Ports {
-    /// Waits until one of them is closed.
-    async fn ended(&mut self) {
+    /// Waits until one of them is closed, and says which.
+    async fn ended(&mut self) -> &'static str {
         match &mut self.api {
             // Each arm only waits; who has ended stays ended.
             Some(api) => tokio::select! {
-                _ = &mut api.join => {}
-                () = self.admin.ended() => {}
+                _ = &mut api.join => "the query API",
+                () = self.admin.ended() => "the admin port",
             },
-            None => self.admin.ended().await,
+            None => {
+                self.admin.ended().await;
+                "the admin port"
+            }
         }
     }
 }
@@ -94,22 +109,111 @@ struct StopOrder {
 }
 
 impl Pipeline {
-    /// Starts the roles. What cannot be started is said with its remedy, once what was begun before has ended; a source
-    /// that cannot be reached is no failure, it is tried for ever.
-    pub(crate) async fn start(configuration: &Configuration, options: PipelineOptions) -> Result<Self, Failure> {
+    /// Starts the roles; `None` when `stopped` is cancelled before that is done. What cannot be started is said with its
+    /// remedy. In both cases what was begun before has ended when this returns. A source that cannot be reached is no
+    /// failure, it is tried for ever.
+    pub(crate) async fn start(
+        configuration: &Configuration,
+        options: PipelineOptions,
+        stopped: &CancellationToken,
+    ) -> Result<Option<Self>, Failure> {
         let (roles, settings) = (options.roles, &configuration.settings);
         let cannot = |error| Failure::caused("cannot listen", &error);
         let listening = AdminServer::listen(settings.admin.listen.value, settings.admin.hosts());
         let admin = listening.await.map_err(cannot)?;
         let readers = roles.serve.then(|| BoundPort::bind("api.listen", settings.api.listen.value));
         let readers = readers.transpose().map_err(cannot)?;
-        let stop = StopOrder::default();
-        let mut registry = Registry::default();
-        let engines = Engines::open(configuration, roles, &options.projector, &mut registry, &admin).await?;
-        if let Err(failure) = check_sources(configuration, &options, &engines, &admin).await {
-            engines.close().await;
-            return Err(failure);
+        let mut parts = Parts {
+            connectors: JoinSet::new(),
+            projector: None,
+            ports: Ports { api: None, admin },
+            engines: Engines::default(),
+            stop: StopOrder::default(),
+        };
+        // A start that is dropped while it waits leaves in `parts` what it has begun.
+        let begun = tokio::select! {
+            begun = parts.begin(configuration, &options, readers) => begun.map(Some),
+            () = stopped.cancelled() => Ok(None),
+        };
+        match begun {
+            Ok(Some(control)) => Ok(Some(Self { control, parts })),
+            not_begun => {
+                // How this goes is nothing beside why it was for nothing.
+                parts.end(None).await.ok();
+                not_begun.map(|_| None)
+            }
         }
+    }
+
+    /// What operators can see and do.
+    pub(crate) fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+
+    /// The addresses of the query API, where this process serves, and of the admin port.
+    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, SocketAddr) {
+        let ports = &self.parts.ports;
+        (ports.api.as_ref().map(|api| api.address), ports.admin.address())
+    }
+
+    /// Waits until a role ends without which nothing can go on: what ended it, and the remedy.
+    ///
+    /// A source that had to stop (its slot is lost, say) is no such role: a person must decide, and meanwhile the
+    /// other sources are captured and the documents there are go on being served. The status, the metrics and the log
+    /// tell.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        let Parts { connectors, projector, ports, .. } = &mut self.parts;
+        loop {
+            // Each arm only waits; a role that has ended stays ended.
+            tokio::select! {
+                Some(ended) = connectors.join_next() => match ended {
+                    // A process that only captures has nothing left to do without its last source.
+                    Ok((source, Err(error))) if projector.is_none() && connectors.is_empty() => {
+                        return Failure::caused(
+                            format_args!("no source is captured any more; the last was `{source}`"),
+                            &error,
+                        );
+                    }
+                    Ok((source, Err(error))) => tracing::error!(
+                        source,
+                        error = error.chain(),
+                        "a source is no longer captured; everything else goes on, start again once it is mended"
+                    ),
+                    Ok((source, Ok(()))) => {
+                        return Failure::new(format_args!("the connector of `{source}` stopped without being told to"));
+                    }
+                    Err(error) => return Failure::caused("a connector broke; please report this", &error),
+                },
+                ended = joined(projector) => return match ended {
+                    Err(error) => Failure::caused("the projector stopped", &error),
+                    Ok(()) => Failure::new("the projector stopped without being told to"),
+                },
+                port = ports.ended() => {
+                    return Failure::new(format_args!("{port} stopped without being told to"));
+                }
+            }
+        }
+    }
+
+    /// Stops intake, drains, commits, closes.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        self.parts.end(Some(&self.control)).await
+    }
+}
+
+impl Parts {
+    /// Starts what the roles need, and gives what operators can see and do.
+    async fn begin(
+        &mut self,
+        configuration: &Configuration,
+        options: &PipelineOptions,
+        readers: Option<BoundPort>,
+    ) -> Result<Arc<Control>, Failure> {
+        let (roles, settings) = (options.roles, &configuration.settings);
+        let Self { connectors, projector, ports: Ports { api, admin }, engines, stop } = self;
+        let mut registry = Registry::default();
+        engines.open(configuration, roles, &options.projector, &mut registry, admin).await?;
+        check_sources(configuration, options, engines, admin).await?;
         // As the store was found: a projector that starts now may build something at once.
         let reader = engines.reader.as_ref();
         let is_serving = reader.is_some_and(|reader| serves_any(&configuration.models, &reader.versions().borrow()));
@@ -118,19 +222,16 @@ impl Pipeline {
             let fresh: [u8; 32] = rand::random();
             reader.shared_secret(&fresh).await.inspect_err(|error| tracing::debug!(%error, "no secret is made")).ok();
         }
-        let projector = match roles.project {
-            true => Some(project(configuration, &options, &engines, &mut registry, &admin, &stop).await?),
-            false => None,
-        };
+        if roles.project {
+            *projector = Some(project(configuration, options, engines, &mut registry, admin, stop).await?);
+        }
         if let (Some(log), None) = (&engines.log, &settings.broker.kafka) {
             let prefix = &settings.prefix.value;
-            let sources: Vec<String> = configuration.connectors.iter().map(|file| file.config.source.clone()).collect();
-            let kept = keep_as_configured(&**log, prefix, &sources, &retention(configuration)).await;
+            let kept = keep_as_configured(&**log, prefix, &configuration.sources, &retention(configuration)).await;
             kept.map_err(|error| Failure::caused("cannot set the retention of the log", &error))?;
         }
-        let mut connectors = JoinSet::new();
         let sources = match (&engines.log, roles.connect) {
-            (Some(log), true) => connect(configuration, log, &mut registry, &stop, &mut connectors),
+            (Some(log), true) => connect(configuration, log, &mut registry, stop, connectors),
             _ => Vec::new(),
         };
         let control = Arc::new(Control {
@@ -144,126 +245,64 @@ impl Pipeline {
             stopping: AtomicBool::new(false),
             has_let_readers_in: AtomicBool::new(is_serving),
         });
+        registry.register_collector(Box::new(StateGauges(control.clone())));
         let registry = Arc::new(Mutex::new(registry));
-        let api = match (readers, &engines.reader) {
-            (Some(port), Some(reader)) => {
-                serve(configuration, &options, port, reader, &registry, &admin, &stop).await.map(Some)
+        if let (Some(port), Some(reader)) = (readers, &engines.reader) {
+            *api = Some(serve(configuration, options, port, reader, &registry, admin, stop).await?);
+        }
+        admin.open(control.clone(), registry, api.as_ref());
+        control.tell_undeclared();
+        control.tell_unknown_rules();
+        Ok(control)
+    }
+
+    /// Ends what was begun, in the order of the data. `control`: what operators see, where the start came so far.
+    async fn end(self, control: Option<&Control>) -> Result<(), Failure> {
+        let Self { mut connectors, projector, ports: Ports { api, admin }, engines, stop } = self;
+        let linger = lingering(api.as_ref().map(|api| api.address));
+        let in_order = async {
+            // Not ready from here on: soon no new readers are sent to us. Meanwhile the other roles end.
+            if let Some(control) = control {
+                control.stopping.store(true, Ordering::Relaxed);
             }
-            _ => Ok(None),
+            let left_by_readers = tokio::time::Instant::now() + linger;
+            if !linger.is_zero() {
+                tracing::info!("not ready any more; readers who come within {} s are still served", linger.as_secs());
+            }
+            // Intake: what was gathered is appended and acknowledged, the slots are released.
+            stop.connectors.cancel();
+            while let Some(ended) = connectors.join_next().await {
+                if let Ok((source, Err(error))) = ended {
+                    tracing::warn!(source, error = error.chain(), "a connector did not end in order");
+                }
+            }
+            // The batch underway is committed; what lies in the log behind it waits there for the next start.
+            stop.projector.cancel();
+            if let Some(projector) = projector
+                && let Err(error) = projector.join().await
+            {
+                tracing::warn!(error = chain(&error), "the projector did not end in order");
+            }
+            tokio::time::sleep_until(left_by_readers).await;
+            // Requests that are being answered are answered.
+            stop.api.cancel();
+            // One that has ended has been waited for.
+            if let Some(api) = api.filter(|api| !api.join.is_finished()) {
+                api.join.await.ok();
+            }
+            // Probes and status stay until nothing else runs.
+            admin.close().await;
+            // Everything is durable; this ends the log's writer.
+            engines.close().await;
         };
-        match api {
-            Ok(api) => {
-                admin.open(control.clone(), registry, api.as_ref());
-                control.tell_undeclared();
-                Ok(Self { control, connectors, projector, ports: Ports { api, admin }, engines, stop })
-            }
-            Err(failure) => {
-                // What was begun ends in order, too; how that went is nothing beside why it was for nothing.
-                let ports = Ports { api: None, admin };
-                end(&control, connectors, projector, ports, engines, stop).await.ok();
-                Err(failure)
-            }
-        }
+        let stop_max = STOP_MAX + linger;
+        tokio::time::timeout(stop_max, in_order).await.map_err(|_| {
+            Failure::new(format_args!(
+                "did not stop in order within {} s; everything acknowledged is safe, and the next start goes on from there",
+                stop_max.as_secs()
+            ))
+        })
     }
-
-    /// What operators can see and do.
-    pub(crate) fn control(&self) -> Arc<Control> {
-        self.control.clone()
-    }
-
-    /// The addresses of the query API, where this process serves, and of the admin port.
-    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, SocketAddr) {
-        (self.ports.api.as_ref().map(|api| api.address), self.ports.admin.address())
-    }
-
-    /// Waits until a role ends without which nothing can go on: what ended it, and the remedy.
-    ///
-    /// A source that had to stop (its slot is lost, say) is no such role: a person must decide, and meanwhile the
-    /// other sources are captured and the documents there are go on being served. The status, the metrics and the log
-    /// tell.
-    pub(crate) async fn ended(&mut self) -> Failure {
-        loop {
-            // Each arm only waits; a role that has ended stays ended.
-            tokio::select! {
-                Some(ended) = self.connectors.join_next() => match ended {
-                    // A process that only captures has nothing left to do without its last source.
-                    Ok(Err(error)) if self.projector.is_none() && self.connectors.is_empty() => {
-                        return Failure::caused("no source is captured any more", &error);
-                    }
-                    Ok(Err(error)) => tracing::error!(
-                        error = error.chain(),
-                        "a source is no longer captured; everything else goes on, start again once it is mended"
-                    ),
-                    Ok(Ok(())) => return Failure::new("a connector stopped without being told to"),
-                    Err(error) => return Failure::caused("a connector broke; please report this", &error),
-                },
-                ended = joined(&self.projector) => return match ended {
-                    Err(error) => Failure::caused("the projector stopped", &error),
-                    Ok(()) => Failure::new("the projector stopped without being told to"),
-                },
-                () = self.ports.ended() => return Failure::new("the query API stopped without being told to"),
-            }
-        }
-    }
-
-    /// Stops intake, drains, commits, closes.
-    pub(crate) async fn stop(self) -> Result<(), Failure> {
-        let Self { control, connectors, projector, ports, engines, stop } = self;
-        end(&control, connectors, projector, ports, engines, stop).await
-    }
-}
-
-/// Ends what was started, in the order of the data.
-async fn end(
-    control: &Control,
-    mut connectors: JoinSet<Result<(), headwater_connectors::Error>>,
-    projector: Option<ProjectorHandle>,
-    ports: Ports,
-    engines: Engines,
-    stop: StopOrder,
-) -> Result<(), Failure> {
-    let Ports { api, admin } = ports;
-    let linger = lingering(api.as_ref().map(|api| api.address));
-    let in_order = async {
-        // Not ready from here on: soon no new readers are sent to us. Meanwhile the other roles end.
-        control.stopping.store(true, Ordering::Relaxed);
-        let left_by_readers = tokio::time::Instant::now() + linger;
-        if !linger.is_zero() {
-            tracing::info!("not ready any more; readers who come within {} s are still served", linger.as_secs());
-        }
-        // Intake: what was gathered is appended and acknowledged, the slots are released.
-        stop.connectors.cancel();
-        while let Some(ended) = connectors.join_next().await {
-            if let Ok(Err(error)) = ended {
-                tracing::warn!(error = error.chain(), "a connector did not end in order");
-            }
-        }
-        // The batch underway is committed; what lies in the log behind it waits there for the next start.
-        stop.projector.cancel();
-        if let Some(projector) = projector
-            && let Err(error) = projector.join().await
-        {
-            tracing::warn!(error = chain(&error), "the projector did not end in order");
-        }
-        tokio::time::sleep_until(left_by_readers).await;
-        // Requests that are being answered are answered.
-        stop.api.cancel();
-        // One that has ended has been waited for.
-        if let Some(api) = api.filter(|api| !api.join.is_finished()) {
-            api.join.await.ok();
-        }
-        // Probes and status stay until nothing else runs.
-        admin.close().await;
-        // Everything is durable; this ends the log's writer.
-        engines.close().await;
-    };
-    let stop_max = STOP_MAX + linger;
-    tokio::time::timeout(stop_max, in_order).await.map_err(|_| {
-        Failure::new(format_args!(
-            "did not stop in order within {} s; everything acknowledged is safe, and the next start goes on from there",
-            stop_max.as_secs()
-        ))
-    })
 }
 
 /// How long new readers are let in while we stop: not at all where nobody but this machine reaches us, since nobody balances
@@ -343,7 +382,7 @@ fn connect(
     log: &Arc<dyn EventLog>,
     registry: &mut Registry,
     stop: &StopOrder,
-    connectors: &mut JoinSet<Result<(), headwater_connectors::Error>>,
+    connectors: &mut Connectors,
 ) -> Vec<AskSource> {
     let settings = &configuration.settings;
     let metrics = CaptureMetrics::default();
@@ -355,10 +394,10 @@ fn connect(
     };
     let mut sources: Vec<AskSource> = Vec::new();
     for config in configuration.connector_configs() {
-        let cancel = stop.connectors.clone();
+        let (source, cancel) = (config.source.clone(), stop.connectors.clone());
         let handle = headwater_connectors::start(config, options.clone(), log.clone(), metrics.clone(), cancel);
         sources.push(Box::new(handle.status_reader()));
-        connectors.spawn(handle.join());
+        connectors.spawn(async move { (source, handle.join().await) });
     }
     sources
 }
@@ -374,7 +413,7 @@ async fn serve(
 ) -> Result<ApiHandle, Failure> {
     let api = &configuration.settings.api;
     let secret = match &api.cursor_secret {
-        Some(secret) => secret.reveal().as_bytes().to_vec(),
+        Some(secret) => secret.value.reveal().as_bytes().to_vec(),
         None => cursor_secret(reader.as_ref(), &configuration.data_folder(), admin).await?,
     };
     let options = ApiOptions {
@@ -394,7 +433,8 @@ async fn serve(
 
 fn retention(configuration: &Configuration) -> Retention {
     let settings = configuration.settings.broker.retention();
-    Retention { age_max: settings.age.map(|age| age.0), bytes_max: settings.size.map(|size| size.0), compact: false }
+    let (age, size) = (settings.age.as_ref(), settings.size.as_ref());
+    Retention { age_max: age.map(|age| age.value.0), bytes_max: size.map(|size| size.value.0), compact: false }
 }
 
 /// Topics that are there already keep what is configured now: the embedded log has no other tool to change that by.
@@ -453,9 +493,21 @@ fn secret_in_folder(data: &Path, fresh: [u8; 32]) -> Result<Vec<u8>, Failure> {
     {
         return Ok(secret);
     }
-    let written = std::fs::create_dir_all(data).and_then(|()| std::fs::write(&path, fresh));
+    let written = std::fs::create_dir_all(data).and_then(|()| write_privately(&path, &fresh));
     written.map_err(|error| Failure::caused(format_args!("cannot write {}", path.display()), &error))?;
     Ok(fresh.to_vec())
+}
+
+/// Writes a file that nobody else may read, in place of what was there.
+fn write_privately(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // The mode is that of a new file: one that is there might be open to everybody.
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
 }
 
 #[cfg(test)]
@@ -506,6 +558,61 @@ mod tests {
         let specs = as_configured(topics, "hw", &["billing".into()], &Retention::default());
         let bounds: Vec<_> = specs.iter().map(|spec| (&*spec.name, spec.retention.bytes_max)).collect();
         assert_eq!(bounds, [("hw.__dead_letters", Some(1 << 30)), ("hw.billing.public.invoices", None)]);
+    }
+
+    /// An existing key stays as it is: with another one, cursors that are out there would be refused.
+    #[test]
+    fn the_secret_of_cursors_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let (data, path) = (folder.path().join("data"), folder.path().join("data/cursor.key"));
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(secret_in_folder(&data, [7; 32]).unwrap(), [7; 32]);
+        assert_eq!(mode(), 0o600);
+        assert_eq!(secret_in_folder(&data, [8; 32]).unwrap(), [7; 32]);
+        // What is no key is replaced, whoever could read it.
+        std::fs::write(&path, "torn").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(secret_in_folder(&data, [9; 32]).unwrap(), [9; 32]);
+        assert_eq!((mode(), std::fs::read(&path).unwrap()), (0o600, vec![9; 32]));
+    }
+
+    /// A source that takes connections and says nothing holds up the start, when the log is open already.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_start_that_is_broken_off_closes_what_it_has_opened() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "headwater.yaml",
+            "data: data\nconnectors: [billing.yaml]\nmodels: []\napi: { listen: 127.0.0.1:0 }\nadmin: { listen: \
+             127.0.0.1:0 }\n"
+                .into(),
+        );
+        let port = silent.local_addr().unwrap().port();
+        write(
+            "billing.yaml",
+            format!(
+                "source: billing\npostgres: {{ host: 127.0.0.1, port: {port}, database: d, user: u, tables: [t] }}\n"
+            ),
+        );
+        let file = folder.path().join("headwater.yaml");
+        let configuration = Configuration::load_with(&file, &crate::config::Environment::new()).unwrap();
+        let stopped = CancellationToken::new();
+        let (start, waiting) = (std::time::Instant::now(), stopped.clone());
+        let asked = std::thread::spawn(move || {
+            let connection = silent.accept();
+            waiting.cancel();
+            connection
+        });
+        let pipeline = Pipeline::start(&configuration, PipelineOptions::default(), &stopped).await.unwrap();
+        assert!(pipeline.is_none(), "it was told to stop");
+        assert!(start.elapsed() < Duration::from_secs(4), "it waited for the source");
+        asked.join().unwrap().unwrap();
+        // Whoever opens the log while it is open is refused.
+        let log = EmbeddedLog::open(EmbeddedOptions::new(configuration.data_folder().join("broker")));
+        log.unwrap().close().await.unwrap();
     }
 
     #[test]

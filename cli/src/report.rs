@@ -13,12 +13,16 @@ pub(crate) const SILENT_SECONDS: &str = "document_store_silent_seconds";
 /// The processes that are still starting, each with what it waits for.
 pub(crate) const STARTING: &str = "starting";
 
+/// The processes that do not answer, each with the reason.
+pub(crate) const UNREACHABLE: &str = "unreachable";
+
 /// The status as tables: sources, models, consumers; rates are between `before` and `now`, where there was a before.
 pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
-    let starting: Vec<&str> = items(now, STARTING).filter_map(Value::as_str).collect();
+    let away = items(now, UNREACHABLE).chain(items(now, STARTING));
+    let away: Vec<&str> = away.filter_map(Value::as_str).collect();
     let mut parts = Vec::new();
-    if !starting.is_empty() {
-        parts.push(starting.join("\n"));
+    if !away.is_empty() {
+        parts.push(away.join("\n"));
         // Where nobody else was asked there is nothing more to tell.
         if items(now, "roles").next().is_none() {
             return parts.concat();

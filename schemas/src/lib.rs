@@ -31,6 +31,6 @@ pub use json::{write_json_string, write_json_value};
 pub use position::SourcePosition;
 pub use progress::{SourceProgress, progress_topic};
 pub use row::{RowBuilder, RowRef};
-pub use suggest::nearest;
+pub use suggest::{nearest, suggestion};
 pub use table::{Column, ColumnType, SchemaFingerprint, TableId, TableSchema};
 pub use value::{ArrayRef, ArrayValue, Interval, UnparsableValue, Value, ValueRef};

@@ -24,9 +24,28 @@ pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -
     candidates.into_iter().filter_map(near).min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
 }
 
+/// What to tell whoever gave a name that is none of `names`: the nearest of them, or all, or that there are none.
+pub fn suggestion<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    match (nearest(given, names.iter().copied()), names.as_slice()) {
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, []) => "there is none at all".to_string(),
+        (None, [only]) => format!("there is only `{only}`"),
+        (None, all) => format!("there are {}", all.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{nearest, suggestion};
+
+    #[test]
+    fn whoever_gives_a_wrong_name_is_told_the_right_ones() {
+        assert_eq!(suggestion("invoce", ["customer", "invoice"]), "did you mean `invoice`?");
+        assert_eq!(suggestion("x", ["customer", "invoice"]), "there are customer, invoice");
+        assert_eq!(suggestion("x", ["customer"]), "there is only `customer`");
+        assert_eq!(suggestion("x", []), "there is none at all");
+    }
 
     #[test]
     fn only_what_a_person_could_have_meant_is_suggested() {

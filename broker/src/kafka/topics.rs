@@ -38,6 +38,15 @@ pub(super) struct Topics {
     warned: Mutex<BTreeSet<Arc<str>>>,
 }
 
+/// The cluster does not take what a topic is to be created with.
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster refuses the settings of topic `{topic}` ({settings}); correct those of `topic_settings`")]
+struct SettingsRefused {
+    topic: String,
+    /// All that were sent.
+    settings: String,
+}
+
 impl Topics {
     pub(super) fn new(
         options: Arc<KafkaOptions>,
@@ -159,8 +168,10 @@ impl Topics {
             refused = self.try_create(&again, false).await?;
         }
         if let Some(name) = refused.into_iter().next() {
-            let source = Box::new(KafkaError::AdminOp(RDKafkaErrorCode::InvalidConfig));
-            tracing::error!(topic = name, settings = ?self.options.topic_settings, "the cluster refuses a topic's settings");
+            let spec = specs.iter().find(|spec| *spec.name == *name).unwrap_or(&specs[0]);
+            let settings = Self::settings(&self.options, spec, false);
+            let settings = settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
+            let source = Box::new(SettingsRefused { topic: name, settings });
             return Err(Error::Engine { place: self.cluster.place.clone(), action: "create a topic", source });
         }
         // A created topic takes a moment to be known everywhere.

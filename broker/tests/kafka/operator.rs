@@ -59,6 +59,17 @@ async fn retention_is_taken_over_and_other_settings_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn settings_that_the_cluster_refuses_are_told_with_their_topic() {
+    let mut options = options("refusing");
+    options.topic_settings = [("segment.bytes".to_owned(), "few".to_owned())].into();
+    let error = KafkaLog::open(options).unwrap().check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retryable);
+    let (error, cause) = (error.to_string(), std::error::Error::source(&error).map(ToString::to_string));
+    let told = format!("{error} {}", cause.unwrap_or_default());
+    assert!(told.contains("`refusing.") && told.contains("segment.bytes=few"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn topics_with_copies_wait_for_all_but_one_of_them() {
     let mut options = options("copies");
     options.create_topics = false;

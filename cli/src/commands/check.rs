@@ -1,67 +1,84 @@
 //! `headwater check`: is everything ready, and if not, what to do.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use headwater_connectors::postgres::{self, Finding, Severity};
-use headwater_schemas::TableId;
-use serde_json::json;
+use headwater_schemas::{Diagnostic, TableId};
+use serde_json::{Value, json};
 
 use super::block_on;
 use crate::arguments::{CheckArguments, Global};
-use crate::config::{Configuration, columns_read};
-use crate::failure::Outcome;
+use crate::config::Configuration;
+use crate::failure::{Failure, Outcome};
 use crate::logging;
 use crate::output::say;
 use crate::preflight::Catalogs;
 use crate::table::table;
 
 pub(super) fn execute(global: &Global, arguments: &CheckArguments) -> Outcome {
-    logging::start(global.log_format, "warn");
-    let configuration = Configuration::load(&global.config)?;
+    logging::start(global.log_format, "warn")?;
     let json = arguments.json;
-    block_on(|_| async move {
-        let mut findings: Vec<(String, Finding)> = Vec::new();
-        for connector in &configuration.connectors {
-            let config = &connector.config;
-            let mut wanted: BTreeMap<TableId, Vec<String>> = BTreeMap::new();
-            let read = configuration.models.iter().flat_map(|file| columns_read(&file.model));
-            for (table, columns) in read.filter(|(table, _)| *table.source == *config.source) {
-                let known = wanted.entry(table).or_default();
-                known.extend(columns);
-                known.sort_unstable();
-                known.dedup();
-            }
-            let wanted: Vec<_> = wanted.into_iter().collect();
-            let found = postgres::check(config, &wanted).await;
-            findings.extend(found.into_iter().map(|finding| (config.source.clone(), finding)));
+    let configuration = match Configuration::load(&global.config) {
+        Ok(configuration) => configuration,
+        Err(diagnostics) if json => {
+            say!("{}", as_json(&[], &diagnostics, false));
+            return Ok(ExitCode::FAILURE);
         }
-        let catalogs = Catalogs::ask(&configuration.connectors).await;
-        let mut diagnostics = catalogs.missing.iter().map(|(_, missing)| missing.clone()).collect::<Vec<_>>();
-        diagnostics.extend(catalogs.check(&configuration.models));
-
-        let wrong = !diagnostics.is_empty() || findings.iter().any(|(_, finding)| finding.severity == Severity::Error);
+        Err(diagnostics) => return Err(diagnostics.into()),
+    };
+    block_on(|stop| async move {
+        // Nothing is left behind by an interrupted look: it only reads.
+        let (findings, diagnostics) = tokio::select! {
+            found = look(&configuration) => found,
+            () = stop.cancelled() => return Err(Failure::interrupted()),
+        };
+        let is_wrong = |(_, finding): &(String, Finding)| finding.severity == Severity::Error;
+        let ok = diagnostics.is_empty() && !findings.iter().any(is_wrong);
         if json {
-            let findings: Vec<_> = findings
-                .iter()
-                .map(|(source, finding)| {
-                    json!({ "source": source, "severity": finding.severity, "subject": finding.subject,
-                            "problem": finding.problem, "remedy": finding.remedy })
-                })
-                .collect();
-            let diagnostics: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-            say!("{}", json!({ "ok": !wrong, "findings": findings, "diagnostics": diagnostics }));
+            say!("{}", as_json(&findings, &diagnostics, ok));
         } else {
-            show(&configuration, &findings);
-            for diagnostic in &diagnostics {
-                say!("\n{diagnostic}");
-            }
+            show(&configuration, &findings, &diagnostics);
         }
-        Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
-fn show(configuration: &Configuration, findings: &[(String, Finding)]) {
+/// What is found at each source, and what does not fit it in the files; each thing once.
+async fn look(configuration: &Configuration) -> (Vec<(String, Finding)>, Vec<Diagnostic>) {
+    let catalogs = Catalogs::ask(&configuration.connectors).await;
+    let mut findings: Vec<(String, Finding)> = Vec::new();
+    for connector in &configuration.connectors {
+        let config = &connector.config;
+        // What models name is held against the catalogs below, which tells the place in their files.
+        let found = postgres::check(config, &[]).await;
+        findings.extend(found.into_iter().map(|finding| (config.source.clone(), finding)));
+    }
+    // So is what the connectors' files name. Of a table that cannot be captured there may be more to say than that.
+    findings.retain(|(source, finding)| {
+        let is_missing = |(table, _): &(TableId, Diagnostic)| {
+            let name = format!("{}.{}", table.schema, table.table);
+            *table.source == **source
+                && finding.subject == format!("table {name}")
+                && finding.problem == format!("table {name} does not exist")
+        };
+        !catalogs.missing.iter().any(is_missing)
+    });
+    let mut diagnostics: Vec<Diagnostic> = catalogs.missing.iter().map(|(_, missing)| missing.clone()).collect();
+    diagnostics.extend(catalogs.check(&configuration.models));
+    (findings, diagnostics)
+}
+
+fn as_json(findings: &[(String, Finding)], diagnostics: &[Diagnostic], ok: bool) -> Value {
+    let finding = |(source, finding): &(String, Finding)| {
+        json!({ "source": source, "severity": finding.severity, "subject": finding.subject,
+                "problem": finding.problem, "remedy": finding.remedy })
+    };
+    let diagnostic = |of: &Diagnostic| json!({ "file": of.file, "line": of.line, "column": of.column, "message": of.message, "help": of.help });
+    json!({ "ok": ok, "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+            "diagnostics": diagnostics.iter().map(diagnostic).collect::<Vec<_>>() })
+}
+
+fn show(configuration: &Configuration, findings: &[(String, Finding)], diagnostics: &[Diagnostic]) {
     let (connectors, models) = (configuration.connectors.len(), configuration.models.len());
     say!("{} is read; connectors: {connectors}, models: {models}\n", configuration.file.display());
     let mut out = table(&["", "SOURCE", "WHAT", "FINDING", "REMEDY"]);
@@ -75,5 +92,8 @@ fn show(configuration: &Configuration, findings: &[(String, Finding)]) {
     }
     say!("{out}");
     let of = |severity| findings.iter().filter(|(_, finding)| finding.severity == severity).count();
-    say!("\nerrors: {}, warnings: {}", of(Severity::Error), of(Severity::Warning));
+    for diagnostic in diagnostics {
+        say!("\n{diagnostic}");
+    }
+    say!("\nerrors: {}, warnings: {}", of(Severity::Error) + diagnostics.len(), of(Severity::Warning));
 }

@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::failure::Outcome;
 use crate::output::say;
 use crate::report::{age, items};
-use crate::table::{span, table};
+use crate::table::{count, span, table};
 
 /// As many as the admin port gives at once.
 const LIMIT: usize = 10_000;
@@ -39,6 +39,8 @@ fn list(admin: &Client, as_json: bool) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     let now = admin.json("/status")?;
+    // They are counted now and then: as many as are listed are there in any case.
+    let all = now["dead_letters"].as_u64().unwrap_or(0).max(letters.len() as u64);
     let mut out = table(&["OFFSET", "AGE", "STAGE", "WHERE", "CAUSE"]);
     for item in &letters {
         let letter = &item["letter"];
@@ -48,8 +50,14 @@ fn list(admin: &Client, as_json: bool) -> Outcome {
         let at = letter["at_millis"].as_i64().map_or(Duration::ZERO, |at| age(&now, at.saturating_mul(1000)));
         out.add_row([item["offset"].to_string(), span(at), text("stage"), place.join(" "), text("cause")]);
     }
-    say!("{out}\n\nOnce the cause is mended: headwater dead-letters retry [--offset N]");
+    say!("{out}\n\n{}", how_many(letters.len() as u64, all));
+    say!("Once the cause is mended: headwater dead-letters retry [--offset N]");
     Ok(ExitCode::SUCCESS)
+}
+
+fn how_many(shown: u64, all: u64) -> String {
+    let older = if shown < all { ", the newest" } else { "" };
+    format!("showing {} of {}{older}", count(shown), count(all))
 }
 
 fn retry(admin: &Client, offset: Option<u64>, as_json: bool) -> Outcome {
@@ -125,6 +133,12 @@ fn number(outcome: &Value, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_that_are_not_shown_are_told_of() {
+        assert_eq!(how_many(3, 3), "showing 3 of 3");
+        assert_eq!(how_many(10_000, 12_345), format!("showing {} of {}, the newest", count(10_000), count(12_345)));
+    }
 
     #[test]
     fn what_is_queued_or_skipped_did_not_go_well() {

@@ -19,7 +19,7 @@ pub(super) fn execute(global: &Global, arguments: DemoArguments) -> Outcome {
         // Log lines would tear the live view apart.
         logging::start_in_file(&folder.path().join("headwater.log"))?;
     } else {
-        logging::start(global.log_format, "warn");
+        logging::start(global.log_format, "warn")?;
     }
     let options = DemoOptions {
         database,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::block_on;
 use crate::arguments::{Global, ModelsArguments};
 use crate::client::Client;
-use crate::config::Configuration;
+use crate::config::{Configuration, Purpose, unknown_name};
 use crate::failure::{Failure, Outcome, chain};
 use crate::logging;
 use crate::output::say;
@@ -20,7 +20,7 @@ use crate::report::items;
 use crate::table::{count, table};
 
 pub(super) fn execute(global: &Global, arguments: &ModelsArguments) -> Outcome {
-    logging::start(global.log_format, "warn");
+    logging::start(global.log_format, "warn")?;
     let print = &arguments.print;
     if print.json_schema || print.graphql || print.openapi {
         return describe(global, arguments);
@@ -30,8 +30,14 @@ pub(super) fn execute(global: &Global, arguments: &ModelsArguments) -> Outcome {
 
 /// What is declared, beside what serves where a Headwater runs.
 fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
-    let configuration = Configuration::load(&global.config)?;
-    let status = Client::admin(arguments.address.admin.as_deref(), &global.config)?.json("/status").unwrap_or_default();
+    let configuration = Configuration::load_for(&global.config, Purpose::Definitions)?;
+    let given = arguments.address.admin.as_deref();
+    let status = match (Client::admin(given, &global.config)?.json("/status"), given) {
+        (Ok(status), _) => status,
+        // Whoever names a process wants to know of it; where none is named, none may run.
+        (Err(failure), Some(_)) => return Err(failure),
+        (Err(_), None) => Value::Null,
+    };
     let mut rows = Vec::new();
     for file in configuration.models.iter().filter(|file| wanted(arguments, &file.model.name)) {
         let model = &file.model;
@@ -43,6 +49,7 @@ fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
             "root": model.root.table.to_string(),
             "indexes": model.indexes.iter().map(|index| index.name()).collect::<Vec<_>>(),
             "file": file.file,
+            "running": !status.is_null(),
             "serves": serving.is_some_and(|one| one["definition_hash"] == model.hash()),
             "documents": serving.map(|one| one["documents"].clone()),
         }));
@@ -58,10 +65,10 @@ fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
     for row in &rows {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_string();
         let indexes: Vec<&str> = items(row, "indexes").filter_map(Value::as_str).collect();
-        let serves = match (status.is_null(), row["serves"].as_bool()) {
-            (true, _) => "not running",
-            (false, Some(true)) => "yes",
-            (false, _) => "not yet",
+        let serves = match (row["running"] == true, row["serves"] == true) {
+            (false, _) => "not running",
+            (true, true) => "yes",
+            (true, false) => "not yet",
         };
         out.add_row([
             text("model"),
@@ -82,8 +89,12 @@ fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
 fn describe(global: &Global, arguments: &ModelsArguments) -> Outcome {
     let configuration = Configuration::load(&global.config)?;
     let print = &arguments.print;
-    block_on(|_| async move {
-        let catalogs = Catalogs::ask(&configuration.connectors).await;
+    block_on(|stop| async move {
+        // Nothing is left behind: it only reads.
+        let catalogs = tokio::select! {
+            catalogs = Catalogs::ask(&configuration.connectors) => catalogs,
+            () = stop.cancelled() => return Err(Failure::interrupted()),
+        };
         if let Some((source, why)) = catalogs.silent.first() {
             return Err(Failure::new(format_args!(
                 "the source `{source}` does not answer, and only it knows the columns' types: {why}"
@@ -120,11 +131,9 @@ fn wanted(arguments: &ModelsArguments, name: &str) -> bool {
 }
 
 fn no_such_model(configuration: &Configuration, arguments: &ModelsArguments) -> Failure {
-    let names: Vec<&str> = configuration.models.iter().map(|file| file.model.name.as_str()).collect();
-    let wanted = arguments.model.as_deref().unwrap_or_default();
-    let help = match headwater_schemas::nearest(wanted, names.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", names.join(", ")),
-    };
-    Failure::new(format_args!("there is no model `{wanted}`; {help}"))
+    let names = configuration.models.iter().map(|file| file.model.name.as_str());
+    match &arguments.model {
+        Some(wanted) => unknown_name("model", wanted, names),
+        None => Failure::new(format_args!("{} declares no models", configuration.file.display())),
+    }
 }

@@ -22,7 +22,11 @@ const LISTED_WITHIN: Duration = Duration::from_secs(5);
 pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
     let admin = Client::admin(arguments.address.admin.as_deref(), &global.config)?;
     let start = Instant::now();
-    let begun = admin.post("/replay", &json!({ "model": arguments.model, "from": arguments.from }))?;
+    let begun = admin.post("/replay", &json!({ "model": arguments.model, "from": arguments.from }));
+    let begun = begun.map_err(|failure| match failure.has_code("unknown_model") {
+        true => failure.with_status(2),
+        false => failure,
+    })?;
     let version = begun["version_id"].clone();
     if arguments.no_wait {
         return report(arguments, &json!({ "model": arguments.model, "version_id": version, "done": false }), || {

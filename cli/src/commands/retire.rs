@@ -12,10 +12,15 @@ use crate::logging;
 use crate::output::say;
 
 pub(super) fn execute(global: &Global, arguments: &RetireArguments) -> Outcome {
-    logging::start(global.log_format, "warn");
-    let configuration = Configuration::load(&global.config)?;
+    logging::start(global.log_format, "warn")?;
+    // Sources are not asked, and with the last model its pattern names no file any more.
+    let configuration = Configuration::load_settings_only(&global.config)?;
     let model = &arguments.model;
-    if let Some(declared) = configuration.models.iter().find(|file| file.model.name == *model) {
+    let declared = configuration.read_models();
+    if !declared.diagnostics.is_empty() {
+        return Err(declared.diagnostics.into());
+    }
+    if let Some(declared) = declared.models.iter().find(|file| file.model.name == *model) {
         return Err(Failure::new(format_args!(
             "{} declares `{model}`: remove that file, and have its projector read the files again (SIGHUP), which retires \
              the model; this is for one whose projector has gone",
@@ -32,8 +37,12 @@ pub(super) fn execute(global: &Global, arguments: &RetireArguments) -> Outcome {
         .with_status(2));
     };
     let options = MongoOptions::new(mongodb.uri.reveal(), mongodb.database.value.clone());
-    block_on(|_| async move {
-        let retired = retire_model(&options, model).await;
+    block_on(|stop| async move {
+        // What is broken off can be done again.
+        let retired = tokio::select! {
+            retired = retire_model(&options, model) => retired,
+            () = stop.cancelled() => return Err(Failure::interrupted()),
+        };
         let retired = retired.map_err(|error| Failure::caused(format_args!("cannot retire `{model}`"), &error))?;
         if retired.is_empty() {
             return Err(Failure::new(format_args!(

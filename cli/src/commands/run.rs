@@ -1,13 +1,15 @@
 //! `headwater run`, `connect`, `project` and `serve`: roles until told to stop, all in one process or one alone.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::block_on;
 use crate::arguments::{ConnectArguments, Global, ProjectArguments, RunArguments};
-use crate::config::Configuration;
+use crate::config::{Configuration, Purpose};
 use crate::control::Control;
 use crate::failure::{Failure, Outcome};
 use crate::pipeline::{Pipeline, PipelineOptions};
@@ -15,57 +17,72 @@ use crate::roles::Roles;
 use crate::{crash, logging};
 
 pub(super) fn run(global: &Global, arguments: &RunArguments) -> Outcome {
-    start(global, |_| Ok(PipelineOptions { bench_route: arguments.bench_route, ..PipelineOptions::default() }))
+    start(global, Purpose::Whole, |_| {
+        Ok(PipelineOptions { bench_route: arguments.bench_route, ..PipelineOptions::default() })
+    })
 }
 
 pub(super) fn connect(global: &Global, arguments: &ConnectArguments) -> Outcome {
-    start(global, |configuration| {
+    start(global, Purpose::Capture(&arguments.source), |configuration| {
         configuration.select_sources(&arguments.source)?;
         Ok(PipelineOptions { roles: Roles::CONNECT, ..PipelineOptions::default() })
     })
 }
 
 pub(super) fn project(global: &Global, arguments: &ProjectArguments) -> Outcome {
-    start(global, |configuration| {
+    start(global, Purpose::Definitions, |configuration| {
         configuration.select_models(&arguments.model)?;
-        let name = match (&arguments.name, arguments.model.is_empty()) {
-            (Some(name), _) => name.clone(),
-            (None, true) => PipelineOptions::default().projector,
-            (None, false) => arguments.model.join("-"),
-        };
-        Ok(PipelineOptions { roles: Roles::PROJECT, projector: name, ..PipelineOptions::default() })
+        let projector = arguments.name.clone().unwrap_or_else(|| projector_of(&arguments.model));
+        Ok(PipelineOptions { roles: Roles::PROJECT, projector, ..PipelineOptions::default() })
     })
 }
 
 pub(super) fn serve(global: &Global, arguments: &RunArguments) -> Outcome {
-    start(global, |_| {
+    start(global, Purpose::Serve, |_| {
         Ok(PipelineOptions { roles: Roles::SERVE, bench_route: arguments.bench_route, ..PipelineOptions::default() })
     })
 }
 
+/// What the projector of these models is called where it is given no name: the same in whatever order they are given, and
+/// however often.
+fn projector_of(models: &[String]) -> String {
+    let models: BTreeSet<&str> = models.iter().map(String::as_str).collect();
+    match models.is_empty() {
+        true => PipelineOptions::default().projector,
+        false => models.into_iter().collect::<Vec<_>>().join("-"),
+    }
+}
+
 /// Runs the roles that `select` picks from the configuration, until told to stop.
-fn start(global: &Global, select: impl FnOnce(&mut Configuration) -> Result<PipelineOptions, Failure>) -> Outcome {
-    logging::start(global.log_format, "info");
+fn start(
+    global: &Global,
+    purpose: Purpose<'_>,
+    select: impl FnOnce(&mut Configuration) -> Result<PipelineOptions, Failure>,
+) -> Outcome {
+    logging::start(global.log_format, "info")?;
     crash::arm()?;
-    let mut configuration = Configuration::load(&global.config)?;
+    let mut configuration = Configuration::load_for(&global.config, purpose)?;
     let options = select(&mut configuration)?;
     options.roles.check(&configuration)?;
     block_on(|stop| async move {
-        let roles = options.roles.names().join(", ");
-        // Starting waits for engines that are away, and holds nothing that a stop would have to put in order.
-        let started = tokio::select! {
-            started = Pipeline::start(&configuration, options) => started,
-            () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        // From here on a SIGHUP ends nobody: one that comes while the roles start is answered once they run.
+        let hangups = hangups()?;
+        let roles = options.roles;
+        if roles.project {
+            configuration.tell_unasked();
+        }
+        // A start may wait for an engine for ever. What it has begun by then is ended in order.
+        let Some(mut pipeline) = Pipeline::start(&configuration, options, &stop).await? else {
+            return Ok(ExitCode::SUCCESS);
         };
-        let mut pipeline = started?;
-        reload_on_hangup(pipeline.control(), stop.clone())?;
+        reload_on_hangup(hangups, pipeline.control(), stop.clone());
         let (api, admin) = pipeline.addresses();
         let api = api.map(tracing::field::display);
         tracing::info!(
-            roles,
+            roles = roles.names().join(", "),
             api,
             %admin,
-            sources = configuration.connectors.len(),
+            sources = if roles.connect { configuration.connectors.len() } else { configuration.sources.len() },
             models = configuration.models.len(),
             "running"
         );
@@ -83,16 +100,18 @@ fn start(global: &Global, select: impl FnOnce(&mut Configuration) -> Result<Pipe
     })
 }
 
+/// The SIGHUPs that come from now on. Without anybody who listens, one would end the process.
+fn hangups() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(|error| Failure::caused("cannot listen to signals", &error))
+}
+
 /// SIGHUP reads the models again, as `POST /reload` of the admin port does.
-fn reload_on_hangup(control: Arc<Control>, stop: CancellationToken) -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangup =
-        signal(SignalKind::hangup()).map_err(|error| Failure::caused("cannot listen to signals", &error))?;
+fn reload_on_hangup(mut hangups: Signal, control: Arc<Control>, stop: CancellationToken) {
     tokio::spawn(async move {
         loop {
             // A dropped arm has taken no signal.
             tokio::select! {
-                Some(()) = hangup.recv() => {
+                Some(()) = hangups.recv() => {
                     if let Err(error) = control.read_again().await {
                         tracing::error!(error = error.detail, "the models were not read again");
                     }
@@ -101,5 +120,17 @@ fn reload_on_hangup(control: Arc<Control>, stop: CancellationToken) -> Result<()
             }
         }
     });
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_projector_is_called_by_its_models_in_whatever_order() {
+        let named = |models: &[&str]| projector_of(&models.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(named(&[]), "projector");
+        assert_eq!(named(&["b", "a"]), "a-b");
+        assert_eq!(named(&["a", "b", "a"]), "a-b");
+    }
 }

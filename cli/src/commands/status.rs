@@ -10,21 +10,30 @@ use crate::arguments::{Global, StatusArguments};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::output::say;
-use crate::report::{SILENT_SECONDS, STARTING, status_text};
+use crate::report::{SILENT_SECONDS, STARTING, UNREACHABLE, status_text};
 
 /// What rates are taken over when the status is shown once.
 const RATE_OVER: Duration = Duration::from_millis(500);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// A process that takes longer counts as one that does not answer: the others are to be seen.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
     let admins = match arguments.admin.as_slice() {
         [] => vec![Client::admin(None, &global.config)?],
         given => given.iter().map(|url| Client::admin(Some(url), &global.config)).collect::<Result<_, _>>()?,
     };
+    let admins: Vec<Client> = admins.into_iter().map(|admin| admin.within(ANSWER_MAX)).collect();
     let mut before: Option<Value> = None;
     loop {
-        let parts = admins.iter().map(told).collect::<Result<Vec<_>, _>>()?;
-        let now = merged(parts);
+        let told = told_by_all(&admins);
+        // Who watches waits for the first of them to come.
+        if !arguments.watch
+            && let Some(failure) = all_silent(&told)
+        {
+            return Err(failure);
+        }
+        let now = merged(told.into_iter().zip(&admins).map(|(told, admin)| part_of(told, admin)).collect());
         if arguments.json {
             say!("{now}");
         } else if before.is_some() {
@@ -33,29 +42,52 @@ pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
         }
         let shown = arguments.json || before.is_some();
         if shown && !arguments.watch {
-            return Ok(ExitCode::SUCCESS);
+            return Ok(if now["ready"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         std::thread::sleep(if before.is_some() || arguments.json { WATCH_EVERY } else { RATE_OVER });
         before = Some(now);
     }
 }
 
-/// What a process tells of itself. Of one that is still starting that is what it waits for, and nothing else.
-fn told(admin: &Client) -> Result<Value, Failure> {
-    match admin.json("/status") {
-        Err(failure) if failure.has_code("starting") => Ok(json!({
+/// Asks all at once, so that they tell of the same moment, and one that is silent holds up nobody.
+fn told_by_all(admins: &[Client]) -> Vec<Result<Value, Failure>> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = admins.iter().map(|admin| scope.spawn(|| admin.json("/status"))).collect();
+        let told = asked.into_iter().map(|thread| thread.join());
+        told.map(|told| told.unwrap_or_else(|_| Err(Failure::new("asking for the status broke; please report this"))))
+            .collect()
+    })
+}
+
+/// Why nothing can be shown: nobody answers, not even that it is starting.
+fn all_silent(told: &[Result<Value, Failure>]) -> Option<Failure> {
+    let silent: Vec<String> = told
+        .iter()
+        .map(|told| match told {
+            Err(failure) if !failure.has_code("starting") => Some(failure.to_string()),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    Some(Failure::new(silent.join("\n")))
+}
+
+/// What a process tells of itself. Of one that is still starting that is what it waits for, and of one that does not answer
+/// why; nothing else.
+fn part_of(told: Result<Value, Failure>, admin: &Client) -> Value {
+    told.unwrap_or_else(|failure| {
+        let name = if failure.has_code("starting") { STARTING } else { UNREACHABLE };
+        json!({
             "ready": false, "roles": [], "sources": [], "models": [], "consumers": [], "projector": null,
-            "dead_letters": null, STARTING: [format!("{}: {failure}", admin.base())],
-        })),
-        told => told,
-    }
+            "dead_letters": null, name: [format!("{}: {failure}", admin.base())],
+        })
+    })
 }
 
 /// The status of several processes as that of one: each source as the process tells that captures it, each model as its
 /// projector does, and the consumers of all.
 fn merged(mut parts: Vec<Value>) -> Value {
-    // Others know more than who is starting.
-    parts.sort_by_key(|part| part[STARTING].is_array());
+    // Others know more than who is starting, or silent.
+    parts.sort_by_key(|part| part[STARTING].is_array() || part[UNREACHABLE].is_array());
     let mut parts = parts.into_iter();
     let mut all = parts.next().unwrap_or_default();
     for part in parts {
@@ -69,11 +101,11 @@ fn merged(mut parts: Vec<Value>) -> Value {
             |a, b| a["version_id"] == b["version_id"],
             |it| it.get("documents").is_some(),
         );
-        merge_list(&mut all, &part, "consumers", |_, _| false, |_| false);
-        match &all[STARTING] {
-            Value::Null => all[STARTING] = part[STARTING].clone(),
-            _ => merge_list(&mut all, &part, STARTING, |_, _| false, |_| false),
+        for name in ["consumers", STARTING, UNREACHABLE] {
+            merge_list(&mut all, &part, name, |_, _| false, |_| false);
         }
+        // All servers of the same models tell the same.
+        merge_list(&mut all, &part, "channel_problems", |a, b| a == b, |_| false);
         // Letters are of the log, not of a process: whoever counts them counts all. The silence of one is told.
         for name in ["dead_letters", SILENT_SECONDS] {
             all[name] = all[name].as_u64().max(part[name].as_u64()).into();
@@ -104,6 +136,10 @@ fn merge_list(
     same: impl Fn(&Value, &Value) -> bool,
     knows: impl Fn(&Value) -> bool,
 ) {
+    // Not everybody has every list.
+    if part[name].is_array() && all[name].is_null() {
+        all[name] = json!([]);
+    }
     let Some(ours) = all[name].as_array_mut() else { return };
     for theirs in part[name].as_array().into_iter().flatten() {
         match ours.iter_mut().find(|our| same(our, theirs)) {
@@ -148,12 +184,47 @@ mod tests {
         assert_eq!((&all["projector"]["lag_events"], &all["dead_letters"]), (&json!(11), &json!(3)));
     }
 
+    /// Just then it matters what the others say.
+    #[test]
+    fn who_does_not_answer_is_told_beside_the_others() {
+        const ANSWER: &str = "200 OK\r\ncontent-length: 96\r\nconnection: close\r\n\r\n\
+            {\"ready\":true,\"roles\":[\"connect\"],\"sources\":[{\"source\":\"billing\",\"position\":\"1/2\"}],\"models\":[]}";
+        let gone = answering(&[]);
+        gone.1.join().unwrap();
+        let (client, thread) = answering(&[ANSWER]);
+        let admins = [gone.0, client];
+        let told = told_by_all(&admins);
+        thread.join().unwrap();
+        assert!(all_silent(&told).is_none());
+        let failure = all_silent(&told[..1]).unwrap().to_string();
+        assert!(failure.contains(admins[0].base()), "{failure}");
+        let all = merged(told.into_iter().zip(&admins).map(|(told, admin)| part_of(told, admin)).collect());
+        assert_eq!((&all["ready"], &all["roles"]), (&json!(false), &json!(["connect"])), "{all}");
+        let text = status_text(&all, None);
+        let line = text.lines().find(|line| line.contains(admins[0].base()));
+        assert!(line.is_some_and(|line| line.contains("no Headwater answers")) && text.contains("billing"), "{text}");
+    }
+
+    #[test]
+    fn problems_of_channels_are_told_whoever_comes_first() {
+        let problem = json!({ "channel": "web", "model": "a", "version": 1, "problem": "p", "remedy": "r" });
+        let server = json!({ "ready": true, "roles": ["serve"], "sources": [], "models": [], "consumers": [],
+            "projector": null, "dead_letters": null, "channel_problems": [problem] });
+        let connector = json!({ "ready": true, "roles": ["connect"], "sources": [], "models": [], "consumers": [],
+            "projector": null, "dead_letters": null });
+        for parts in [vec![connector.clone(), server.clone(), server.clone()], vec![server, connector]] {
+            let all = merged(parts);
+            assert_eq!(all["channel_problems"], json!([problem]), "{all}");
+            assert!(status_text(&all, None).contains("channel web, a: p; r"));
+        }
+    }
+
     #[test]
     fn who_is_starting_is_told_beside_the_others() {
         const ANSWER: &str = "503 Service Unavailable\r\ncontent-length: 69\r\nconnection: close\r\n\r\n\
             {\"code\":\"starting\",\"detail\":\"still starting: waiting to use MongoDB\"}";
         let (client, thread) = answering(&[ANSWER]);
-        let starting = told(&client).unwrap();
+        let starting = part_of(client.json("/status"), &client);
         thread.join().unwrap();
         let line = format!("{}: still starting: waiting to use MongoDB", client.base());
         assert_eq!(status_text(&starting, None), line);

@@ -8,16 +8,16 @@ use serde_json::json;
 use super::block_on;
 use crate::arguments::{Global, VerifyArguments};
 use crate::client::Client;
-use crate::config::{Configuration, ModelFile};
+use crate::config::{Configuration, ModelFile, unknown_name};
 use crate::failure::{Failure, Outcome};
 use crate::logging;
 use crate::output::say;
 use crate::verify::{VerifyOptions, summary, verify};
 
 pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
-    logging::start(global.log_format, "warn");
     // Whatever keeps us from comparing is not a difference.
     let cannot = |failure: Failure| failure.with_status(2);
+    logging::start(global.log_format, "warn").map_err(cannot)?;
     let configuration = Configuration::load(&global.config).map_err(|wrong| cannot(wrong.into()))?;
     let admin = Client::admin(arguments.address.admin.as_deref(), &global.config).map_err(cannot)?;
     let api = Client::api(arguments.api.as_deref(), &global.config).map_err(cannot)?;
@@ -54,15 +54,8 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
 
 fn chosen<'c>(configuration: &'c Configuration, wanted: Option<&str>) -> Result<Vec<&'c ModelFile>, Failure> {
     let Some(wanted) = wanted else { return Ok(configuration.models.iter().collect()) };
-    let names = || configuration.models.iter().map(|file| file.model.name.as_str());
     match configuration.models.iter().find(|file| file.model.name == wanted) {
         Some(file) => Ok(vec![file]),
-        None => {
-            let help = match headwater_schemas::nearest(wanted, names()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
-            };
-            Err(Failure::new(format_args!("there is no model `{wanted}`; {help}")))
-        }
+        None => Err(unknown_name("model", wanted, configuration.models.iter().map(|file| file.model.name.as_str()))),
     }
 }

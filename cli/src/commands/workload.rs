@@ -13,7 +13,7 @@ use crate::output::say;
 use crate::workload::{Tally, WorkloadOptions, create, work};
 
 pub(super) fn execute(global: &Global, arguments: &WorkloadArguments) -> Outcome {
-    logging::start(global.log_format, "info");
+    logging::start(global.log_format, "info")?;
     let database: tokio_postgres::Config = arguments.database_url.parse().map_err(|error| {
         Failure::caused("--database-url is not the URL of a PostgreSQL database", &error).with_status(2)
     })?;

@@ -252,8 +252,8 @@ pub(super) fn api_json_schema() -> Value {
                 },
             })),
             "cursor_secret": {
-                "type": "string",
-                "description": "Signs the cursors of lists: servers behind one address must have the same; use ${NAME}. Otherwise made once, and kept beside the documents in MongoDB, or in `data`.",
+                "anyOf": [{ "type": "string", "minLength": 32 }, { "$ref": "#/$defs/variable" }],
+                "description": "Seals the cursors of lists, and keys the hashes that `mask: hash` shows: servers behind one address must have the same, of at least 32 characters; use ${NAME}. Another one makes old cursors void and hashes other ones. Otherwise made once, and kept beside the documents in MongoDB, or in `data`.",
             },
             "cors": object("Pages of which other origins may read answers in a browser.", &["origins"], json!({
                 "origins": texts("Origins as browsers write them: https://app.example.com. `*` alone means every one."),

@@ -1,6 +1,6 @@
 //! Settings of channels: shapes of models for kinds of readers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_query_api::{
     CHANNEL_DEFAULT, CHANNELS_MAX, ChannelOptions, ChannelsOptions, FieldPattern, Format, Misfit, ModelChannel,
@@ -8,7 +8,7 @@ use headwater_query_api::{
 };
 use headwater_schemas::model::definition::{Node, ReadModel};
 use headwater_schemas::model::{FieldType, ShapeField};
-use headwater_schemas::{ColumnType, nearest};
+use headwater_schemas::{ColumnType, suggestion};
 use serde::{Deserialize, Deserializer, de};
 use serde_saphyr::{Location, Spanned};
 
@@ -220,7 +220,7 @@ impl Api {
                     if let Some(channel) = rule.channel()
                         && !self.channels.contains_key(channel)
                     {
-                        let help = one_of(channel, self.channels.keys().map(String::as_str));
+                        let help = suggestion(channel, self.channels.keys().map(String::as_str));
                         return Some((at, format!("there is no channel `{channel}`"), help));
                     }
                 }
@@ -235,13 +235,20 @@ impl Api {
         }
     }
 
-    /// What of the channels does not fit the models.
-    pub(super) fn check_channels(&self, models: &[ReadModel]) -> Vec<Wrong> {
+    /// Models that a rule or a channel names.
+    pub(crate) fn models_named(&self) -> BTreeSet<&str> {
+        let of_channels = self.channels.values().flat_map(|channel| channel.value.models.iter().flatten());
+        self.access.keys().map(String::as_str).chain(of_channels.map(|(name, _)| name.as_str())).collect()
+    }
+
+    /// What of the channels does not fit the models. Where `all_declared`, there are no other models.
+    pub(super) fn check_channels(&self, models: &[ReadModel], all_declared: bool) -> Vec<Wrong> {
         let mut found: Vec<Wrong> = Vec::new();
         for (name, channel) in &self.channels {
             let named = channel.value.models.iter().flatten();
-            for (model, shape) in named.filter(|(name, _)| !models.iter().any(|model| model.name == **name)) {
-                let help = one_of(model, models.iter().map(|model| model.name.as_str()));
+            let is_unknown = |name: &str| all_declared && !models.iter().any(|model| model.name == name);
+            for (model, shape) in named.filter(|(name, _)| is_unknown(name)) {
+                let help = suggestion(model, models.iter().map(|model| model.name.as_str()));
                 let message = format!("the channel `{name}` names the model `{model}`, which is not there");
                 found.push((shape.referenced, message, help));
             }
@@ -257,13 +264,6 @@ impl Api {
             }
         }
         found
-    }
-}
-
-fn one_of<'n>(given: &str, names: impl Iterator<Item = &'n str> + Clone) -> String {
-    match nearest(given, names.clone()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", names.collect::<Vec<_>>().join(", ")),
     }
 }
 

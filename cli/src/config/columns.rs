@@ -21,18 +21,6 @@ struct Mention<'m> {
     compared: Option<(Operator, &'m [Literal])>,
 }
 
-/// The columns that a model reads, by table.
-pub(crate) fn columns_read(model: &ReadModel) -> Vec<(TableId, Vec<String>)> {
-    let mut out: BTreeMap<&TableId, Vec<String>> = BTreeMap::new();
-    for Mention { table, column, .. } in mentions(model) {
-        let columns = out.entry(table).or_default();
-        if let Some(column) = column.filter(|column| !columns.iter().any(|known| known == column)) {
-            columns.push(column.to_string());
-        }
-    }
-    out.into_iter().map(|(table, columns)| (table.clone(), columns)).collect()
-}
-
 /// Configured tables that `found`, all tables of the source, does not have.
 pub(crate) fn check_tables(file: &ConnectorFile, found: &[TableSchema]) -> Vec<(TableId, Diagnostic)> {
     let is_there = |schema: &str, table: &str| {

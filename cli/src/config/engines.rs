@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use headwater_connectors::Secret;
 use serde::Deserialize;
@@ -12,6 +13,11 @@ use super::settings::unplaced;
 
 /// A wrong setting: its place, the message, the remedy.
 pub(super) type Wrong = (Location, String, String);
+
+/// Least age at which events may go. Less would be a slip: nobody could read them in time.
+const RETENTION_AGE_MIN: Duration = Duration::from_secs(1);
+/// Least size of a partition beyond which events may go.
+const RETENTION_SIZE_MIN: u64 = 1 << 20;
 
 /// The log of changes: inside this process, or Kafka where `kafka` stands.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,9 +46,9 @@ pub(crate) struct EmbeddedBroker {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RetentionSettings {
     /// Events older than this may go.
-    pub(crate) age: Option<Span>,
+    pub(crate) age: Option<Spanned<Span>>,
     /// The oldest events of a partition may go while it is larger than this.
-    pub(crate) size: Option<ByteSize>,
+    pub(crate) size: Option<Spanned<ByteSize>>,
 }
 
 /// Settings of Kafka.
@@ -66,6 +72,12 @@ pub(crate) struct Kafka {
     /// Who we are, and how the connection is protected.
     #[serde(default)]
     pub(crate) security: KafkaSecurity,
+    /// Further settings of topics that Headwater creates, by Kafka's names; they win over ours.
+    #[serde(default)]
+    pub(crate) topic_settings: BTreeMap<String, String>,
+    /// Whether deletes are followed by tombstones: to be set where topics of tables are compacted.
+    #[serde(default)]
+    pub(crate) tombstones: bool,
     /// Any setting of librdkafka by its own name; it wins over ours.
     #[serde(default)]
     pub(crate) settings: BTreeMap<String, String>,
@@ -78,11 +90,11 @@ pub(crate) struct KafkaSecurity {
     /// Whether the connection is encrypted.
     pub(crate) tls: bool,
     /// Certificates of authorities that are trusted (PEM); those of the system otherwise.
-    pub(crate) ca: Option<PathBuf>,
+    pub(crate) ca: Option<Spanned<PathBuf>>,
     /// Our own certificate (PEM), where brokers ask for one.
-    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) certificate: Option<Spanned<PathBuf>>,
     /// The key of our certificate (PEM).
-    pub(crate) key: Option<PathBuf>,
+    pub(crate) key: Option<Spanned<PathBuf>>,
     /// How the password is told.
     pub(crate) mechanism: Option<SaslMechanism>,
     /// User name.
@@ -211,9 +223,25 @@ impl Broker {
                 let message = "`broker.kafka.replication` must be from 1 to 32".to_string();
                 return wrong(kafka.replication.referenced, message, "three copies survive the loss of a broker");
             }
-            return kafka.security.validate(servers.referenced);
+            let retention = || kafka.retention.validate("broker.kafka.retention");
+            return kafka.security.validate(servers.referenced).or_else(retention);
         }
-        too_small("broker.embedded.size_max", &self.embedded.size_max)
+        let retention = || self.embedded.retention.validate("broker.embedded.retention");
+        too_small("broker.embedded.size_max", &self.embedded.size_max).or_else(retention)
+    }
+}
+
+impl RetentionSettings {
+    fn validate(&self, path: &str) -> Option<Wrong> {
+        if let Some(age) = self.age.as_ref().filter(|age| age.value.0 < RETENTION_AGE_MIN) {
+            let help = "leave it out to keep everything; what nobody has read yet may go at this age";
+            return wrong(age.referenced, format!("`{path}.age` must be at least 1s"), help);
+        }
+        if let Some(size) = self.size.as_ref().filter(|size| size.value.0 < RETENTION_SIZE_MIN) {
+            let help = "leave it out to keep everything; what nobody has read yet may go beyond this size";
+            return wrong(size.referenced, format!("`{path}.size` must be at least 1MiB"), help);
+        }
+        None
     }
 }
 
@@ -227,6 +255,14 @@ impl KafkaSecurity {
         if self.mechanism == Some(SaslMechanism::Plain) && !self.tls {
             let message = "`broker.kafka.security.mechanism: plain` without `tls: true` shows the password".to_string();
             return wrong(at, message, "set `tls: true`, or use scram-sha-512");
+        }
+        let files = [("ca", &self.ca), ("certificate", &self.certificate), ("key", &self.key)];
+        let named = files.into_iter().find_map(|(name, file)| file.as_ref().map(|file| (name, file)));
+        if let Some((name, file)) = named
+            && !self.tls
+        {
+            let message = format!("`broker.kafka.security.{name}` without `tls: true` encrypts nothing");
+            return wrong(file.referenced, message, "set `tls: true`, or take it out");
         }
         if self.certificate.is_some() != self.key.is_some() {
             let message = "`broker.kafka.security` needs `certificate` and `key` together".to_string();

@@ -18,15 +18,16 @@ use std::path::{Path, PathBuf};
 use headwater_connectors::ConnectorConfig;
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{self, ParseContext};
-use headwater_schemas::{Diagnostic, nearest};
+use headwater_schemas::{Diagnostic, nearest, suggestion};
 
 use crate::failure::Failure;
 
-pub(crate) use columns::{check_columns, check_tables, columns_read};
+pub(crate) use columns::{check_columns, check_tables};
 pub(crate) use engines::{Kafka, SaslMechanism, StoreEngine};
 #[cfg(test)]
 use quantity::ByteSize;
 pub(crate) use read::{Environment, Source, read};
+use read::{Reading, source_name, try_read};
 pub use schema::settings_json_schema;
 pub(crate) use settings::Settings;
 
@@ -40,12 +41,40 @@ pub(crate) struct Configuration {
     pub(crate) file: PathBuf,
     /// What stands in it.
     pub(crate) settings: Settings,
-    /// The connectors, by file name.
+    /// Names of all sources that are configured, by file name.
+    pub(crate) sources: Vec<String>,
+    /// The connectors, by file name: those that are needed, and of the others those whose variables are set.
     pub(crate) connectors: Vec<ConnectorFile>,
     /// The read models, by file name.
     pub(crate) models: Vec<ModelFile>,
     /// Names of the models this process is for; all of them when empty.
     selected_models: Vec<String>,
+    /// Which variables of connectors that are not needed are not set.
+    unasked: Vec<Diagnostic>,
+}
+
+/// What the files are read for. Names of sources are always needed, since models hold them; how the sources are reached,
+/// passwords included, only by who reaches them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose<'p> {
+    /// For everything.
+    Whole,
+    /// To capture these sources; all of them when none is named.
+    Capture(&'p [String]),
+    /// For what models define. Sources that can be reached are asked about their tables.
+    Definitions,
+    /// To serve what is registered in a store: beside the same, files of models may be missing.
+    Serve,
+}
+
+impl Purpose<'_> {
+    fn reaches(self, source: &str) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Capture(wanted) => wanted.is_empty() || wanted.iter().any(|name| name == source),
+            Self::Definitions | Self::Serve => false,
+        }
+    }
 }
 
 /// One connector and the file it came from.
@@ -86,45 +115,62 @@ impl Configuration {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong in any file.
+    /// What is wrong: the first mistake of the configuration file; or else one of every connector's file; or else all
+    /// mistakes of the models' files; or else what of the API's rules does not fit the models.
     pub(crate) fn load(file: &Path) -> Result<Self, Vec<Diagnostic>> {
-        Self::load_with(file, &std::env::vars().collect())
+        Self::load_for(file, Purpose::Whole)
+    }
+
+    /// Reads what is needed for a purpose, with variables from the process's environment; errors as for [`Self::load`].
+    pub(crate) fn load_for(file: &Path, purpose: Purpose<'_>) -> Result<Self, Vec<Diagnostic>> {
+        Self::load_for_with(file, purpose, &std::env::vars().collect())
     }
 
     /// Reads everything.
     pub(crate) fn load_with(file: &Path, environment: &Environment) -> Result<Self, Vec<Diagnostic>> {
-        let settings = load_settings(file, environment).map_err(|diagnostic| vec![diagnostic])?;
-        let mut configuration = Self {
-            file: file.to_path_buf(),
-            settings,
-            connectors: Vec::new(),
-            models: Vec::new(),
-            selected_models: Vec::new(),
-        };
-        let mut diagnostics = configuration.load_connectors(environment);
+        Self::load_for_with(file, Purpose::Whole, environment)
+    }
+
+    fn load_for_with(file: &Path, purpose: Purpose<'_>, environment: &Environment) -> Result<Self, Vec<Diagnostic>> {
+        let mut configuration = Self::settings_only(file, environment).map_err(|diagnostic| vec![diagnostic])?;
+        let mut diagnostics = configuration.load_connectors(purpose, environment);
         if diagnostics.is_empty() {
             let models = configuration.read_models();
-            diagnostics.extend(models.unlisted);
+            if purpose != Purpose::Serve {
+                diagnostics.extend(models.unlisted);
+            }
             diagnostics.extend(models.diagnostics);
             configuration.models = models.models;
             if diagnostics.is_empty() {
-                diagnostics.extend(configuration.check_access());
+                diagnostics.extend(configuration.check_access(purpose));
             }
         }
         if diagnostics.is_empty() { Ok(configuration) } else { Err(diagnostics) }
     }
 
     /// Reads the configuration file without the connectors and models it names: enough to know the addresses, and it
-    /// needs no secrets.
+    /// needs no secrets of sources.
     pub(crate) fn load_settings_only(file: &Path) -> Result<Self, Diagnostic> {
-        let settings = load_settings(file, &std::env::vars().collect())?;
+        Self::settings_only(file, &std::env::vars().collect())
+    }
+
+    fn settings_only(file: &Path, environment: &Environment) -> Result<Self, Diagnostic> {
         Ok(Self {
             file: file.to_path_buf(),
-            settings,
+            settings: load_settings(file, environment)?,
+            sources: Vec::new(),
             connectors: Vec::new(),
             models: Vec::new(),
             selected_models: Vec::new(),
+            unasked: Vec::new(),
         })
+    }
+
+    /// Says in the log which sources are not asked about their tables, and why.
+    pub(crate) fn tell_unasked(&self) {
+        for unasked in &self.unasked {
+            tracing::warn!("a source is not asked about its tables; models are checked when its rows come\n{unasked}");
+        }
     }
 
     /// What callers of the query API may see, and how much.
@@ -146,8 +192,7 @@ impl Configuration {
     ///
     /// Models are read first, since they may name sources that are captured elsewhere.
     pub(crate) fn select_sources(&mut self, wanted: &[String]) -> Result<(), Failure> {
-        let names = self.connectors.iter().map(|file| file.config.source.as_str());
-        all_known(wanted, &names.collect::<Vec<_>>(), "source")?;
+        all_known(wanted, &self.sources.iter().map(String::as_str).collect::<Vec<_>>(), "source")?;
         self.connectors.retain(|file| wanted.is_empty() || wanted.contains(&file.config.source));
         Ok(())
     }
@@ -171,53 +216,73 @@ impl Configuration {
         self.models.iter().map(|file| file.model.clone()).collect()
     }
 
-    /// What of the API's rules does not fit the models.
-    fn check_access(&self) -> Vec<Diagnostic> {
+    /// What of the API's rules does not fit the models. Who only serves may have no file of a model: what a rule of it
+    /// hides is held against the version that is served.
+    fn check_access(&self, purpose: Purpose<'_>) -> Vec<Diagnostic> {
         let name = self.file.display().to_string();
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
         let source = Source { name: &name, text: &text };
         let definitions = self.definitions();
-        let mut wrong = self.settings.api.check_models(&definitions);
-        wrong.extend(self.settings.api.check_channels(&definitions));
+        let all_declared = purpose != Purpose::Serve;
+        let mut wrong = self.settings.api.check_models(&definitions, all_declared);
+        wrong.extend(self.settings.api.check_channels(&definitions, all_declared));
         wrong.into_iter().map(|(at, message, help)| source.at(at, message, Some(help))).collect()
     }
 
-    fn load_connectors(&mut self, environment: &Environment) -> Vec<Diagnostic> {
+    fn load_connectors(&mut self, purpose: Purpose<'_>, environment: &Environment) -> Vec<Diagnostic> {
         let mut diagnostics = Vec::new();
         for path in self.listed(&self.settings.connectors, "connectors", &mut diagnostics) {
             let name = shown(&path);
-            let text = match read_text(&path) {
-                Ok(text) => text,
-                Err(diagnostic) => {
-                    diagnostics.push(diagnostic);
-                    continue;
-                }
-            };
-            let source = Source { name: &name, text: &text };
-            let config: ConnectorConfig = match read(source, environment) {
-                Ok(config) => config,
-                Err(diagnostic) => {
-                    diagnostics.push(diagnostic);
-                    continue;
-                }
-            };
-            if let Err(error) = config.validate() {
-                diagnostics.push(source.diagnostic(1, 1, error.to_string(), None));
-            } else if self.connectors.iter().any(|other| other.config.source == config.source) {
-                let message = format!("a second connector for the source `{}`", config.source);
-                let line = 1 + text.lines().position(|line| line.starts_with("source:")).unwrap_or(0);
-                diagnostics.push(source.diagnostic(line, 1, message, Some("rename one of them".into())));
-            } else {
-                self.connectors.push(ConnectorFile { file: name, text, config });
+            if let Err(wrong) = read_text(&path).and_then(|text| self.load_connector(&name, text, purpose, environment))
+            {
+                diagnostics.push(wrong);
             }
         }
         diagnostics
     }
 
+    fn load_connector(
+        &mut self,
+        name: &str,
+        text: String,
+        purpose: Purpose<'_>,
+        environment: &Environment,
+    ) -> Result<(), Diagnostic> {
+        let source = Source { name, text: &text };
+        let (known, config) = match try_read::<ConnectorConfig>(source, environment)? {
+            Reading::Done(config) => (config.source.clone(), Some(config)),
+            Reading::Unset { told, .. } => match source_name(source, environment) {
+                Some(known) if !purpose.reaches(&known) => {
+                    self.unasked.push(told);
+                    (known, None)
+                }
+                _ => return Err(told),
+            },
+        };
+        if let Some(config) = &config {
+            config.validate().map_err(|error| unfit(source, &error))?;
+        }
+        if self.sources.contains(&known) {
+            let message = format!("a second connector for the source `{known}`");
+            let line = 1 + text.lines().position(|line| line.starts_with("source:")).unwrap_or(0);
+            return Err(source.diagnostic(line, 1, message, Some("rename one of them".into())));
+        }
+        self.sources.push(known);
+        if let Some(mut config) = config {
+            let folder = folder_of(&self.file);
+            let tls = &mut config.postgres.tls;
+            for path in [&mut tls.ca, &mut tls.cert, &mut tls.key].into_iter().flatten() {
+                *path = folder.join(&*path);
+            }
+            self.connectors.push(ConnectorFile { file: name.to_string(), text, config });
+        }
+        Ok(())
+    }
+
     /// Reads the model files as they are now.
     pub(crate) fn read_models(&self) -> ModelFiles {
         let mut out = ModelFiles::default();
-        let sources = self.connectors.iter().map(|file| (file.config.source.clone(), DEFAULT_SCHEMA.to_string()));
+        let sources = self.sources.iter().map(|source| (source.clone(), DEFAULT_SCHEMA.to_string()));
         let context = ParseContext { sources: sources.collect() };
         for path in self.listed(&self.settings.models, "models", &mut out.unlisted) {
             let file = shown(&path);
@@ -282,11 +347,21 @@ impl Configuration {
 
 fn all_known(wanted: &[String], known: &[&str], what: &str) -> Result<(), Failure> {
     let Some(unknown) = wanted.iter().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
-    let help = match nearest(unknown, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("there are {}", known.join(", ")),
+    Err(unknown_name(what, unknown, known.iter().copied()))
+}
+
+/// There is no such source, or model: status 2, with what there is.
+pub(crate) fn unknown_name<'n>(what: &str, given: &str, names: impl IntoIterator<Item = &'n str>) -> Failure {
+    Failure::new(format_args!("there is no {what} `{given}`; {}", suggestion(given, names))).with_status(2)
+}
+
+/// What a connector's own check found, shown at the key that it names where that is in the file.
+fn unfit(source: Source<'_>, error: &headwater_connectors::Error) -> Diagnostic {
+    let (line, column) = match error {
+        headwater_connectors::Error::Config { path, .. } => source.place_of(path),
+        _ => (1, 1),
     };
-    Err(Failure::new(format_args!("there is no {what} `{unknown}`; {help}")).with_status(2))
+    source.diagnostic(line, column, error.to_string(), None)
 }
 
 fn load_settings(file: &Path, environment: &Environment) -> Result<Settings, Diagnostic> {

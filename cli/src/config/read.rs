@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use headwater_schemas::{Diagnostic, nearest};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 use serde_saphyr::{Error, Location};
@@ -19,9 +20,28 @@ pub(crate) struct Source<'a> {
 /// Where `${NAME}` is looked up.
 pub(crate) type Environment = HashMap<String, String>;
 
+/// What a reading gave.
+pub(super) enum Reading<T> {
+    /// All of it.
+    Done(T),
+    /// The value of this variable is missing; `told` says so, with the place.
+    Unset { name: String, told: Diagnostic },
+}
+
 /// Reads `source` as `T`. `${NAME}` and `${NAME:-default}` in unquoted values are replaced from `environment` on the way;
 /// replaced values never show up in messages.
 pub(crate) fn read<T: DeserializeOwned>(source: Source<'_>, environment: &Environment) -> Result<T, Diagnostic> {
+    match try_read(source, environment)? {
+        Reading::Done(done) => Ok(done),
+        Reading::Unset { told, .. } => Err(told),
+    }
+}
+
+/// [`read`], where it matters whether nothing but a variable is missing.
+pub(super) fn try_read<T: DeserializeOwned>(
+    source: Source<'_>,
+    environment: &Environment,
+) -> Result<Reading<T>, Diagnostic> {
     refuse_quoted_variables(source)?;
     let options = serde_saphyr::options! { with_snippet: false }.with_properties(environment.clone());
     // An empty file is an empty mapping: everything has a default.
@@ -30,7 +50,37 @@ pub(crate) fn read<T: DeserializeOwned>(source: Source<'_>, environment: &Enviro
     } else {
         source.text
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(source, error.without_snippet()))
+    serde_saphyr::from_str_with_options(text, options).map(Reading::Done).or_else(|error| {
+        let error = error.without_snippet();
+        let told = explain(source, error);
+        match error {
+            Error::UnresolvedProperty { name, .. }
+            | Error::PropertyRequiredButUnset { name, .. }
+            | Error::PropertyRequiredButEmpty { name, .. } => Ok(Reading::Unset { name: name.clone(), told }),
+            _ => Err(told),
+        }
+    })
+}
+
+/// The value of the key `source` of a connector's file, whatever other values lack; `None` where it cannot be had.
+pub(super) fn source_name(source: Source<'_>, environment: &Environment) -> Option<String> {
+    /// Stands for what is not set. No name of a source holds it.
+    const UNSET: &str = "?";
+    #[derive(Deserialize)]
+    struct Named {
+        source: String,
+    }
+    let mut environment = environment.clone();
+    loop {
+        match try_read::<Named>(source, &environment).ok()? {
+            Reading::Done(named) => return Some(named.source).filter(|name| !name.contains(UNSET)),
+            // Each time another one: what stays unset although it is set will not be had.
+            Reading::Unset { name, .. } => match environment.insert(name, UNSET.into()) {
+                Some(value) if value == UNSET => return None,
+                _ => {}
+            },
+        }
+    }
 }
 
 impl Source<'_> {
@@ -53,10 +103,76 @@ impl Source<'_> {
         }
     }
 
+    /// Line and column of the key of a dotted path, as `postgres.tls.ca`, or of the nearest one above it that is there; the
+    /// beginning of the file where none is.
+    pub(super) fn place_of(self, path: &str) -> (usize, usize) {
+        let wanted: Vec<&str> = path.split('.').collect();
+        let (mut keys, mut found, mut depth_found) = (Keys::default(), (1, 1), 0);
+        for event in Parser::new_from_str(self.text) {
+            let Ok((event, span)) = event else { break };
+            let depth = match keys.pass(&event) {
+                true => keys.open.len(),
+                false => continue,
+            };
+            let is_on_the_way = keys.open.iter().map(|open| open.key.as_str()).eq(wanted.iter().take(depth).copied());
+            if is_on_the_way && depth > depth_found {
+                (found, depth_found) = ((span.start.line(), span.start.col() + 1), depth);
+            }
+        }
+        found
+    }
+
     /// What is wrong at a place that the parser remembers.
     pub(crate) fn at(self, location: Location, message: impl Into<String>, help: Option<String>) -> Diagnostic {
         let number = |n: u64| usize::try_from(n).unwrap_or(1);
         self.diagnostic(number(location.line()), number(location.column()), message, help)
+    }
+}
+
+/// Where a parser's events stand, as far as keys of mappings say it.
+#[derive(Default)]
+struct Keys {
+    /// The mappings and lists that are open, from the outermost.
+    open: Vec<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    is_mapping: bool,
+    /// Whether what comes next is a value.
+    value_is_next: bool,
+    /// Of a mapping, the key that was last seen; of a list nothing.
+    key: String,
+}
+
+impl Keys {
+    /// Goes on by an event; says whether it is a key.
+    fn pass(&mut self, event: &Event<'_>) -> bool {
+        match event {
+            Event::MappingStart(..) | Event::SequenceStart(..) => {
+                self.open.push(Open { is_mapping: matches!(event, Event::MappingStart(..)), ..Open::default() });
+            }
+            Event::MappingEnd | Event::SequenceEnd => {
+                self.open.pop();
+                self.passed_value();
+            }
+            Event::Scalar(text, ..) => match self.open.last_mut() {
+                Some(open) if open.is_mapping && !open.value_is_next => {
+                    (open.key, open.value_is_next) = (text.to_string(), true);
+                    return true;
+                }
+                _ => self.passed_value(),
+            },
+            Event::Alias(..) => self.passed_value(),
+            _ => {}
+        }
+        false
+    }
+
+    fn passed_value(&mut self) {
+        if let Some(open) = self.open.last_mut() {
+            open.value_is_next = false;
+        }
     }
 }
 

@@ -98,10 +98,10 @@ fn retention(description: &str) -> Value {
     object(
         description,
         json!({
-            "age": { "$ref": "#/$defs/duration", "description": "Events older than this may go." },
+            "age": { "$ref": "#/$defs/duration", "description": "Events older than this may go; at least 1s." },
             "size": {
                 "$ref": "#/$defs/size",
-                "description": "The oldest events of a partition may go while it is larger than this."
+                "description": "The oldest events of a partition may go while it is larger than this; at least 1MiB."
             }
         }),
     )
@@ -147,6 +147,14 @@ fn broker() -> Value {
             },
             "retention": retention("What topics of change events may forget, where Headwater creates them."),
             "security": object("Who we are, and how the connection is protected.", security),
+            "topic_settings": {
+                "type": "object", "additionalProperties": { "type": "string" },
+                "description": "Further settings of topics that Headwater creates, by Kafka's names (segment.bytes); they win over ours."
+            },
+            "tombstones": {
+                "type": "boolean", "default": false,
+                "description": "Whether a delete is followed by a tombstone. Set it where the topics of tables are compacted: deleted rows go from them then."
+            },
             "settings": {
                 "type": "object", "additionalProperties": { "type": "string" },
                 "description": "Any setting of librdkafka by its own name; it wins over ours."

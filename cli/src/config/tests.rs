@@ -9,6 +9,10 @@ const SETTINGS: &str = "connectors: [connectors/*.yaml]\nmodels: [models/*.yaml]
 
 /// Loads the files and gives what is wrong, with paths relative to the folder.
 fn load(files: &[(&str, &str)]) -> Result<Configuration, String> {
+    load_for(Purpose::Whole, files)
+}
+
+fn load_for(purpose: Purpose<'_>, files: &[(&str, &str)]) -> Result<Configuration, String> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = folder.path().join(name);
@@ -17,7 +21,8 @@ fn load(files: &[(&str, &str)]) -> Result<Configuration, String> {
     }
     let environment = Environment::from([("PASSWORD".into(), "hunter2".into()), ("EMPTY".into(), String::new())]);
     let place = format!("{}/", folder.path().display());
-    Configuration::load_with(&folder.path().join("headwater.yaml"), &environment).map_err(|diagnostics| {
+    let loaded = Configuration::load_for_with(&folder.path().join("headwater.yaml"), purpose, &environment);
+    loaded.map_err(|diagnostics| {
         let texts: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         texts.join("\n").replace(&place, "")
     })
@@ -178,6 +183,128 @@ models/c.yaml:2:16: there is no source `biling`
       |                ^
   help: did you mean `billing`?";
     assert_eq!(shown, expected.trim_start());
+}
+
+/// Whoever does not reach a source does not have its secrets, and still must know its name.
+#[test]
+fn only_who_reaches_a_source_needs_its_variables() {
+    let secret = "source: crm\npostgres:\n  host: h\n  port: ${NOT_SET}\n  database: d\n  user: u\n  password: ${NOR_THIS}\n  \
+                  tables: [contacts]\n";
+    let card = "model: card\nroot: { table: crm.contacts, key: id }\nfields: [id]\n";
+    let files = [
+        ("headwater.yaml", SETTINGS),
+        ("connectors/billing.yaml", CONNECTOR),
+        ("connectors/crm.yaml", secret),
+        ("models/customer.yaml", MODEL),
+        ("models/card.yaml", card),
+    ];
+    let (billing, crm) = (["billing".to_string()], ["crm".to_string()]);
+    for refused in [Purpose::Whole, Purpose::Capture(&[]), Purpose::Capture(&crm)] {
+        let told = load_for(refused, &files).unwrap_err();
+        assert!(told.starts_with("connectors/crm.yaml:4:") && told.contains("`NOT_SET` is not set"), "{told}");
+    }
+    for accepted in [Purpose::Capture(&billing), Purpose::Definitions, Purpose::Serve] {
+        let configuration = load_for(accepted, &files).unwrap();
+        assert_eq!(configuration.sources, ["billing", "crm"]);
+        let reached: Vec<&str> = configuration.connectors.iter().map(|file| &*file.config.source).collect();
+        assert_eq!(reached, ["billing"], "those whose variables are set can be asked");
+        assert_eq!(configuration.models.len(), 2);
+    }
+    // A name that is not known cannot be left out.
+    let nameless = secret.replace("source: crm", "source: ${NOT_SET}");
+    let mut files = files;
+    files[2].1 = &nameless;
+    assert!(load_for(Purpose::Serve, &files).unwrap_err().contains("`NOT_SET` is not set"));
+    // What is wrong for another reason is told to everybody.
+    let wrong = secret.replace("  user: u\n", "  usr: u\n").replace("${NOT_SET}", "1").replace("${NOR_THIS}", "p");
+    files[2].1 = &wrong;
+    assert!(load_for(Purpose::Serve, &files).unwrap_err().contains("unknown key `usr`"));
+}
+
+#[test]
+fn who_only_serves_needs_no_model_files() {
+    let rules =
+        "api: { auth: { anonymous: true }, access: { customer: { masks: [{ fields: [emial] }] }, gone: {} } }\n";
+    let settings = format!("{SETTINGS}{rules}");
+    let without = [("headwater.yaml", &*settings), ("connectors/billing.yaml", CONNECTOR)];
+    let configuration = load_for(Purpose::Serve, &without).unwrap();
+    assert!(configuration.models.is_empty());
+    assert_eq!(configuration.settings.api.models_named().into_iter().collect::<Vec<_>>(), ["customer", "gone"]);
+    assert!(load(&without).unwrap_err().contains("`models/*.yaml`"));
+    // Rules are held against the files that are there.
+    let with = [without[0], without[1], ("models/customer.yaml", MODEL)];
+    let told = load_for(Purpose::Serve, &with).unwrap_err();
+    assert!(told.contains("customer has no field `emial`") && !told.contains("gone`"), "{told}");
+    let told = load(&with).unwrap_err();
+    assert!(
+        told.contains("the model `gone`, which is not there") && told.contains("there is only `customer`"),
+        "{told}"
+    );
+    // Where there is no model at all, that is said.
+    let none = settings.replace("models: [models/*.yaml]", "models: []");
+    assert!(load(&[("headwater.yaml", &none), without[1]]).unwrap_err().contains("there is none at all"));
+}
+
+#[test]
+fn what_is_wrong_with_a_connector_is_shown_at_its_key() {
+    let wrong = |old: &str, new: &str| {
+        let connector = CONNECTOR.replace(old, new);
+        load(&[("headwater.yaml", SETTINGS), ("connectors/billing.yaml", &connector), ("models/customer.yaml", MODEL)])
+            .unwrap_err()
+    };
+    let told = wrong("  tables: [cust]\n", "  tables: [cust]\n  # slot: in a comment\n  slot: Upper\n");
+    assert!(told.starts_with("connectors/billing.yaml:9:3: postgres.slot:"), "{told}");
+    let told = wrong("  user: u\n", "  user: u\n  snapshot: { rows_per_chunk: 100, workers: 99 }\n");
+    assert!(told.starts_with("connectors/billing.yaml:6:36: postgres.snapshot.workers:"), "{told}");
+    // What is missing is shown where it belongs.
+    let told = wrong("  tables: [cust]\n", "");
+    assert!(told.starts_with("connectors/billing.yaml:2:1: postgres.tables:"), "{told}");
+    let told = wrong("source: billing", "source: Billing");
+    assert!(told.starts_with("connectors/billing.yaml:1:1: source:"), "{told}");
+}
+
+#[test]
+fn files_of_certificates_are_relative_to_the_configuration() {
+    let connector =
+        format!("{CONNECTOR}  tls: {{ mode: verify-ca, ca: ca.pem, cert: /etc/own.pem, key: keys/own.pem }}\n");
+    let configuration =
+        load(&[("headwater.yaml", SETTINGS), ("connectors/billing.yaml", &connector), ("models/customer.yaml", MODEL)]);
+    let configuration = configuration.unwrap();
+    let (folder, tls) = (folder_of(&configuration.file), &configuration.connectors[0].config.postgres.tls);
+    assert_eq!(tls.ca, Some(folder.join("ca.pem")));
+    assert_eq!(tls.key, Some(folder.join("keys/own.pem")));
+    assert_eq!(tls.cert.as_deref(), Some(Path::new("/etc/own.pem")));
+}
+
+#[test]
+fn what_would_forget_everything_or_turn_everybody_away_is_refused() {
+    refused(
+        &format!("{SETTINGS}broker: {{ embedded: {{ retention: {{ age: 0s }} }} }}\n"),
+        "
+headwater.yaml:3:41: `broker.embedded.retention.age` must be at least 1s
+    3 | broker: { embedded: { retention: { age: 0s } } }
+      |                                         ^
+  help: leave it out to keep everything; what nobody has read yet may go at this age",
+    );
+    let told = |more: &str| load_settings_of(&format!("{SETTINGS}{more}\n")).unwrap_err();
+    let kafka = told("broker: { kafka: { servers: [k:1], retention: { size: 0 } } }");
+    assert!(kafka.contains("`broker.kafka.retention.size` must be at least 1MiB"), "{kafka}");
+    let delay = told("api: { limits: { queue_delay_max: 0s } }");
+    assert!(delay.contains("`api.limits.queue_delay_max` must be longer than nothing"), "{delay}");
+    for secret in ["''", "abc", "abcdefghijklmnopqrstuvwxyz-abcd"] {
+        let short = told(&format!("api: {{ cursor_secret: {secret} }}"));
+        assert!(short.contains("headwater.yaml:3:23: `api.cursor_secret` is shorter than 32 characters"), "{short}");
+    }
+    load_settings_of(&format!("{SETTINGS}api: {{ cursor_secret: abcdefghijklmnopqrstuvwxyz-abcde }}\n")).unwrap();
+}
+
+#[test]
+fn what_kafka_is_to_do_for_compacted_topics_arrives() {
+    let kafka =
+        "broker: { kafka: { servers: [k:1], tombstones: true, topic_settings: { segment.bytes: '1048576' } } }\n";
+    let settings = load_settings_of(&format!("{SETTINGS}{kafka}")).unwrap().settings;
+    let kafka = settings.broker.kafka.unwrap();
+    assert!(kafka.tombstones && kafka.topic_settings["segment.bytes"] == "1048576", "{kafka:?}");
 }
 
 #[test]
@@ -390,5 +517,11 @@ headwater.yaml:3:29: `broker.kafka.servers` must be a list of `host:port`
     };
     assert!(security("user: me").contains("`mechanism`, `user` and `password` together"));
     assert!(security("mechanism: plain, user: me, password: p").contains("without `tls: true` shows the password"));
-    assert!(security("certificate: a.pem").contains("`certificate` and `key` together"));
+    assert!(security("tls: true, certificate: a.pem").contains("`certificate` and `key` together"));
+    // Whoever names authorities or shows a certificate does not expect clear text.
+    for (name, text) in [("ca", "ca: a.pem"), ("certificate", "tls: false, certificate: a.pem, key: a.key")] {
+        let told = security(text);
+        let message = format!("`broker.kafka.security.{name}` without `tls: true` encrypts nothing");
+        assert!(told.starts_with("headwater.yaml:3:") && told.contains(&message), "{told}");
+    }
 }

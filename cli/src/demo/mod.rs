@@ -74,16 +74,19 @@ impl DemoFolder {
 
 /// Runs until the time is over or `stop`.
 pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: CancellationToken) -> Result<(), Failure> {
-    let (database, server) = match options.database.clone() {
-        Some(database) => (database, None),
+    let mut server = match options.database {
+        Some(_) => None,
         None => {
             say!("Starting a PostgreSQL of its own …");
-            let mut server = DemoPostgres::start()?;
-            (server.ready().await?, Some(server))
+            // Takes a second or two. A signal is heard meanwhile, and answered when there is a server that can be removed.
+            let started = tokio::task::spawn_blocking(DemoPostgres::start).await;
+            Some(started.map_err(|error| Failure::caused("the start of PostgreSQL broke", &error))??)
         }
     };
-    say!("Creating the billing example: 500 customers, 2,000 invoices …");
-    create(&database).await?;
+    let database = tokio::select! {
+        database = database(&options, server.as_mut()) => database?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let (api_port, admin_port, web_port) = (usable(options.port), usable(options.admin_port), usable(WEB_PORT));
     let engines = files::Engines { kafka: options.kafka.as_deref(), mongodb: options.mongodb.as_deref() };
     let file = files::write(folder.path(), &database, &engines, &files::Ports { api_port, admin_port, web_port })?;
@@ -95,7 +98,9 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
         (Some(_), Some(_)) => " over Kafka and MongoDB",
     };
     say!("Starting capture, projection and the query API{through} …");
-    let mut pipeline = Pipeline::start(&configuration, PipelineOptions::default()).await?;
+    let Some(mut pipeline) = Pipeline::start(&configuration, PipelineOptions::default(), &stop).await? else {
+        return Ok(());
+    };
     let control = pipeline.control();
     let page = CancellationToken::new();
     let _page = page.clone().drop_guard();
@@ -120,6 +125,18 @@ pub(crate) async fn run(options: DemoOptions, folder: DemoFolder, stop: Cancella
     let stopped = pipeline.stop().await;
     drop(server);
     outcome.and(stopped)
+}
+
+/// The example in a database: the given one, or that of `server`.
+async fn database(options: &DemoOptions, server: Option<&mut DemoPostgres>) -> Result<tokio_postgres::Config, Failure> {
+    let database = match (&options.database, server) {
+        (Some(given), _) => given.clone(),
+        (None, Some(server)) => server.ready().await?,
+        (None, None) => return Err(Failure::new("the demo has no database; please report this")),
+    };
+    say!("Creating the billing example: 500 customers, 2,000 invoices …");
+    create(&database).await?;
+    Ok(database)
 }
 
 /// The view, until the end; then the summary.

@@ -60,7 +60,19 @@ impl Findings {
             Error::NotReady { problem, remedy } | Error::Unsafe { problem, remedy } => {
                 self.add(Severity::Error, subject, problem.as_str(), remedy.as_str());
             }
-            other => self.add(Severity::Error, subject, other.chain(), ""),
+            Error::Connect { place, hint, source } => {
+                let mut said = source.to_string();
+                if let Some(cause) = source.source().map(ToString::to_string).filter(|cause| !said.contains(cause)) {
+                    said = format!("{said}: {cause}");
+                }
+                self.add(Severity::Error, subject, format!("cannot connect to {place}: {said}"), hint.as_str());
+            }
+            Error::Config { path, .. } | Error::File { path, .. } => {
+                self.add(Severity::Error, subject, error.to_string(), format!("mend `{path}`"));
+            }
+            other => {
+                self.add(Severity::Error, subject, other.chain(), "look into the database's own log, and try again");
+            }
         }
     }
 }

@@ -3,17 +3,15 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-/// The process as the admin port sees it, once it has started. Probes answer from what is known, at once, and never wait.
+/// The process as the admin port sees it, once it has started. Probes answer from what is known, at once, and never wait. That
+/// it lives is told by this port itself: a role that ends takes the process with it.
 #[async_trait]
 pub trait Admin: Send + Sync {
-    /// Whether the process works at all; when not, it is to be started again.
-    fn live(&self) -> bool;
-
     /// Whether it should get requests; otherwise why not.
     fn ready(&self) -> Result<(), String>;
 
-    /// Where everything stands. The console shows any object: members that are lists of objects as tables, and other
-    /// members as figures.
+    /// Where everything stands. The console shows these members: `ready`, `at_micros`, `sources`, `models`, `consumers`,
+    /// `projector`, `dead_letters`, `document_store_silent_seconds`, and `channel_problems`, which this port adds.
     async fn status(&self) -> Value;
 
     /// Begins a replay; see `headwater replay`.

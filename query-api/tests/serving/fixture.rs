@@ -195,10 +195,6 @@ pub(crate) struct TestAdmin;
 
 #[async_trait]
 impl Admin for TestAdmin {
-    fn live(&self) -> bool {
-        true
-    }
-
     fn ready(&self) -> Result<(), String> {
         Err("the snapshot of billing is being read".into())
     }

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_tests::{Postgres, World, headwater, post, wait_until};
 use serde_json::{Value, json};
@@ -86,12 +86,15 @@ fn check_status_and_models_tell_how_it_stands() {
     );
     let listed = said_json(&world, &["models", "--json"]);
     assert_eq!((listed[0]["model"].as_str(), listed[0]["serves"].as_bool()), (Some("customer_account"), Some(false)));
+    assert_eq!(listed[0]["running"], false, "{listed}");
+    // Whoever names a process asks about that one.
+    refused(&world, &["models", "--admin", "http://127.0.0.1:1"], 1, &["http://127.0.0.1:1"]);
     let descriptions = [
         said(&world, &["models", "--json-schema"]),
         said(&world, &["models", "--graphql"]),
         said(&world, &["models", "--openapi"]),
     ];
-    refused(&world, &["models", "--model", "invoic"], 1, &["invoic", "did you mean `invoice`"]);
+    refused(&world, &["models", "--model", "invoic"], 2, &["invoic", "did you mean `invoice`"]);
     refused(&world, &["models", "--json", "--openapi"], 2, &["--openapi"]);
     refused(&world, &["retire", "--model", "invoice"], 1, &["invoice.yaml", "SIGHUP"]);
     refused(&world, &["retire", "--model", "gone"], 2, &["inside the process"]);
@@ -133,6 +136,11 @@ fn check_status_and_models_tell_how_it_stands() {
     let listed = said_json(&world, &["models", "--json", "--model", "invoice"]);
     assert_eq!(listed.as_array().unwrap().len(), 1);
     assert_eq!((&listed[0]["serves"], &listed[0]["documents"]), (&Value::Bool(true), &Value::from(100)), "{listed}");
+    assert_eq!(listed[0]["running"], true, "{listed}");
+    let metrics = world.admin("/metrics").unwrap().body;
+    let told =
+        ["headwater_ready 1", "headwater_dead_letters_unresolved 0", "headwater_model_problem{model=\"invoice\"} 0"];
+    contains(&metrics, &told);
     contains(&said(&world, &["models"]), &["yes", "200"]);
     for (option, before) in ["--json-schema", "--graphql", "--openapi"].iter().zip(&descriptions) {
         assert_eq!(&said(&world, &["models", option]), before, "{option}");
@@ -188,7 +196,7 @@ fn replay_and_verify_speak_to_people_and_to_scripts() {
     assert_eq!(said(&world, &["replay", "--model", "invoice", "--quiet"]), "");
     contains(&said(&world, &["replay", "--model", "customer_account", "--from", "0"]), &["customer_account", "200"]);
     refused(&world, &["replay", "--model", "invoice", "--from", "yesterday"], 1, &["yesterday", "earliest"]);
-    refused(&world, &["replay", "--model", "invoices"], 1, &["did you mean `invoice`"]);
+    refused(&world, &["replay", "--model", "invoices"], 2, &["did you mean `invoice`"]);
     refused(&world, &["replay", "--model", "invoice", "--json", "--quiet"], 2, &["--quiet"]);
     refused(&world, &["replay"], 2, &["--model"]);
 
@@ -245,7 +253,10 @@ fn dead_letters_are_listed_and_retried() {
     let first = wait_until("a dead letter", PATIENCE, || letters().pop().ok_or_else(|| world.log()));
     assert!(first["offset"].is_u64() && first["letter"]["model"] == "tag", "{first}");
     contains(first["letter"]["cause"].as_str().unwrap(), &["number"]);
-    contains(&said(&world, &["dead-letters", "list"]), &["tag", "number", "headwater dead-letters retry"]);
+    contains(
+        &said(&world, &["dead-letters", "list"]),
+        &["tag", "number", "showing 1 of 1", "headwater dead-letters retry"],
+    );
     // The status follows the log by a look at it every now and then.
     wait_until("the status to tell", PATIENCE, || match said(&world, &["status"]) {
         text if text.contains("dead letters: headwater dead-letters list") => Ok(()),
@@ -410,6 +421,90 @@ fn a_start_over_an_empty_store_is_ready_when_its_models_are_built() {
     assert!(running.stop().success());
 }
 
+/// What is wrong in files is told to scripts as well: where, what, and the remedy.
+#[test]
+fn check_tells_scripts_where_a_mistake_is() {
+    let world = shop::world();
+    let report = || -> Value {
+        let output = world.cli(&["check", "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+        serde_json::from_str(&stdout(&output)).unwrap()
+    };
+    world.write_config("projektor: {}\n");
+    let told = report();
+    assert_eq!((&told["ok"], &told["findings"]), (&json!(false), &json!([])), "{told}");
+    let mistake = &told["diagnostics"][0];
+    contains(mistake["file"].as_str().unwrap(), &["headwater.yaml"]);
+    assert_eq!((&mistake["line"], &mistake["column"]), (&json!(6), &json!(1)), "{told}");
+    contains(mistake["message"].as_str().unwrap(), &["projektor"]);
+    contains(mistake["help"].as_str().unwrap(), &["projector"]);
+
+    // A table that is not there, and a column: each is told once, and counted.
+    world.write_config("");
+    world.write_model("invoice", &shop::INVOICE.replace("total: total", "total: totl"));
+    let mut tables = shop::TABLES.to_vec();
+    tables.push("custmers");
+    world.write_connector(&tables, "");
+    let told = report();
+    assert_eq!(told["diagnostics"].as_array().unwrap().len(), 2, "{told}");
+    let findings = told["findings"].as_array().unwrap();
+    assert!(findings.iter().all(|finding| finding["severity"] != "error"), "{told}");
+    let text = both(&world.cli(&["check"]));
+    contains(&text, &["errors: 2"]);
+    assert_eq!((text.matches("custmers`").count(), text.matches("column `totl`").count()), (1, 1), "{text}");
+
+    // What cannot be reached, or does not let us in, comes with a remedy, too.
+    world.write_model("invoice", shop::INVOICE);
+    world.write_connector(&shop::TABLES, "");
+    let output = world.command(&["check", "--json"]).env("HEADWATER_TEST_PASSWORD", "wrong").output().unwrap();
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let findings = told["findings"].as_array().unwrap();
+    let wrong: Vec<&Value> = findings.iter().filter(|finding| finding["severity"] == "error").collect();
+    assert!(!wrong.is_empty() && wrong.iter().all(|finding| finding["remedy"] != ""), "{told}");
+}
+
+/// A source that takes connections and says nothing is looked at for a while.
+#[test]
+fn whoever_waits_for_a_look_can_break_it_off() {
+    let world = shop::world();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let connector = fs::read_to_string(world.path("connectors/billing.yaml")).unwrap();
+    let connector = connector.replace(&world.postgres.port().to_string(), &port);
+    fs::write(world.path("connectors/billing.yaml"), connector).unwrap();
+    for arguments in [&["check"][..], &["models", "--graphql"]] {
+        let mut child = world.command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let _connection = silent.accept().unwrap();
+        let start = Instant::now();
+        assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        let mut text = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(status.code(), Some(130), "{arguments:?}: {text}");
+        assert!(start.elapsed() < Duration::from_secs(4), "{arguments:?} went on to the end");
+        contains(&text, &["interrupted"]);
+    }
+}
+
+#[test]
+fn the_log_is_of_one_form_to_its_last_line() {
+    let world = shop::world();
+    let refused = world.command(&["check"]).env("HEADWATER_LOG", "info,headwater=lowd").output().unwrap();
+    let text = both(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{text}");
+    contains(&text, &["HEADWATER_LOG", "lowd"]);
+
+    let address = world.url("").replace("http://", "");
+    let _taken = TcpListener::bind(&address).unwrap();
+    let output = world.cli(&["run", "--log-format", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", both(&output));
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["level"], &last["status"]), (&json!("ERROR"), &json!(1)), "{last}");
+    contains(last["message"].as_str().unwrap(), &[&address, "api.listen"]);
+}
+
 #[test]
 fn help_explains_every_command() {
     let run = |arguments: &[&str]| Command::new(headwater()).current_dir("/").args(arguments).output().unwrap();
@@ -490,6 +585,19 @@ fn the_demo_runs_by_itself_and_leaves_nothing_behind() {
     contains(&text, &["PostgreSQL of its own", "curl", "/v1/customer_account/", "/console", "rows changed"]);
     contains(&text, &["customer_account:", "all as the source says"]);
     assert!(!text.contains("differ"), "{text}");
+    nothing_left();
+
+    // Told to stop before anything runs, it does so soon, and tidies up.
+    let mut child = demo(&[]).spawn().unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
+    contains(&line, &["Starting a PostgreSQL"]);
+    assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    assert!(!rest.contains("Starting capture"), "{rest}");
     nothing_left();
 
     // Told to stop in the middle, it tidies up as well.

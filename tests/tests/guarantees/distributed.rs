@@ -258,8 +258,12 @@ fn a_start_that_waits_for_an_engine_lives_and_says_so() {
     let admin = process.admin_url("");
     let output = world.cli(&["status", "--admin", &admin]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{output:?}");
+    assert_eq!(output.status.code(), Some(1), "it is not ready: {output:?}");
     assert!([&*admin, "still starting", &*kafka].iter().all(|word| text.contains(word)), "{text}");
+    // Whoever changes a model file tells everybody, whether they have started or not.
+    process.running().signal(libc::SIGHUP);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(process.running().ended().is_none(), "{}", process.log_tail(&world));
     // It can be told to stop meanwhile, and starts again where it was.
     assert!(process.running().stop().success(), "{}", process.log_tail(&world));
     process.start(&world);
@@ -334,8 +338,22 @@ fn roles_need_engines_that_others_reach() {
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(said), "{arguments:?}: {text}");
     }
-    let output = world.cli(&["serve"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("configure `store.mongodb`"), "{output:?}");
+    // Neither needs the password of a source that it does not reach.
+    world.write_source("crm", "crm", &["contacts"]);
+    let billing = fs::read_to_string(world.path("connectors/billing.yaml")).unwrap();
+    fs::write(world.path("connectors/billing.yaml"), billing.replace("HEADWATER_TEST_PASSWORD", "HEADWATER_NOT_SET"))
+        .unwrap();
+    for (arguments, said) in [
+        (&["serve"][..], "configure `store.mongodb`"),
+        (&["project"], "configure `broker.kafka`"),
+        (&["connect", "--source", "crm"], "configure `broker.kafka`"),
+        (&["connect"], "`HEADWATER_NOT_SET` is not set"),
+        (&["run"], "`HEADWATER_NOT_SET` is not set"),
+    ] {
+        let output = world.cli(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(said), "{arguments:?}: {text}");
+    }
 }
 
 /// The replay from a topic's offsets over Kafka, beside the version that serves; `status` of all processes as one.
@@ -365,6 +383,12 @@ fn a_model_is_replayed_from_kafka() {
     }
     workload.finish();
     let admins: Vec<String> = fleet.processes.iter().map(|process| process.admin_url("")).collect();
+    // One that is away keeps nobody from seeing the others.
+    let output = world.cli(&["status", "--admin", &format!("http://127.0.0.1:1,{}", admins.join(","))]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let told = ["http://127.0.0.1:1: no Headwater answers", "billing", "customer_account"];
+    assert!(told.iter().all(|word| text.contains(word)), "{text}");
     let status: serde_json::Value = wait_until("no lag", PATIENCE, || {
         let output = world.cli(&["status", "--json", "--admin", &admins.join(",")]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
@@ -443,6 +467,11 @@ fn a_model_that_lost_its_projector_is_told_and_retired() {
     });
     assert!(!status().contains("headwater retire"), "{}", status());
     assert_eq!(retire("invoice").status.code(), Some(1), "there is nothing left to retire");
+    // The last one goes, too: then the pattern of the models names no file, and whoever retires needs no source.
+    fs::remove_file(world.path("models/customer_account.yaml")).unwrap();
+    fs::write(world.path("connectors/billing.yaml"), "source: billing\n").unwrap();
+    let retired = retire("customer_account");
+    assert!(retired.status.success(), "{retired:?}");
     for process in fleet.processes.iter_mut().filter(|process| process.name != "project-invoice") {
         assert!(process.running().stop().success(), "{}:\n{}", process.name, process.log_tail(&world));
     }
