@@ -258,7 +258,7 @@ async fn dispatch(
             answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
             let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
-            let wanted = Wanted { selection, format, compression, headers };
+            let wanted = Wanted { selection, format, compression, headers, is_own: false };
             point::point(api, model, model.parse_id(id), wanted, context, started).await
         }
         Target::List(name) => {
@@ -392,7 +392,7 @@ async fn own(
         }
     };
     let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
-    let wanted = Wanted { selection: asked.of_document(model)?, format, compression, headers };
+    let wanted = Wanted { selection: asked.of_document(model)?, format, compression, headers, is_own: true };
     point::point(api, model, id, wanted, context, started).await
 }
 

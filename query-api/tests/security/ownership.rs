@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_query_api::ModelRule;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Answer, customer, int_key, put, wait_until};
 use crate::issuer::good;
+use crate::one_stamp::OneStamp;
 use crate::world::{API_KEY, Guarded, binding, by_id, by_index};
 
 /// What an answer says, without what differs from request to request.
@@ -251,6 +253,27 @@ fn me_is_who_the_token_says() {
         assert!(n(&list.json()) && n(&second) && second["data"].as_array().unwrap().len() == 2);
     }
     assert_eq!(world.get_as(&json!({"group": 3}), "/v1/me/customer?ids=1").status, 400);
+}
+
+#[test]
+fn a_validator_of_ones_own_confirms_nothing_of_anothers() {
+    let world = Guarded::over(by_id(), |store| Arc::new(OneStamp(store)), |_| {});
+    let ask = |id: i64, path: &str, more: &[(&str, &str)]| {
+        let token = format!("Bearer {}", good(json!({"customer_id": id})));
+        world.get_with(path, &[&[("authorization", token.as_str())][..], more].concat())
+    };
+    for path in ["/v1/me/customer", "/v1/me/customer?fields=id,name"] {
+        for more in [&[][..], &[("accept", "application/cbor")]] {
+            let etag = ask(7, path, more).header("etag").to_string();
+            assert!(etag.contains('-'), "{path}: {etag}");
+            let again = [more, &[("if-none-match", etag.as_str())]].concat();
+            assert_eq!(ask(7, path, &again).status, 304, "{path}: it is still the caller's own");
+            let of_another = ask(8, path, &again);
+            assert_eq!(of_another.status, 200, "{path}: what one caller has is taken for what another may see");
+            assert_ne!(of_another.header("etag"), etag, "{path}");
+        }
+    }
+    assert_eq!(ask(8, "/v1/me/customer?fields=id", &[]).json(), json!({"id": 8}));
 }
 
 #[test]
