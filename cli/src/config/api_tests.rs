@@ -137,6 +137,7 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         ("api: { limits: { streams_max: 0 } }\n".into(), &["`api.limits.streams_max`", "from 1 to 1000000"]),
         ("api: { limits: { connections_per_address_max: 0 } }\n".into(), &["per_address_max`", "from 1 to 1000000"]),
         ("api: { limits: { deadline: 0s } }\n".into(), &["longer than nothing"]),
+        ("api: { limits: { sending_bytes_max: 1000 } }\n".into(), &["`api.limits.sending_bytes_max`", "1MiB or more"]),
         ("api: { cache: { bytes: much } }\n".into(), &["a size like"]),
         ("api: { cache: { size: 1MiB } }\n".into(), &["unknown key `size`", "bytes"]),
         ("api: { graphql: { batch_max: 5000 } }\n".into(), &["`api.graphql.batch_max`", "from 0 to 1000"]),

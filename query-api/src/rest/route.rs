@@ -160,11 +160,11 @@ async fn admitted_request(
         Poll::Ready(response) => Ok(response),
         Poll::Pending => tokio::time::timeout(api.gate.deadline, dispatched).await,
     };
-    match in_time {
-        Ok(Ok(response)) => response,
-        Ok(Err(problem)) => failed(api, &problem, request_id),
-        Err(_) => failed(api, &too_slow(), request_id),
-    }
+    let sent = in_time.unwrap_or_else(|_| Err(too_slow())).and_then(|mut response| {
+        api.sending.take(&mut response, || api.gate.caller(&context.principal, context.address))?;
+        Ok(response)
+    });
+    sent.unwrap_or_else(|problem| failed(api, &problem, request_id))
 }
 
 /// Opens a WebSocket. What is asked through it is counted by itself.

@@ -203,6 +203,34 @@ fn one_caller_leaves_places_for_others() {
 }
 
 #[test]
+fn an_answer_that_is_not_taken_is_counted() {
+    use std::io::Write;
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.sending_bytes_max = 40 << 20);
+    // What a client does not read lies in buffers of the system first, which have some megabytes.
+    let mut large = customer(9);
+    large["tariff"]["code"] = json!("x".repeat(8 << 20));
+    put(&world.store, 1, &int_key(9), Some(&large));
+    let mut hanging = std::net::TcpStream::connect(world.api.address).unwrap();
+    let head = format!("GET /v1/customer?ids=9,9,9 HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\n\r\n");
+    hanging.write_all(head.as_bytes()).unwrap();
+    let other = format!("Bearer {}", good(json!({"sub": "other"})));
+    let (one, other) = (("x-api-key", API_KEY), ("authorization", other.as_str()));
+    let ask = |who, path: &str| world.get_with(path, &[who]);
+    // Of 40 MiB 24 are on their way. With 8 more there would be less than the quarter that is kept for others.
+    wait_until("the bytes to be counted", || ask(one, "/v1/customer/9").status == 503);
+    let refused = ask(one, "/v1/customer/9");
+    assert_eq!((refused.header("retry-after"), refused.json()["code"].as_str()), ("1", Some("sending_full")));
+    assert!(refused.body.contains("`api.limits.sending_bytes_max`"), "{}", refused.body);
+    assert_eq!(ask(one, "/v1/customer/7").status, 200, "what is small is answered");
+    assert_eq!(ask(other, "/v1/customer/9").bytes.len(), large.to_string().len(), "there is room for others");
+    assert_eq!(ask(other, "/v1/customer?ids=9,9,9").status, 503, "as much as there is");
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    assert!(metrics.contains("headwater_api_errors_total{code=\"sending_full\"}"), "{metrics}");
+    drop(hanging);
+    wait_until("the bytes to be free again", || ask(one, "/v1/customer/9").status == 200);
+}
+
+#[test]
 fn an_address_is_one_caller_where_it_tells_callers_apart() {
     use std::io::Write;
     for (trusted_hops, wanted) in [(1, 429), (0, 200)] {
