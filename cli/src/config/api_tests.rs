@@ -120,6 +120,10 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         (issuer("algorithms: [], jwks: { url: \"https://x\" }"), &["`algorithms` is empty"]),
         (issuer("algorithms: [RS256], jwks: { url: \"ftp://x\" }"), &["must begin with https://"]),
         (issuer("algorithms: [RS256], jwks: {}"), &["either `url` or `file`"]),
+        (
+            issuer("algorithms: [RS256], jwks: { url: \"https://x\", refresh: 0s }"),
+            &["yaml:6:", "`jwks.refresh` must be 10s or longer", "10m"],
+        ),
         (issuer("algorithms: [RS256], secret: x"), &["need `jwks`"]),
         (issuer("algorithms: [HS256], jwks: { url: \"https://x\" }"), &["need `secret`"]),
         (issuer("algorithms: [HS256], secret: short"), &["shorter than 32", "openssl rand"]),

@@ -158,7 +158,8 @@ async fn admitted_request(
     // Most answers are there at once: no timer is made for them.
     let in_time = match poll!(dispatched.as_mut()) {
         Poll::Ready(response) => Ok(response),
-        Poll::Pending => tokio::time::timeout(api.gate.deadline, dispatched).await,
+        // It runs since the request came: to find out who asks may have taken time.
+        Poll::Pending => tokio::time::timeout(api.gate.deadline.saturating_sub(started.elapsed()), dispatched).await,
     };
     let sent = in_time.unwrap_or_else(|_| Err(too_slow())).and_then(|mut response| {
         api.sending.take(&mut response, || api.gate.caller(&context.principal, context.address))?;
