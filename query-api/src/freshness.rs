@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
+use crate::access::Caller;
 use crate::http::{CONSISTENCY_TOKEN, PREFER, X_DATA_AS_OF, preferred_wait};
+use crate::places::Places;
 use crate::problem::Problem;
 
 /// First byte of a token: its format.
@@ -27,6 +29,8 @@ const NAME_LEN: usize = 8;
 const SOURCES_MAX: usize = 64;
 /// Seconds after which a request that came too early may be tried again.
 const RETRY_SECONDS: u32 = 1;
+/// Part of the places of those who wait that is kept from a caller who has that part.
+const OF_CALLER: usize = 4;
 
 type Frontiers = Arc<BTreeMap<String, Frontier>>;
 
@@ -37,6 +41,8 @@ pub(crate) struct Freshness {
     said: Mutex<(watch::Receiver<Frontiers>, Moment)>,
     /// Requests that may wait at the same time: each holds a place of those being answered.
     waiting: Semaphore,
+    /// Those of each caller.
+    of_callers: Places<Caller>,
 }
 
 /// What an answer is complete up to.
@@ -65,7 +71,8 @@ impl Freshness {
     pub(crate) fn new(frontiers: watch::Receiver<Frontiers>, waiting_max: usize) -> Self {
         let mut seen = frontiers.clone();
         let moment = Moment::of(&seen.borrow_and_update());
-        Self { frontiers, said: Mutex::new((seen, moment)), waiting: Semaphore::new(waiting_max) }
+        let of_callers = Places::new((waiting_max / OF_CALLER).max(1));
+        Self { frontiers, said: Mutex::new((seen, moment)), waiting: Semaphore::new(waiting_max), of_callers }
     }
 
     /// What every document read after this call is complete up to.
@@ -80,10 +87,12 @@ impl Freshness {
 
     /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks: at once, or, where
     /// it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`. `Some`: the value of
-    /// `Preference-Applied`.
+    /// `Preference-Applied`. The last quarter of the places of those who wait is kept from a `caller` who has a quarter;
+    /// `None`: it is not known that it is one caller.
     pub(crate) async fn reach(
         &self,
         headers: &HeaderMap,
+        caller: impl FnOnce() -> Option<Caller>,
         wait_max: impl FnOnce() -> Duration,
     ) -> Result<Option<HeaderValue>, Problem> {
         let Some(token) = headers.get(CONSISTENCY_TOKEN) else { return Ok(None) };
@@ -112,14 +121,30 @@ impl Freshness {
         };
         let seconds = headers.get_all(PREFER).iter().find_map(preferred_wait).filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(early)?;
-        let _place = self.waiting.try_acquire().map_err(|_| early())?;
-        let wait = wait_max().min(Duration::from_secs(seconds.into()));
+        let wait_max = wait_max().min(Duration::from_secs(seconds.into()));
+        // In a box of its own: it is rare, and every request carries the room for it.
+        Box::pin(self.wait(frontiers, &wanted, wait_max, caller())).await.ok_or_else(early)?;
+        Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok())
+    }
+
+    /// Waits until the frontiers are as far as is wanted. `None`: in time they were not, nothing comes any more, or as many
+    /// wait as may.
+    async fn wait(
+        &self,
+        mut frontiers: watch::Receiver<Frontiers>,
+        wanted: &Wanted,
+        wait_max: Duration,
+        caller: Option<Caller>,
+    ) -> Option<()> {
+        let room = || self.waiting.available_permits() > self.of_callers.max();
+        let _of_caller = match caller {
+            Some(caller) => Some(self.of_callers.take_while(caller, room)?),
+            None => None,
+        };
+        let _place = self.waiting.try_acquire().ok()?;
         let reached = frontiers.wait_for(|frontiers| wanted.is_reached(frontiers));
-        match tokio::time::timeout(wait, reached).await {
-            Ok(Ok(_)) => Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok()),
-            // In time it was not, or nothing comes any more.
-            Err(_) | Ok(Err(_)) => Err(early()),
-        }
+        let reached = tokio::time::timeout(wait_max, reached).await;
+        matches!(reached, Ok(Ok(_))).then_some(())
     }
 }
 

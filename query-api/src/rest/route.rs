@@ -232,7 +232,8 @@ async fn dispatch(
     check_method(target, request.method())?;
     // The rest of the time is for the answer.
     let wait_max = || api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
-    answered.applied = api.freshness.reach(request.headers(), wait_max).await?;
+    let caller = || api.gate.caller(&context.principal, context.address);
+    answered.applied = api.freshness.reach(request.headers(), caller, wait_max).await?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
         return Box::pin(graphql_http::answer(api, request, context, Port::Readers)).await;

@@ -1,7 +1,7 @@
 //! How much one caller may ask for.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_query_api::{AccessOptions, ModelRule, Rate};
 use serde_json::json;
@@ -200,6 +200,30 @@ fn one_caller_leaves_places_for_others() {
     assert_eq!(world.get_with("/v1/customer/7", &[("authorization", &other)]).status, 200);
     drop(hanging);
     wait_until("the places to be free again", || ask().status == 200);
+}
+
+#[test]
+fn one_caller_leaves_places_for_others_to_wait() {
+    let world = Guarded::with(ModelRule::default(), |access| {
+        (access.limits.requests_max, access.limits.deadline) = (16, Duration::from_secs(4));
+    });
+    let other = format!("Bearer {}", good(json!({"sub": "other"})));
+    let wait = |who: (&str, &str)| {
+        let begin = Instant::now();
+        let headers = [who, ("consistency-token", "billing=ffff"), ("prefer", "wait=3")];
+        let answer = world.get_with("/v1/customer/7", &headers);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("not_yet_consistent")));
+        begin.elapsed() >= Duration::from_secs(2)
+    };
+    std::thread::scope(|scope| {
+        let wait = &wait;
+        let hanging = [(); 3].map(|()| scope.spawn(move || wait(("x-api-key", API_KEY))));
+        std::thread::sleep(Duration::from_millis(500));
+        // A quarter of 16 may wait, and the last of these is for others.
+        assert!(!wait(("x-api-key", API_KEY)), "this caller waits for all that may");
+        assert!(wait(("authorization", &other)), "the place of another");
+        assert!(hanging.into_iter().all(|waiting| waiting.join().unwrap()), "those who came first waited");
+    });
 }
 
 #[test]
