@@ -311,6 +311,14 @@ fn a_cursor_is_good_for_the_one_who_got_it() {
             let refused = go_on(claims, &cursor);
             assert_eq!((refused.status, refused.json()["code"].as_str()), (400, Some("invalid_cursor")), "{path}");
         }
+        // A page with a cursor of one is not confirmed to the other, who could not go on with it.
+        let etag = world.get_as(&one, path).header("etag").to_string();
+        let again = |claims: &Value| {
+            let token = format!("Bearer {}", good(claims.clone()));
+            world.get_with(path, &[("authorization", token.as_str()), ("if-none-match", etag.as_str())]).status
+        };
+        assert_eq!((again(&one), again(&other)), (if etag.is_empty() { 200 } else { 304 }, 200), "{path}");
+        assert_eq!(etag.is_empty(), !path.contains("/invoices"), "{path}");
         // Every letter counts.
         for at in 0..next.len() {
             let mut forged = next.clone().into_bytes();
