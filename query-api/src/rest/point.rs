@@ -24,7 +24,8 @@ pub(super) struct Wanted<'h> {
     pub(super) format: Format,
     pub(super) compression: Compression,
     pub(super) headers: &'h HeaderMap,
-    /// Whether the document is the caller's own, by an address that is the same for every caller.
+    /// Whether the document is the caller's own, by an address that is the same for every caller. Counted by the route then,
+    /// and not here.
     pub(super) is_own: bool,
 }
 
@@ -51,7 +52,9 @@ pub(super) async fn point(
     let mut validator = model.etag(document.stamp, shape);
     if etag_matches(headers, validator.as_bytes()) {
         let response = respond::not_modified(model, moment, validator, context);
-        model.point_metrics.not_modified(started.elapsed());
+        if !is_own {
+            model.point_metrics.not_modified(started.elapsed());
+        }
         return Ok(response);
     }
     // Sent as it is stored, it is compressed once and kept.
@@ -88,7 +91,9 @@ pub(super) async fn point(
     if let Some(encoding) = encoding {
         response.headers_mut().insert(CONTENT_ENCODING, encoding);
     }
-    model.point_metrics.sent(len, started.elapsed());
+    if !is_own {
+        model.point_metrics.sent(len, started.elapsed());
+    }
     Ok(response)
 }
 
