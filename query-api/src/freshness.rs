@@ -85,7 +85,8 @@ impl Freshness {
         moment.clone()
     }
 
-    /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks: at once, or, where
+    /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks, as each where there are
+    /// several: at once, or, where
     /// it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`. `Some`: the value of
     /// `Preference-Applied`. The last quarter of the places of those who wait is kept from a `caller` who has a quarter;
     /// `None`: it is not known that it is one caller.
@@ -95,13 +96,15 @@ impl Freshness {
         caller: impl FnOnce() -> Option<Caller>,
         wait_max: impl FnOnce() -> Duration,
     ) -> Result<Option<HeaderValue>, Problem> {
-        let Some(token) = headers.get(CONSISTENCY_TOKEN) else { return Ok(None) };
+        if !headers.contains_key(CONSISTENCY_TOKEN) {
+            return Ok(None);
+        }
         let malformed = || {
             let detail = "this `Consistency-Token` is none: send one that an answer had, or `source=position` with a \
                           position of the source's log, for example `billing=0/16B3748`";
             Problem { code: "invalid_consistency_token", ..Problem::parameter("Consistency-Token", detail) }
         };
-        let wanted = token.to_str().ok().and_then(Wanted::parse).ok_or_else(malformed)?;
+        let wanted = Wanted::of(headers).ok_or_else(malformed)?;
         let mut frontiers = self.frontiers.clone();
         let now = frontiers.borrow_and_update().clone();
         if let Some(name) = wanted.unknown(&now) {
@@ -182,6 +185,21 @@ fn hash(source: &str) -> [u8; NAME_LEN] {
 }
 
 impl Wanted {
+    /// What all tokens of a request ask for together; `None`: one of them is none, or they are of too many sources.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut all: Vec<(Source, SourcePosition)> = Vec::new();
+        for token in headers.get_all(CONSISTENCY_TOKEN) {
+            for (source, position) in Self::parse(token.to_str().ok()?)?.0 {
+                match all.iter().position(|(of, _)| *of == source) {
+                    Some(at) => all[at].1 = position.max(all[at].1),
+                    None if all.len() == SOURCES_MAX => return None,
+                    None => all.push((source, position)),
+                }
+            }
+        }
+        Some(Self(all))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         if text.contains('=') { Self::parse_pairs(text) } else { Self::parse_token(text) }
     }
@@ -295,6 +313,27 @@ mod tests {
             assert_eq!(Wanted::parse(text).map(|wanted| wanted.is_reached(&now)), reached, "{text}");
         }
         assert_eq!(Wanted::parse("crm=1").expect("a position").unknown(&now), Some("crm"));
+    }
+
+    #[test]
+    fn each_token_of_a_request_counts() {
+        let now = frontiers(&[("billing", 10), ("crm", 20)]);
+        let hashed = Moment::of(&frontiers(&[("billing", 11)])).token;
+        let hashed = hashed.to_str().expect("text");
+        for (given, reached) in [
+            (&["billing=a", "crm=14"][..], Some(true)),
+            (&["billing=a", "crm=15"], Some(false)),
+            (&["crm=15", "billing=a"], Some(false)),
+            (&["billing=b", "billing=a"], Some(false)),
+            (&["billing=a", hashed], Some(false)),
+            (&["billing=a", "x"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for text in given {
+                headers.append(CONSISTENCY_TOKEN, HeaderValue::from_str(text).expect("text"));
+            }
+            assert_eq!(Wanted::of(&headers).map(|wanted| wanted.is_reached(&now)), reached, "{given:?}");
+        }
     }
 
     proptest! {
