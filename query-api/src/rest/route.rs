@@ -103,8 +103,13 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
         }
         Err(refusal) => {
             let page = (refusal.problem.status == StatusCode::UNAUTHORIZED)
-                .then(|| reference::to_strangers(request.uri().path(), request.headers(), &request_id))
+                .then(|| {
+                    reference::to_strangers(request.uri().path(), request.headers(), &refusal.problem, &request_id)
+                })
                 .flatten();
+            if page.as_ref().is_some_and(|page| page.status() == StatusCode::UNAUTHORIZED) {
+                api.metrics.failed(refusal.problem.code);
+            }
             let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
             (response, None, None, None)
