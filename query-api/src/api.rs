@@ -18,6 +18,7 @@ use crate::live::Listeners;
 use crate::metrics::ApiMetrics;
 use crate::observe::Reads;
 use crate::query::CursorKey;
+use crate::sending::Sending;
 use crate::server::GraphQlOptions;
 use crate::serving::Serving;
 
@@ -48,6 +49,8 @@ pub(crate) struct Api {
     pub(crate) documents_bytes_max: usize,
     /// Lets requests in.
     pub(crate) gate: Gate,
+    /// Counts what is sent.
+    pub(crate) sending: Sending,
     /// How GraphQL is served.
     pub(crate) graphql: GraphQlOptions,
     /// Texts of operations that callers may name.

@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, watch};
 
+use crate::access::Caller;
 use crate::http::{CONSISTENCY_TOKEN, PREFER, X_DATA_AS_OF, preferred_wait};
+use crate::places::Places;
 use crate::problem::Problem;
 
 /// First byte of a token: its format.
@@ -27,6 +29,8 @@ const NAME_LEN: usize = 8;
 const SOURCES_MAX: usize = 64;
 /// Seconds after which a request that came too early may be tried again.
 const RETRY_SECONDS: u32 = 1;
+/// Part of the places of those who wait that is kept from a caller who has that part.
+const OF_CALLER: usize = 4;
 
 type Frontiers = Arc<BTreeMap<String, Frontier>>;
 
@@ -37,6 +41,8 @@ pub(crate) struct Freshness {
     said: Mutex<(watch::Receiver<Frontiers>, Moment)>,
     /// Requests that may wait at the same time: each holds a place of those being answered.
     waiting: Semaphore,
+    /// Those of each caller.
+    of_callers: Places<Caller>,
 }
 
 /// What an answer is complete up to.
@@ -65,7 +71,8 @@ impl Freshness {
     pub(crate) fn new(frontiers: watch::Receiver<Frontiers>, waiting_max: usize) -> Self {
         let mut seen = frontiers.clone();
         let moment = Moment::of(&seen.borrow_and_update());
-        Self { frontiers, said: Mutex::new((seen, moment)), waiting: Semaphore::new(waiting_max) }
+        let of_callers = Places::new((waiting_max / OF_CALLER).max(1));
+        Self { frontiers, said: Mutex::new((seen, moment)), waiting: Semaphore::new(waiting_max), of_callers }
     }
 
     /// What every document read after this call is complete up to.
@@ -78,21 +85,26 @@ impl Freshness {
         moment.clone()
     }
 
-    /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks: at once, or, where
+    /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks, as each where there are
+    /// several: at once, or, where
     /// it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`. `Some`: the value of
-    /// `Preference-Applied`.
+    /// `Preference-Applied`. The last quarter of the places of those who wait is kept from a `caller` who has a quarter;
+    /// `None`: it is not known that it is one caller.
     pub(crate) async fn reach(
         &self,
         headers: &HeaderMap,
+        caller: impl FnOnce() -> Option<Caller>,
         wait_max: impl FnOnce() -> Duration,
     ) -> Result<Option<HeaderValue>, Problem> {
-        let Some(token) = headers.get(CONSISTENCY_TOKEN) else { return Ok(None) };
+        if !headers.contains_key(CONSISTENCY_TOKEN) {
+            return Ok(None);
+        }
         let malformed = || {
             let detail = "this `Consistency-Token` is none: send one that an answer had, or `source=position` with a \
                           position of the source's log, for example `billing=0/16B3748`";
             Problem { code: "invalid_consistency_token", ..Problem::parameter("Consistency-Token", detail) }
         };
-        let wanted = token.to_str().ok().and_then(Wanted::parse).ok_or_else(malformed)?;
+        let wanted = Wanted::of(headers).ok_or_else(malformed)?;
         let mut frontiers = self.frontiers.clone();
         let now = frontiers.borrow_and_update().clone();
         if let Some(name) = wanted.unknown(&now) {
@@ -112,14 +124,30 @@ impl Freshness {
         };
         let seconds = headers.get_all(PREFER).iter().find_map(preferred_wait).filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(early)?;
-        let _place = self.waiting.try_acquire().map_err(|_| early())?;
-        let wait = wait_max().min(Duration::from_secs(seconds.into()));
+        let wait_max = wait_max().min(Duration::from_secs(seconds.into()));
+        // In a box of its own: it is rare, and every request carries the room for it.
+        Box::pin(self.wait(frontiers, &wanted, wait_max, caller())).await.ok_or_else(early)?;
+        Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok())
+    }
+
+    /// Waits until the frontiers are as far as is wanted. `None`: in time they were not, nothing comes any more, or as many
+    /// wait as may.
+    async fn wait(
+        &self,
+        mut frontiers: watch::Receiver<Frontiers>,
+        wanted: &Wanted,
+        wait_max: Duration,
+        caller: Option<Caller>,
+    ) -> Option<()> {
+        let room = || self.waiting.available_permits() > self.of_callers.max();
+        let _of_caller = match caller {
+            Some(caller) => Some(self.of_callers.take_while(caller, room)?),
+            None => None,
+        };
+        let _place = self.waiting.try_acquire().ok()?;
         let reached = frontiers.wait_for(|frontiers| wanted.is_reached(frontiers));
-        match tokio::time::timeout(wait, reached).await {
-            Ok(Ok(_)) => Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok()),
-            // In time it was not, or nothing comes any more.
-            Err(_) | Ok(Err(_)) => Err(early()),
-        }
+        let reached = tokio::time::timeout(wait_max, reached).await;
+        matches!(reached, Ok(Ok(_))).then_some(())
     }
 }
 
@@ -157,6 +185,21 @@ fn hash(source: &str) -> [u8; NAME_LEN] {
 }
 
 impl Wanted {
+    /// What all tokens of a request ask for together; `None`: one of them is none, or they are of too many sources.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut all: Vec<(Source, SourcePosition)> = Vec::new();
+        for token in headers.get_all(CONSISTENCY_TOKEN) {
+            for (source, position) in Self::parse(token.to_str().ok()?)?.0 {
+                match all.iter().position(|(of, _)| *of == source) {
+                    Some(at) => all[at].1 = position.max(all[at].1),
+                    None if all.len() == SOURCES_MAX => return None,
+                    None => all.push((source, position)),
+                }
+            }
+        }
+        Some(Self(all))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         if text.contains('=') { Self::parse_pairs(text) } else { Self::parse_token(text) }
     }
@@ -270,6 +313,27 @@ mod tests {
             assert_eq!(Wanted::parse(text).map(|wanted| wanted.is_reached(&now)), reached, "{text}");
         }
         assert_eq!(Wanted::parse("crm=1").expect("a position").unknown(&now), Some("crm"));
+    }
+
+    #[test]
+    fn each_token_of_a_request_counts() {
+        let now = frontiers(&[("billing", 10), ("crm", 20)]);
+        let hashed = Moment::of(&frontiers(&[("billing", 11)])).token;
+        let hashed = hashed.to_str().expect("text");
+        for (given, reached) in [
+            (&["billing=a", "crm=14"][..], Some(true)),
+            (&["billing=a", "crm=15"], Some(false)),
+            (&["crm=15", "billing=a"], Some(false)),
+            (&["billing=b", "billing=a"], Some(false)),
+            (&["billing=a", hashed], Some(false)),
+            (&["billing=a", "x"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for text in given {
+                headers.append(CONSISTENCY_TOKEN, HeaderValue::from_str(text).expect("text"));
+            }
+            assert_eq!(Wanted::of(&headers).map(|wanted| wanted.is_reached(&now)), reached, "{given:?}");
+        }
     }
 
     proptest! {

@@ -38,6 +38,7 @@ mod problem;
 mod projection;
 mod query;
 mod rest;
+mod sending;
 mod server;
 mod serving;
 

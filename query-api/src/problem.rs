@@ -159,6 +159,16 @@ impl Problem {
         out
     }
 
+    /// Value of `WWW-Authenticate`, where it is not known who asks.
+    pub(crate) fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = match self.code {
+            _ if self.status != StatusCode::UNAUTHORIZED => return None,
+            CREDENTIALS_INVALID => "Bearer realm=\"headwater\", error=\"invalid_token\"",
+            _ => "Bearer realm=\"headwater\"",
+        };
+        Some(HeaderValue::from_static(challenge))
+    }
+
     /// The whole response.
     pub(crate) fn to_response(&self, request_id: &RequestId) -> Response<Body> {
         let mut response = Response::new(Body::from(self.to_json(request_id.as_str())));
@@ -170,13 +180,7 @@ impl Problem {
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
-            let challenge = match self.code {
-                CREDENTIALS_INVALID => "Bearer realm=\"headwater\", error=\"invalid_token\"",
-                _ => "Bearer realm=\"headwater\"",
-            };
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        }
+        headers.extend(self.challenge().map(|challenge| (WWW_AUTHENTICATE, challenge)));
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }

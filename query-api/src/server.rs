@@ -24,6 +24,7 @@ use crate::listen::BoundPort;
 use crate::live;
 use crate::metrics::ApiMetrics;
 use crate::query::CursorKey;
+use crate::sending::Sending;
 use crate::serving::{self, Serving, View};
 use crate::{Error, rest};
 
@@ -168,6 +169,7 @@ pub async fn start(
         entries_max: options.entries_max,
         documents_bytes_max: options.documents_bytes_max,
         gate,
+        sending: Sending::new(options.access.limits.sending_bytes_max),
         graphql: options.graphql.clone(),
         known_texts,
         channels: channels.clone(),

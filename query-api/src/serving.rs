@@ -300,7 +300,8 @@ impl Model {
         self.visibility.shape.parse_id(&id)
     }
 
-    /// The ETag of a document, with its quotes; `shape` tells answers of other shape apart.
+    /// The ETag of a document, with its quotes; `shape` tells answers of other shape apart. It names no document: where one
+    /// address leads to one document for this caller and to another for that, `shape` must tell those apart, too.
     pub(crate) fn etag(&self, stamp: u64, shape: Option<u64>) -> HeaderValue {
         let mut etag = Vec::with_capacity(self.etag_prefix.len() + 40);
         etag.extend_from_slice(&self.etag_prefix);

@@ -14,7 +14,8 @@ use crate::{Counted, Error, IndexQuery, Page, VersionId, VersionRecord};
 /// One document as readers get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// Rises with every write of the document's store; together with the version it identifies the bytes.
+    /// Rises with every write of this document; together with the version and the id it identifies the bytes. Two documents
+    /// may have the same: writers that share a projection take stamps from several partitions of one topic.
     pub stamp: u64,
     /// Source time up to which the document was known to be complete when it was written, microseconds since 1970.
     pub as_of_micros: i64,

@@ -211,6 +211,10 @@ pub(super) fn api_json_schema() -> Value {
                     "description": "Proxies in front that append to X-Forwarded-For; 0 believes no such header.",
                 },
                 "requests_max": count("Requests that are answered at the same time; the last quarter is kept from a caller who has a quarter.", 1024),
+                "sending_bytes_max": {
+                    "$ref": "#/$defs/size", "default": "512MiB",
+                    "description": "Bytes of answers that are on their way to clients at the same time; an answer that would be too much gets 503. Answers of up to 64 KiB and live streams are not counted; the last quarter is kept from a caller who has a quarter.",
+                },
                 "connections_max": count("Connections that are open at the same time.", 20_000),
                 "connections_per_address_max": count_if_set(
                     "Connections from one address that are open at the same time; more are closed at once. Not limited unless set, and not looked at with `trusted_hops`.",

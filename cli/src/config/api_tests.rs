@@ -120,6 +120,10 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         (issuer("algorithms: [], jwks: { url: \"https://x\" }"), &["`algorithms` is empty"]),
         (issuer("algorithms: [RS256], jwks: { url: \"ftp://x\" }"), &["must begin with https://"]),
         (issuer("algorithms: [RS256], jwks: {}"), &["either `url` or `file`"]),
+        (
+            issuer("algorithms: [RS256], jwks: { url: \"https://x\", refresh: 0s }"),
+            &["yaml:6:", "`jwks.refresh` must be 10s or longer", "10m"],
+        ),
         (issuer("algorithms: [RS256], secret: x"), &["need `jwks`"]),
         (issuer("algorithms: [HS256], jwks: { url: \"https://x\" }"), &["need `secret`"]),
         (issuer("algorithms: [HS256], secret: short"), &["shorter than 32", "openssl rand"]),
@@ -137,6 +141,7 @@ fn mistakes_are_shown_where_they_stand_with_the_remedy() {
         ("api: { limits: { streams_max: 0 } }\n".into(), &["`api.limits.streams_max`", "from 1 to 1000000"]),
         ("api: { limits: { connections_per_address_max: 0 } }\n".into(), &["per_address_max`", "from 1 to 1000000"]),
         ("api: { limits: { deadline: 0s } }\n".into(), &["longer than nothing"]),
+        ("api: { limits: { sending_bytes_max: 1000 } }\n".into(), &["`api.limits.sending_bytes_max`", "1MiB or more"]),
         ("api: { cache: { bytes: much } }\n".into(), &["a size like"]),
         ("api: { cache: { size: 1MiB } }\n".into(), &["unknown key `size`", "bytes"]),
         ("api: { graphql: { batch_max: 5000 } }\n".into(), &["`api.graphql.batch_max`", "from 0 to 1000"]),

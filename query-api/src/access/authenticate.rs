@@ -45,6 +45,7 @@ pub(crate) struct Denied {
 
 impl Authenticator {
     pub(super) fn new(options: &AccessOptions, names: &RoleNames) -> Self {
+        let limits = &options.limits;
         let Some(auth) = &options.auth else { return Self { auth: None, nobody: Principal::everything() } };
         crypto::install();
         let bindings = options.rules.values().flat_map(|rule| rule.owner.iter().chain(&rule.tenant));
@@ -53,7 +54,7 @@ impl Authenticator {
         looked_at.dedup();
         let auth = Auth {
             anonymous: auth.anonymous,
-            issuers: auth.issuers.iter().map(Issuer::new).collect(),
+            issuers: auth.issuers.iter().map(|issuer| Issuer::new(issuer, limits)).collect(),
             api_keys: ApiKeys::new(&auth.api_keys, names, &looked_at),
             names: names.clone(),
             looked_at,
@@ -117,7 +118,8 @@ impl Auth {
                 Ok(principal)
             }
             Err(refused @ Refused::NoKeys) => {
-                let detail = "the keys that tokens are verified with are not there yet; try again";
+                let detail =
+                    "the keys that tokens are verified with are not there, or too many wait for them; try again";
                 Err(Denied { reason: refused.word(), problem: Problem::unavailable("keys_unavailable", detail, 2) })
             }
             Err(refused) => Err(invalid(refused.word())),

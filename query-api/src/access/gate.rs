@@ -241,6 +241,12 @@ impl Gate {
         Ok(verdict)
     }
 
+    /// As whom a caller is told from others; `None`: it is not known that it is one caller.
+    pub(crate) fn caller(&self, principal: &Principal, address: IpAddr) -> Option<Caller> {
+        let caller = principal.caller(address);
+        (matches!(caller, Caller::Known(_)) || self.tells_addresses).then_some(caller)
+    }
+
     /// Whether that caller may have one more request answered at the same time. `None`: it is not known that it is one
     /// caller.
     fn place_of_caller(
@@ -249,10 +255,7 @@ impl Gate {
         address: IpAddr,
         request_id: &RequestId,
     ) -> Result<Option<TakenPlace<Caller>>, Box<Refusal>> {
-        let caller = principal.caller(address);
-        if matches!(caller, Caller::At(_)) && !self.tells_addresses {
-            return Ok(None);
-        }
+        let Some(caller) = self.caller(principal, address) else { return Ok(None) };
         let quarter = self.of_callers.max();
         let room = || self.requests.load(Ordering::Relaxed) + quarter <= self.requests_max;
         let place = self.of_callers.take_while(caller, room).ok_or_else(|| {

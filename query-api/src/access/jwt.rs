@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, Header, Validation, decode, decod
 use serde_json::{Map, Value};
 
 use super::keys::Keys;
-use super::options::IssuerOptions;
+use super::options::{IssuerOptions, LimitOptions};
 use super::principal::{Principal, RoleNames, claim};
 
 /// Longest token looked at, in bytes.
@@ -36,7 +36,7 @@ pub(super) enum Refused {
     NotYetValid,
     Audience,
     Claim,
-    /// The keys are not there yet; the token may be good.
+    /// The keys are not there yet, or could not be fetched anew in time; the token may be good.
     NoKeys,
 }
 
@@ -59,8 +59,8 @@ impl Refused {
 }
 
 impl Issuer {
-    pub(super) fn new(options: &IssuerOptions) -> Self {
-        Self { keys: Arc::new(Keys::new(&options.keys, options.refetch_min)), options: options.clone() }
+    pub(super) fn new(options: &IssuerOptions, limits: &LimitOptions) -> Self {
+        Self { keys: Arc::new(Keys::new(options, limits)), options: options.clone() }
     }
 
     pub(super) fn refresh(&self) -> Duration {
@@ -80,7 +80,8 @@ impl Issuer {
         }
         let mut candidates = self.keys.candidates(header.kid.as_deref(), algorithm);
         if candidates.is_empty() {
-            self.keys.refetch().await;
+            // In a box of its own: it is rare, and every request carries the room for it.
+            Box::pin(self.keys.refetch()).await.map_err(|_| Refused::NoKeys)?;
             candidates = self.keys.candidates(header.kid.as_deref(), algorithm);
         }
         if candidates.is_empty() {

@@ -1,6 +1,8 @@
 //! The keys of an issuer: fetched, kept, and fetched again when a token names one that is not known, however many such
-//! tokens come, once in a while only.
+//! tokens come, once in a while only. Whoever waits for that holds a place among the requests while it is not known whose:
+//! few do, and not for long.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +11,10 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::options::KeySource;
+use super::options::{IssuerOptions, KeySource, LimitOptions};
 
 /// Bytes of a key set, at most.
 const SET_BYTES_MAX: u64 = 256 * 1024;
@@ -22,9 +24,14 @@ const KEYS_MAX: usize = 64;
 const TRIED_MAX: usize = 4;
 /// How long a fetch may take.
 const FETCH_MAX: Duration = Duration::from_secs(5);
+/// Requests that wait for a fetch at the same time, and part of all requests that may.
+const WAITING_MAX: usize = 32;
+const WAITING_PART: usize = 4;
 
 /// The keys of one issuer.
 pub(super) struct Keys {
+    /// Whose they are, for the log.
+    issuer: String,
     source: Source,
     known: RwLock<Arc<Vec<Key>>>,
     /// Rises whenever the keys change: what was verified by others is to be verified again.
@@ -32,7 +39,15 @@ pub(super) struct Keys {
     /// When keys were last fetched or tried to be. Held while it is done, so that one does it and others wait.
     fetched: Arc<Mutex<Option<Instant>>>,
     refetch_min: Duration,
+    /// Places of requests that wait for a fetch.
+    waiting: Semaphore,
+    /// How long one waits.
+    wait_max: Duration,
 }
+
+/// Keys were not fetched for a request: too many wait for that, or it took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotFetched;
 
 enum Source {
     /// What was configured; it does not change.
@@ -67,8 +82,9 @@ enum FetchError {
 }
 
 impl Keys {
-    pub(super) fn new(source: &KeySource, refetch_min: Duration) -> Self {
-        let (source, keys) = match source {
+    /// Those of an issuer, for which requests wait within these limits.
+    pub(super) fn new(options: &IssuerOptions, limits: &LimitOptions) -> Self {
+        let (source, keys) = match &options.keys {
             KeySource::Url(url) => (Source::Url(url.clone()), Vec::new()),
             KeySource::File(path) => (Source::File(path.clone()), Vec::new()),
             KeySource::Secret(secret) => {
@@ -82,7 +98,10 @@ impl Keys {
             known: RwLock::new(Arc::new(keys)),
             generation: AtomicU64::new(0),
             fetched: Arc::default(),
-            refetch_min,
+            refetch_min: options.refetch_min,
+            waiting: Semaphore::new((limits.requests_max / WAITING_PART).clamp(1, WAITING_MAX)),
+            wait_max: limits.deadline,
+            issuer: options.issuer.clone(),
         }
     }
 
@@ -115,11 +134,21 @@ impl Keys {
 
     /// Fetches the keys again for a token, unless that was done a moment ago. Whoever comes while it is being done waits
     /// for it.
-    pub(super) async fn refetch(self: &Arc<Self>) {
-        let fetched = self.fetched.clone().lock_owned().await;
-        if fetched.is_none_or(|at| at.elapsed() >= self.refetch_min) {
-            self.fetch_with(fetched).await;
-        }
+    ///
+    /// # Errors
+    ///
+    /// As many wait already as may, or it took longer than a request may: whether there is such a key is not known.
+    pub(super) async fn refetch(self: &Arc<Self>) -> Result<(), NotFetched> {
+        let _place = self.waiting.try_acquire().map_err(|_| NotFetched)?;
+        let asked = Instant::now();
+        let fetched = async {
+            let fetched = self.fetched.clone().lock_owned().await;
+            // Those who waited for a fetch do not make another one after it, one by one.
+            if fetched.is_none_or(|at| at < asked && at.elapsed() >= self.refetch_min) {
+                self.fetch_with(fetched).await;
+            }
+        };
+        tokio::time::timeout(self.wait_max, fetched).await.map_err(|_| NotFetched)
     }
 
     /// Fetches the keys again because it is time to. It does not matter when that was last done: whoever sends tokens
@@ -140,10 +169,16 @@ impl Keys {
         let keys = self.clone();
         let done = tokio::spawn(async move {
             keys.fetch_and_keep().await;
-            drop(fetched);
+            // And when it has ended: from then on others have what it brought.
+            *fetched = Some(Instant::now());
         });
         if let Err(error) = done.await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the fetch of an issuer's keys did not end");
+            tracing::error!(
+                issuer = self.issuer,
+                from = %self.source,
+                error = &error as &dyn std::error::Error,
+                "the fetch of an issuer's keys did not end"
+            );
         }
     }
 
@@ -154,7 +189,8 @@ impl Keys {
                 if known.len() == keys.len() && known.iter().zip(&keys).all(|(old, new)| old.is(new)) {
                     return;
                 }
-                tracing::info!(keys = keys.len(), "the keys of an issuer of tokens changed");
+                let (issuer, from) = (&self.issuer, &self.source);
+                tracing::info!(issuer, %from, keys = keys.len(), "the keys of an issuer of tokens changed");
                 for new in &mut keys {
                     if let Some(old) = known.iter().find(|old| old.verifies_as(new)) {
                         new.gone = old.gone.clone();
@@ -170,6 +206,8 @@ impl Keys {
             }
             // The keys there are stay good: an issuer that cannot be reached does not lock everybody out.
             Err(error) => tracing::warn!(
+                issuer = self.issuer,
+                from = %self.source,
                 error = &error as &dyn std::error::Error,
                 "the keys of an issuer of tokens could not be fetched; those known stay good"
             ),
@@ -192,6 +230,16 @@ impl Keys {
             _ => serde_json::from_slice::<JwkSet>(&json)?.keys.iter().filter_map(Key::new).collect(),
         };
         if keys.is_empty() { Err(FetchError::Empty) } else { Ok(keys) }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed => f.write_str("the configuration"),
+            Self::Url(url) => f.write_str(url),
+            Self::File(path) => path.display().fmt(f),
+        }
     }
 }
 
@@ -287,6 +335,15 @@ mod tests {
     const TWO: &str =
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"two","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
+    /// The keys at an address, fetched for requests no more often than this and for no longer than that.
+    fn keys(url: String, refetch_min: Duration, deadline: Duration) -> Arc<Keys> {
+        let options = IssuerOptions::new("https://id.example", "a", Algorithm::EdDSA, KeySource::Url(url));
+        let limits = LimitOptions { deadline, ..LimitOptions::default() };
+        Arc::new(Keys::new(&IssuerOptions { refetch_min, ..options }, &limits))
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
     async fn until(what: &str, holds: impl Fn() -> bool) {
         for _ in 0..500 {
             if holds() {
@@ -301,7 +358,7 @@ mod tests {
     async fn what_is_fetched_for_a_request_that_goes_away_is_kept() {
         let (go, may) = std::sync::mpsc::channel();
         let (url, asked) = issuer(vec![(ONE, may)]);
-        let keys = Arc::new(Keys::new(&KeySource::Url(url), Duration::from_secs(3600)));
+        let keys = keys(url, HOUR, HOUR);
         {
             let mut request = pin!(keys.refetch());
             assert!(request.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -309,6 +366,42 @@ mod tests {
         }
         go.send(()).expect("the issuer waits");
         until("the key to be known", || !keys.candidates(Some("one"), Algorithm::EdDSA).is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn few_wait_for_an_issuer_that_does_not_answer() {
+        let [(go, may), (_second, never)] = [std::sync::mpsc::channel(), std::sync::mpsc::channel()];
+        let (url, asked) = issuer(vec![(ONE, may), (TWO, never)]);
+        let keys = keys(url, Duration::from_millis(1), HOUR);
+        let waiting = |of: usize| -> Vec<_> {
+            let refetch = || {
+                let keys = keys.clone();
+                tokio::spawn(async move { keys.refetch().await })
+            };
+            (0..of).map(|_| refetch()).collect()
+        };
+        let first = waiting(WAITING_MAX);
+        until("the issuer to be asked", || asked.load(Ordering::SeqCst) == 1).await;
+        for refused in waiting(8) {
+            assert_eq!(refused.await.expect("it ends"), Err(NotFetched), "there are as many as may be");
+        }
+        assert!(first.iter().all(|waiting| !waiting.is_finished()));
+        go.send(()).expect("the issuer waits");
+        for waited in first {
+            assert_eq!(waited.await.expect("it ends"), Ok(()));
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "those who waited fetch again, one after another");
+        assert!(!keys.candidates(Some("one"), Algorithm::EdDSA).is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_longer_than_a_request_may() {
+        let (_go, never) = std::sync::mpsc::channel();
+        let (url, _) = issuer(vec![(ONE, never)]);
+        let keys = keys(url, Duration::from_millis(1), Duration::from_millis(100));
+        let begin = Instant::now();
+        assert_eq!(keys.refetch().await, Err(NotFetched));
+        assert!(begin.elapsed() < FETCH_MAX, "the fetch goes on without the request");
     }
 
     #[tokio::test]
@@ -323,7 +416,7 @@ mod tests {
             go.send(()).expect("it is kept");
             (set, may)
         });
-        let keys = Arc::new(Keys::new(&KeySource::Url(issuer(sets.into()).0), Duration::from_secs(3600)));
+        let keys = keys(issuer(sets.into()).0, HOUR, HOUR);
         let gone = |id| {
             let candidates = keys.candidates(Some(id), Algorithm::EdDSA);
             candidates.iter().next().expect("the key is known").gone.clone()
@@ -345,10 +438,9 @@ mod tests {
             (set, may)
         });
         let (url, asked) = issuer(sets.into());
-        let keys = Arc::new(Keys::new(&KeySource::Url(url), Duration::from_secs(3600)));
+        let keys = keys(url, HOUR, HOUR);
         let is_known = |id| !keys.candidates(Some(id), Algorithm::EdDSA).is_empty();
-        keys.refetch().await;
-        keys.refetch().await;
+        assert_eq!((keys.refetch().await, keys.refetch().await), (Ok(()), Ok(())));
         assert_eq!((asked.load(Ordering::SeqCst), is_known("one")), (1, true), "a request asks once in a while only");
         keys.refresh().await;
         assert_eq!((is_known("one"), is_known("two")), (false, true), "a key that was taken back is forgotten");

@@ -145,6 +145,10 @@ pub struct LimitOptions {
     /// Callers who do not say who they are are told apart by their addresses, where [`Self::trusted_hops`] or
     /// [`Self::address`] is set, and are not limited so where neither is.
     pub requests_max: usize,
+    /// Bytes of answers that are on their way to clients at the same time, at most; one that would be too much is told to come
+    /// back. Answers of up to 64 KiB and live streams are not counted, and what several answers share is counted once. The last
+    /// quarter is kept from a caller who has a quarter, as of [`Self::requests_max`].
+    pub sending_bytes_max: usize,
     /// Connections that are open at the same time; more wait to be accepted.
     pub connections_max: usize,
     /// Connections from one address that are open at the same time; more are closed at once. Not looked at behind trusted
@@ -206,6 +210,7 @@ impl Default for LimitOptions {
             address: None,
             trusted_hops: 0,
             requests_max: 1024,
+            sending_bytes_max: 512 << 20,
             connections_max: 20_000,
             connections_per_address_max: None,
             streams_max: None,

@@ -17,9 +17,11 @@ pub(super) enum Media {
 }
 
 impl Media {
-    /// The form a client likes best; `None`: neither.
+    /// The form a client likes best; `None`: neither. Of several ranges that mean a form the most specific one says how much
+    /// it is liked (RFC 9110, 12.5.1).
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut best: Option<(u16, Self)> = None;
+        // Of either form how specific the most specific range is that means it, and what that says.
+        let [mut response, mut json] = [(0u8, 0u16); 2];
         let mut asked = false;
         for given in headers.get_all(ACCEPT) {
             for range in given.to_str().unwrap_or_default().split(',') {
@@ -29,22 +31,28 @@ impl Media {
                     continue;
                 }
                 asked = true;
-                let media = match kind.as_str() {
-                    "application/graphql-response+json" | "application/*" | "*/*" => Self::Response,
-                    "application/json" => Self::Json,
-                    _ => continue,
-                };
                 let quality = weight(parts.map(str::as_bytes));
-                // Of equals the newer form, and of several ranges that mean the same the one that likes it more.
-                let is_better = best.is_none_or(|(than, of)| {
-                    quality > than || (quality == than && of == Self::Json && media == Self::Response && kind != "*/*")
-                });
-                if quality > 0 && is_better {
-                    best = Some((quality, media));
+                match kind.as_str() {
+                    "application/graphql-response+json" => response = response.max((3, quality)),
+                    "application/json" => json = json.max((3, quality)),
+                    "application/*" => {
+                        [&mut response, &mut json].into_iter().for_each(|of| *of = (*of).max((2, quality)))
+                    }
+                    "*/*" => [&mut response, &mut json].into_iter().for_each(|of| *of = (*of).max((1, quality))),
+                    _ => {}
                 }
             }
         }
-        if asked { best.map(|(_, media)| media) } else { Some(Self::Response) }
+        match (response, json) {
+            _ if !asked => Some(Self::Response),
+            ((_, 0), (_, 0)) => None,
+            ((_, 0), _) => Some(Self::Json),
+            // What is not asked for by its name is the newer form; and of equals, unless that is only anything at all.
+            ((precision, quality), (3, of_json)) if of_json > quality || (of_json == quality && precision == 1) => {
+                Some(Self::Json)
+            }
+            _ => Some(Self::Response),
+        }
     }
 
     /// Value of `Content-Type`.
@@ -86,7 +94,13 @@ mod tests {
             ("application/graphql-response+json, application/json", Some(Media::Response)),
             ("application/json, application/graphql-response+json", Some(Media::Response)),
             ("application/graphql-response+json;q=0.5, application/json", Some(Media::Json)),
+            ("application/json, application/*", Some(Media::Response)),
             ("application/json;q=0, text/html", None),
+            ("application/json;q=0, */*", Some(Media::Response)),
+            ("application/graphql-response+json;q=0, */*", Some(Media::Json)),
+            ("*/*, application/graphql-response+json;q=0", Some(Media::Json)),
+            ("application/*;q=0, */*", None),
+            ("application/graphql-response+json;q=0.5, */*", Some(Media::Response)),
             ("text/html", None),
             ("text/event-stream", None),
             ("application/json;q=x", None),

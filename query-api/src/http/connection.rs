@@ -162,6 +162,7 @@ mod tests {
     use tokio::net::TcpSocket;
 
     use super::*;
+    use crate::sending::Sending;
 
     const BODY: usize = 64 << 20;
 
@@ -204,6 +205,62 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.ok()?;
         let mut bytes = [0; 1024];
         client.read(&mut bytes).await.is_ok_and(|len| len > 0).then_some(client)
+    }
+
+    /// Asks on a new connection, and answers with it and what the answer begins with.
+    async fn asked(address: SocketAddr) -> (TcpStream, String) {
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("it is taken");
+        let mut bytes = [0; 12];
+        client.read_exact(&mut bytes).await.expect("it answers");
+        (client, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn until_free(sending: &Sending) {
+        let begin = Instant::now();
+        while sending.bytes() > 0 {
+            assert!(begin.elapsed() < Duration::from_secs(10), "a share is not free again");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_answer_keeps_its_share_until_the_client_has_all_of_it() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stop = CancellationToken::new();
+        let sending = Arc::new(Sending::new(BODY + BODY / 2));
+        let counted = sending.clone();
+        let answer = move |_: Request<Incoming>, _| {
+            let mut response = Response::new(Body::from(vec![b' '; BODY]));
+            std::future::ready(match counted.take(&mut response, || None) {
+                Ok(()) => response,
+                Err(problem) => Response::builder().status(problem.status).body(Body::from("")).expect("a response"),
+            })
+        };
+        let max = ConnectionsMax { all: 10, of_address: None };
+        let serving = tokio::spawn(serve(listener, max, WRITE_WAIT, stop.clone(), answer));
+        let (mut first, status) = asked(address).await;
+        assert_eq!(status, "HTTP/1.1 200");
+        // It has the whole body by now, and the client none of it.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!((sending.bytes(), asked(address).await.1.as_str()), (BODY, "HTTP/1.1 503"));
+        // A client that takes a little holds all of it.
+        let mut bytes = vec![0; 1 << 20];
+        first.read_exact(&mut bytes).await.expect("it is sent");
+        assert_eq!((sending.bytes(), asked(address).await.1.as_str()), (BODY, "HTTP/1.1 503"));
+        let mut read = bytes.len();
+        while read < BODY {
+            read += first.read(&mut bytes).await.expect("it is sent");
+        }
+        until_free(&sending).await;
+        let (second, status) = asked(address).await;
+        assert_eq!((status.as_str(), sending.bytes()), ("HTTP/1.1 200", BODY));
+        drop(second);
+        until_free(&sending).await;
+        drop(first);
+        stop.cancel();
+        serving.await.expect("it ends");
     }
 
     #[tokio::test(flavor = "multi_thread")]

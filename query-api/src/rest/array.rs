@@ -66,6 +66,8 @@ pub(super) async fn array(
     let document = model.visibility.get(&*api.reader, &key, context).await?.ok_or_else(absent)?;
     let mut hasher = DefaultHasher::new();
     (selection.as_ref().map(Selection::fingerprint), start, limit, &*decoded).hash(&mut hasher);
+    // The cursor in the body is another for each caller, and so is what stands for it here; who asks cannot be read from it.
+    context.cursors.name(&fingerprint, b"").hash(&mut hasher);
     let validator = model.etag(document.stamp, format.etag_shape(Some(hasher.finish())));
     if etag_matches(headers, validator.as_bytes()) {
         return Ok(respond::not_modified(model, moment, validator, context));

@@ -21,6 +21,8 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// Number of forms.
+    const COUNT: usize = 3;
     /// What there is of one document, the usual first.
     pub(super) const OF_DOCUMENT: &[Self] = &[Self::Json, Self::Cbor];
     /// What there is of several.
@@ -56,10 +58,12 @@ impl Format {
         }
     }
 
-    /// The form of `offered` that the client likes best; without a word the `usual` one.
+    /// The form of `offered` that the client likes best; without a word the `usual` one. Of several ranges that mean a form
+    /// the most specific one says how much it is liked (RFC 9110, 12.5.1).
     pub(super) fn chosen(headers: &HeaderMap, offered: &[Self], usual: Self) -> Result<Self, Problem> {
         let mut asked = false;
-        let mut best: Option<(u16, u8, Self)> = None;
+        // Of each form how specific the most specific range is that means it, and what that says.
+        let mut liked = [(0u8, 0u16); Self::COUNT];
         for range in headers.get_all(ACCEPT).iter().flat_map(|given| given.as_bytes().split(|byte| *byte == b',')) {
             let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
             let kind = parts.next().unwrap_or_default();
@@ -77,17 +81,20 @@ impl Format {
                     b"application/ndjson" | b"application/jsonl" if *format == Self::Lines => 3,
                     _ => continue,
                 };
-                // What is not asked for by its name is as usual.
-                if precision < 3 && *format != usual || weight == 0 {
-                    continue;
-                }
-                if best.is_none_or(|(most, of, _)| (weight, precision) > (most, of)) {
-                    best = Some((weight, precision, *format));
-                }
+                let of_format = &mut liked[*format as usize];
+                *of_format = (*of_format).max((precision, weight));
             }
         }
+        // What is not asked for by its name is as usual, unless that is what is not wanted.
+        let rank = |format: &Self| {
+            let (precision, weight) = liked[*format as usize];
+            (weight > 0).then_some((precision == 3 || *format == usual, weight, precision))
+        };
+        // Of equals the first: the usual, or what is offered first.
+        let ranked = offered.iter().filter_map(|format| Some((rank(format)?, *format)));
+        let best = ranked.reduce(|best, next| if next.0 > best.0 { next } else { best });
         match best {
-            Some((.., format)) => Ok(format),
+            Some((_, format)) => Ok(format),
             None if !asked => Ok(usual),
             None => {
                 let names: Vec<&str> = offered.iter().map(|format| format.name()).collect();
@@ -134,6 +141,14 @@ mod tests {
             ("application/ndjson, application/json;q=0.1", Some(Json), Some(Lines)),
             ("text/html", None, None),
             ("application/json;q=0", None, None),
+            ("application/json;q=0, */*", Some(Cbor), Some(Cbor)),
+            ("*/*, application/json;q=0", Some(Cbor), Some(Cbor)),
+            ("application/json;q=0, application/*;q=0.5, */*", Some(Cbor), Some(Cbor)),
+            ("application/*;q=0, */*", None, None),
+            ("application/*;q=0, application/json;q=0.1, */*", Some(Json), Some(Json)),
+            ("application/json;q=0.1, */*", Some(Json), Some(Json)),
+            ("application/json;q=0.1, application/cbor;q=0.2, */*", Some(Cbor), Some(Cbor)),
+            ("application/json;q=0, application/cbor;q=0, */*", None, Some(Lines)),
             ("application/jsonp", None, None),
         ] {
             let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(given))]);

@@ -1,6 +1,6 @@
 //! The reference for people, over HTTP.
 
-use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 
 use super::describe::no_parameters;
@@ -37,7 +37,12 @@ pub(super) fn file(name: &str, context: &ReadContext) -> Result<Response<Body>, 
 
 /// What a browser gets that did not say who it asks for: it cannot when it goes to an address. The page takes a token
 /// and asks again; the files are the same for everybody. `None`: the problem is the answer.
-pub(super) fn to_strangers(path: &str, headers: &HeaderMap, request_id: &RequestId) -> Option<Response<Body>> {
+pub(super) fn to_strangers(
+    path: &str,
+    headers: &HeaderMap,
+    problem: &Problem,
+    request_id: &RequestId,
+) -> Option<Response<Body>> {
     let (text, kind, status) = match path.strip_prefix(FILES).and_then(reference::asset) {
         Some((text, kind)) => (text.to_string(), HeaderValue::from_static(kind), StatusCode::OK),
         None if is_page(path) && wants_page(headers) => (reference::sign_in_page(), HTML, StatusCode::UNAUTHORIZED),
@@ -49,6 +54,9 @@ pub(super) fn to_strangers(path: &str, headers: &HeaderMap, request_id: &Request
     head.insert(hyper::header::CONTENT_TYPE, kind);
     head.insert(hyper::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     head.insert(X_REQUEST_ID, request_id.header());
+    if status == StatusCode::UNAUTHORIZED {
+        head.extend(problem.challenge().map(|challenge| (WWW_AUTHENTICATE, challenge)));
+    }
     Some(page(response))
 }
 

@@ -103,8 +103,13 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
         }
         Err(refusal) => {
             let page = (refusal.problem.status == StatusCode::UNAUTHORIZED)
-                .then(|| reference::to_strangers(request.uri().path(), request.headers(), &request_id))
+                .then(|| {
+                    reference::to_strangers(request.uri().path(), request.headers(), &refusal.problem, &request_id)
+                })
                 .flatten();
+            if page.as_ref().is_some_and(|page| page.status() == StatusCode::UNAUTHORIZED) {
+                api.metrics.failed(refusal.problem.code);
+            }
             let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
             (response, None, None, None)
@@ -158,13 +163,14 @@ async fn admitted_request(
     // Most answers are there at once: no timer is made for them.
     let in_time = match poll!(dispatched.as_mut()) {
         Poll::Ready(response) => Ok(response),
-        Poll::Pending => tokio::time::timeout(api.gate.deadline, dispatched).await,
+        // It runs since the request came: to find out who asks may have taken time.
+        Poll::Pending => tokio::time::timeout(api.gate.deadline.saturating_sub(started.elapsed()), dispatched).await,
     };
-    match in_time {
-        Ok(Ok(response)) => response,
-        Ok(Err(problem)) => failed(api, &problem, request_id),
-        Err(_) => failed(api, &too_slow(), request_id),
-    }
+    let sent = in_time.unwrap_or_else(|_| Err(too_slow())).and_then(|mut response| {
+        api.sending.take(&mut response, || api.gate.caller(&context.principal, context.address))?;
+        Ok(response)
+    });
+    sent.unwrap_or_else(|problem| failed(api, &problem, request_id))
 }
 
 /// Opens a WebSocket. What is asked through it is counted by itself.
@@ -231,7 +237,8 @@ async fn dispatch(
     check_method(target, request.method())?;
     // The rest of the time is for the answer.
     let wait_max = || api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
-    answered.applied = api.freshness.reach(request.headers(), wait_max).await?;
+    let caller = || api.gate.caller(&context.principal, context.address);
+    answered.applied = api.freshness.reach(request.headers(), caller, wait_max).await?;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
         return Box::pin(graphql_http::answer(api, request, context, Port::Readers)).await;
@@ -258,7 +265,7 @@ async fn dispatch(
             answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
             let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
-            let wanted = Wanted { selection, format, compression, headers };
+            let wanted = Wanted { selection, format, compression, headers, is_own: false };
             point::point(api, model, model.parse_id(id), wanted, context, started).await
         }
         Target::List(name) => {
@@ -392,7 +399,7 @@ async fn own(
         }
     };
     let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
-    let wanted = Wanted { selection: asked.of_document(model)?, format, compression, headers };
+    let wanted = Wanted { selection: asked.of_document(model)?, format, compression, headers, is_own: true };
     point::point(api, model, id, wanted, context, started).await
 }
 

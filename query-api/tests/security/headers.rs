@@ -53,6 +53,25 @@ fn every_answer_is_data_and_never_a_page() {
 }
 
 #[test]
+fn every_401_says_how_to_show_who_asks() {
+    let world = Guarded::new(ModelRule::default());
+    let html = ("accept", "text/html");
+    let missing = [("/v1/customer/7", &[][..]), ("/docs", &[html]), ("/v1/customer/docs", &[html])];
+    for (path, headers) in missing {
+        let answer = world.get_with(path, headers);
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer realm=\"headwater\""), "{path}");
+    }
+    let refused = world.get_with("/docs", &[html, ("x-api-key", "wrong")]);
+    let challenge = "Bearer realm=\"headwater\", error=\"invalid_token\"";
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, challenge));
+    assert_eq!(world.get_with("/docs/reference.css", &[]).header("www-authenticate"), "", "a file is everybody's");
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    for line in ["{code=\"credentials_missing\"} 3", "{code=\"credentials_invalid\"} 1"] {
+        assert!(metrics.contains(&format!("headwater_api_errors_total{line}")), "{line} is not in\n{metrics}");
+    }
+}
+
+#[test]
 fn only_listed_origins_read_answers() {
     let cors = |origins: &[&str], credentials| CorsOptions {
         origins: origins.iter().map(|origin| origin.to_string()).collect(),

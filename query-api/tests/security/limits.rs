@@ -1,7 +1,7 @@
 //! How much one caller may ask for.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_query_api::{AccessOptions, ModelRule, Rate};
 use serde_json::json;
@@ -231,6 +231,58 @@ fn one_caller_leaves_places_for_others() {
     assert_eq!(world.get_with("/v1/customer/7", &[("authorization", &other)]).status, 200);
     drop(hanging);
     wait_until("the places to be free again", || ask().status == 200);
+}
+
+#[test]
+fn one_caller_leaves_places_for_others_to_wait() {
+    let world = Guarded::with(ModelRule::default(), |access| {
+        (access.limits.requests_max, access.limits.deadline) = (16, Duration::from_secs(4));
+    });
+    let other = format!("Bearer {}", good(json!({"sub": "other"})));
+    let wait = |who: (&str, &str)| {
+        let begin = Instant::now();
+        let headers = [who, ("consistency-token", "billing=ffff"), ("prefer", "wait=3")];
+        let answer = world.get_with("/v1/customer/7", &headers);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("not_yet_consistent")));
+        begin.elapsed() >= Duration::from_secs(2)
+    };
+    std::thread::scope(|scope| {
+        let wait = &wait;
+        let hanging = [(); 3].map(|()| scope.spawn(move || wait(("x-api-key", API_KEY))));
+        std::thread::sleep(Duration::from_millis(500));
+        // A quarter of 16 may wait, and the last of these is for others.
+        assert!(!wait(("x-api-key", API_KEY)), "this caller waits for all that may");
+        assert!(wait(("authorization", &other)), "the place of another");
+        assert!(hanging.into_iter().all(|waiting| waiting.join().unwrap()), "those who came first waited");
+    });
+}
+
+#[test]
+fn an_answer_that_is_not_taken_is_counted() {
+    use std::io::Write;
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.sending_bytes_max = 40 << 20);
+    // What a client does not read lies in buffers of the system first, which have some megabytes.
+    let mut large = customer(9);
+    large["tariff"]["code"] = json!("x".repeat(8 << 20));
+    put(&world.store, 1, &int_key(9), Some(&large));
+    let mut hanging = std::net::TcpStream::connect(world.api.address).unwrap();
+    let head = format!("GET /v1/customer?ids=9,9,9 HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\n\r\n");
+    hanging.write_all(head.as_bytes()).unwrap();
+    let other = format!("Bearer {}", good(json!({"sub": "other"})));
+    let (one, other) = (("x-api-key", API_KEY), ("authorization", other.as_str()));
+    let ask = |who, path: &str| world.get_with(path, &[who]);
+    // Of 40 MiB 24 are on their way. With 8 more there would be less than the quarter that is kept for others.
+    wait_until("the bytes to be counted", || ask(one, "/v1/customer/9").status == 503);
+    let refused = ask(one, "/v1/customer/9");
+    assert_eq!((refused.header("retry-after"), refused.json()["code"].as_str()), ("1", Some("sending_full")));
+    assert!(refused.body.contains("`api.limits.sending_bytes_max`"), "{}", refused.body);
+    assert_eq!(ask(one, "/v1/customer/7").status, 200, "what is small is answered");
+    assert_eq!(ask(other, "/v1/customer/9").bytes.len(), large.to_string().len(), "there is room for others");
+    assert_eq!(ask(other, "/v1/customer?ids=9,9,9").status, 503, "as much as there is");
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    assert!(metrics.contains("headwater_api_errors_total{code=\"sending_full\"}"), "{metrics}");
+    drop(hanging);
+    wait_until("the bytes to be free again", || ask(one, "/v1/customer/9").status == 200);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod headers;
 mod hidden;
 mod issuer;
 mod limits;
+mod one_stamp;
 mod ownership;
 mod property;
 mod reference;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_query_api::ModelRule;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Answer, customer, int_key, put, wait_until};
 use crate::issuer::good;
+use crate::one_stamp::OneStamp;
 use crate::world::{API_KEY, Guarded, binding, by_id, by_index};
 
 /// What an answer says, without what differs from request to request.
@@ -254,6 +256,27 @@ fn me_is_who_the_token_says() {
 }
 
 #[test]
+fn a_validator_of_ones_own_confirms_nothing_of_anothers() {
+    let world = Guarded::over(by_id(), |store| Arc::new(OneStamp(store)), |_| {});
+    let ask = |id: i64, path: &str, more: &[(&str, &str)]| {
+        let token = format!("Bearer {}", good(json!({"customer_id": id})));
+        world.get_with(path, &[&[("authorization", token.as_str())][..], more].concat())
+    };
+    for path in ["/v1/me/customer", "/v1/me/customer?fields=id,name"] {
+        for more in [&[][..], &[("accept", "application/cbor")]] {
+            let etag = ask(7, path, more).header("etag").to_string();
+            assert!(etag.contains('-'), "{path}: {etag}");
+            let again = [more, &[("if-none-match", etag.as_str())]].concat();
+            assert_eq!(ask(7, path, &again).status, 304, "{path}: it is still the caller's own");
+            let of_another = ask(8, path, &again);
+            assert_eq!(of_another.status, 200, "{path}: what one caller has is taken for what another may see");
+            assert_ne!(of_another.header("etag"), etag, "{path}");
+        }
+    }
+    assert_eq!(ask(8, "/v1/me/customer?fields=id", &[]).json(), json!({"id": 8}));
+}
+
+#[test]
 fn tenants_do_not_meet() {
     let rule = ModelRule {
         tenant: Some(binding("tenant", Some("n"))),
@@ -288,6 +311,14 @@ fn a_cursor_is_good_for_the_one_who_got_it() {
             let refused = go_on(claims, &cursor);
             assert_eq!((refused.status, refused.json()["code"].as_str()), (400, Some("invalid_cursor")), "{path}");
         }
+        // A page with a cursor of one is not confirmed to the other, who could not go on with it.
+        let etag = world.get_as(&one, path).header("etag").to_string();
+        let again = |claims: &Value| {
+            let token = format!("Bearer {}", good(claims.clone()));
+            world.get_with(path, &[("authorization", token.as_str()), ("if-none-match", etag.as_str())]).status
+        };
+        assert_eq!((again(&one), again(&other)), (if etag.is_empty() { 200 } else { 304 }, 200), "{path}");
+        assert_eq!(etag.is_empty(), !path.contains("/invoices"), "{path}");
         // Every letter counts.
         for at in 0..next.len() {
             let mut forged = next.clone().into_bytes();

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use headwater_query_api::{
     AccessOptions, Algorithm, ApiKeyOptions, ApiOptions, AuthOptions, BindingRule, IssuerOptions, KeySource, Mask,
     MaskRule, ModelRule,
 };
+use headwater_store::DocumentReader;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -58,6 +60,15 @@ impl Guarded {
     }
 
     pub(crate) fn with_options(customer: ModelRule, change: impl FnOnce(&mut ApiOptions)) -> Self {
+        Self::over(customer, |store| store, change)
+    }
+
+    /// The same over a reader made of the store's.
+    pub(crate) fn over(
+        customer: ModelRule,
+        change_reader: impl FnOnce(Arc<dyn DocumentReader>) -> Arc<dyn DocumentReader>,
+        change: impl FnOnce(&mut ApiOptions),
+    ) -> Self {
         let (ec, ed) = (ec_key(), ed_key());
         let issuer = KeyServer::start(vec![rsa_jwk("rsa", &RSA), ec_jwk("ec", &ec), ed_jwk("ed", &ed)]);
         let mut options = IssuerOptions::new(ISSUER, AUDIENCE, Algorithm::RS256, KeySource::Url(issuer.url()));
@@ -71,10 +82,7 @@ impl Guarded {
         let auth = AuthOptions { anonymous: false, issuers: vec![options], api_keys: vec![key] };
         let rules = BTreeMap::from([("customer".to_string(), customer)]);
         let access = AccessOptions { auth: Some(auth), rules, ..AccessOptions::default() };
-        let world = World::with_options(|options| {
-            options.access = access;
-            change(options);
-        });
+        let world = World::over(access, change_reader, change);
         let asked = issuer.asked.clone();
         wait_until("the keys", || asked.load(std::sync::atomic::Ordering::SeqCst) > 0);
         Self { world, issuer, ec, ed }

@@ -108,6 +108,18 @@ fn waiting_has_its_bounds() {
 }
 
 #[test]
+fn every_token_of_a_request_is_looked_at() {
+    let (_, behind) = two();
+    let ask = |tokens: [&str; 2]| {
+        let headers = tokens.map(|token| ("consistency-token", token));
+        behind.get_with("/v1/customer/7", &headers).status
+    };
+    assert_eq!(ask(["billing=aa", "billing=a9"]), 200);
+    assert_eq!((ask(["billing=aa", "billing=ab"]), ask(["billing=ab", "billing=aa"])), (503, 503));
+    assert_eq!(ask(["billing=aa", "x"]), 400);
+}
+
+#[test]
 fn what_is_no_token_is_refused() {
     let world = World::new();
     for token in

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use headwater_query_api::{AccessOptions, ApiKeyOptions, AuthOptions, ChannelOptions, Rate};
+use headwater_query_api::{AccessOptions, ApiKeyOptions, AuthOptions, BindingRule, ChannelOptions, ModelRule, Rate};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -228,6 +228,36 @@ fn operations_that_a_socket_refuses_are_counted_too() {
         r#"headwater_api_errors_total{code="rate_limited"} 2"#,
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[test]
+fn what_is_ones_own_is_counted_once() {
+    let key = ApiKeyOptions {
+        name: "seven".into(),
+        sha256: Sha256::digest("a key").into(),
+        roles: vec![],
+        claims: serde_json::Map::from_iter([("customer_id".to_string(), json!(7))]),
+    };
+    let auth = AuthOptions { anonymous: false, issuers: vec![], api_keys: vec![key] };
+    let owner = BindingRule { claim: "customer_id".into(), field: None, except: vec![] };
+    let rules = [("customer".to_string(), ModelRule { owner: Some(owner), ..ModelRule::default() })].into();
+    let world = World::with(AccessOptions { auth: Some(auth), rules, ..AccessOptions::default() });
+    let ask = |path: &str, etag: &str| world.get_with(path, &[("x-api-key", "a key"), ("if-none-match", etag)]);
+    let first = ask("/v1/me/customer", "");
+    assert_eq!((first.status, first.json()["id"].as_i64()), (200, Some(7)));
+    assert_eq!(ask("/v1/me/customer", first.header("etag")).status, 304);
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    let of = r#"model="customer",version="3",channel="default""#;
+    for line in [
+        format!("headwater_api_requests_total{{route=\"Own\",{of},status=\"200\"}} 1"),
+        format!("headwater_api_requests_total{{route=\"Own\",{of},status=\"304\"}} 1"),
+        format!("headwater_api_requests_total{{route=\"Point\",{of},status=\"200\"}} 0"),
+        format!("headwater_api_requests_total{{route=\"Point\",{of},status=\"304\"}} 0"),
+        format!("headwater_api_request_seconds_count{{route=\"Own\",{of}}} 2"),
+        format!("headwater_api_request_seconds_count{{route=\"Point\",{of}}} 0"),
+    ] {
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
     }
 }
 

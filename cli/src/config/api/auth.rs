@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use headwater_connectors::Secret;
 use headwater_query_api::{Algorithm, ApiKeyOptions, AuthOptions, IssuerOptions, KeySource, mixed_algorithms};
@@ -12,6 +13,9 @@ use serde_saphyr::Spanned;
 use super::{SECRET_MIN, text};
 use crate::config::engines::Wrong;
 use crate::config::quantity::Span;
+
+/// Least time for `jwks.refresh`: an issuer is asked that often as long as the process runs.
+const REFRESH_LEAST: Duration = Duration::from_secs(10);
 
 /// How callers prove who they are.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -70,7 +74,7 @@ pub(crate) struct Jwks {
     refetch_min: Option<Span>,
     /// Time after which keys are fetched again.
     #[serde(default)]
-    refresh: Option<Span>,
+    refresh: Option<Spanned<Span>>,
 }
 
 /// A key for a program.
@@ -154,6 +158,13 @@ impl Auth {
                 let help = "a public key could be taken for a secret: make two issuers of it";
                 return wrong(at_algorithms, "HMAC algorithms and others are mixed".into(), help);
             }
+            if let Some(refresh) = issuer.jwks.as_ref().and_then(|jwks| jwks.refresh.as_ref())
+                && refresh.value.0 < REFRESH_LEAST
+            {
+                let help =
+                    "10m is usually right: a token with a key that is not known makes the keys be fetched at once";
+                return wrong(refresh.referenced, "`jwks.refresh` must be 10s or longer".into(), help);
+            }
             let is_hmac = matches!(algorithms[0], Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
             match (&issuer.jwks, &issuer.secret, is_hmac) {
                 (Some(jwks), None, false) => match (&jwks.url, &jwks.file) {
@@ -226,7 +237,7 @@ impl Issuer {
             subject: self.subject.clone().unwrap_or(defaults.subject),
             roles: self.roles.clone().unwrap_or(defaults.roles),
             refetch_min: jwks.and_then(|jwks| jwks.refetch_min).map_or(defaults.refetch_min, |span| span.0),
-            refresh: jwks.and_then(|jwks| jwks.refresh).map_or(defaults.refresh, |span| span.0),
+            refresh: jwks.and_then(|jwks| jwks.refresh.as_ref()).map_or(defaults.refresh, |span| span.value.0),
             keys: defaults.keys,
         }
     }

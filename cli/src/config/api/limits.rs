@@ -9,7 +9,10 @@ use serde_saphyr::Spanned;
 
 use super::text;
 use crate::config::engines::Wrong;
-use crate::config::quantity::Span;
+use crate::config::quantity::{ByteSize, Span};
+
+/// Least number for `sending_bytes_max`: with less, answers would keep each other waiting.
+const SENDING_BYTES_LEAST: u64 = 1 << 20;
 
 /// How much callers may ask for.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -23,6 +26,8 @@ pub(crate) struct Limits {
     trusted_hops: usize,
     /// Requests that are answered at the same time.
     requests_max: Option<Spanned<usize>>,
+    /// Bytes of answers that are on their way to clients at the same time.
+    sending_bytes_max: Option<Spanned<ByteSize>>,
     /// Connections that are open at the same time.
     connections_max: Option<Spanned<usize>>,
     /// Connections from one address that are open at the same time.
@@ -76,6 +81,10 @@ impl Limits {
             address: self.address.as_ref().map(rate),
             trusted_hops: self.trusted_hops,
             requests_max: self.requests_max.as_ref().map_or(defaults.requests_max, |max| max.value),
+            sending_bytes_max: self
+                .sending_bytes_max
+                .as_ref()
+                .map_or(defaults.sending_bytes_max, |size| usize::try_from(size.value.0).unwrap_or(usize::MAX)),
             connections_max: self.connections_max.as_ref().map_or(defaults.connections_max, |max| max.value),
             connections_per_address_max: self.connections_per_address_max.as_ref().map(|max| max.value),
             streams_max: self.streams_max.as_ref().map(|max| max.value),
@@ -97,6 +106,12 @@ impl Limits {
                 let message = format!("`api.limits.{name}` must be from 1 to 1000000");
                 return Some((max.referenced, message, "leave it out for what is usually right".to_string()));
             }
+        }
+        if let Some(size) = &self.sending_bytes_max
+            && size.value.0 < SENDING_BYTES_LEAST
+        {
+            let message = "`api.limits.sending_bytes_max` must be 1MiB or more".to_string();
+            return Some((size.referenced, message, "512MiB is usually right".to_string()));
         }
         let spans = [
             ("deadline", &self.deadline, "10s is usually right"),
