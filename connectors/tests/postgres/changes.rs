@@ -174,30 +174,34 @@ async fn keys_other_than_a_primary_key() {
          CREATE TABLE by_unique (a int NOT NULL UNIQUE, c int);
          ALTER TABLE by_unique REPLICA IDENTITY FULL;
          CREATE TABLE composite (a int, b int, c int, PRIMARY KEY (b, a));
+         CREATE TABLE mirrored (a int, b int, c int, UNIQUE (b, a)); ALTER TABLE mirrored ADD PRIMARY KEY (a, b);
          CREATE TABLE keyless (a int);
          CREATE TABLE keyless_full (a int);
          ALTER TABLE keyless_full REPLICA IDENTITY FULL;
-         INSERT INTO by_index VALUES (1, 'x', 1); INSERT INTO by_unique VALUES (1, 1); INSERT INTO composite VALUES (1, 2, 3)",
-        &["by_index", "by_unique", "composite", "keyless", "keyless_full"],
+         INSERT INTO by_index VALUES (1, 'x', 1); INSERT INTO by_unique VALUES (1, 1); INSERT INTO composite VALUES (1, 2, 3);
+         INSERT INTO mirrored VALUES (1, 2, 3)",
+        &["by_index", "by_unique", "composite", "mirrored", "keyless", "keyless_full"],
     )
     .await;
-    for table in ["by_index", "by_unique", "composite"] {
+    for table in ["by_index", "by_unique", "composite", "mirrored"] {
         harness.server.psql(&format!("UPDATE {table} SET c = 10; UPDATE {table} SET a = 5; DELETE FROM {table}"));
     }
     // The application is not hindered in tables that cannot be captured.
     harness.server.psql("INSERT INTO keyless VALUES (1); UPDATE keyless SET a = 2; DELETE FROM keyless");
     harness.caught_up().await;
-    for table in ["by_index", "by_unique", "composite"] {
+    for table in ["by_index", "by_unique", "composite", "mirrored"] {
         let events = harness.all_events(table).await;
         assert_eq!(
             ops(&events),
             [Op::Schema, Op::Read, Op::Update, Op::Delete, Op::Create, Op::Delete],
             "{table}: the stream announces no other schema than the snapshot"
         );
+        assert!(events.iter().all(|event| event.position.epoch == 1), "{table} is read once");
         assert!(harness.folded(table).await.is_empty());
     }
     let key = &harness.events("composite").await[0].schema;
     assert_eq!(key.key_columns(), [1, 0]);
+    assert_eq!(harness.events("mirrored").await[0].schema.key_columns(), [0, 1]);
     let status = harness.status();
     assert_eq!(status.refused_tables.keys().collect::<Vec<_>>(), ["public.keyless", "public.keyless_full"]);
     assert!(status.refused_tables["public.keyless"].remedy.contains("ADD PRIMARY KEY"));
