@@ -125,6 +125,7 @@ impl PostgresSource {
             resume: created.consistent_point,
             at_micros,
             held,
+            publication_written: 0,
             tables: BTreeMap::new(),
         });
         let position = SourcePosition { epoch, commit: created.consistent_point.0, ordinal: 0 };
@@ -237,6 +238,21 @@ impl PostgresSource {
             checkpoint.tables.insert(name, state.clone());
         }
         Ok(())
+    }
+
+    /// Fails once the publication was altered: what it left out meanwhile is in no stream, and all is to be read again.
+    fn check_publication(&self) -> Result<(), Error> {
+        let (Some(checkpoint), Some(monitor)) = (&self.checkpoint, &self.monitor) else { return Ok(()) };
+        match monitor.seen().publication_written {
+            Some(written) if checkpoint.is_publication_altered(written) => Err(Error::NotReady {
+                problem: format!(
+                    "publication `{}` was altered, and may have left changes out for a while",
+                    self.config.postgres.publication_name(&self.config.source)
+                ),
+                remedy: "nothing is to be done: its tables are read again".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn open_stream(&self, sql: &Arc<Sql>) -> Opening {
@@ -400,11 +416,13 @@ impl Source for PostgresSource {
             let found =
                 |(table, published): &(CatalogTable, Published)| (table.name(), (published.by, Layout::of(table)));
             let captured = tables.captured.iter().map(found).collect();
-            for (table, problem) in checkpoint.compare_tables(&captured) {
+            for (table, problem) in checkpoint.compare_tables(&captured, tables.publication_written) {
                 tracing::warn!(table, problem, epoch = checkpoint.epoch, "reading a table again");
             }
         }
-        self.monitor = Some(Monitor::begin(&config.postgres, name, self.status.clone(), self.metrics.clone()));
+        let publication = config.postgres.publication_name(&config.source);
+        let (status, metrics) = (self.status.clone(), self.metrics.clone());
+        self.monitor = Some(Monitor::begin(&config.postgres, name, publication, status, metrics));
         let checkpoint = self.checkpoint.as_mut().ok_or(Error::TaskLost { what: "opens the source" })?;
         let is_read = |name: &str| checkpoint.tables.get(name).is_some_and(|state| state.complete);
         if tables.captured.iter().all(|(table, _)| is_read(&table.name())) {
@@ -442,6 +460,7 @@ impl Source for PostgresSource {
             self.announce(into);
             return Ok(());
         }
+        self.check_publication()?;
         loop {
             match &mut self.state {
                 State::Closed => return Err(Error::TaskLost { what: "opens the source" }),

@@ -27,6 +27,9 @@ pub(crate) struct Publication {
     pub(crate) all_tables: bool,
     /// The user has the rights of its owner, who alone may add to it.
     pub(crate) owned: bool,
+    /// The transaction that wrote its line of the catalog, which `ALTER PUBLICATION … SET (…)` writes anew; its tables have
+    /// lines of their own.
+    pub(crate) written: u32,
     pub(crate) tables: HashMap<(String, String), Published>,
 }
 
@@ -46,7 +49,7 @@ impl Publication {
 pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Option<Publication>, Error> {
     let query = format!(
         "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
-                pg_has_role(pubowner, 'USAGE') AS owned
+                pg_has_role(pubowner, 'USAGE') AS owned, xmin AS written
          FROM pg_publication WHERE pubname = {}",
         literal(name)
     );
@@ -88,20 +91,28 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
         tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
     }
     let (via_root, all_tables, owned) = (on("pubviaroot")?, on("puballtables")?, on("owned")?);
-    Ok(Some(Publication { via_root, left_out, all_tables, owned, tables }))
+    Ok(Some(Publication { via_root, left_out, all_tables, owned, written: number(row, "written")?, tables }))
 }
 
-/// What publishes a table now, as [`Published::by`]: a table that was taken out since has not the number it had. `None` if
-/// the publication is gone.
-pub(crate) async fn published_by(sql: &Sql, name: &str, table: u32) -> Result<Option<u32>, Error> {
+/// What publishes a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// As [`Published::by`]: a table that was taken out since has not the number it had.
+    pub(crate) by: u32,
+    /// As [`Publication::written`].
+    pub(crate) written: u32,
+}
+
+/// What publishes a table now. `None` if the publication is gone.
+pub(crate) async fn entry_of(sql: &Sql, name: &str, table: u32) -> Result<Option<Entry>, Error> {
     let query = format!(
-        "SELECT coalesce(r.oid, p.oid)::bigint AS by
+        "SELECT coalesce(r.oid, p.oid)::bigint AS by, p.xmin AS written
          FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = {table}
          WHERE p.pubname = {}",
         literal(name)
     );
     let rows = sql.rows("look up what publishes a table", &query).await?;
-    rows.first().map(|row| number(row, "by")).transpose()
+    rows.first().map(|row| Ok(Entry { by: number(row, "by")?, written: number(row, "written")? })).transpose()
 }
 
 /// Makes or completes the publication. Of the tables, each must be one that can be published: one alone would keep all from

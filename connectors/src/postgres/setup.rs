@@ -14,6 +14,8 @@ pub(crate) struct Tables {
     pub(crate) captured: Vec<(CatalogTable, Published)>,
     pub(crate) refused: BTreeMap<String, Refusal>,
     pub(crate) types: Types,
+    /// See [`publication::Publication::written`].
+    pub(crate) publication_written: u32,
 }
 
 /// The oldest version with all that capture needs.
@@ -79,7 +81,7 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             }
         }
     }
-    Ok(Tables { captured, refused, types })
+    Ok(Tables { captured, refused, types, publication_written: publication.written })
 }
 
 /// Reads the captured tables and their publication again as `sql`'s transaction sees them. Where one is gone, unfit or not

@@ -64,7 +64,7 @@ struct TablePlanParts {
     /// The tables (schema, name) that it is a partition of there.
     ancestors: Vec<(String, String)>,
     /// What publishes it now; `None` if the publication is gone.
-    published_by: Option<u32>,
+    published: Option<publication::Entry>,
 }
 
 pub(crate) struct Stream {
@@ -348,14 +348,14 @@ impl Stream {
             let mut types = Types::default();
             let known = catalog::tables(&sql, &mut types, &format!("c.oid = {oid}")).await?.pop();
             types.learn(&sql, columns.iter().map(|column| column.1).collect()).await?;
-            let published_by = publication::published_by(&sql, &publication, oid).await?;
+            let published = publication::entry_of(&sql, &publication, oid).await?;
             let described = catalog::describe_columns(&sql, columns).await?;
             let layout = known.as_ref().filter(|known| known.key().is_ok()).map(Layout::of);
             let name_now = known.as_ref().map(CatalogTable::name);
             let (indexes, ancestors) = known.map(|known| (known.indexes, known.ancestors)).unwrap_or_default();
             let mut table = CatalogTable::announced(schema, table, identity, described, indexes);
             table.trust_identity(flagged);
-            Ok(TablePlanParts { oid, table, types, name_now, layout, ancestors, published_by })
+            Ok(TablePlanParts { oid, table, types, name_now, layout, ancestors, published })
         }))
     }
 
@@ -364,7 +364,7 @@ impl Stream {
     /// behind the reading of the table, which has those changes. What the catalog says of a table's layout and of what
     /// publishes it is of now, so that it counts in any case.
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
-        let TablePlanParts { oid, table, types, name_now, layout, ancestors, published_by } = found;
+        let TablePlanParts { oid, table, types, name_now, layout, ancestors, published } = found;
         let name = table.name();
         self.leave_renamed(oid, &name, name_now.as_deref(), checkpoint);
         self.leave_partitioned(&table, &ancestors, checkpoint);
@@ -402,8 +402,10 @@ impl Stream {
             }
             return;
         }
-        let problem = if published_by.is_some_and(|by| checkpoint.is_published_anew(&name, by)) {
+        let problem = if published.is_some_and(|entry| checkpoint.is_published_anew(&name, entry.by)) {
             Some("was not captured for a while")
+        } else if published.is_some_and(|entry| checkpoint.is_publication_altered(entry.written)) {
+            Some("may have been published in part for a while")
         } else {
             layout.and_then(|layout| checkpoint.compare_layout(&name, &layout))
         };
