@@ -17,11 +17,12 @@ pub(super) async fn row(sql: &Sql, xid: u32, query: &str) -> Result<Option<Fetch
     first_row(sql, query).await
 }
 
-/// How long a commit may stay invisible: with synchronous replication it waits for the standby.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a commit that stays invisible is waited for in one go, before the status says so.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Waits until other sessions see what the transaction did. A commit is sent to us as soon as it is written, which is a
-/// moment before it can be seen: a query in that moment would not find the row it is about.
+/// moment before it can be seen: a query in that moment would not find the row it is about. With synchronous replication
+/// that moment lasts until the standby has answered. What was gathered of the transaction by then comes again.
 async fn until_visible(sql: &Sql, xid: u32) -> Result<(), Error> {
     let begin = Instant::now();
     while begin.elapsed() < VISIBLE_WITHIN {
@@ -32,7 +33,13 @@ async fn until_visible(sql: &Sql, xid: u32) -> Result<(), Error> {
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    Ok(())
+    Err(Error::NotReady {
+        problem: format!(
+            "transaction {xid}, of which columns are to be fetched that were not sent, is in the log and cannot be seen yet: it \
+             seems to wait for a synchronous standby"
+        ),
+        remedy: "bring the standby back, or change synchronous_standby_names; until then this is tried again".into(),
+    })
 }
 
 /// Whether a snapshot (`xmin:xmax:xip,xip,…`, transactions as 64 bits) sees a committed transaction (32 bits, as the
@@ -55,7 +62,7 @@ fn is_of_another_table(error: &tokio_postgres::Error) -> bool {
 /// The texts of the first row, if there is one; `None` when the server cannot answer, because the table is no longer as
 /// the query expects.
 async fn first_row(sql: &Sql, query: &str) -> Result<Option<Fetched>, Error> {
-    let rows = match sql.rows("fetch the unchanged columns of a row whose key changed", query).await {
+    let rows = match sql.rows("fetch the columns of a row that were not sent", query).await {
         Ok(rows) => rows,
         Err(Error::Query { source, .. }) if is_of_another_table(&source) => return Ok(None),
         Err(error) => return Err(error),

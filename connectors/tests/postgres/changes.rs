@@ -1,8 +1,12 @@
 //! Every kind of change becomes the right events.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_connectors::Phase;
 use headwater_schemas::{Op, Value};
 
-use crate::harness::{Event, Harness};
+use crate::harness::{Event, Harness, until_ids};
 
 fn ops(events: &[Event]) -> Vec<Op> {
     events.iter().map(|event| event.op).collect()
@@ -88,6 +92,43 @@ async fn a_changed_key_is_a_delete_and_a_create_with_every_column() {
     let rows = harness.folded("notes").await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows.values().next().unwrap()["body"], Value::Text("x".repeat(20000)));
+}
+
+/// A commit that waits for a standby is in the stream already, and no other session sees its row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_be_seen_yet_is_waited_for() {
+    let harness = Harness::streaming(
+        "CREATE TABLE notes (id int PRIMARY KEY, body text); ALTER TABLE notes ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO notes VALUES (1, repeat('x', 20000))",
+        &["notes"],
+    )
+    .await;
+    let (client, connection) = tokio_postgres::connect(&harness.server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let client = Arc::new(client);
+    harness.server.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    harness.server.psql("SELECT pg_reload_conf()");
+    // The server takes the setting over a moment later: commits until then wait for nobody.
+    let mut id = 1;
+    let waiting = loop {
+        let client = Arc::clone(&client);
+        let mut update =
+            tokio::spawn(async move { client.batch_execute("UPDATE notes SET id = id + 1").await.unwrap() });
+        id += 1;
+        if tokio::time::timeout(Duration::from_millis(500), &mut update).await.is_err() {
+            break update;
+        }
+    };
+    let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+    let Phase::Retrying { error, .. } = status.phase else { panic!("{status:?}") };
+    assert!(error.contains("synchronous standby"), "{error}");
+    harness.server.psql("ALTER SYSTEM RESET synchronous_standby_names");
+    harness.server.psql("SELECT pg_reload_conf()");
+    waiting.await.unwrap();
+    until_ids(&harness, "notes", &[id]).await;
+    for row in harness.folded("notes").await.values() {
+        assert_eq!(row["body"], Value::Text("x".repeat(20_000)));
+    }
 }
 
 /// A key is part of the query that fetches what was not sent with a new one.
