@@ -512,6 +512,10 @@ impl Source for PostgresSource {
 
     fn durable(&mut self, mark: &Mark) {
         let captured = Lsn(mark.token);
+        // What was told stays told while the end of the log runs ahead again.
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.at_micros = checkpoint.at_micros.max(mark.at_micros);
+        }
         if let State::Streaming(stream) = &mut self.state {
             stream.acknowledge(captured);
         }

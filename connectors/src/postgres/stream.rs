@@ -199,11 +199,11 @@ impl Stream {
                         return Ok(());
                     }
                 }
-                ReplicationEvent::KeepAlive { wal_end, server_time_micros, .. } => {
-                    // Within a transaction the server's position says nothing about what we have of it.
+                ReplicationEvent::KeepAlive { wal_end, .. } => {
+                    // Within a transaction the server's position says nothing about what we have of it. Nor does its clock
+                    // about that position, which is as far as it has read its log.
                     if !self.in_transaction {
                         checkpoint.advance_to(Lsn(wal_end.0));
-                        checkpoint.at_micros = checkpoint.at_micros.max(server_time_micros + POSTGRES_EPOCH_MICROS);
                     }
                 }
                 ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => {}

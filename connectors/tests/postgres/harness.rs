@@ -28,6 +28,7 @@ pub(crate) type Row = BTreeMap<String, Value>;
 pub(crate) struct Event {
     pub(crate) op: Op,
     pub(crate) position: SourcePosition,
+    pub(crate) committed_at_micros: i64,
     pub(crate) last: bool,
     pub(crate) key: Vec<u8>,
     pub(crate) before_is_key_only: bool,
@@ -180,6 +181,7 @@ impl Harness {
                 let read = Event {
                     op: event.header.op,
                     position: event.header.position,
+                    committed_at_micros: event.header.committed_at_micros,
                     last: event.header.last_in_transaction,
                     key: record.key.to_vec(),
                     before_is_key_only: event.header.before_is_key_only,
