@@ -366,6 +366,9 @@ impl Source for PostgresSource {
         setup::check_server(&server)?;
         // The publication comes before the slot: a slot can only decode with publications older than itself.
         let mut tables = setup::prepare(&config, &sql, &server).await?;
+        if let Some(checkpoint) = &self.checkpoint {
+            setup::refuse_departed(&config, checkpoint, &mut tables);
+        }
         self.status.update(|status| {
             status.slot = Some(name.clone());
             status.refused_tables.clone_from(&tables.refused);

@@ -156,6 +156,20 @@ pub(crate) fn not_published(name: &str, publication: &Publication, table: &Catal
     }
 }
 
+/// Says that a table that was captured is published no more, where the publication alone says what is.
+pub(crate) fn departed(publication: &str, table: &str) -> Refusal {
+    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    Refusal {
+        problem: format!("table {table} is in publication `{publication}` no more; its documents are as they were"),
+        remedy: format!(
+            "ALTER PUBLICATION {} ADD TABLE {}.{}, or take it out of the read models",
+            quote(publication),
+            quote(schema),
+            quote(name)
+        ),
+    }
+}
+
 /// Says that a table does not exist, with the nearest name of one that does.
 pub(crate) async fn missing_table(sql: &Sql, schema: &str, table: &str) -> Result<Refusal, Error> {
     let query =

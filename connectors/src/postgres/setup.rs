@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::catalog::{self, CatalogTable, Server, quote};
+use super::checkpoint::Checkpoint;
 use super::connect::Sql;
 use super::publication::{self, Published};
-use super::refusals::{missing_table, narrow, not_published, sift};
+use super::refusals::{departed, missing_table, narrow, not_published, sift};
 use super::types::Types;
 use crate::{ConnectorConfig, Error, Refusal};
 
@@ -82,6 +83,21 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
         }
     }
     Ok(Tables { captured, refused, types, publication_written: publication.written })
+}
+
+/// Refuses the tables of a checkpoint that are neither captured nor refused, where the publication alone says what is to be
+/// captured: they have left it.
+pub(crate) fn refuse_departed(config: &ConnectorConfig, checkpoint: &Checkpoint, tables: &mut Tables) {
+    if !config.postgres.tables.is_empty() {
+        return;
+    }
+    let publication = config.postgres.publication_name(&config.source);
+    for name in checkpoint.tables.keys() {
+        let is_captured = tables.captured.iter().any(|(table, _)| table.name() == *name);
+        if !is_captured && !tables.refused.contains_key(name) {
+            tables.refused.insert(name.clone(), departed(&publication, name));
+        }
+    }
 }
 
 /// Reads the captured tables and their publication again as `sql`'s transaction sees them. Where one is gone, unfit or not

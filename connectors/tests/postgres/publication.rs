@@ -83,6 +83,34 @@ async fn tables_of_a_publication_that_left_changes_out_are_read_again() {
     until_ids(&harness, "t", &[1]).await;
 }
 
+/// Where the publication says what is captured, nothing else tells that a table has left it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_has_left_the_publication_is_told() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);
+         CREATE PUBLICATION mine FOR TABLE t, u",
+    );
+    let mut harness = Harness::new(server, &[]);
+    harness.config.postgres.publication = Some("mine".into());
+    harness.start();
+    until_ids(&harness, "u", &[1]).await;
+    harness.stop().await;
+    harness.server.psql("ALTER PUBLICATION mine DROP TABLE u");
+    harness.start();
+    harness.until_streaming().await;
+    let refused = harness.status().refused_tables;
+    let refusal = &refused["public.u"];
+    assert!(refusal.problem.contains("is in publication `mine` no more"), "{refusal:?}");
+    let (command, _) = refusal.remedy.split_once(", or").unwrap();
+    harness.stop().await;
+    harness.server.psql("INSERT INTO u VALUES (2)");
+    harness.server.psql(command);
+    harness.start();
+    until_ids(&harness, "u", &[1, 2]).await;
+    assert!(harness.status().refused_tables.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publication_is_followed_whatever_its_name() {
     let server = Postgres::start();
