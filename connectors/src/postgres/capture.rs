@@ -449,6 +449,7 @@ impl Source for PostgresSource {
         // The columns are those that the snapshot shows.
         setup::look_again(&config, &exporter.inside, &server, &mut tables).await?;
         let (plans, mut wanted) = self.plan(tables, routes);
+        catalog::measure(&exporter.inside, wanted.iter_mut().map(|wanted| &mut wanted.table)).await?;
         self.note_reading(&mut wanted, stamp.covers)?;
         self.schemas = plans.iter().map(|plan| plan.schema.clone()).collect();
         self.announce = plans;
