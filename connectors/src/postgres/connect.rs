@@ -22,8 +22,9 @@ const TEXT_FORMS: &str = "-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c time
      -c row_security=off -c standard_conforming_strings=on";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
-/// Messages between the reader of the socket and the decoder. More would not be faster, and rows may be large.
-const BUFFERED_MESSAGES: usize = 1024;
+/// Messages between the reader of the socket and the decoder. Each is a row, of up to a gigabyte, and their bytes are not
+/// counted: a thousand rows of ten megabytes would be ten gigabytes of memory.
+const BUFFERED_MESSAGES: usize = 64;
 
 /// A session for queries; ends when dropped.
 pub(crate) struct Sql {
