@@ -84,7 +84,7 @@ pub(crate) fn start_source(
     let task = tokio::spawn(async move {
         let mut attempt = 0;
         loop {
-            let mut session = Session::new(&name, source.as_mut(), &options, log.as_ref(), &status, &metrics);
+            let mut session = Session::new(&name, source.as_mut(), &options, &log, &status, &metrics);
             let ended = session.run(&cancel).await;
             metrics.streaming.set(0);
             if session.made_progress() {

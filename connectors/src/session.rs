@@ -33,7 +33,7 @@ pub(crate) struct Session<'a> {
     name: &'a str,
     source: &'a mut dyn Source,
     options: &'a CaptureOptions,
-    log: &'a dyn EventLog,
+    log: &'a Arc<dyn EventLog>,
     status: &'a StatusCell,
     metrics: &'a SourceMetrics,
     /// Where every partition of every topic of this source ends. Only this producer writes there, so it can count offsets
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         name: &'a str,
         source: &'a mut dyn Source,
         options: &'a CaptureOptions,
-        log: &'a dyn EventLog,
+        log: &'a Arc<dyn EventLog>,
         status: &'a StatusCell,
         metrics: &'a SourceMetrics,
     ) -> Self {
@@ -91,7 +91,9 @@ impl<'a> Session<'a> {
     pub(crate) async fn run(&mut self, cancel: &CancellationToken) -> Result<(), Error> {
         let producer = self.log.producer(&format!("{}.{}", self.options.prefix, self.name)).await?;
         let checkpoint = producer.checkpoint().await?;
-        let mut routes = Routes::new(&self.options.prefix, self.options.partitions);
+        let log = Arc::clone(self.log);
+        let mut routes =
+            Routes::new(&self.options.prefix, self.options.partitions).refusing(move |topic| log.refuses_topic(topic));
         self.find_topics().await?;
         // Opening may be dropped: it is done again from the same checkpoint.
         tokio::select! {

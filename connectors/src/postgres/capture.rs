@@ -365,7 +365,7 @@ impl Source for PostgresSource {
         let server = catalog::server(&sql).await?;
         setup::check_server(&server)?;
         // The publication comes before the slot: a slot can only decode with publications older than itself.
-        let mut tables = setup::prepare(&config, &sql, &server).await?;
+        let mut tables = setup::prepare(&config, &sql, &server, routes).await?;
         if let Some(checkpoint) = &self.checkpoint {
             setup::refuse_departed(&config, checkpoint, &mut tables);
         }

@@ -6,9 +6,9 @@ use super::catalog::{self, CatalogTable, Server, quote};
 use super::checkpoint::Checkpoint;
 use super::connect::Sql;
 use super::publication::{self, Published};
-use super::refusals::{departed, missing_table, narrow, not_published, sift};
+use super::refusals::{departed, missing_table, narrow, not_published, sift, without_topic};
 use super::types::Types;
-use crate::{ConnectorConfig, Error, Refusal};
+use crate::{ConnectorConfig, Error, Refusal, Routes};
 
 /// What is captured, and what is not and why.
 pub(crate) struct Tables {
@@ -41,7 +41,12 @@ pub(crate) fn check_server(server: &Server) -> Result<(), Error> {
 /// Finds the configured tables and makes or completes the publication. A table that cannot be captured is refused by
 /// itself; above all it is not published: one without a key would make the application's own updates of it fail, and one
 /// that cannot be published would keep the others from it.
-pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server) -> Result<Tables, Error> {
+pub(crate) async fn prepare(
+    config: &ConnectorConfig,
+    sql: &Sql,
+    server: &Server,
+    routes: &Routes,
+) -> Result<Tables, Error> {
     let name = config.postgres.publication_name(&config.source);
     let mut publication = publication::find(sql, server, &name).await?;
     let mut types = Types::default();
@@ -58,8 +63,10 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             refused.insert(format!("{schema}.{table}"), missing_table(sql, schema, table).await?);
         }
     }
-    let (good, unfit) = sift(config, found, publication.as_ref());
+    let (mut good, unfit) = sift(config, found, publication.as_ref());
     refused.extend(unfit);
+    refused.extend(good.iter().filter_map(|table| Some((table.name(), without_topic(config, table, routes)?))));
+    good.retain(|table| !refused.contains_key(&table.name()));
     if config.postgres.publishes() {
         publication::publish(sql, &name, publication.as_ref(), &good).await?;
         publication = publication::find(sql, server, &name).await?;
