@@ -233,7 +233,8 @@ impl<'a> Session<'a> {
 
     fn end_of(&mut self, partition: &TopicPartition) -> Result<&mut End, Error> {
         let ends = self.ends.get_mut(&*partition.topic).expect("it was read before the first append");
-        ends.get_mut(partition.partition as usize).ok_or_else(|| partitions_changed(partition))
+        let has = ends.len();
+        ends.get_mut(partition.partition as usize).ok_or_else(|| partitions_changed(partition, has))
     }
 
     fn dead_letter_batch(&self, letters: &[DeadLetter]) -> Option<AppendBatch> {
@@ -304,12 +305,11 @@ impl<'a> Session<'a> {
     }
 }
 
-fn partitions_changed(partition: &TopicPartition) -> Error {
+fn partitions_changed(partition: &TopicPartition, has: usize) -> Error {
     Error::Config {
-        path: "broker.partitions".into(),
+        path: "broker.embedded.partitions or broker.kafka.partitions".into(),
         problem: format!(
-            "topic `{}` has fewer partitions than configured, and rows of one key must stay in one partition; set the \
-             number the topic has",
+            "topic `{}` has {has} partitions, fewer than configured, and rows of one key must stay in one partition: set {has}",
             partition.topic
         ),
     }
