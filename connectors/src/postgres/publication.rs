@@ -123,16 +123,10 @@ pub(crate) async fn publish(
     publication: Option<&Publication>,
     tables: &[CatalogTable],
 ) -> Result<(), Error> {
-    // Not those that inherit from it: the application could not update one that has no key.
-    let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted_alone()).collect::<Vec<_>>().join(", ");
     match publication {
         None => {
-            let all: Vec<&CatalogTable> = tables.iter().collect();
-            let for_tables = if all.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&all)) };
-            let command =
-                format!("CREATE PUBLICATION {} {for_tables} WITH (publish_via_partition_root = true)", quote(name));
-            tracing::info!(publication = name, tables = all.len(), "creating the publication");
-            sql.execute("create the publication", &command).await
+            tracing::info!(publication = name, tables = tables.len(), "creating the publication");
+            sql.execute("create the publication", &create_command(name, tables)).await
         }
         Some(publication) => {
             let lacking: Vec<&CatalogTable> = tables.iter().filter(|table| publication.can_take(table)).collect();
@@ -140,10 +134,22 @@ pub(crate) async fn publish(
                 return Ok(());
             }
             tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");
-            let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(&lacking));
+            let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(lacking));
             sql.execute("add tables to the publication", &command).await
         }
     }
+}
+
+/// The command that makes the publication.
+pub(crate) fn create_command(name: &str, tables: &[CatalogTable]) -> String {
+    let for_tables = if tables.is_empty() { String::new() } else { format!("FOR TABLE {} ", list(tables)) };
+    format!("CREATE PUBLICATION {} {for_tables}WITH (publish_via_partition_root = true)", quote(name))
+}
+
+/// Tables as a command names them: not those that inherit from one, since the application could not update such a one that
+/// has no key.
+fn list<'t>(tables: impl IntoIterator<Item = &'t CatalogTable>) -> String {
+    tables.into_iter().map(CatalogTable::quoted_alone).collect::<Vec<_>>().join(", ")
 }
 
 /// Says that there is none.
