@@ -125,7 +125,7 @@ pub(crate) fn start_source(
 const AGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the age of the captured state true while nothing is captured: cut off from the source, or stopped for good. An
-/// alarm on it would otherwise be silent just then.
+/// alarm on it would otherwise be silent just then. Tells how many tables are refused, too.
 async fn tell_age(status: StatusCell, metrics: SourceMetrics, cancel: CancellationToken) {
     loop {
         // Neither arm holds anything.
@@ -133,7 +133,9 @@ async fn tell_age(status: StatusCell, metrics: SourceMetrics, cancel: Cancellati
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(AGE_EVERY) => {}
         }
-        if let Some(at_micros) = status.read().complete_at_micros {
+        let status = status.read();
+        metrics.refused_tables.set(i64::try_from(status.refused_tables.len()).unwrap_or(i64::MAX));
+        if let Some(at_micros) = status.complete_at_micros {
             metrics.lag_seconds.set((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0));
         }
     }

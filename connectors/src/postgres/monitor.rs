@@ -170,9 +170,9 @@ impl Look {
         let safe: Option<i64> = optional(row, "safe_wal_size").and_then(|n| n.parse().ok());
         let captured = *self.captured.lock();
         let lag = (captured.0 > 0).then(|| seen.end.0.saturating_sub(captured.0));
-        self.metrics.lag_bytes.set(lag.unwrap_or(0) as i64);
-        self.metrics.retained_wal_bytes.set(retained.unwrap_or(0) as i64);
-        self.metrics.safe_wal_bytes.set(safe.unwrap_or(0));
+        self.metrics.lag_bytes.set(lag.map(|bytes| bytes as i64));
+        self.metrics.retained_wal_bytes.set(retained.map(|bytes| bytes as i64));
+        self.metrics.safe_wal_bytes.set(safe);
         self.status.update(|status| {
             status.server_position = Some(seen.end.to_string());
             status.lag_bytes = lag;
