@@ -129,7 +129,7 @@ pub(crate) fn number<T: std::str::FromStr>(row: &SimpleQueryRow, column: &str) -
 
 /// Opens a replication session that runs commands before it streams from `start`.
 pub(crate) async fn replication(config: &PostgresConfig, source: &str, start: Lsn) -> Result<ReplicationClient, Error> {
-    let mode = match config.tls.mode {
+    let mode = match config.tls.verified_mode() {
         TlsMode::Disable => pgwire_replication::SslMode::Disable,
         TlsMode::Prefer => pgwire_replication::SslMode::Prefer,
         TlsMode::Require => pgwire_replication::SslMode::Require,

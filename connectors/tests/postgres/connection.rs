@@ -27,10 +27,13 @@ async fn verified_tls_with_client_certificate_and_scram() {
         key: Some(certificates.client_key.clone()),
     };
     // An authority that did not sign the server's certificate.
-    harness.config.postgres.tls = TlsConfig { ca: Some(certificates.other_ca), ..good.clone() };
-    harness.start();
-    harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
-    harness.stop().await;
+    for mode in [TlsMode::VerifyFull, TlsMode::Require] {
+        let other = Some(certificates.other_ca.clone());
+        harness.config.postgres.tls = TlsConfig { mode, ca: other, ..good.clone() };
+        harness.start();
+        harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+        harness.stop().await;
+    }
     // No certificate of ours.
     harness.config.postgres.tls = TlsConfig { cert: None, key: None, ..good.clone() };
     harness.start();
