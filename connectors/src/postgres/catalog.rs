@@ -287,6 +287,8 @@ pub(crate) struct Server {
     /// As in `server_version_num`: 150004 is 15.4.
     pub(crate) version: u32,
     pub(crate) wal_level: String,
+    /// How the database's texts are encoded, as in `server_encoding`.
+    pub(crate) encoding: String,
     /// It follows another server, or is still reading its own log.
     pub(crate) in_recovery: bool,
 }
@@ -294,11 +296,13 @@ pub(crate) struct Server {
 /// Asks what server this is.
 pub(crate) async fn server(sql: &Sql) -> Result<Server, Error> {
     let query = "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level,
+                        current_setting('server_encoding') AS encoding,
                         pg_is_in_recovery() AS in_recovery";
     let rows = sql.rows("ask for the server's settings", query).await?;
     let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
     let (version, wal_level) = (number(row, "version")?, text(row, "wal_level")?.to_owned());
-    Ok(Server { version, wal_level, in_recovery: text(row, "in_recovery")? == "t" })
+    let encoding = text(row, "encoding")?.to_owned();
+    Ok(Server { version, wal_level, encoding, in_recovery: text(row, "in_recovery")? == "t" })
 }
 
 /// Columns of a relation message with the names of their types.

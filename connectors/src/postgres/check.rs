@@ -93,10 +93,29 @@ async fn look(
         }
         Err(error) => findings.error("server", &error),
     }
+    look_at_encoding(&server, findings);
     let may_create = look_at_user(config, &sql, findings).await?;
     let slot = look_at_slot(config, &sql, findings).await?;
     look_at_room(&sql, slot.as_ref(), findings).await?;
     look_at_tables(config, wanted, &sql, &server, may_create, findings).await
+}
+
+fn look_at_encoding(server: &Server, findings: &mut Findings) {
+    let encoding = &server.encoding;
+    let (problem, find) = match encoding.as_str() {
+        // Every letter of theirs is one of Unicode.
+        "UTF8" | "LATIN1" => return,
+        "SQL_ASCII" => (
+            "texts that are not UTF-8 are lost, each with a dead letter, and rows with such a key are left out",
+            "convert the database to UTF8 by dump and restore",
+        ),
+        _ => (
+            "the server fails at the first text that has no equivalent in UTF-8 (SQLSTATE 22P05), and capture of all tables \
+             stands there until it is corrected and the log is past it",
+            "look for such texts in psql: SET client_encoding TO 'UTF8', then COPY each table TO STDOUT; it fails at the first",
+        ),
+    };
+    findings.add(Severity::Warning, "server", format!("server_encoding is {encoding}: {problem}"), find);
 }
 
 /// Looks at the user's rights; answers whether it may create publications.

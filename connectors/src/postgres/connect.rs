@@ -20,6 +20,10 @@ use crate::Error;
 const TEXT_FORMS: &str = "-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c extra_float_digits=3 \
      -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 \
      -c row_security=off -c standard_conforming_strings=on";
+/// Of a database that does not know in which encoding its texts are (`SQL_ASCII`): they come as they are stored. As UTF-8 the
+/// server would look at each, and fail for ever at the first that is not; so such a value alone cannot be represented.
+const AS_STORED: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false)
+                         WHERE current_setting('server_encoding') = 'SQL_ASCII'";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Messages between the reader of the socket and the decoder. Each is a row, of up to a gigabyte, and their bytes are not
@@ -59,7 +63,9 @@ impl Sql {
                 tracing::debug!(%error, "a database session ended");
             }
         });
-        Ok(Self { client, connection })
+        let session = Self { client, connection };
+        session.execute("choose the encoding of texts", AS_STORED).await?;
+        Ok(session)
     }
 
     /// Runs one statement with the simple protocol and gives its rows.
@@ -167,5 +173,8 @@ pub(crate) async fn replication(config: &PostgresConfig, source: &str, start: Ls
         action: "open a replication session",
         source: pgwire_replication::PgWireError::Internal("no answer in time".into()),
     })?;
-    client.map_err(|source| Error::Replication { action: "open a replication session", source })
+    let failed = |source| Error::Replication { action: "open a replication session", source };
+    let mut client = client.map_err(failed)?;
+    client.simple_query(AS_STORED).await.map_err(failed)?;
+    Ok(client)
 }

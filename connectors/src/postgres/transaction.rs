@@ -321,14 +321,14 @@ fn with_old_key(plan: &TablePlan, tuples: &Tuples) -> Vec<Cell> {
 }
 
 /// The message with the fetched texts behind it, and the cells that were not sent pointing there.
-fn with_fetched(data: &[u8], cells: &[Cell], row: &[Option<String>]) -> (Vec<u8>, Vec<Cell>) {
+fn with_fetched(data: &[u8], cells: &[Cell], row: &[Option<Vec<u8>>]) -> (Vec<u8>, Vec<Cell>) {
     let mut bytes = data.to_vec();
     let mut texts = row.iter();
     let complete = |cell: &Cell| match cell {
         Cell::Unchanged => match texts.next() {
             Some(Some(text)) => {
                 let start = bytes.len() as u32;
-                bytes.extend_from_slice(text.as_bytes());
+                bytes.extend_from_slice(text);
                 Cell::Text { start, len: text.len() as u32 }
             }
             Some(None) => Cell::Null,
