@@ -47,10 +47,11 @@ impl Publication {
 
 /// Looks a publication up; `None` if there is none of that name.
 pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Option<Publication>, Error> {
+    let lists = if server.version >= 150_000 { LISTS } else { "false" };
     let query = format!(
         "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
-                pg_has_role(pubowner, 'USAGE') AS owned, xmin AS written
-         FROM pg_publication WHERE pubname = {}",
+                pg_has_role(pubowner, 'USAGE') AS owned, xmin AS written, {lists} AS lists
+         FROM pg_publication p WHERE pubname = {}",
         literal(name)
     );
     let rows = sql.rows("look up the publication", &query).await?;
@@ -64,20 +65,7 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
             left_out.push(kind);
         }
     }
-    let details = if server.version >= 150_000 {
-        "to_json(attnames) AS columns, rowfilter"
-    } else {
-        "NULL AS columns, NULL AS rowfilter"
-    };
-    let query = format!(
-        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
-         FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
-                         JOIN pg_namespace n ON n.oid = c.relnamespace)
-                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
-         WHERE pubname = {}",
-        literal(name)
-    );
+    let query = if on("lists")? { listed_tables(name) } else { all_tables(server, name) };
     let mut tables = HashMap::new();
     for row in sql.rows("look up the publication's tables", &query).await? {
         let columns = match optional(&row, "columns") {
@@ -92,6 +80,48 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
     }
     let (via_root, all_tables, owned) = (on("pubviaroot")?, on("puballtables")?, on("owned")?);
     Ok(Some(Publication { via_root, left_out, all_tables, owned, written: number(row, "written")?, tables }))
+}
+
+/// As SQL: whether publication `p` names each of the tables that it sends.
+const LISTS: &str = "NOT puballtables AND NOT EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)
+     AND (pubviaroot OR NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+                                    WHERE r.prpubid = p.oid AND c.relkind = 'p'))";
+
+/// As SQL: the tables of a publication that [`LISTS`] them. Unlike [`all_tables`] it waits for nobody who alters one, but for
+/// those of tables with a row filter.
+fn listed_tables(name: &str) -> String {
+    // Partitions come under the name of the table above them.
+    format!(
+        "SELECT n.nspname AS schemaname, c.relname AS tablename,
+                (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+                 WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs::int2[])) AS columns,
+                pg_get_expr(r.prqual, r.prrelid) AS rowfilter, r.oid::bigint AS by
+         FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE pubname = {}
+           AND NOT (c.relispartition AND EXISTS (
+                    SELECT FROM pg_partition_ancestors(c.oid) above JOIN pg_publication_rel o ON o.prrelid = above.relid
+                    WHERE o.prpubid = p.oid AND above.relid <> c.oid))",
+        literal(name)
+    )
+}
+
+/// As SQL: the tables of any publication. From PostgreSQL 16 on the server opens each of them for that.
+fn all_tables(server: &Server, name: &str) -> String {
+    let details = if server.version >= 150_000 {
+        "to_json(attnames) AS columns, rowfilter"
+    } else {
+        "NULL AS columns, NULL AS rowfilter"
+    };
+    format!(
+        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
+         FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
+              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+                         JOIN pg_namespace n ON n.oid = c.relnamespace)
+                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
+         WHERE pubname = {}",
+        literal(name)
+    )
 }
 
 /// What publishes a table.
