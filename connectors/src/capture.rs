@@ -136,7 +136,7 @@ async fn tell_age(status: StatusCell, metrics: SourceMetrics, cancel: Cancellati
         let status = status.read();
         metrics.refused_tables.set(i64::try_from(status.refused_tables.len()).unwrap_or(i64::MAX));
         if let Some(at_micros) = status.complete_at_micros {
-            metrics.lag_seconds.set((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0));
+            metrics.lag_seconds.set(Some((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0)));
         }
     }
 }

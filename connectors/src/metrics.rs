@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{Atomic, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -99,7 +99,7 @@ impl CaptureMetrics {
             append_seconds: self.append_seconds.get_or_create_owned(&labels),
             stalled_seconds: self.stalled_seconds.get_or_create_owned(&labels),
             lag_bytes: OptionalGauge { gauges: self.lag_bytes.clone(), labels: labels.clone() },
-            lag_seconds: self.lag_seconds.get_or_create_owned(&labels),
+            lag_seconds: OptionalGauge { gauges: self.lag_seconds.clone(), labels: labels.clone() },
             retained_wal_bytes: OptionalGauge { gauges: self.retained_wal_bytes.clone(), labels: labels.clone() },
             safe_wal_bytes: OptionalGauge { gauges: self.safe_wal_bytes.clone(), labels: labels.clone() },
             streaming: self.streaming.get_or_create_owned(&labels),
@@ -120,7 +120,7 @@ pub(crate) struct SourceMetrics {
     pub(crate) append_seconds: Histogram,
     pub(crate) stalled_seconds: Counter<f64, AtomicU64>,
     pub(crate) lag_bytes: OptionalGauge,
-    pub(crate) lag_seconds: Gauge<f64, AtomicU64>,
+    pub(crate) lag_seconds: OptionalGauge<Gauge<f64, AtomicU64>>,
     pub(crate) retained_wal_bytes: OptionalGauge,
     pub(crate) safe_wal_bytes: OptionalGauge,
     pub(crate) streaming: Gauge,
@@ -129,13 +129,13 @@ pub(crate) struct SourceMetrics {
 
 /// A figure that is not told while it is not known: a 0 would be taken for one.
 #[derive(Clone, Debug)]
-pub(crate) struct OptionalGauge {
-    gauges: Family<Labels, Gauge>,
+pub(crate) struct OptionalGauge<G = Gauge> {
+    gauges: Family<Labels, G>,
     labels: Labels,
 }
 
-impl OptionalGauge {
-    pub(crate) fn set(&self, value: Option<i64>) {
+impl<N, A: Atomic<N> + Default> OptionalGauge<Gauge<N, A>> {
+    pub(crate) fn set(&self, value: Option<N>) {
         match value {
             Some(value) => {
                 self.gauges.get_or_create(&self.labels).set(value);
