@@ -98,10 +98,14 @@ impl Harness {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_into(self.log.clone());
+    }
+
+    /// [`Self::start`] with another view of the same log.
+    pub(crate) fn start_into(&mut self, log: Arc<dyn EventLog>) {
         let cancel = CancellationToken::new();
         let options =
             CaptureOptions { prefix: PREFIX.into(), partitions: self.partitions, retention: Retention::default() };
-        let log: Arc<dyn EventLog> = self.log.clone();
         let handle = start(self.config.clone(), options, log, CaptureMetrics::default(), cancel.clone());
         self.running = Some((handle, cancel));
     }
