@@ -102,6 +102,12 @@ pub trait EventLog: Send + Sync {
     /// Creates the topics that do not exist. An existing topic keeps its partitions and takes over the retention.
     async fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), Error>;
 
+    /// Why no topic can have this name, if none can; by the name alone, without asking anybody.
+    fn refuses_topic(&self, name: &str) -> Option<&'static str> {
+        let _ = name;
+        None
+    }
+
     /// Every topic and its number of partitions, by name.
     async fn topics(&self) -> Result<Vec<(Arc<str>, u32)>, Error>;
 

@@ -84,7 +84,7 @@ pub(crate) fn start_source(
     let task = tokio::spawn(async move {
         let mut attempt = 0;
         loop {
-            let mut session = Session::new(&name, source.as_mut(), &options, log.as_ref(), &status, &metrics);
+            let mut session = Session::new(&name, source.as_mut(), &options, &log, &status, &metrics);
             let ended = session.run(&cancel).await;
             metrics.streaming.set(0);
             if session.made_progress() {
@@ -125,7 +125,7 @@ pub(crate) fn start_source(
 const AGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the age of the captured state true while nothing is captured: cut off from the source, or stopped for good. An
-/// alarm on it would otherwise be silent just then.
+/// alarm on it would otherwise be silent just then. Tells how many tables are refused, too.
 async fn tell_age(status: StatusCell, metrics: SourceMetrics, cancel: CancellationToken) {
     loop {
         // Neither arm holds anything.
@@ -133,8 +133,10 @@ async fn tell_age(status: StatusCell, metrics: SourceMetrics, cancel: Cancellati
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(AGE_EVERY) => {}
         }
-        if let Some(at_micros) = status.read().complete_at_micros {
-            metrics.lag_seconds.set((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0));
+        let status = status.read();
+        metrics.refused_tables.set(i64::try_from(status.refused_tables.len()).unwrap_or(i64::MAX));
+        if let Some(at_micros) = status.complete_at_micros {
+            metrics.lag_seconds.set(Some((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0)));
         }
     }
 }

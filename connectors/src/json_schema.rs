@@ -109,7 +109,7 @@ fn tls() -> Value {
                 "enum": ["disable", "prefer", "require", "verify-ca", "verify-full"],
                 "default": "prefer",
             },
-            "ca": text("File (PEM) with the certificates of the authorities to trust; needed by verify-ca and verify-full."),
+            "ca": text("File (PEM) with the certificates of the authorities to trust; needed by verify-ca and verify-full; with it, require verifies as verify-ca does."),
             "cert": text("File (PEM) with our certificate, where the server wants one."),
             "key": text("File (PEM) with the key of our certificate."),
         }),

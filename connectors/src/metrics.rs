@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{Atomic, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -26,6 +26,7 @@ pub struct CaptureMetrics {
     retained_wal_bytes: Family<Labels, Gauge>,
     safe_wal_bytes: Family<Labels, Gauge>,
     streaming: Family<Labels, Gauge>,
+    refused_tables: Family<Labels, Gauge>,
 }
 
 impl Default for CaptureMetrics {
@@ -44,6 +45,7 @@ impl Default for CaptureMetrics {
             retained_wal_bytes: Family::default(),
             safe_wal_bytes: Family::default(),
             streaming: Family::default(),
+            refused_tables: Family::default(),
         }
     }
 }
@@ -77,6 +79,11 @@ impl CaptureMetrics {
             self.safe_wal_bytes.clone(),
         );
         capture.register("streaming", "1 while following the source's log", self.streaming.clone());
+        capture.register(
+            "refused_tables",
+            "Configured tables that are not captured; the status says why",
+            self.refused_tables.clone(),
+        );
     }
 
     /// The metrics of one source.
@@ -91,11 +98,12 @@ impl CaptureMetrics {
             retries: self.retries.get_or_create_owned(&labels),
             append_seconds: self.append_seconds.get_or_create_owned(&labels),
             stalled_seconds: self.stalled_seconds.get_or_create_owned(&labels),
-            lag_bytes: self.lag_bytes.get_or_create_owned(&labels),
-            lag_seconds: self.lag_seconds.get_or_create_owned(&labels),
-            retained_wal_bytes: self.retained_wal_bytes.get_or_create_owned(&labels),
-            safe_wal_bytes: self.safe_wal_bytes.get_or_create_owned(&labels),
+            lag_bytes: OptionalGauge { gauges: self.lag_bytes.clone(), labels: labels.clone() },
+            lag_seconds: OptionalGauge { gauges: self.lag_seconds.clone(), labels: labels.clone() },
+            retained_wal_bytes: OptionalGauge { gauges: self.retained_wal_bytes.clone(), labels: labels.clone() },
+            safe_wal_bytes: OptionalGauge { gauges: self.safe_wal_bytes.clone(), labels: labels.clone() },
             streaming: self.streaming.get_or_create_owned(&labels),
+            refused_tables: self.refused_tables.get_or_create_owned(&labels),
         }
     }
 }
@@ -111,9 +119,54 @@ pub(crate) struct SourceMetrics {
     pub(crate) retries: Counter,
     pub(crate) append_seconds: Histogram,
     pub(crate) stalled_seconds: Counter<f64, AtomicU64>,
-    pub(crate) lag_bytes: Gauge,
-    pub(crate) lag_seconds: Gauge<f64, AtomicU64>,
-    pub(crate) retained_wal_bytes: Gauge,
-    pub(crate) safe_wal_bytes: Gauge,
+    pub(crate) lag_bytes: OptionalGauge,
+    pub(crate) lag_seconds: OptionalGauge<Gauge<f64, AtomicU64>>,
+    pub(crate) retained_wal_bytes: OptionalGauge,
+    pub(crate) safe_wal_bytes: OptionalGauge,
     pub(crate) streaming: Gauge,
+    pub(crate) refused_tables: Gauge,
+}
+
+/// A figure that is not told while it is not known: a 0 would be taken for one.
+#[derive(Clone, Debug)]
+pub(crate) struct OptionalGauge<G = Gauge> {
+    gauges: Family<Labels, G>,
+    labels: Labels,
+}
+
+impl<N, A: Atomic<N> + Default> OptionalGauge<Gauge<N, A>> {
+    pub(crate) fn set(&self, value: Option<N>) {
+        match value {
+            Some(value) => {
+                self.gauges.get_or_create(&self.labels).set(value);
+            }
+            None => {
+                self.gauges.remove(&self.labels);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_told() {
+        let (metrics, mut registry) = (CaptureMetrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let of_source = metrics.of("shop");
+        let told = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).expect("writing into memory does not fail");
+            text.lines().find(|line| line.starts_with("headwater_capture_safe_wal_bytes{")).map(str::to_owned)
+        };
+        assert_eq!(told(), None);
+        of_source.safe_wal_bytes.set(Some(0));
+        assert_eq!(told().as_deref(), Some("headwater_capture_safe_wal_bytes{source=\"shop\"} 0"));
+        of_source.safe_wal_bytes.set(None);
+        assert_eq!(told(), None);
+    }
 }

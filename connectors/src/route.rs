@@ -1,11 +1,12 @@
 //! Where the events of a table go.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use headwater_broker::TopicPartition;
-use headwater_schemas::TableSchema;
+use headwater_schemas::{TableId, TableSchema};
 
 /// Topic and prelude of one table under one schema. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -43,19 +44,44 @@ pub(crate) fn fnv(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
+/// Why the log can have no topic of a name, if it cannot; see [`headwater_broker::EventLog::refuses_topic`].
+type Refuses = Box<dyn Fn(&str) -> Option<&'static str> + Send + Sync>;
+
 /// The routes of a source, made as its tables become known. Equal schemas get equal routes.
-#[derive(Debug)]
 pub struct Routes {
     prefix: String,
+    refuses: Refuses,
     partitions: u32,
     topics: HashMap<Arc<str>, usize>,
     routes: HashMap<Bytes, Route>,
 }
 
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes").field("prefix", &self.prefix).field("topics", &self.topics).finish_non_exhaustive()
+    }
+}
+
 impl Routes {
     /// Without any route yet. `prefix` begins every topic's name; `partitions` is what each topic has.
     pub fn new(prefix: &str, partitions: u32) -> Self {
-        Self { prefix: prefix.into(), partitions: partitions.max(1), topics: HashMap::new(), routes: HashMap::new() }
+        Self {
+            prefix: prefix.into(),
+            refuses: Box::new(|_| None),
+            partitions: partitions.max(1),
+            topics: HashMap::new(),
+            routes: HashMap::new(),
+        }
+    }
+
+    /// The same into a log that does not take every name for a topic.
+    pub(crate) fn refusing(self, refuses: impl Fn(&str) -> Option<&'static str> + Send + Sync + 'static) -> Self {
+        Self { refuses: Box::new(refuses), ..self }
+    }
+
+    /// Why a table can have no topic, if it cannot.
+    pub(crate) fn refuses(&self, table: &TableId) -> Option<&'static str> {
+        (self.refuses)(&table.topic(&self.prefix))
     }
 
     /// The route of a table under a schema.

@@ -33,7 +33,7 @@ pub(crate) struct Session<'a> {
     name: &'a str,
     source: &'a mut dyn Source,
     options: &'a CaptureOptions,
-    log: &'a dyn EventLog,
+    log: &'a Arc<dyn EventLog>,
     status: &'a StatusCell,
     metrics: &'a SourceMetrics,
     /// Where every partition of every topic of this source ends. Only this producer writes there, so it can count offsets
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         name: &'a str,
         source: &'a mut dyn Source,
         options: &'a CaptureOptions,
-        log: &'a dyn EventLog,
+        log: &'a Arc<dyn EventLog>,
         status: &'a StatusCell,
         metrics: &'a SourceMetrics,
     ) -> Self {
@@ -91,7 +91,9 @@ impl<'a> Session<'a> {
     pub(crate) async fn run(&mut self, cancel: &CancellationToken) -> Result<(), Error> {
         let producer = self.log.producer(&format!("{}.{}", self.options.prefix, self.name)).await?;
         let checkpoint = producer.checkpoint().await?;
-        let mut routes = Routes::new(&self.options.prefix, self.options.partitions);
+        let log = Arc::clone(self.log);
+        let mut routes =
+            Routes::new(&self.options.prefix, self.options.partitions).refusing(move |topic| log.refuses_topic(topic));
         self.find_topics().await?;
         // Opening may be dropped: it is done again from the same checkpoint.
         tokio::select! {
@@ -231,7 +233,8 @@ impl<'a> Session<'a> {
 
     fn end_of(&mut self, partition: &TopicPartition) -> Result<&mut End, Error> {
         let ends = self.ends.get_mut(&*partition.topic).expect("it was read before the first append");
-        ends.get_mut(partition.partition as usize).ok_or_else(|| partitions_changed(partition))
+        let has = ends.len();
+        ends.get_mut(partition.partition as usize).ok_or_else(|| partitions_changed(partition, has))
     }
 
     fn dead_letter_batch(&self, letters: &[DeadLetter]) -> Option<AppendBatch> {
@@ -274,7 +277,7 @@ impl<'a> Session<'a> {
         self.progress = true;
         if let Some(mark) = &appended.mark {
             self.source.durable(mark);
-            self.metrics.lag_seconds.set((now_millis() as f64 / 1000.0 - mark.at_micros as f64 / 1e6).max(0.0));
+            self.metrics.lag_seconds.set(Some((now_millis() as f64 / 1000.0 - mark.at_micros as f64 / 1e6).max(0.0)));
         }
         if appended.events > 0 {
             self.metrics.append_seconds.observe(appended.begun.elapsed().as_secs_f64());
@@ -302,12 +305,11 @@ impl<'a> Session<'a> {
     }
 }
 
-fn partitions_changed(partition: &TopicPartition) -> Error {
+fn partitions_changed(partition: &TopicPartition, has: usize) -> Error {
     Error::Config {
-        path: "broker.partitions".into(),
+        path: "broker.embedded.partitions or broker.kafka.partitions".into(),
         problem: format!(
-            "topic `{}` has fewer partitions than configured, and rows of one key must stay in one partition; set the \
-             number the topic has",
+            "topic `{}` has {has} partitions, fewer than configured, and rows of one key must stay in one partition: set {has}",
             partition.topic
         ),
     }

@@ -217,6 +217,10 @@ impl EventLog for KafkaLog {
         self.inner.topics.ensure(specs).await
     }
 
+    fn refuses_topic(&self, name: &str) -> Option<&'static str> {
+        topics::refused_name(name)
+    }
+
     async fn topics(&self) -> Result<Vec<(Arc<str>, u32)>, Error> {
         let topics = Arc::clone(&self.inner.topics);
         blocking(move || topics.list()).await

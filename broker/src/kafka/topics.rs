@@ -211,8 +211,7 @@ impl Topics {
                     refused.insert(name);
                 }
                 Err((name, RDKafkaErrorCode::InvalidTopic)) => {
-                    let why = "topic names have 1 to 249 letters, digits, dots, underscores and hyphens";
-                    return Err(Error::Refused { what: "topic", name, why });
+                    return Err(Error::Refused { what: "topic", name, why: NAMES });
                 }
                 Err((name, RDKafkaErrorCode::InvalidReplicationFactor)) => {
                     let problem = format!("cannot have {replication} copies: the cluster has fewer brokers");
@@ -422,6 +421,16 @@ pub(super) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// What names Kafka takes for topics.
+const NAMES: &str = "topic names have 1 to 249 letters, digits, dots, underscores and hyphens";
+
+/// See [`EventLog::refuses_topic`](crate::EventLog::refuses_topic).
+pub(super) fn refused_name(name: &str) -> Option<&'static str> {
+    let is_taken = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    let fits = (1..=249).contains(&name.len()) && name.bytes().all(is_taken) && name != "." && name != "..";
+    (!fits).then_some(NAMES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -453,5 +462,15 @@ mod tests {
         assert!(!is_lost_with_one_broker(2, Some("1")));
         assert!(!is_lost_with_one_broker(1, Some("1")));
         assert!(!is_lost_with_one_broker(3, None));
+    }
+
+    #[test]
+    fn names_that_kafka_does_not_take_are_known() {
+        for name in ["hw.shop.public.orders", "a", "A-b_c.9", &"x".repeat(249)] {
+            assert_eq!(refused_name(name), None, "{name}");
+        }
+        for name in ["", ".", "..", "hw.shop.public.Order Details", "hw.shop.public.größe", &"x".repeat(250)] {
+            assert_eq!(refused_name(name), Some(NAMES), "{name}");
+        }
     }
 }

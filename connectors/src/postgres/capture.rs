@@ -125,6 +125,7 @@ impl PostgresSource {
             resume: created.consistent_point,
             at_micros,
             held,
+            publication_written: 0,
             tables: BTreeMap::new(),
         });
         let position = SourcePosition { epoch, commit: created.consistent_point.0, ordinal: 0 };
@@ -239,6 +240,21 @@ impl PostgresSource {
         Ok(())
     }
 
+    /// Fails once the publication was altered: what it left out meanwhile is in no stream, and all is to be read again.
+    fn check_publication(&self) -> Result<(), Error> {
+        let (Some(checkpoint), Some(monitor)) = (&self.checkpoint, &self.monitor) else { return Ok(()) };
+        match monitor.seen().publication_written {
+            Some(written) if checkpoint.is_publication_altered(written) => Err(Error::NotReady {
+                problem: format!(
+                    "publication `{}` was altered, and may have left changes out for a while",
+                    self.config.postgres.publication_name(&self.config.source)
+                ),
+                remedy: "nothing is to be done: its tables are read again".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn open_stream(&self, sql: &Arc<Sql>) -> Opening {
         let (config, sql, schemas) = (self.config.clone(), Arc::clone(sql), self.schemas.clone());
         let (checkpoint, status) = (self.checkpoint.clone(), self.status.clone());
@@ -349,7 +365,10 @@ impl Source for PostgresSource {
         let server = catalog::server(&sql).await?;
         setup::check_server(&server)?;
         // The publication comes before the slot: a slot can only decode with publications older than itself.
-        let mut tables = setup::prepare(&config, &sql, &server).await?;
+        let mut tables = setup::prepare(&config, &sql, &server, routes).await?;
+        if let Some(checkpoint) = &self.checkpoint {
+            setup::refuse_departed(&config, checkpoint, &mut tables);
+        }
         self.status.update(|status| {
             status.slot = Some(name.clone());
             status.refused_tables.clone_from(&tables.refused);
@@ -400,11 +419,13 @@ impl Source for PostgresSource {
             let found =
                 |(table, published): &(CatalogTable, Published)| (table.name(), (published.by, Layout::of(table)));
             let captured = tables.captured.iter().map(found).collect();
-            for (table, problem) in checkpoint.compare_tables(&captured) {
+            for (table, problem) in checkpoint.compare_tables(&captured, tables.publication_written) {
                 tracing::warn!(table, problem, epoch = checkpoint.epoch, "reading a table again");
             }
         }
-        self.monitor = Some(Monitor::begin(&config.postgres, name, self.status.clone(), self.metrics.clone()));
+        let publication = config.postgres.publication_name(&config.source);
+        let (status, metrics) = (self.status.clone(), self.metrics.clone());
+        self.monitor = Some(Monitor::begin(&config.postgres, name, publication, status, metrics));
         let checkpoint = self.checkpoint.as_mut().ok_or(Error::TaskLost { what: "opens the source" })?;
         let is_read = |name: &str| checkpoint.tables.get(name).is_some_and(|state| state.complete);
         if tables.captured.iter().all(|(table, _)| is_read(&table.name())) {
@@ -428,6 +449,7 @@ impl Source for PostgresSource {
         // The columns are those that the snapshot shows.
         setup::look_again(&config, &exporter.inside, &server, &mut tables).await?;
         let (plans, mut wanted) = self.plan(tables, routes);
+        catalog::measure(&exporter.inside, wanted.iter_mut().map(|wanted| &mut wanted.table)).await?;
         self.note_reading(&mut wanted, stamp.covers)?;
         self.schemas = plans.iter().map(|plan| plan.schema.clone()).collect();
         self.announce = plans;
@@ -442,6 +464,7 @@ impl Source for PostgresSource {
             self.announce(into);
             return Ok(());
         }
+        self.check_publication()?;
         loop {
             match &mut self.state {
                 State::Closed => return Err(Error::TaskLost { what: "opens the source" }),
@@ -493,6 +516,10 @@ impl Source for PostgresSource {
 
     fn durable(&mut self, mark: &Mark) {
         let captured = Lsn(mark.token);
+        // What was told stays told while the end of the log runs ahead again.
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.at_micros = checkpoint.at_micros.max(mark.at_micros);
+        }
         if let State::Streaming(stream) = &mut self.state {
             stream.acknowledge(captured);
         }

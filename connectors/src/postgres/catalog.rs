@@ -19,6 +19,7 @@ pub(crate) struct CatalogTable {
     /// `pg_class.relreplident`: `d` default, `n` nothing, `f` full, `i` index.
     pub(crate) identity: String,
     pub(crate) rows_estimate: Option<u64>,
+    /// Its size; 0 until it is [`measure`]d.
     pub(crate) blocks: u64,
     /// The file that whoever asked sees the table in; a table that is rewritten gets another one.
     pub(crate) filenode: u32,
@@ -174,12 +175,12 @@ fn unique_indexes(of: &str) -> String {
 /// The tables for which `condition` (over `pg_class c` and `pg_namespace n`) holds, and the types of their columns.
 ///
 /// Without a lock that would last as long as the transaction does (`pg_partition_tree` takes some): a snapshot may take
-/// hours, and whoever alters a table would wait for it.
+/// hours, and whoever alters a table would wait for it. Nor one that waits for those who do: `VACUUM FULL` of one table may
+/// take hours, too, and would hold up all others.
 pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Result<Vec<CatalogTable>, Error> {
     let (indexes, partition_indexes) = (unique_indexes("c.oid"), unique_indexes("f.oid"));
     let query = format!(
         "SELECT c.oid::bigint AS oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint AS rows,
-                pg_relation_size(c.oid) / current_setting('block_size')::int AS blocks,
                 c.relfilenode AS filenode,
                 has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
                 pg_relation_is_publishable(c.oid) AS publishable, pg_has_role(c.relowner, 'USAGE') AS owned,
@@ -232,6 +233,27 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
     Ok(found)
 }
 
+/// Looks how large tables are, which waits for whoever alters one.
+pub(crate) async fn measure(sql: &Sql, tables: impl Iterator<Item = &mut CatalogTable>) -> Result<(), Error> {
+    let mut tables: Vec<&mut CatalogTable> = tables.collect();
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let numbers: Vec<String> = tables.iter().map(|table| table.oid.to_string()).collect();
+    let query = format!(
+        "SELECT oid::bigint AS oid, pg_relation_size(oid) / current_setting('block_size')::int AS blocks
+         FROM pg_class WHERE oid IN ({})",
+        numbers.join(",")
+    );
+    for row in sql.rows("look how large tables are", &query).await? {
+        let oid: u32 = number(&row, "oid")?;
+        if let Some(table) = tables.iter_mut().find(|table| table.oid == oid) {
+            table.blocks = optional(&row, "blocks").and_then(|n| n.parse().ok()).unwrap_or(0);
+        }
+    }
+    Ok(())
+}
+
 fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
     let malformed = |_| Error::Malformed { what: "description of a table in the catalog" };
     let rows: i64 = number(row, "rows")?;
@@ -243,7 +265,7 @@ fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
         identity: text(row, "relreplident")?.into(),
         // Never analysed is -1.
         rows_estimate: u64::try_from(rows).ok(),
-        blocks: optional(row, "blocks").and_then(|n| n.parse().ok()).unwrap_or(0),
+        blocks: 0,
         filenode: number(row, "filenode")?,
         readable: text(row, "readable")? == "t",
         publishable: text(row, "publishable")? == "t",
@@ -265,6 +287,8 @@ pub(crate) struct Server {
     /// As in `server_version_num`: 150004 is 15.4.
     pub(crate) version: u32,
     pub(crate) wal_level: String,
+    /// How the database's texts are encoded, as in `server_encoding`.
+    pub(crate) encoding: String,
     /// It follows another server, or is still reading its own log.
     pub(crate) in_recovery: bool,
 }
@@ -272,11 +296,13 @@ pub(crate) struct Server {
 /// Asks what server this is.
 pub(crate) async fn server(sql: &Sql) -> Result<Server, Error> {
     let query = "SELECT current_setting('server_version_num') AS version, current_setting('wal_level') AS wal_level,
+                        current_setting('server_encoding') AS encoding,
                         pg_is_in_recovery() AS in_recovery";
     let rows = sql.rows("ask for the server's settings", query).await?;
     let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
     let (version, wal_level) = (number(row, "version")?, text(row, "wal_level")?.to_owned());
-    Ok(Server { version, wal_level, in_recovery: text(row, "in_recovery")? == "t" })
+    let encoding = text(row, "encoding")?.to_owned();
+    Ok(Server { version, wal_level, encoding, in_recovery: text(row, "in_recovery")? == "t" })
 }
 
 /// Columns of a relation message with the names of their types.

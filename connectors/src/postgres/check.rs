@@ -9,7 +9,7 @@ use super::connect::{Sql, number, text};
 use super::publication::{self, Publication};
 use super::refusals;
 use super::setup;
-use super::slot;
+use super::slot::{self, Slot};
 use super::types::Types;
 use crate::{ConnectorConfig, Error, Refusal};
 
@@ -105,13 +105,33 @@ async fn look(
         }
         Err(error) => findings.error("server", &error),
     }
-    look_at_user(config, &sql, findings).await?;
-    let slot_exists = look_at_slot(config, &sql, findings).await?;
-    look_at_room(&sql, slot_exists, findings).await?;
-    look_at_tables(config, wanted, &sql, &server, findings).await
+    look_at_encoding(&server, findings);
+    let may_create = look_at_user(config, &sql, findings).await?;
+    let slot = look_at_slot(config, &sql, findings).await?;
+    look_at_room(&sql, slot.as_ref(), findings).await?;
+    look_at_tables(config, wanted, &sql, &server, may_create, findings).await
 }
 
-async fn look_at_user(config: &ConnectorConfig, sql: &Sql, findings: &mut Findings) -> Result<(), Error> {
+fn look_at_encoding(server: &Server, findings: &mut Findings) {
+    let encoding = &server.encoding;
+    let (problem, find) = match encoding.as_str() {
+        // Every letter of theirs is one of Unicode.
+        "UTF8" | "LATIN1" => return,
+        "SQL_ASCII" => (
+            "texts that are not UTF-8 are lost, each with a dead letter, and rows with such a key are left out",
+            "convert the database to UTF8 by dump and restore",
+        ),
+        _ => (
+            "the server fails at the first text that has no equivalent in UTF-8 (SQLSTATE 22P05), and capture of all tables \
+             stands there until it is corrected and the log is past it",
+            "look for such texts in psql: SET client_encoding TO 'UTF8', then COPY each table TO STDOUT; it fails at the first",
+        ),
+    };
+    findings.add(Severity::Warning, "server", format!("server_encoding is {encoding}: {problem}"), find);
+}
+
+/// Looks at the user's rights; answers whether it may create publications.
+async fn look_at_user(config: &ConnectorConfig, sql: &Sql, findings: &mut Findings) -> Result<bool, Error> {
     let rows = sql
         .rows(
             "look at the user",
@@ -129,7 +149,8 @@ async fn look_at_user(config: &ConnectorConfig, sql: &Sql, findings: &mut Findin
         findings.add(Severity::Error, "user", problem, format!("ALTER ROLE {user} REPLICATION"));
     }
     let name = config.postgres.publication_name(&config.source);
-    if config.postgres.publishes() && text(row, "may_create")? != "t" {
+    let may_create = text(row, "may_create")? == "t";
+    if config.postgres.publishes() && !may_create {
         findings.add(
             Severity::Warning,
             "user",
@@ -140,15 +161,15 @@ async fn look_at_user(config: &ConnectorConfig, sql: &Sql, findings: &mut Findin
             ),
         );
     }
-    Ok(())
+    Ok(may_create)
 }
 
-async fn look_at_slot(config: &ConnectorConfig, sql: &Sql, findings: &mut Findings) -> Result<bool, Error> {
+async fn look_at_slot(config: &ConnectorConfig, sql: &Sql, findings: &mut Findings) -> Result<Option<Slot>, Error> {
     let name = config.postgres.slot_name(&config.source);
     let subject = format!("slot {name}");
     let Some(slot) = slot::find(sql, &name).await? else {
         findings.ok(&subject, "does not exist yet; it is made at the first start");
-        return Ok(false);
+        return Ok(None);
     };
     if slot.is_lost() {
         findings.add(
@@ -170,10 +191,10 @@ async fn look_at_slot(config: &ConnectorConfig, sql: &Sql, findings: &mut Findin
         let at = slot.confirmed_flush.map_or_else(|| "nowhere".into(), |at| at.to_string());
         findings.ok(&subject, format!("exists, at {at}"));
     }
-    Ok(true)
+    Ok(Some(slot))
 }
 
-async fn look_at_room(sql: &Sql, slot_exists: bool, findings: &mut Findings) -> Result<(), Error> {
+async fn look_at_room(sql: &Sql, slot: Option<&Slot>, findings: &mut Findings) -> Result<(), Error> {
     let rows = sql
         .rows(
             "look at the server's limits",
@@ -184,9 +205,11 @@ async fn look_at_room(sql: &Sql, slot_exists: bool, findings: &mut Findings) -> 
         )
         .await?;
     let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
+    // While the slot is read our sessions are among those in use, most likely.
+    let senders_needed = if slot.is_some_and(|slot| slot.active_pid.is_some()) { 0 } else { 2 };
     for (setting, limit, used, needed) in [
-        ("max_replication_slots", "slots", "slots_used", u32::from(!slot_exists)),
-        ("max_wal_senders", "senders", "senders_used", 2),
+        ("max_replication_slots", "slots", "slots_used", u32::from(slot.is_none())),
+        ("max_wal_senders", "senders", "senders_used", senders_needed),
     ] {
         let (limit, used): (u32, u32) = (number(row, limit)?, number(row, used)?);
         if used + needed > limit {
@@ -216,15 +239,16 @@ async fn look_at_tables(
     wanted: &[(TableId, Vec<String>)],
     sql: &Sql,
     server: &Server,
+    may_create: bool,
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let name = config.postgres.publication_name(&config.source);
     let subject = format!("publication {name}");
     let publication = publication::find(sql, server, &name).await?;
+    let is_to_be_made = publication.is_none() && config.postgres.publishes();
     match &publication {
-        None if config.postgres.publishes() => {
-            findings.ok(&subject, "does not exist yet; it is made at the first start")
-        }
+        // It depends on the tables whether we can.
+        None if is_to_be_made => {}
         None => findings.error(&subject, &publication::missing(&name)),
         Some(publication) if !publication.left_out.is_empty() => findings.add(
             Severity::Error,
@@ -244,7 +268,20 @@ async fn look_at_tables(
     let mut types = Types::default();
     let pairs = names.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
     let tables = catalog::tables(sql, &mut types, &catalog::named(pairs)).await?;
-    let (fit, refused) = refusals::sift(config, tables.clone(), publication.as_ref());
+    let mut looked_at = tables.clone();
+    if is_to_be_made {
+        // Whose they are is told of the publication, and not of each.
+        looked_at.iter_mut().for_each(|table| table.owned = true);
+    }
+    let (fit, refused) = refusals::sift(config, looked_at, publication.as_ref());
+    if is_to_be_made {
+        let others: Vec<String> = fit
+            .iter()
+            .filter(|table| tables.iter().any(|found| found.oid == table.oid && !found.owned))
+            .map(CatalogTable::name)
+            .collect();
+        look_at_making(config, &name, &fit, &others, may_create, findings);
+    }
     for (schema, table) in &names {
         let name = format!("{schema}.{table}");
         if let Some(table) = fit.iter().find(|table| table.name() == name) {
@@ -270,6 +307,29 @@ async fn look_at_tables(
         }
     }
     Ok(())
+}
+
+/// Whether the publication can be made for the tables that are `fit`, some of which belong to `others`.
+fn look_at_making(
+    config: &ConnectorConfig,
+    name: &str,
+    fit: &[CatalogTable],
+    others: &[String],
+    may_create: bool,
+    findings: &mut Findings,
+) {
+    let subject = format!("publication {name}");
+    let user = &config.postgres.user;
+    let problem = match (may_create, others) {
+        (true, []) => return findings.ok(&subject, "does not exist yet; it is made at the first start"),
+        (false, []) => format!("does not exist, and user `{user}` may not create it"),
+        (_, others) => format!(
+            "does not exist, and user `{user}` may not publish {}, since it does not own them",
+            others.join(", ")
+        ),
+    };
+    let remedy = format!("as a superuser: {}", publication::create_command(name, fit));
+    findings.add(Severity::Error, &subject, problem, remedy);
 }
 
 fn look_at_table(

@@ -34,6 +34,10 @@ pub(crate) struct Checkpoint {
     /// While rows are to be read again that were captured before: how far they are complete as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) held: Option<Held>,
+    /// The transaction that wrote the publication's line of the catalog; 0: it was not looked. Another one later on means
+    /// that the publication may have left changes out in between.
+    #[serde(default)]
+    pub(crate) publication_written: u32,
     /// Snapshots of tables, by `schema.table`.
     pub(crate) tables: BTreeMap<String, TableSnapshot>,
 }
@@ -120,9 +124,15 @@ impl Checkpoint {
     /// Compares what is known of tables with those that are captured now, by name, each with what publishes it and how
     /// it is laid out; answers with those of which changes may have passed by, or whose rows became other ones, and
     /// why. For them the log is no continuation of what was captured: they are to be read again in a new epoch, above
-    /// all that is known of them.
-    pub(crate) fn compare_tables(&mut self, captured: &BTreeMap<String, (u32, Layout)>) -> Vec<(String, &'static str)> {
+    /// all that is known of them. So are all when the publication was `written` since; see [`Self::publication_written`].
+    pub(crate) fn compare_tables(
+        &mut self,
+        captured: &BTreeMap<String, (u32, Layout)>,
+        written: u32,
+    ) -> Vec<(String, &'static str)> {
         let mut again = Vec::new();
+        let altered = self.is_publication_altered(written);
+        self.publication_written = written;
         for (name, state) in &mut self.tables {
             let Some((by, layout)) = captured.get(name) else {
                 state.left = true;
@@ -130,6 +140,8 @@ impl Checkpoint {
             };
             let problem = if state.left || state.is_published_anew(*by) {
                 Some("was not captured for a while")
+            } else if altered {
+                Some("may have been published in part for a while")
             } else {
                 state.compare_layout(layout)
             };
@@ -170,6 +182,11 @@ impl Checkpoint {
     /// Whether another entry publishes a table than the one that did.
     pub(crate) fn is_published_anew(&self, table: &str, by: u32) -> bool {
         self.tables.get(table).is_some_and(|state| state.is_published_anew(by))
+    }
+
+    /// Whether the publication was written since it was looked at.
+    pub(crate) fn is_publication_altered(&self, written: u32) -> bool {
+        self.publication_written != 0 && self.publication_written != written
     }
 
     /// The table that was captured as the relation of this number.
@@ -249,6 +266,7 @@ mod tests {
             resume: Lsn(1),
             at_micros: 0,
             held: None,
+            publication_written: 7,
             tables: tables.map(|(name, state)| (name.to_owned(), state)).into(),
         }
     }
@@ -267,17 +285,17 @@ mod tests {
             published.iter().map(|(name, by)| ((*name).to_owned(), (*by, Layout::default()))).collect()
         };
         let again = "was not captured for a while";
-        assert!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2)])).is_empty());
+        assert!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2)]), 7).is_empty());
         assert!(checkpoint.has_left("gone") && checkpoint.epoch == 1 && !checkpoint.tables["half"].blocks.is_empty());
         assert_eq!(
-            checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2), ("gone", 3)])),
+            checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2), ("gone", 3)]), 7),
             [("gone".to_owned(), again)]
         );
         assert!(checkpoint.epoch == 2 && checkpoint.tables["read"].complete && !checkpoint.tables["gone"].complete);
         assert_eq!(checkpoint.complete().0, SourcePosition { epoch: 1, commit: 1, ordinal: 0 });
         assert_eq!(checkpoint.tables["half"], TableSnapshot { published_by: 2, ..TableSnapshot::default() });
         assert_eq!(
-            checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)])),
+            checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)]), 7),
             [("read".to_owned(), again)]
         );
     }
@@ -290,12 +308,28 @@ mod tests {
             let layouts = [("changed", oid), ("same", 2)];
             layouts.map(|(name, oid)| (name.to_owned(), (1, Layout { oid, ..Layout::default() }))).into()
         };
-        assert!(checkpoint.compare_tables(&captured(1)).is_empty(), "a checkpoint of an older version has no layouts");
+        assert!(
+            checkpoint.compare_tables(&captured(1), 7).is_empty(),
+            "a checkpoint of an older version has no layouts"
+        );
         assert_eq!((checkpoint.table_of(1), checkpoint.table_of(2)), (Some("changed"), Some("same")));
-        assert!(checkpoint.compare_tables(&captured(1)).is_empty());
+        assert!(checkpoint.compare_tables(&captured(1), 7).is_empty());
         let problem = "was replaced by another table";
-        assert_eq!(checkpoint.compare_tables(&captured(3)), [("changed".to_owned(), problem)]);
+        assert_eq!(checkpoint.compare_tables(&captured(3), 7), [("changed".to_owned(), problem)]);
         assert!(checkpoint.epoch == 2 && checkpoint.tables["same"].complete && !checkpoint.tables["changed"].complete);
+    }
+
+    #[test]
+    fn all_tables_of_a_publication_that_was_altered_are_to_be_read_again() {
+        let table = || TableSnapshot { complete: true, published_by: 1, ..TableSnapshot::default() };
+        let mut checkpoint = checkpoint([("a", table()), ("b", table())]);
+        let captured: BTreeMap<_, _> = ["a", "b"].map(|name| (name.to_owned(), (1, Layout::default()))).into();
+        assert!(checkpoint.compare_tables(&captured, 7).is_empty() && !checkpoint.is_publication_altered(7));
+        assert_eq!(checkpoint.compare_tables(&captured, 9).len(), 2);
+        assert!(checkpoint.epoch == 2 && checkpoint.compare_tables(&captured, 9).is_empty(), "once");
+        checkpoint.publication_written = 0;
+        assert!(checkpoint.compare_tables(&captured, 9).is_empty(), "a checkpoint of an older version has not looked");
+        assert_eq!(checkpoint.publication_written, 9);
     }
 
     #[test]

@@ -82,7 +82,8 @@ pub struct TlsConfig {
     /// How much of it.
     #[serde(default)]
     pub mode: TlsMode,
-    /// File with the certificates (PEM) of the authorities to trust; needed by `verify-ca` and `verify-full`.
+    /// File with the certificates (PEM) of the authorities to trust; needed by `verify-ca` and `verify-full`. With it,
+    /// `require` verifies as `verify-ca` does.
     #[serde(default)]
     pub ca: Option<PathBuf>,
     /// File with our certificate (PEM), where the server wants one.
@@ -102,12 +103,37 @@ pub enum TlsMode {
     /// Encrypted if the server offers it, with any certificate.
     #[default]
     Prefer,
-    /// Encrypted, with any certificate.
+    /// Encrypted, with any certificate; with one of a trusted authority where `ca` names some.
     Require,
     /// Encrypted, with a certificate of a trusted authority.
     VerifyCa,
     /// Encrypted, with a certificate of a trusted authority for this very host name.
     VerifyFull,
+}
+
+impl TlsConfig {
+    /// The mode in effect: as in `libpq`, whoever names an authority and requires encryption wants it verified.
+    pub(crate) fn verified_mode(&self) -> TlsMode {
+        match self.mode {
+            TlsMode::Require if self.ca.is_some() => TlsMode::VerifyCa,
+            mode => mode,
+        }
+    }
+
+    /// The first key that would be read and never used, with the reason.
+    fn unused(&self) -> Option<(&'static str, &'static str)> {
+        let (ca, cert) = (self.ca.is_some(), self.cert.is_some() || self.key.is_some());
+        match self.mode {
+            TlsMode::Disable if ca => Some(("ca", "nothing is verified with `mode: disable`: set `verify-full`")),
+            TlsMode::Disable if cert => Some(("cert", "it is not shown with `mode: disable`: set `verify-full`")),
+            TlsMode::Prefer if ca => Some((
+                "ca",
+                "nothing is verified with `mode: prefer`, which is the default and takes plain text, too: set \
+                 `verify-full`, or `verify-ca` for any host name",
+            )),
+            _ => None,
+        }
+    }
 }
 
 fn default_port() -> u16 {
@@ -197,6 +223,36 @@ impl PostgresConfig {
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return wrong("tls", "`cert` and `key` belong together");
         }
+        if let Some((key, problem)) = self.tls.unused() {
+            return wrong(&format!("tls.{key}"), problem);
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_tls(tls: serde_json::Value) -> PostgresConfig {
+        let config = serde_json::json!({ "host": "h", "database": "d", "user": "u", "tables": ["t"], "tls": tls });
+        serde_json::from_value(config).expect("a configuration")
+    }
+
+    #[test]
+    fn an_authority_that_nothing_would_be_verified_by_is_refused() {
+        for (tls, path) in [
+            (serde_json::json!({ "ca": "ca.pem" }), "postgres.tls.ca"),
+            (serde_json::json!({ "mode": "prefer", "ca": "ca.pem" }), "postgres.tls.ca"),
+            (serde_json::json!({ "mode": "disable", "ca": "ca.pem" }), "postgres.tls.ca"),
+            (serde_json::json!({ "mode": "disable", "cert": "c.pem", "key": "k.pem" }), "postgres.tls.cert"),
+        ] {
+            let error = with_tls(tls.clone()).validate().expect_err("it is refused");
+            assert!(matches!(&error, Error::Config { path: at, .. } if at == path), "{tls}: {error}");
+        }
+        let required = with_tls(serde_json::json!({ "mode": "require", "ca": "ca.pem" }));
+        assert!(required.validate().is_ok() && required.tls.verified_mode() == TlsMode::VerifyCa);
+        let unverified = with_tls(serde_json::json!({ "mode": "require", "cert": "c.pem", "key": "k.pem" }));
+        assert!(unverified.validate().is_ok() && unverified.tls.verified_mode() == TlsMode::Require);
     }
 }

@@ -20,10 +20,15 @@ use crate::Error;
 const TEXT_FORMS: &str = "-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC -c extra_float_digits=3 \
      -c bytea_output=hex -c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=0 \
      -c row_security=off -c standard_conforming_strings=on";
+/// Of a database that does not know in which encoding its texts are (`SQL_ASCII`): they come as they are stored. As UTF-8 the
+/// server would look at each, and fail for ever at the first that is not; so such a value alone cannot be represented.
+const AS_STORED: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false)
+                         WHERE current_setting('server_encoding') = 'SQL_ASCII'";
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
-/// Messages between the reader of the socket and the decoder. More would not be faster, and rows may be large.
-const BUFFERED_MESSAGES: usize = 1024;
+/// Messages between the reader of the socket and the decoder. Each is a row, of up to a gigabyte, and their bytes are not
+/// counted: a thousand rows of ten megabytes would be ten gigabytes of memory.
+const BUFFERED_MESSAGES: usize = 64;
 
 /// A session for queries; ends when dropped.
 pub(crate) struct Sql {
@@ -58,7 +63,9 @@ impl Sql {
                 tracing::debug!(%error, "a database session ended");
             }
         });
-        Ok(Self { client, connection })
+        let session = Self { client, connection };
+        session.execute("choose the encoding of texts", AS_STORED).await?;
+        Ok(session)
     }
 
     /// Runs one statement with the simple protocol and gives its rows.
@@ -128,7 +135,7 @@ pub(crate) fn number<T: std::str::FromStr>(row: &SimpleQueryRow, column: &str) -
 
 /// Opens a replication session that runs commands before it streams from `start`.
 pub(crate) async fn replication(config: &PostgresConfig, source: &str, start: Lsn) -> Result<ReplicationClient, Error> {
-    let mode = match config.tls.mode {
+    let mode = match config.tls.verified_mode() {
         TlsMode::Disable => pgwire_replication::SslMode::Disable,
         TlsMode::Prefer => pgwire_replication::SslMode::Prefer,
         TlsMode::Require => pgwire_replication::SslMode::Require,
@@ -166,5 +173,8 @@ pub(crate) async fn replication(config: &PostgresConfig, source: &str, start: Ls
         action: "open a replication session",
         source: pgwire_replication::PgWireError::Internal("no answer in time".into()),
     })?;
-    client.map_err(|source| Error::Replication { action: "open a replication session", source })
+    let failed = |source| Error::Replication { action: "open a replication session", source };
+    let mut client = client.map_err(failed)?;
+    client.simple_query(AS_STORED).await.map_err(failed)?;
+    Ok(client)
 }

@@ -1,15 +1,17 @@
 //! Columns that a message lacks, asked of the database.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::SimpleQueryRow;
+use futures_util::StreamExt;
 
-use super::connect::Sql;
+use super::connect::{Sql, failed};
+use super::copy::CopyLine;
 use crate::Error;
 
 /// Columns of one row that were asked for, in the order of the query; `None` when there is no such row. See
 /// [`Step::Lacks`](super::transaction::Step::Lacks).
-pub(super) type Fetched = Option<Vec<Option<String>>>;
+pub(super) type Fetched = Option<Vec<Option<Vec<u8>>>>;
 
 /// What `query` finds once the transaction can be seen; `None` when the table is no longer as it expects.
 pub(super) async fn row(sql: &Sql, xid: u32, query: &str) -> Result<Option<Fetched>, Error> {
@@ -17,11 +19,12 @@ pub(super) async fn row(sql: &Sql, xid: u32, query: &str) -> Result<Option<Fetch
     first_row(sql, query).await
 }
 
-/// How long a commit may stay invisible: with synchronous replication it waits for the standby.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a commit that stays invisible is waited for in one go, before the status says so.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Waits until other sessions see what the transaction did. A commit is sent to us as soon as it is written, which is a
-/// moment before it can be seen: a query in that moment would not find the row it is about.
+/// moment before it can be seen: a query in that moment would not find the row it is about. With synchronous replication
+/// that moment lasts until the standby has answered. What was gathered of the transaction by then comes again.
 async fn until_visible(sql: &Sql, xid: u32) -> Result<(), Error> {
     let begin = Instant::now();
     while begin.elapsed() < VISIBLE_WITHIN {
@@ -32,7 +35,13 @@ async fn until_visible(sql: &Sql, xid: u32) -> Result<(), Error> {
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    Ok(())
+    Err(Error::NotReady {
+        problem: format!(
+            "transaction {xid}, of which columns are to be fetched that were not sent, is in the log and cannot be seen yet: it \
+             seems to wait for a synchronous standby"
+        ),
+        remedy: "bring the standby back, or change synchronous_standby_names; until then this is tried again".into(),
+    })
 }
 
 /// Whether a snapshot (`xmin:xmax:xip,xip,…`, transactions as 64 bits) sees a committed transaction (32 bits, as the
@@ -55,14 +64,21 @@ fn is_of_another_table(error: &tokio_postgres::Error) -> bool {
 /// The texts of the first row, if there is one; `None` when the server cannot answer, because the table is no longer as
 /// the query expects.
 async fn first_row(sql: &Sql, query: &str) -> Result<Option<Fetched>, Error> {
-    let rows = match sql.rows("fetch the unchanged columns of a row whose key changed", query).await {
-        Ok(rows) => rows,
-        Err(Error::Query { source, .. }) if is_of_another_table(&source) => return Ok(None),
-        Err(error) => return Err(error),
+    let failed = |source| failed("fetch the columns of a row that were not sent", source);
+    // As a copy: bytes that are not UTF-8 come, too, as they do in the stream.
+    let copied = match sql.client.copy_out(&format!("COPY ({query}) TO STDOUT")).await {
+        Ok(lines) => lines,
+        Err(source) if is_of_another_table(&source) => return Ok(None),
+        Err(source) => return Err(failed(source)),
     };
-    let texts =
-        |row: &SimpleQueryRow| (0..row.len()).map(|at| row.try_get(at).ok().flatten().map(str::to_owned)).collect();
-    Ok(Some(rows.first().map(texts)))
+    let mut lines = pin!(copied);
+    let (mut line, mut found) = (CopyLine::default(), None);
+    while let Some(copied) = lines.next().await {
+        line.read(&copied.map_err(failed)?);
+        let texts = || line.cells.iter().map(|cell| cell.text(&line.bytes).map(<[u8]>::to_vec)).collect();
+        found.get_or_insert_with(texts);
+    }
+    Ok(Some(found))
 }
 
 #[cfg(test)]

@@ -112,7 +112,14 @@ impl CatalogTable {
             marked.sort_unstable();
             columns == marked
         };
-        if let Some(at) = self.indexes.iter().position(same) {
+        // Others may have the same columns in another order.
+        let named = |index: &UniqueIndex| match self.identity.as_str() {
+            "d" => index.primary,
+            "i" => index.identity,
+            _ => false,
+        };
+        let chosen = self.indexes.iter().position(|index| named(index) && same(index));
+        if let Some(at) = chosen.or_else(|| self.indexes.iter().position(same)) {
             let chosen = self.indexes.swap_remove(at);
             flagged = chosen.columns;
         }
@@ -150,4 +157,35 @@ fn logged<'i>(identity: &str, indexes: &'i [UniqueIndex]) -> Option<&'i UniqueIn
 pub(crate) fn names_rows(key: &[String], whole: bool, identity: &str, indexes: &[UniqueIndex]) -> bool {
     let has_key = |index: &UniqueIndex| key.iter().all(|name| index.columns.contains(name));
     identity == "f" || (!whole && logged(identity, indexes).is_some_and(has_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::CatalogColumn;
+    use super::*;
+
+    fn index(columns: &[&str], primary: bool, identity: bool) -> UniqueIndex {
+        let columns = columns.iter().map(|name| (*name).to_owned()).collect();
+        UniqueIndex { name: String::new(), primary, identity, not_null: true, columns }
+    }
+
+    /// A table over columns `a`, `b` and `c` as a message announces it, which marks these columns.
+    fn announced(identity: &str, indexes: Vec<UniqueIndex>, marked: &[&str]) -> Vec<String> {
+        let column = |name: &str| CatalogColumn { name: name.into(), type_oid: 23, source_type: "integer".into() };
+        let columns = ["a", "b", "c"].map(column).into();
+        let mut table = CatalogTable::announced("public".into(), "t".into(), identity.into(), columns, indexes);
+        table.trust_identity(marked.iter().map(|name| (*name).to_owned()).collect());
+        table.key().expect("a key").to_vec()
+    }
+
+    #[test]
+    fn the_index_that_the_identity_names_tells_the_order_of_the_key() {
+        let (other, primary) = (index(&["b", "a"], false, true), index(&["a", "b"], true, false));
+        let marked = ["a", "b"];
+        assert_eq!(announced("d", vec![other.clone(), primary.clone()], &marked), ["a", "b"]);
+        assert_eq!(announced("i", vec![primary.clone(), other.clone()], &marked), ["b", "a"]);
+        // The catalog is ahead of the message: its primary key is over other columns by now.
+        let ahead = index(&["c"], true, false);
+        assert_eq!(announced("d", vec![ahead, other], &marked), ["b", "a"]);
+    }
 }

@@ -1,4 +1,4 @@
-//! A look at the server once a second: where its log ends, and what it keeps for us.
+//! A look at the server once a second: where its log ends, what it keeps for us, and whether the publication is the same.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(crate) struct Seen {
     pub(crate) end: Lsn,
     pub(crate) at_micros: i64,
+    /// The transaction that wrote the publication's line of the catalog; `None` while there is no publication.
+    pub(crate) publication_written: Option<u32>,
 }
 
 /// A stream from which nothing comes is believed for so long while the server says that nobody reads the slot, or cannot
@@ -55,7 +57,13 @@ impl Drop for Monitor {
 
 impl Monitor {
     /// Begins to look. It has a session of its own, so that a slow answer holds nothing up.
-    pub(crate) fn begin(config: &PostgresConfig, slot: String, status: StatusCell, metrics: SourceMetrics) -> Self {
+    pub(crate) fn begin(
+        config: &PostgresConfig,
+        slot: String,
+        publication: String,
+        status: StatusCell,
+        metrics: SourceMetrics,
+    ) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let captured = Arc::new(Mutex::new(Lsn::default()));
         let now = Instant::now();
@@ -63,6 +71,7 @@ impl Monitor {
         let look = Look {
             config: config.clone(),
             slot,
+            publication,
             status,
             metrics,
             seen: Arc::clone(&seen),
@@ -103,6 +112,7 @@ impl Monitor {
 struct Look {
     config: PostgresConfig,
     slot: String,
+    publication: String,
     status: StatusCell,
     metrics: SourceMetrics,
     seen: Arc<Mutex<Seen>>,
@@ -127,12 +137,14 @@ impl Look {
         let query = format!(
             "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at,
                     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS ends,
+                    (SELECT xmin FROM pg_publication WHERE pubname = {}) AS publication,
                     s.retained, s.safe_wal_size, s.wal_status, s.active
              FROM (VALUES (1)) v LEFT JOIN LATERAL (
                  SELECT pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                              ELSE pg_current_wal_flush_lsn() END, restart_lsn)::bigint AS retained,
                         safe_wal_size, wal_status, active
                  FROM pg_replication_slots WHERE slot_name = {}) s ON true",
+            literal(&self.publication),
             literal(&self.slot)
         );
         loop {
@@ -145,7 +157,8 @@ impl Look {
     }
 
     fn take(&mut self, row: &SimpleQueryRow) -> Result<(), Error> {
-        let seen = Seen { end: text(row, "ends")?.parse()?, at_micros: number(row, "at")? };
+        let publication_written = optional(row, "publication").and_then(|xmin| xmin.parse().ok());
+        let seen = Seen { end: text(row, "ends")?.parse()?, at_micros: number(row, "at")?, publication_written };
         *self.seen.lock() = seen;
         let mut signs = self.signs.lock();
         signs.seen = Instant::now();
@@ -157,9 +170,9 @@ impl Look {
         let safe: Option<i64> = optional(row, "safe_wal_size").and_then(|n| n.parse().ok());
         let captured = *self.captured.lock();
         let lag = (captured.0 > 0).then(|| seen.end.0.saturating_sub(captured.0));
-        self.metrics.lag_bytes.set(lag.unwrap_or(0) as i64);
-        self.metrics.retained_wal_bytes.set(retained.unwrap_or(0) as i64);
-        self.metrics.safe_wal_bytes.set(safe.unwrap_or(0));
+        self.metrics.lag_bytes.set(lag.map(|bytes| bytes as i64));
+        self.metrics.retained_wal_bytes.set(retained.map(|bytes| bytes as i64));
+        self.metrics.safe_wal_bytes.set(safe);
         self.status.update(|status| {
             status.server_position = Some(seen.end.to_string());
             status.lag_bytes = lag;

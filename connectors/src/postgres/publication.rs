@@ -27,6 +27,9 @@ pub(crate) struct Publication {
     pub(crate) all_tables: bool,
     /// The user has the rights of its owner, who alone may add to it.
     pub(crate) owned: bool,
+    /// The transaction that wrote its line of the catalog, which `ALTER PUBLICATION … SET (…)` writes anew; its tables have
+    /// lines of their own.
+    pub(crate) written: u32,
     pub(crate) tables: HashMap<(String, String), Published>,
 }
 
@@ -44,10 +47,11 @@ impl Publication {
 
 /// Looks a publication up; `None` if there is none of that name.
 pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Option<Publication>, Error> {
+    let lists = if server.version >= 150_000 { LISTS } else { "false" };
     let query = format!(
         "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
-                pg_has_role(pubowner, 'USAGE') AS owned
-         FROM pg_publication WHERE pubname = {}",
+                pg_has_role(pubowner, 'USAGE') AS owned, xmin AS written, {lists} AS lists
+         FROM pg_publication p WHERE pubname = {}",
         literal(name)
     );
     let rows = sql.rows("look up the publication", &query).await?;
@@ -61,20 +65,7 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
             left_out.push(kind);
         }
     }
-    let details = if server.version >= 150_000 {
-        "to_json(attnames) AS columns, rowfilter"
-    } else {
-        "NULL AS columns, NULL AS rowfilter"
-    };
-    let query = format!(
-        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
-         FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
-                         JOIN pg_namespace n ON n.oid = c.relnamespace)
-                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
-         WHERE pubname = {}",
-        literal(name)
-    );
+    let query = if on("lists")? { listed_tables(name) } else { all_tables(server, name) };
     let mut tables = HashMap::new();
     for row in sql.rows("look up the publication's tables", &query).await? {
         let columns = match optional(&row, "columns") {
@@ -88,20 +79,70 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
         tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
     }
     let (via_root, all_tables, owned) = (on("pubviaroot")?, on("puballtables")?, on("owned")?);
-    Ok(Some(Publication { via_root, left_out, all_tables, owned, tables }))
+    Ok(Some(Publication { via_root, left_out, all_tables, owned, written: number(row, "written")?, tables }))
 }
 
-/// What publishes a table now, as [`Published::by`]: a table that was taken out since has not the number it had. `None` if
-/// the publication is gone.
-pub(crate) async fn published_by(sql: &Sql, name: &str, table: u32) -> Result<Option<u32>, Error> {
+/// As SQL: whether publication `p` names each of the tables that it sends.
+const LISTS: &str = "NOT puballtables AND NOT EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)
+     AND (pubviaroot OR NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+                                    WHERE r.prpubid = p.oid AND c.relkind = 'p'))";
+
+/// As SQL: the tables of a publication that [`LISTS`] them. Unlike [`all_tables`] it waits for nobody who alters one, but for
+/// those of tables with a row filter.
+fn listed_tables(name: &str) -> String {
+    // Partitions come under the name of the table above them.
+    format!(
+        "SELECT n.nspname AS schemaname, c.relname AS tablename,
+                (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
+                 WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs::int2[])) AS columns,
+                pg_get_expr(r.prqual, r.prrelid) AS rowfilter, r.oid::bigint AS by
+         FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid
+              JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE pubname = {}
+           AND NOT (c.relispartition AND EXISTS (
+                    SELECT FROM pg_partition_ancestors(c.oid) above JOIN pg_publication_rel o ON o.prrelid = above.relid
+                    WHERE o.prpubid = p.oid AND above.relid <> c.oid))",
+        literal(name)
+    )
+}
+
+/// As SQL: the tables of any publication. From PostgreSQL 16 on the server opens each of them for that.
+fn all_tables(server: &Server, name: &str) -> String {
+    let details = if server.version >= 150_000 {
+        "to_json(attnames) AS columns, rowfilter"
+    } else {
+        "NULL AS columns, NULL AS rowfilter"
+    };
+    format!(
+        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
+         FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
+              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+                         JOIN pg_namespace n ON n.oid = c.relnamespace)
+                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
+         WHERE pubname = {}",
+        literal(name)
+    )
+}
+
+/// What publishes a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    /// As [`Published::by`]: a table that was taken out since has not the number it had.
+    pub(crate) by: u32,
+    /// As [`Publication::written`].
+    pub(crate) written: u32,
+}
+
+/// What publishes a table now. `None` if the publication is gone.
+pub(crate) async fn entry_of(sql: &Sql, name: &str, table: u32) -> Result<Option<Entry>, Error> {
     let query = format!(
-        "SELECT coalesce(r.oid, p.oid)::bigint AS by
+        "SELECT coalesce(r.oid, p.oid)::bigint AS by, p.xmin AS written
          FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = {table}
          WHERE p.pubname = {}",
         literal(name)
     );
     let rows = sql.rows("look up what publishes a table", &query).await?;
-    rows.first().map(|row| number(row, "by")).transpose()
+    rows.first().map(|row| Ok(Entry { by: number(row, "by")?, written: number(row, "written")? })).transpose()
 }
 
 /// Makes or completes the publication. Of the tables, each must be one that can be published: one alone would keep all from
@@ -112,16 +153,10 @@ pub(crate) async fn publish(
     publication: Option<&Publication>,
     tables: &[CatalogTable],
 ) -> Result<(), Error> {
-    // Not those that inherit from it: the application could not update one that has no key.
-    let list = |tables: &[&CatalogTable]| tables.iter().map(|t| t.quoted_alone()).collect::<Vec<_>>().join(", ");
     match publication {
         None => {
-            let all: Vec<&CatalogTable> = tables.iter().collect();
-            let for_tables = if all.is_empty() { String::new() } else { format!("FOR TABLE {}", list(&all)) };
-            let command =
-                format!("CREATE PUBLICATION {} {for_tables} WITH (publish_via_partition_root = true)", quote(name));
-            tracing::info!(publication = name, tables = all.len(), "creating the publication");
-            sql.execute("create the publication", &command).await
+            tracing::info!(publication = name, tables = tables.len(), "creating the publication");
+            sql.execute("create the publication", &create_command(name, tables)).await
         }
         Some(publication) => {
             let lacking: Vec<&CatalogTable> = tables.iter().filter(|table| publication.can_take(table)).collect();
@@ -129,10 +164,22 @@ pub(crate) async fn publish(
                 return Ok(());
             }
             tracing::info!(publication = name, tables = lacking.len(), "adding tables to the publication");
-            let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(&lacking));
+            let command = format!("ALTER PUBLICATION {} ADD TABLE {}", quote(name), list(lacking));
             sql.execute("add tables to the publication", &command).await
         }
     }
+}
+
+/// The command that makes the publication.
+pub(crate) fn create_command(name: &str, tables: &[CatalogTable]) -> String {
+    let for_tables = if tables.is_empty() { String::new() } else { format!("FOR TABLE {} ", list(tables)) };
+    format!("CREATE PUBLICATION {} {for_tables}WITH (publish_via_partition_root = true)", quote(name))
+}
+
+/// Tables as a command names them: not those that inherit from one, since the application could not update such a one that
+/// has no key.
+fn list<'t>(tables: impl IntoIterator<Item = &'t CatalogTable>) -> String {
+    tables.into_iter().map(CatalogTable::quoted_alone).collect::<Vec<_>>().join(", ")
 }
 
 /// Says that there is none.

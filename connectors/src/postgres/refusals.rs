@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use headwater_schemas::nearest;
+use headwater_schemas::{TableId, nearest};
 
 use super::catalog::{CatalogTable, quote};
 use super::connect::Sql;
 use super::publication::{Publication, Published};
-use crate::{ConnectorConfig, Error, Refusal};
+use crate::{ConnectorConfig, Error, Refusal, Routes};
 
 /// Tells the tables that can be captured from those that cannot, by name, before anything is published.
 pub(crate) fn sift(
@@ -97,6 +97,16 @@ fn not_ours(config: &ConnectorConfig, table: &CatalogTable, publication: Option<
     })
 }
 
+/// Refuses a table for which the log can have no topic.
+pub(crate) fn without_topic(config: &ConnectorConfig, table: &CatalogTable, routes: &Routes) -> Option<Refusal> {
+    let id = TableId::new(config.source.as_str(), table.schema.as_str(), table.table.as_str());
+    let why = routes.refuses(&id)?;
+    Some(Refusal {
+        problem: format!("the broker can have no topic for {}: {why}", table.name()),
+        remedy: format!("ALTER TABLE {} RENAME TO …, or take it out of `tables`", table.quoted()),
+    })
+}
+
 /// Refuses a partition whose changes come under the name of a table above it.
 fn within_another(
     config: &ConnectorConfig,
@@ -156,6 +166,20 @@ pub(crate) fn not_published(name: &str, publication: &Publication, table: &Catal
     }
 }
 
+/// Says that a table that was captured is published no more, where the publication alone says what is.
+pub(crate) fn departed(publication: &str, table: &str) -> Refusal {
+    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+    Refusal {
+        problem: format!("table {table} is in publication `{publication}` no more; its documents are as they were"),
+        remedy: format!(
+            "ALTER PUBLICATION {} ADD TABLE {}.{}, or take it out of the read models",
+            quote(publication),
+            quote(schema),
+            quote(name)
+        ),
+    }
+}
+
 /// Says that a table does not exist, with the nearest name of one that does.
 pub(crate) async fn missing_table(sql: &Sql, schema: &str, table: &str) -> Result<Refusal, Error> {
     let query =
@@ -169,4 +193,26 @@ pub(crate) async fn missing_table(sql: &Sql, schema: &str, table: &str) -> Resul
         None => "create it, or take it out of `tables`".into(),
     };
     Ok(Refusal { problem: format!("table {name} does not exist"), remedy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_without_a_topic_is_refused_by_itself() {
+        let config = serde_json::json!({ "source": "shop", "postgres": {
+            "host": "h", "database": "d", "user": "u", "tables": ["orders", "Order Details"],
+        }});
+        let config: ConnectorConfig = serde_json::from_value(config).expect("a configuration");
+        let routes = Routes::new("hw", 1).refusing(|topic| topic.contains(' ').then_some("no blanks"));
+        let refused = |name: &str| {
+            let table = CatalogTable::announced("public".into(), name.into(), "d".into(), Vec::new(), Vec::new());
+            without_topic(&config, &table, &routes)
+        };
+        assert_eq!(refused("orders"), None);
+        let refusal = refused("Order Details").expect("a refusal");
+        assert_eq!(refusal.problem, "the broker can have no topic for public.Order Details: no blanks");
+        assert!(refusal.remedy.starts_with("ALTER TABLE \"public\".\"Order Details\" RENAME TO"), "{refusal:?}");
+    }
 }

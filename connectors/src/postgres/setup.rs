@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use super::catalog::{self, CatalogTable, Server, quote};
+use super::checkpoint::Checkpoint;
 use super::connect::Sql;
 use super::publication::{self, Published};
-use super::refusals::{missing_table, narrow, not_published, sift};
+use super::refusals::{departed, missing_table, narrow, not_published, sift, without_topic};
 use super::types::Types;
-use crate::{ConnectorConfig, Error, Refusal};
+use crate::{ConnectorConfig, Error, Refusal, Routes};
 
 /// What is captured, and what is not and why.
 pub(crate) struct Tables {
     pub(crate) captured: Vec<(CatalogTable, Published)>,
     pub(crate) refused: BTreeMap<String, Refusal>,
     pub(crate) types: Types,
+    /// See [`publication::Publication::written`].
+    pub(crate) publication_written: u32,
 }
 
 /// The oldest version with all that capture needs.
@@ -38,7 +41,12 @@ pub(crate) fn check_server(server: &Server) -> Result<(), Error> {
 /// Finds the configured tables and makes or completes the publication. A table that cannot be captured is refused by
 /// itself; above all it is not published: one without a key would make the application's own updates of it fail, and one
 /// that cannot be published would keep the others from it.
-pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server) -> Result<Tables, Error> {
+pub(crate) async fn prepare(
+    config: &ConnectorConfig,
+    sql: &Sql,
+    server: &Server,
+    routes: &Routes,
+) -> Result<Tables, Error> {
     let name = config.postgres.publication_name(&config.source);
     let mut publication = publication::find(sql, server, &name).await?;
     let mut types = Types::default();
@@ -55,8 +63,10 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             refused.insert(format!("{schema}.{table}"), missing_table(sql, schema, table).await?);
         }
     }
-    let (good, unfit) = sift(config, found, publication.as_ref());
+    let (mut good, unfit) = sift(config, found, publication.as_ref());
     refused.extend(unfit);
+    refused.extend(good.iter().filter_map(|table| Some((table.name(), without_topic(config, table, routes)?))));
+    good.retain(|table| !refused.contains_key(&table.name()));
     if config.postgres.publishes() {
         publication::publish(sql, &name, publication.as_ref(), &good).await?;
         publication = publication::find(sql, server, &name).await?;
@@ -79,7 +89,22 @@ pub(crate) async fn prepare(config: &ConnectorConfig, sql: &Sql, server: &Server
             }
         }
     }
-    Ok(Tables { captured, refused, types })
+    Ok(Tables { captured, refused, types, publication_written: publication.written })
+}
+
+/// Refuses the tables of a checkpoint that are neither captured nor refused, where the publication alone says what is to be
+/// captured: they have left it.
+pub(crate) fn refuse_departed(config: &ConnectorConfig, checkpoint: &Checkpoint, tables: &mut Tables) {
+    if !config.postgres.tables.is_empty() {
+        return;
+    }
+    let publication = config.postgres.publication_name(&config.source);
+    for name in checkpoint.tables.keys() {
+        let is_captured = tables.captured.iter().any(|(table, _)| table.name() == *name);
+        if !is_captured && !tables.refused.contains_key(name) {
+            tables.refused.insert(name.clone(), departed(&publication, name));
+        }
+    }
 }
 
 /// Reads the captured tables and their publication again as `sql`'s transaction sees them. Where one is gone, unfit or not

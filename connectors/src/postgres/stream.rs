@@ -36,6 +36,10 @@ enum Known {
     Captured { plan: Box<TablePlan>, covers: Lsn, whole: bool },
     /// Published, but not among the tables we are to capture, or no longer fit to be.
     Ignored,
+    /// Not as the table was read, by what was announced behind `covers`: what committed before is in that reading. A change
+    /// from there on would have been announced anew, had the table become as it was read. So with the first that was not,
+    /// the table is left.
+    Behind { table: String, problem: &'static str, covers: Lsn },
 }
 
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -60,7 +64,7 @@ struct TablePlanParts {
     /// The tables (schema, name) that it is a partition of there.
     ancestors: Vec<(String, String)>,
     /// What publishes it now; `None` if the publication is gone.
-    published_by: Option<u32>,
+    published: Option<publication::Entry>,
 }
 
 pub(crate) struct Stream {
@@ -176,7 +180,7 @@ impl Stream {
                         into.cut();
                         return Ok(());
                     }
-                    self.message(data, None, into)?;
+                    self.message(data, None, into, checkpoint)?;
                     if self.waiting.is_some() {
                         self.answer(into, routes, checkpoint).await?;
                     }
@@ -195,11 +199,11 @@ impl Stream {
                         return Ok(());
                     }
                 }
-                ReplicationEvent::KeepAlive { wal_end, server_time_micros, .. } => {
-                    // Within a transaction the server's position says nothing about what we have of it.
+                ReplicationEvent::KeepAlive { wal_end, .. } => {
+                    // Within a transaction the server's position says nothing about what we have of it. Nor does its clock
+                    // about that position, which is as far as it has read its log.
                     if !self.in_transaction {
                         checkpoint.advance_to(Lsn(wal_end.0));
-                        checkpoint.at_micros = checkpoint.at_micros.max(server_time_micros + POSTGRES_EPOCH_MICROS);
                     }
                 }
                 ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => {}
@@ -214,7 +218,13 @@ impl Stream {
     }
 
     /// Takes one message in. `fetched` are the columns that were asked for because the message lacks them.
-    fn message(&mut self, data: Bytes, fetched: Option<Fetched>, into: &mut Gathered) -> Result<(), Error> {
+    fn message(
+        &mut self,
+        data: Bytes,
+        fetched: Option<Fetched>,
+        into: &mut Gathered,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<(), Error> {
         let malformed = |_| Error::Malformed { what: "message of the change stream" };
         let message = pgoutput::read(&data, &mut self.tuples).map_err(malformed)?;
         let relation = match &message {
@@ -225,6 +235,7 @@ impl Stream {
             Message::Truncate { relations } => {
                 for relation in relations {
                     self.transaction.count();
+                    self.leave_behind(*relation, checkpoint);
                     if let Some(Known::Captured { plan, covers, .. }) = self.relations.get(relation)
                         && self.transaction.commit() >= *covers
                     {
@@ -242,10 +253,11 @@ impl Stream {
         if fetched.is_none() {
             self.transaction.count();
         }
+        self.leave_behind(relation, checkpoint);
         let plan = match self.relations.get(&relation) {
             Some(Known::Captured { covers, .. }) if self.transaction.commit() < *covers => return Ok(()),
             Some(Known::Captured { plan, .. }) => plan,
-            Some(Known::Ignored) => return Ok(()),
+            Some(Known::Ignored | Known::Behind { .. }) => return Ok(()),
             None => return Err(Error::Malformed { what: "change of a relation that was not announced" }),
         };
         match self.transaction.row(plan, &message, &data, &self.tuples, fetched, into) {
@@ -277,7 +289,7 @@ impl Stream {
                 let fetched = fetch.await?;
                 if let Some(Waiting::Columns(data, _)) = self.waiting.take() {
                     match fetched {
-                        Some(fetched) => self.message(data, Some(fetched), into)?,
+                        Some(fetched) => self.message(data, Some(fetched), into, checkpoint)?,
                         None => self.give_up(&data, checkpoint),
                     }
                 }
@@ -295,6 +307,17 @@ impl Stream {
             let problem = "became another before the unchanged columns of a row could be fetched";
             self.leave(&name_of(&plan.schema.table), problem, checkpoint);
         }
+    }
+
+    /// Leaves a table of which a change comes that is in no reading, while what was announced of it does not fit.
+    fn leave_behind(&mut self, relation: u32, checkpoint: &mut Checkpoint) {
+        let Some(Known::Behind { table, problem, covers }) = self.relations.get(&relation) else { return };
+        if self.transaction.commit() < *covers {
+            return;
+        }
+        let (table, problem) = (table.clone(), *problem);
+        self.relations.insert(relation, Known::Ignored);
+        self.leave(&table, problem, checkpoint);
     }
 
     /// Notes that changes of a table pass by, and that it is to be read again.
@@ -325,14 +348,14 @@ impl Stream {
             let mut types = Types::default();
             let known = catalog::tables(&sql, &mut types, &format!("c.oid = {oid}")).await?.pop();
             types.learn(&sql, columns.iter().map(|column| column.1).collect()).await?;
-            let published_by = publication::published_by(&sql, &publication, oid).await?;
+            let published = publication::entry_of(&sql, &publication, oid).await?;
             let described = catalog::describe_columns(&sql, columns).await?;
             let layout = known.as_ref().filter(|known| known.key().is_ok()).map(Layout::of);
             let name_now = known.as_ref().map(CatalogTable::name);
             let (indexes, ancestors) = known.map(|known| (known.indexes, known.ancestors)).unwrap_or_default();
             let mut table = CatalogTable::announced(schema, table, identity, described, indexes);
             table.trust_identity(flagged);
-            Ok(TablePlanParts { oid, table, types, name_now, layout, ancestors, published_by })
+            Ok(TablePlanParts { oid, table, types, name_now, layout, ancestors, published })
         }))
     }
 
@@ -341,7 +364,7 @@ impl Stream {
     /// behind the reading of the table, which has those changes. What the catalog says of a table's layout and of what
     /// publishes it is of now, so that it counts in any case.
     fn learn(&mut self, found: TablePlanParts, into: &mut Gathered, routes: &mut Routes, checkpoint: &mut Checkpoint) {
-        let TablePlanParts { oid, table, types, name_now, layout, ancestors, published_by } = found;
+        let TablePlanParts { oid, table, types, name_now, layout, ancestors, published } = found;
         let name = table.name();
         self.leave_renamed(oid, &name, name_now.as_deref(), checkpoint);
         self.leave_partitioned(&table, &ancestors, checkpoint);
@@ -350,8 +373,14 @@ impl Stream {
         let covered = self.transaction.commit() < covers;
         let announced = self.announced.get_mut(&schema.table);
         let (Some(announced), false) = (announced, schema.key_columns().is_empty()) else {
-            self.relations.insert(oid, Known::Ignored);
-            if !covered && self.announced.contains_key(&schema.table) {
+            let is_captured = self.announced.contains_key(&schema.table);
+            let known = if is_captured && covered {
+                Known::Behind { table: name.clone(), problem: "has no key that identifies its rows", covers }
+            } else {
+                Known::Ignored
+            };
+            self.relations.insert(oid, known);
+            if is_captured && !covered {
                 self.refuse_keyless(&table);
                 checkpoint.leave(&name);
             }
@@ -365,14 +394,18 @@ impl Stream {
             changed_rows(announced, &schema)
         };
         if let Some(problem) = problem {
-            self.relations.insert(oid, Known::Ignored);
-            if !covered {
+            if covered {
+                self.relations.insert(oid, Known::Behind { table: name, problem, covers });
+            } else {
+                self.relations.insert(oid, Known::Ignored);
                 self.leave(&name, problem, checkpoint);
             }
             return;
         }
-        let problem = if published_by.is_some_and(|by| checkpoint.is_published_anew(&name, by)) {
+        let problem = if published.is_some_and(|entry| checkpoint.is_published_anew(&name, entry.by)) {
             Some("was not captured for a while")
+        } else if published.is_some_and(|entry| checkpoint.is_publication_altered(entry.written)) {
+            Some("may have been published in part for a while")
         } else {
             layout.and_then(|layout| checkpoint.compare_layout(&name, &layout))
         };

@@ -24,7 +24,7 @@ pub(crate) fn client_config(tls: &TlsConfig) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("ring supports the default versions");
-    let builder = match tls.mode {
+    let builder = match tls.verified_mode() {
         TlsMode::VerifyFull => builder.with_root_certificates(roots),
         TlsMode::VerifyCa => {
             let ca = tls.ca.as_deref().unwrap_or(Path::new("tls.ca"));

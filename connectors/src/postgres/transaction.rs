@@ -33,9 +33,10 @@ pub(crate) struct Transaction {
 pub(crate) enum Step {
     /// It is gathered, or a dead letter, or both: gathered without a value that cannot be represented.
     Done,
-    /// The key of a row changed and the message does not hold all columns. A consumer completes missing columns from
-    /// the row's earlier image, but that stands under the old key; so they are fetched. The row may already be newer
-    /// than the message: then the change that made it so follows, and sends what it changed.
+    /// The key of a row changed, or it began to match the publication's row filter, and the message does not hold all
+    /// columns. A consumer completes missing columns from the row's earlier image, but that stands under the old key, or
+    /// there is none; so they are fetched. The row may already be newer than the message: then the change that made it so
+    /// follows, and sends what it changed.
     Lacks {
         /// Gives the columns that were not sent as they are now, in order. No others: those may be gone by now.
         query: String,
@@ -122,7 +123,16 @@ impl Transaction {
     ) -> Step {
         self.lost = None;
         let done = match message {
-            Message::Insert { .. } => self.insert(plan, data, tuples, into),
+            Message::Insert { .. } => {
+                let completed = fetched.iter().flatten().next().map(|row| with_fetched(data, &tuples.new, row));
+                let (bytes, cells) = completed.as_ref().map_or((data, &tuples.new), |(bytes, cells)| (bytes, cells));
+                let new = Tuple { bytes, cells, fallback: None };
+                match self.insert(plan, new, fetched.is_none(), into) {
+                    Ok(Step::Done) => Ok(()),
+                    Ok(lacks) => return lacks,
+                    Err(bad) => Err(bad),
+                }
+            }
             Message::Update { old, .. } => {
                 let mut changed = None;
                 if *old == Some(Old::Key) && plan.key.iter().any(|&at| tuples.new.get(at) == Some(&Cell::Unchanged)) {
@@ -151,11 +161,21 @@ impl Transaction {
         Step::Done
     }
 
-    fn insert(&mut self, plan: &TablePlan, data: &[u8], tuples: &Tuples, into: &mut Gathered) -> Result<(), BadCell> {
-        let new = Tuple { bytes: data, cells: &tuples.new, fallback: None };
+    /// A new row. One that was there and begins to match the publication's row filter comes as new, too, without what is
+    /// stored out of line and did not change.
+    fn insert(
+        &mut self,
+        plan: &TablePlan,
+        new: Tuple<'_>,
+        may_ask: bool,
+        into: &mut Gathered,
+    ) -> Result<Step, BadCell> {
         self.build_new(plan, new)?;
+        if may_ask && lacks_any(plan, new) {
+            return Ok(Step::Lacks { query: row_query(plan, new) });
+        }
         self.push_after(plan, self.first(Op::Create), into);
-        Ok(())
+        Ok(Step::Done)
     }
 
     fn update(
@@ -198,7 +218,7 @@ impl Transaction {
             self.push_both(plan, header, into);
             return Ok(Step::Done);
         }
-        if may_ask && (0..plan.width()).any(|at| new.lacks(at)) {
+        if may_ask && lacks_any(plan, new) {
             return Ok(Step::Lacks { query: row_query(plan, new) });
         }
         if was_there {
@@ -301,14 +321,14 @@ fn with_old_key(plan: &TablePlan, tuples: &Tuples) -> Vec<Cell> {
 }
 
 /// The message with the fetched texts behind it, and the cells that were not sent pointing there.
-fn with_fetched(data: &[u8], cells: &[Cell], row: &[Option<String>]) -> (Vec<u8>, Vec<Cell>) {
+fn with_fetched(data: &[u8], cells: &[Cell], row: &[Option<Vec<u8>>]) -> (Vec<u8>, Vec<Cell>) {
     let mut bytes = data.to_vec();
     let mut texts = row.iter();
     let complete = |cell: &Cell| match cell {
         Cell::Unchanged => match texts.next() {
             Some(Some(text)) => {
                 let start = bytes.len() as u32;
-                bytes.extend_from_slice(text.as_bytes());
+                bytes.extend_from_slice(text);
                 Cell::Text { start, len: text.len() as u32 }
             }
             Some(None) => Cell::Null,
@@ -318,6 +338,10 @@ fn with_fetched(data: &[u8], cells: &[Cell], row: &[Option<String>]) -> (Vec<u8>
     };
     let cells = cells.iter().map(complete).collect();
     (bytes, cells)
+}
+
+fn lacks_any(plan: &TablePlan, new: Tuple<'_>) -> bool {
+    (0..plan.width()).any(|at| new.lacks(at))
 }
 
 fn row_query(plan: &TablePlan, new: Tuple<'_>) -> String {

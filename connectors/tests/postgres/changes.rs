@@ -1,8 +1,12 @@
 //! Every kind of change becomes the right events.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_connectors::Phase;
 use headwater_schemas::{Op, Value};
 
-use crate::harness::{Event, Harness};
+use crate::harness::{Event, Harness, until_ids};
 
 fn ops(events: &[Event]) -> Vec<Op> {
     events.iter().map(|event| event.op).collect()
@@ -90,6 +94,43 @@ async fn a_changed_key_is_a_delete_and_a_create_with_every_column() {
     assert_eq!(rows.values().next().unwrap()["body"], Value::Text("x".repeat(20000)));
 }
 
+/// A commit that waits for a standby is in the stream already, and no other session sees its row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_cannot_be_seen_yet_is_waited_for() {
+    let harness = Harness::streaming(
+        "CREATE TABLE notes (id int PRIMARY KEY, body text); ALTER TABLE notes ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO notes VALUES (1, repeat('x', 20000))",
+        &["notes"],
+    )
+    .await;
+    let (client, connection) = tokio_postgres::connect(&harness.server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let client = Arc::new(client);
+    harness.server.psql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    harness.server.psql("SELECT pg_reload_conf()");
+    // The server takes the setting over a moment later: commits until then wait for nobody.
+    let mut id = 1;
+    let waiting = loop {
+        let client = Arc::clone(&client);
+        let mut update =
+            tokio::spawn(async move { client.batch_execute("UPDATE notes SET id = id + 1").await.unwrap() });
+        id += 1;
+        if tokio::time::timeout(Duration::from_millis(500), &mut update).await.is_err() {
+            break update;
+        }
+    };
+    let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+    let Phase::Retrying { error, .. } = status.phase else { panic!("{status:?}") };
+    assert!(error.contains("synchronous standby"), "{error}");
+    harness.server.psql("ALTER SYSTEM RESET synchronous_standby_names");
+    harness.server.psql("SELECT pg_reload_conf()");
+    waiting.await.unwrap();
+    until_ids(&harness, "notes", &[id]).await;
+    for row in harness.folded("notes").await.values() {
+        assert_eq!(row["body"], Value::Text("x".repeat(20_000)));
+    }
+}
+
 /// A key is part of the query that fetches what was not sent with a new one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_key_with_a_backslash_is_found_whatever_the_database_takes_it_for() {
@@ -174,30 +215,34 @@ async fn keys_other_than_a_primary_key() {
          CREATE TABLE by_unique (a int NOT NULL UNIQUE, c int);
          ALTER TABLE by_unique REPLICA IDENTITY FULL;
          CREATE TABLE composite (a int, b int, c int, PRIMARY KEY (b, a));
+         CREATE TABLE mirrored (a int, b int, c int, UNIQUE (b, a)); ALTER TABLE mirrored ADD PRIMARY KEY (a, b);
          CREATE TABLE keyless (a int);
          CREATE TABLE keyless_full (a int);
          ALTER TABLE keyless_full REPLICA IDENTITY FULL;
-         INSERT INTO by_index VALUES (1, 'x', 1); INSERT INTO by_unique VALUES (1, 1); INSERT INTO composite VALUES (1, 2, 3)",
-        &["by_index", "by_unique", "composite", "keyless", "keyless_full"],
+         INSERT INTO by_index VALUES (1, 'x', 1); INSERT INTO by_unique VALUES (1, 1); INSERT INTO composite VALUES (1, 2, 3);
+         INSERT INTO mirrored VALUES (1, 2, 3)",
+        &["by_index", "by_unique", "composite", "mirrored", "keyless", "keyless_full"],
     )
     .await;
-    for table in ["by_index", "by_unique", "composite"] {
+    for table in ["by_index", "by_unique", "composite", "mirrored"] {
         harness.server.psql(&format!("UPDATE {table} SET c = 10; UPDATE {table} SET a = 5; DELETE FROM {table}"));
     }
     // The application is not hindered in tables that cannot be captured.
     harness.server.psql("INSERT INTO keyless VALUES (1); UPDATE keyless SET a = 2; DELETE FROM keyless");
     harness.caught_up().await;
-    for table in ["by_index", "by_unique", "composite"] {
+    for table in ["by_index", "by_unique", "composite", "mirrored"] {
         let events = harness.all_events(table).await;
         assert_eq!(
             ops(&events),
             [Op::Schema, Op::Read, Op::Update, Op::Delete, Op::Create, Op::Delete],
             "{table}: the stream announces no other schema than the snapshot"
         );
+        assert!(events.iter().all(|event| event.position.epoch == 1), "{table} is read once");
         assert!(harness.folded(table).await.is_empty());
     }
     let key = &harness.events("composite").await[0].schema;
     assert_eq!(key.key_columns(), [1, 0]);
+    assert_eq!(harness.events("mirrored").await[0].schema.key_columns(), [0, 1]);
     let status = harness.status();
     assert_eq!(status.refused_tables.keys().collect::<Vec<_>>(), ["public.keyless", "public.keyless_full"]);
     assert!(status.refused_tables["public.keyless"].remedy.contains("ADD PRIMARY KEY"));

@@ -1,6 +1,6 @@
 //! What is said before capture begins, and what is read for comparison.
 
-use headwater_connectors::postgres::{Severity, check, discover, read_tables};
+use headwater_connectors::postgres::{Finding, Severity, check, discover, read_tables};
 use headwater_schemas::{SourceProgress, TableId};
 use headwater_test_servers::{Postgres, PostgresOptions};
 
@@ -33,7 +33,8 @@ async fn every_obstacle_is_found_with_its_remedy() {
         (Severity::Error, "table public.keyless", "no key", "ADD PRIMARY KEY"),
         (Severity::Warning, "table public.costly", "REPLICA IDENTITY FULL", "REPLICA IDENTITY DEFAULT"),
         (Severity::Error, "table public.hidden", "may not read", "GRANT SELECT"),
-        (Severity::Error, "table public.theirs", "may not publish", "ALTER PUBLICATION"),
+        (Severity::Error, "publication headwater_shop", "may not publish public.theirs", "CREATE PUBLICATION"),
+        (Severity::Ok, "table public.theirs", "key (id)", ""),
         (Severity::Error, "table public.goood", "does not exist", "did you mean `public.good`?"),
     ];
     for (severity, subject, problem, remedy) in expected {
@@ -45,6 +46,14 @@ async fn every_obstacle_is_found_with_its_remedy() {
         });
         assert!(found, "{severity:?} {subject}: {problem}; {remedy}\nis not among {findings:#?}");
     }
+    // What is said of the publication is what helps.
+    let of_publication = |finding: &&Finding| finding.subject == "publication headwater_shop";
+    let told: Vec<&Finding> = findings.iter().filter(of_publication).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    server.psql(told[0].remedy.strip_prefix("as a superuser: ").unwrap());
+    let findings = check(&config, &wanted).await;
+    let told = findings.iter().find(of_publication).unwrap();
+    assert_eq!((told.severity, &*told.problem), (Severity::Ok, "exists, with 3 tables"), "{findings:#?}");
     config.postgres.port = 1;
     let unreachable = check(&config, &[]).await;
     assert_eq!((unreachable.len(), unreachable[0].severity), (1, Severity::Error));

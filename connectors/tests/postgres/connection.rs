@@ -27,10 +27,13 @@ async fn verified_tls_with_client_certificate_and_scram() {
         key: Some(certificates.client_key.clone()),
     };
     // An authority that did not sign the server's certificate.
-    harness.config.postgres.tls = TlsConfig { ca: Some(certificates.other_ca), ..good.clone() };
-    harness.start();
-    harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
-    harness.stop().await;
+    for mode in [TlsMode::VerifyFull, TlsMode::Require] {
+        let other = Some(certificates.other_ca.clone());
+        harness.config.postgres.tls = TlsConfig { mode, ca: other, ..good.clone() };
+        harness.start();
+        harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+        harness.stop().await;
+    }
     // No certificate of ours.
     harness.config.postgres.tls = TlsConfig { cert: None, key: None, ..good.clone() };
     harness.start();
@@ -61,6 +64,29 @@ async fn trouble_is_explained_and_mended_while_running() {
     harness.server.psql("ALTER SYSTEM SET wal_level = 'logical'");
     harness.server.restart();
     harness.until_streaming().await;
+}
+
+/// `VACUUM FULL` of a table may take hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_locked_holds_up_no_other() {
+    let server = Postgres::start();
+    server
+        .psql("CREATE TABLE big (id int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY); INSERT INTO big VALUES (1)");
+    let mut harness = Harness::new(server, &["big", "t"]);
+    harness.start();
+    harness.until_streaming().await;
+    harness.stop().await;
+    let (client, connection) = tokio_postgres::connect(&harness.server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; LOCK TABLE big IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("INSERT INTO t VALUES (1)");
+    harness.caught_up().await;
+    assert_eq!(harness.folded("t").await.len(), 1);
+    client.batch_execute("INSERT INTO big VALUES (2); COMMIT").await.unwrap();
+    harness.caught_up().await;
+    assert_eq!(harness.folded("big").await.len(), 2);
 }
 
 /// Connections that lose their way: what is frozen is held open and hands nothing on, not even its end.

@@ -28,6 +28,7 @@ pub(crate) type Row = BTreeMap<String, Value>;
 pub(crate) struct Event {
     pub(crate) op: Op,
     pub(crate) position: SourcePosition,
+    pub(crate) committed_at_micros: i64,
     pub(crate) last: bool,
     pub(crate) key: Vec<u8>,
     pub(crate) before_is_key_only: bool,
@@ -97,10 +98,14 @@ impl Harness {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_into(self.log.clone());
+    }
+
+    /// [`Self::start`] with another view of the same log.
+    pub(crate) fn start_into(&mut self, log: Arc<dyn EventLog>) {
         let cancel = CancellationToken::new();
         let options =
             CaptureOptions { prefix: PREFIX.into(), partitions: self.partitions, retention: Retention::default() };
-        let log: Arc<dyn EventLog> = self.log.clone();
         let handle = start(self.config.clone(), options, log, CaptureMetrics::default(), cancel.clone());
         self.running = Some((handle, cancel));
     }
@@ -180,6 +185,7 @@ impl Harness {
                 let read = Event {
                     op: event.header.op,
                     position: event.header.position,
+                    committed_at_micros: event.header.committed_at_micros,
                     last: event.header.last_in_transaction,
                     key: record.key.to_vec(),
                     before_is_key_only: event.header.before_is_key_only,

@@ -52,6 +52,65 @@ async fn a_table_of_which_more_is_published_is_read_again() {
     }
 }
 
+/// What a publication leaves out is in no stream, and its entries stay the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_a_publication_that_left_changes_out_are_read_again() {
+    let create = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3);
+                  CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p_1 PARTITION OF p DEFAULT";
+    let mut harness = Harness::streaming(create, &["t", "p"]).await;
+    harness.server.psql("INSERT INTO p VALUES (1)");
+    until_ids(&harness, "p", &[1]).await;
+    let alter = |to: &str| harness.server.psql(&format!("ALTER PUBLICATION headwater_shop SET ({to})"));
+    let all = "publish = 'insert, update, delete, truncate'";
+    alter("publish = 'insert, update'");
+    harness.server.psql("DELETE FROM t WHERE id = 2");
+    alter(all);
+    until_ids(&harness, "t", &[1, 3]).await;
+
+    alter("publish_via_partition_root = false");
+    harness.server.psql("INSERT INTO p VALUES (2)");
+    alter("publish_via_partition_root = true");
+    until_ids(&harness, "p", &[1, 2]).await;
+
+    // Between two runs, too.
+    harness.stop().await;
+    let alter = |to: &str| harness.server.psql(&format!("ALTER PUBLICATION headwater_shop SET ({to})"));
+    alter("publish = 'insert'");
+    harness.server.psql("DELETE FROM t WHERE id = 3");
+    alter(all);
+    harness.start();
+    harness.until_streaming().await;
+    until_ids(&harness, "t", &[1]).await;
+}
+
+/// Where the publication says what is captured, nothing else tells that a table has left it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_has_left_the_publication_is_told() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); INSERT INTO u VALUES (1);
+         CREATE PUBLICATION mine FOR TABLE t, u",
+    );
+    let mut harness = Harness::new(server, &[]);
+    harness.config.postgres.publication = Some("mine".into());
+    harness.start();
+    until_ids(&harness, "u", &[1]).await;
+    harness.stop().await;
+    harness.server.psql("ALTER PUBLICATION mine DROP TABLE u");
+    harness.start();
+    harness.until_streaming().await;
+    let refused = harness.status().refused_tables;
+    let refusal = &refused["public.u"];
+    assert!(refusal.problem.contains("is in publication `mine` no more"), "{refusal:?}");
+    let (command, _) = refusal.remedy.split_once(", or").unwrap();
+    harness.stop().await;
+    harness.server.psql("INSERT INTO u VALUES (2)");
+    harness.server.psql(command);
+    harness.start();
+    until_ids(&harness, "u", &[1, 2]).await;
+    assert!(harness.status().refused_tables.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publication_is_followed_whatever_its_name() {
     let server = Postgres::start();

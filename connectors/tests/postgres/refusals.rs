@@ -1,11 +1,14 @@
 //! Tables that cannot be captured: each is refused by itself with its reason, before and while it is captured.
 
+use std::sync::Arc;
+
 use headwater_connectors::Secret;
 use headwater_connectors::postgres::{Severity, check};
 use headwater_schemas::Value;
 use headwater_test_servers::Postgres;
 
 use crate::harness::{Harness, until_ids};
+use crate::picky::Picky;
 
 /// Asserts that a table is refused with these words of its problem and its remedy, and that `check` tells the same.
 async fn assert_refused(harness: &Harness, table: &str, problem: &str, remedy: &str) {
@@ -156,6 +159,25 @@ async fn tables_that_cannot_be_published_stop_no_others() {
         assert_eq!(harness.status().refused_tables.len(), 4);
         harness.stop().await;
     }
+}
+
+/// A name that the broker does not take for a topic, as Kafka takes no blanks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_can_have_no_topic_stops_no_others() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE good (id int PRIMARY KEY); CREATE TABLE \"Order Details\" (id int PRIMARY KEY);
+         INSERT INTO \"Order Details\" VALUES (1)",
+    );
+    let mut harness = Harness::new(server, &["good", "Order Details"]);
+    harness.start_into(Arc::new(Picky(harness.log.clone())));
+    harness.until_streaming().await;
+    harness.server.psql("INSERT INTO good VALUES (1); UPDATE \"Order Details\" SET id = 2");
+    until_ids(&harness, "good", &[1]).await;
+    let refused = harness.status().refused_tables;
+    let refusal = &refused["public.Order Details"];
+    assert!(refusal.problem.contains("no topic") && refusal.remedy.contains("RENAME TO"), "{refusal:?}");
+    assert_eq!(harness.server.psql("SELECT string_agg(tablename, ' ') FROM pg_publication_tables"), "good");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use headwater_connectors::Phase;
 use headwater_schemas::{Op, Value};
-use headwater_test_servers::Postgres;
+use headwater_test_servers::{Postgres, PostgresOptions};
 
 use crate::harness::{Event, Harness, parse_lsn};
 
@@ -159,6 +159,34 @@ async fn a_reading_that_is_begun_again_loses_nothing_of_what_happened_meanwhile(
         assert_eq!(rows.len(), count, "{create}: {found:?}");
         if change.is_empty() {
             assert!(rows.values().any(|row| (&row["id"], &row["n"]) == (&Value::Int(11), &Value::Int(1))), "{found:?}");
+        }
+    }
+}
+
+/// While the server reads through its log it says where it is, and its clock says nothing about that place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_not_told_to_be_captured() {
+    // It asks for a sign of life after half of that, and says where it is.
+    let server = Postgres::start_with(&PostgresOptions::default().setting("wal_sender_timeout", "1500ms"));
+    server.psql("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (n int)");
+    let mut harness = Harness::new(server, &["t"]);
+    harness.start();
+    harness.until_streaming().await;
+    harness.stop().await;
+    harness.server.psql("INSERT INTO other SELECT generate_series(1, 1000000)");
+    for id in 1..=3 {
+        harness.server.psql(&format!("INSERT INTO t VALUES ({id})"));
+    }
+    harness.start();
+    harness.until_streaming().await;
+    harness.caught_up().await;
+    let events = harness.events("t").await;
+    assert_eq!(events.len(), 3);
+    for progress in harness.progress().await {
+        for event in events.iter().filter(|event| event.position > progress.position) {
+            // A commit takes its time a moment before it is in the log.
+            let told_too_much = progress.at_micros - event.committed_at_micros - 100_000;
+            assert!(told_too_much <= 0, "{progress:?} does not have {event:?}");
         }
     }
 }

@@ -85,6 +85,29 @@ async fn column_lists_and_row_filters_of_the_publication_hold_for_the_snapshot_t
     }
 }
 
+/// The server sends such a row as a new one, and without the large value that did not change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_begins_to_match_the_row_filter_arrives_whole() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE t (id int NOT NULL, shown bool NOT NULL, body text); ALTER TABLE t ALTER body SET STORAGE EXTERNAL;
+         CREATE UNIQUE INDEX t_key ON t (id, shown); ALTER TABLE t REPLICA IDENTITY USING INDEX t_key;
+         INSERT INTO t VALUES (1, false, repeat('x', 20000)), (2, false, repeat('x', 20000));
+         CREATE PUBLICATION mine FOR TABLE t WHERE (shown)",
+    );
+    let mut harness = Harness::new(server, &[]);
+    harness.config.postgres.publication = Some("mine".into());
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql("UPDATE t SET shown = true WHERE id = 1");
+    // One that is gone when it is asked for leaves nothing behind.
+    harness.server.psql("BEGIN; UPDATE t SET shown = true WHERE id = 2; DELETE FROM t WHERE id = 2; COMMIT");
+    until_ids(&harness, "t", &[1]).await;
+    let row = harness.folded("t").await.into_values().next().unwrap();
+    assert_eq!((&row["shown"], &row["body"]), (&Value::Bool(true), &Value::Text("x".repeat(20_000))));
+    assert_eq!(harness.events("t").await[0].op, Op::Create);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_can_no_longer_be_captured_is_told_and_the_others_run_on() {
     let harness = Harness::streaming(

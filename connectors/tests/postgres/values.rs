@@ -1,7 +1,9 @@
 //! Every type: the same value from snapshot and stream, and the right one.
 
 use headwater_broker::EventLog;
+use headwater_connectors::postgres::check;
 use headwater_schemas::{ArrayValue, ColumnType, Interval, Op, Value};
+use headwater_test_servers::Postgres;
 
 use crate::harness::Harness;
 
@@ -172,6 +174,35 @@ async fn what_cannot_be_represented_is_a_dead_letter_and_blocks_nothing() {
     }
     assert_eq!(harness.status().dead_letters_total, 2);
     assert!(harness.log.topics().await.unwrap().iter().any(|(name, _)| &**name == "hw.__dead_letters"));
+}
+
+/// Where the database does not know the encoding of its texts, some may not be UTF-8.
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_of_no_known_encoding_are_taken_as_they_are() {
+    let server = Postgres::start();
+    let create = "CREATE DATABASE old ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+    server.psql_in("postgres", create);
+    server.psql_in(
+        "old",
+        "CREATE TABLE t (id int PRIMARY KEY, body text, n int); ALTER TABLE t ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO t VALUES (1, E'gr\\xc3\\xbcn', 1), (2, E'gr\\xfcn', 2), (3, repeat(E'\\xfc', 10000), 3)",
+    );
+    let mut harness = Harness::new(server, &["t"]);
+    harness.config.postgres.database = "old".into();
+    harness.start();
+    harness.until_streaming().await;
+    harness.server.psql_in("old", "INSERT INTO t VALUES (4, E'gr\\xfcn', 4)");
+    // What was not sent with a new key is fetched.
+    harness.server.psql_in("old", "UPDATE t SET id = 5 WHERE id = 3");
+    harness.caught_up().await;
+    let rows: Vec<_> =
+        harness.folded("t").await.into_values().map(|row| (row["body"].clone(), row["n"].clone())).collect();
+    let green = Value::Text("grün".into());
+    let lost = |n| (Value::Missing, Value::Int(n));
+    assert_eq!(rows, [(green, Value::Int(1)), lost(2), lost(4), lost(3)]);
+    assert_eq!(harness.dead_letters().await.len(), 4);
+    let findings = check(&harness.config, &[]).await;
+    assert!(findings.iter().any(|finding| finding.problem.contains("server_encoding is SQL_ASCII")), "{findings:#?}");
 }
 
 /// A value that cannot be represented is in the image before of whatever mends it.
