@@ -1,11 +1,12 @@
 //! The query API over documents made by the whole pipeline.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use headwater_tests::{World, get, get_with, post, python, succeeded, wait_until};
+use headwater_tests::{World, get, get_with, post, project_root, python, succeeded, wait_until};
 use serde_json::{Value, json};
 
 use crate::shop;
@@ -208,6 +209,36 @@ fn sample(metrics: &str, name: &str) -> f64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
+/// Of what is scraped `docs/operations.md` has each family, and neither it nor `deploy/alerts.yaml` has one that is not there.
+fn every_metric_is_described_and_alerts_name_no_other(scraped: &str) {
+    // A family's line has no `_total`, which counters end with.
+    let families: BTreeSet<&str> = scraped
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| name.starts_with("headwater_"))
+        .collect();
+    let family = |name: &str| {
+        let ends = ["_total", "_bucket", "_sum", "_count", ""];
+        ends.iter().find_map(|end| families.get(name.strip_suffix(end)?)).copied()
+    };
+    let described = named_in("docs/operations.md");
+    let undescribed: Vec<_> =
+        families.iter().filter(|known| !described.iter().any(|name| family(name) == Some(*known))).collect();
+    assert!(undescribed.is_empty(), "not in docs/operations.md: {undescribed:?}");
+    for name in described.iter().chain(&named_in("deploy/alerts.yaml")) {
+        // A crate's name, as targets of log lines have it, and the slot and publication of the example.
+        let is_other = ["headwater_connectors", "headwater_billing"].contains(&name.as_str());
+        assert!(is_other || family(name).is_some(), "{name} is no metric:\n{scraped}");
+    }
+}
+
+/// The words of a file of the repository that could be metrics.
+fn named_in(file: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(project_root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("headwater_") && *word != "headwater_").map(Into::into).collect()
+}
+
 #[test]
 fn metrics_tell_freshness_and_lag() {
     let mut world = world_with_customers();
@@ -252,6 +283,7 @@ fn metrics_tell_freshness_and_lag() {
         assert!(line.contains("source=\"billing\""), "{line}");
     }
     assert!(after.lines().filter(|line| line.starts_with("# HELP")).count() > 30 && after.ends_with("# EOF\n"));
+    every_metric_is_described_and_alerts_name_no_other(&after);
 
     // Cut off from the source, the metrics say so: nothing is streamed, and the age of what is captured grows.
     let age = |text: &str| sample(text, "headwater_capture_lag_seconds{");
