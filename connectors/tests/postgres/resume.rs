@@ -172,6 +172,8 @@ async fn a_backlog_is_not_told_to_be_captured() {
     let mut harness = Harness::new(server, &["t"]);
     harness.start();
     harness.until_streaming().await;
+    // Or the table, which is still empty, would be read later.
+    harness.caught_up().await;
     harness.stop().await;
     harness.server.psql("INSERT INTO other SELECT generate_series(1, 1000000)");
     for id in 1..=3 {
