@@ -262,8 +262,10 @@ impl Control {
     pub(crate) async fn read_again(&self) -> Result<Reloaded, AdminError> {
         let _alone = self.reading_again.lock().await;
         let read = self.configuration.read_models();
-        if !read.unlisted.is_empty() {
-            return Err(AdminError::conflict("models_not_listed", not_listed(&read.unlisted)));
+        let unknown: Vec<Diagnostic> = read.unlisted.into_iter().chain(read.unmet).collect();
+        // Who only serves retires nothing, and needs no files.
+        if !unknown.is_empty() && self.roles != Roles::SERVE {
+            return Err(AdminError::conflict("models_not_listed", not_listed(&unknown)));
         }
         let mut diagnostics = read.diagnostics;
         let catalogs = Catalogs::ask(&self.configuration.connectors).await;

@@ -28,16 +28,13 @@ impl Collector for StateGauges {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
         };
         gauge("headwater_ready", "1 while the process does what it is there for", u64::from(self.0.ready().is_ok()))?;
-        let projector = self.0.projector.as_ref().map(ProjectorHandle::status);
-        if let Some(projector) = &projector {
-            let help = "Dead letters that no retry has resolved";
-            gauge("headwater_dead_letters_unresolved", help, projector.dead_letters)?;
-        }
+        let Some(projector) = self.0.projector.as_ref().map(ProjectorHandle::status) else { return Ok(()) };
+        let help = "Dead letters that no retry has resolved";
+        gauge("headwater_dead_letters_unresolved", help, projector.dead_letters)?;
         // A model may have two versions: one that serves, and one that is built.
         let mut troubled: BTreeMap<String, bool> = BTreeMap::new();
-        for model in self.0.models_overview(projector.as_ref()) {
-            let name = model["model"].as_str().unwrap_or_default().to_string();
-            *troubled.entry(name).or_default() |= !model["problem"].is_null();
+        for model in projector.models {
+            *troubled.entry(model.model).or_default() |= model.problem.is_some();
         }
         let help = "1 while something is wrong with a version of the model; the status tells what";
         let mut family = encoder.encode_descriptor("headwater_model_problem", help, None, MetricType::Gauge)?;

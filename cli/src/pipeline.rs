@@ -5,10 +5,10 @@
 //! more, what is underway is made durable, the projector commits its batch, readers are served to the end, and with the last
 //! handle the engines close.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -491,6 +491,8 @@ fn secret_in_folder(data: &Path, fresh: [u8; 32]) -> Result<Vec<u8>, Failure> {
     if let Ok(secret) = std::fs::read(&path)
         && secret.len() == 32
     {
+        // Earlier versions left it to the umask. Where the file is somebody else's, it is theirs to guard.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).ok();
         return Ok(secret);
     }
     let written = std::fs::create_dir_all(data).and_then(|()| write_privately(&path, &fresh));
@@ -570,7 +572,9 @@ mod tests {
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(secret_in_folder(&data, [7; 32]).unwrap(), [7; 32]);
         assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(secret_in_folder(&data, [8; 32]).unwrap(), [7; 32]);
+        assert_eq!(mode(), 0o600, "an earlier version left it open");
         // What is no key is replaced, whoever could read it.
         std::fs::write(&path, "torn").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();

@@ -87,7 +87,8 @@ pub(crate) fn start_source(
             let mut session = Session::new(&name, source.as_mut(), &options, &log, &status, &metrics);
             let ended = session.run(&cancel).await;
             metrics.streaming.set(0);
-            if session.made_progress() {
+            // What somebody has to mend first is not there sooner for being asked more often.
+            if session.made_progress() && !matches!(ended, Err(Error::NotReady { .. })) {
                 attempt = 0;
             }
             let error = match ended {

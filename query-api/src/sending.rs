@@ -20,6 +20,11 @@ use crate::problem::Problem;
 
 /// Buffers of up to so many bytes are not counted: a connection has others of that size.
 const UNCOUNTED_MAX: usize = 64 * 1024;
+/// Whether an answer of so many bytes is sent in any case.
+pub(crate) fn is_free(bytes: usize) -> bool {
+    bytes <= UNCOUNTED_MAX
+}
+
 /// Part of all bytes that is kept from a caller who has that part.
 const OF_CALLER: usize = 4;
 /// Seconds after which an answer that was not sent may be asked for again.

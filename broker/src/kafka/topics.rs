@@ -211,7 +211,7 @@ impl Topics {
                     refused.insert(name);
                 }
                 Err((name, RDKafkaErrorCode::InvalidTopic)) => {
-                    return Err(Error::Refused { what: "topic", name, why: NAMES });
+                    return Err(Error::Refused { what: "topic", name, why: NAMES_OF_ALL });
                 }
                 Err((name, RDKafkaErrorCode::InvalidReplicationFactor)) => {
                     let problem = format!("cannot have {replication} copies: the cluster has fewer brokers");
@@ -423,6 +423,10 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// What names Kafka takes for topics.
 const NAMES: &str = "topic names have 1 to 249 letters, digits, dots, underscores and hyphens";
+
+/// The same, of all topics together.
+const NAMES_OF_ALL: &str = "topic names have 1 to 249 letters, digits, dots, underscores and hyphens, and no two may \
+                            differ in dots and underscores alone";
 
 /// See [`EventLog::refuses_topic`](crate::EventLog::refuses_topic).
 pub(super) fn refused_name(name: &str) -> Option<&'static str> {

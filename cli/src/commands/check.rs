@@ -1,5 +1,6 @@
 //! `headwater check`: is everything ready, and if not, what to do.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use headwater_connectors::postgres::{self, Finding, Severity};
@@ -49,8 +50,13 @@ async fn look(configuration: &Configuration) -> (Vec<(String, Finding)>, Vec<Dia
     let mut findings: Vec<(String, Finding)> = Vec::new();
     for connector in &configuration.connectors {
         let config = &connector.config;
-        // What models name is held against the catalogs below, which tells the place in their files.
-        let found = postgres::check(config, &[]).await;
+        // What models name is held against the catalogs below, which tells the place in their files. They do not know what a
+        // publication has.
+        let by_publication = config.postgres.tables.is_empty();
+        let named: BTreeSet<&TableId> = configuration.models.iter().flat_map(|file| file.model.tables()).collect();
+        let named = named.into_iter().filter(|table| by_publication && catalogs.tables.contains_key(*table));
+        let wanted: Vec<(TableId, Vec<String>)> = named.map(|table| (table.clone(), Vec::new())).collect();
+        let found = postgres::check(config, &wanted).await;
         findings.extend(found.into_iter().map(|finding| (config.source.clone(), finding)));
     }
     // So is what the connectors' files name. Of a table that cannot be captured there may be more to say than that.

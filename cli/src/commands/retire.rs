@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use headwater_schemas::Diagnostic;
 use headwater_store::mongodb::{MongoOptions, RetiredVersion, retire_model};
 
 use super::block_on;
@@ -17,8 +18,10 @@ pub(super) fn execute(global: &Global, arguments: &RetireArguments) -> Outcome {
     let configuration = Configuration::load_settings_only(&global.config)?;
     let model = &arguments.model;
     let declared = configuration.read_models();
-    if !declared.diagnostics.is_empty() {
-        return Err(declared.diagnostics.into());
+    // Of what cannot be read it is not known whether it declares the model.
+    let unknown: Vec<Diagnostic> = declared.unlisted.into_iter().chain(declared.diagnostics).collect();
+    if !unknown.is_empty() {
+        return Err(unknown.into());
     }
     if let Some(declared) = declared.models.iter().find(|file| file.model.name == *model) {
         return Err(Failure::new(format_args!(

@@ -106,7 +106,9 @@ pub(crate) struct ModelFiles {
     pub(crate) models: Vec<ModelFile>,
     /// What is wrong in files, in their order.
     pub(crate) diagnostics: Vec<Diagnostic>,
-    /// Patterns of the configuration that name no file: which models there should be is not known.
+    /// Patterns of the configuration that no file fits.
+    pub(crate) unmet: Vec<Diagnostic>,
+    /// Patterns whose folder cannot be read: which models there should be is not known.
     pub(crate) unlisted: Vec<Diagnostic>,
 }
 
@@ -137,6 +139,7 @@ impl Configuration {
         if diagnostics.is_empty() {
             let models = configuration.read_models();
             if purpose != Purpose::Serve {
+                diagnostics.extend(models.unmet);
                 diagnostics.extend(models.unlisted);
             }
             diagnostics.extend(models.diagnostics);
@@ -230,8 +233,9 @@ impl Configuration {
     }
 
     fn load_connectors(&mut self, purpose: Purpose<'_>, environment: &Environment) -> Vec<Diagnostic> {
-        let mut diagnostics = Vec::new();
-        for path in self.listed(&self.settings.connectors, "connectors", &mut diagnostics) {
+        let (files, mut diagnostics, unlisted) = self.listed(&self.settings.connectors, "connectors");
+        diagnostics.extend(unlisted);
+        for path in files {
             let name = shown(&path);
             if let Err(wrong) = read_text(&path).and_then(|text| self.load_connector(&name, text, purpose, environment))
             {
@@ -281,10 +285,11 @@ impl Configuration {
 
     /// Reads the model files as they are now.
     pub(crate) fn read_models(&self) -> ModelFiles {
-        let mut out = ModelFiles::default();
+        let (files, unmet, unlisted) = self.listed(&self.settings.models, "models");
+        let mut out = ModelFiles { unmet, unlisted, ..ModelFiles::default() };
         let sources = self.sources.iter().map(|source| (source.clone(), DEFAULT_SCHEMA.to_string()));
         let context = ParseContext { sources: sources.collect() };
-        for path in self.listed(&self.settings.models, "models", &mut out.unlisted) {
+        for path in files {
             let file = shown(&path);
             let parsed = read_text(&path).map_err(|diagnostic| vec![diagnostic]).and_then(|text| {
                 let model = model::parse(&file, &text, &context)?;
@@ -309,23 +314,24 @@ impl Configuration {
         self.selected_models.is_empty() || self.selected_models.iter().any(|name| name == model)
     }
 
-    /// The files that patterns of the configuration file name.
+    /// The files that patterns of the configuration file name; what is to be said of those that no file fits, and of those
+    /// whose folder cannot be read.
     fn listed(
         &self,
         patterns: &[serde_saphyr::Spanned<String>],
         key: &str,
-        diagnostics: &mut Vec<Diagnostic>,
-    ) -> Vec<PathBuf> {
+    ) -> (Vec<PathBuf>, Vec<Diagnostic>, Vec<Diagnostic>) {
         let name = self.file.display().to_string();
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
         let source = Source { name: &name, text: &text };
         let mut out: Vec<PathBuf> = Vec::new();
+        let (mut unmet, mut unlisted) = (Vec::new(), Vec::new());
         for pattern in patterns {
             match files::matching(folder_of(&self.file), &pattern.value) {
                 Ok(found) if found.is_empty() => {
                     let message = format!("no file fits `{}`", pattern.value);
                     let help = format!("`{key}` is relative to the folder of this file");
-                    diagnostics.push(source.at(pattern.referenced, message, Some(help)));
+                    unmet.push(source.at(pattern.referenced, message, Some(help)));
                 }
                 Ok(found) => {
                     for file in found {
@@ -337,11 +343,11 @@ impl Configuration {
                 Err(error) => {
                     let message = format!("cannot look for `{}`: {error}", pattern.value);
                     let help = format!("`{key}` is relative to the folder of this file");
-                    diagnostics.push(source.at(pattern.referenced, message, Some(help)));
+                    unlisted.push(source.at(pattern.referenced, message, Some(help)));
                 }
             }
         }
-        out
+        (out, unmet, unlisted)
     }
 }
 

@@ -367,7 +367,7 @@ impl Source for PostgresSource {
         // The publication comes before the slot: a slot can only decode with publications older than itself.
         let mut tables = setup::prepare(&config, &sql, &server, routes).await?;
         if let Some(checkpoint) = &self.checkpoint {
-            setup::refuse_departed(&config, checkpoint, &mut tables);
+            setup::refuse_departed(&config, &sql, checkpoint, &mut tables).await?;
         }
         self.status.update(|status| {
             status.slot = Some(name.clone());

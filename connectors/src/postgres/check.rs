@@ -301,7 +301,15 @@ async fn look_at_tables(
                 Severity::Error,
                 &subject,
                 "a read model uses it, but the connector does not capture it",
-                format!("add `{}.{}` to `postgres.tables`", table.schema, table.table),
+                match config.postgres.tables.is_empty() {
+                    true => format!(
+                        "ALTER PUBLICATION {} ADD TABLE {}.{}",
+                        quote(&name),
+                        quote(&table.schema),
+                        quote(&table.table)
+                    ),
+                    false => format!("add `{}.{}` to `postgres.tables`", table.schema, table.table),
+                },
             ),
             Some(found) => look_at_columns(&subject, found, columns, findings),
         }

@@ -13,7 +13,7 @@ pub(crate) struct Published {
     pub(crate) columns: Option<Vec<String>>,
     /// Condition on the rows that are sent, as SQL.
     pub(crate) row_filter: Option<String>,
-    /// The entry that publishes it, or else the publication: a number that no other will have.
+    /// The line of the catalog that publishes it, see [`publishing`]: a number that no other will have.
     pub(crate) by: u32,
 }
 
@@ -114,14 +114,38 @@ fn all_tables(server: &Server, name: &str) -> String {
         "NULL AS columns, NULL AS rowfilter"
     };
     format!(
-        "SELECT schemaname, tablename, {details}, coalesce(r.oid, p.oid)::bigint AS by
+        "SELECT schemaname, tablename, {details}, {}::bigint AS by
          FROM pg_publication_tables t JOIN pg_publication p USING (pubname)
-              LEFT JOIN (pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
-                         JOIN pg_namespace n ON n.oid = c.relnamespace)
-                     ON r.prpubid = p.oid AND n.nspname = t.schemaname AND c.relname = t.tablename
+              JOIN pg_namespace n ON n.nspname = t.schemaname
+              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
          WHERE pubname = {}",
+        publishing(server, "c.oid"),
         literal(name)
     )
+}
+
+/// As SQL: the number of the line of the catalog by which publication `p` sends the table of this number: its own, or that
+/// of its schema, or of a table above it or the schema of one; or else that of the publication. Taken out and put back, a
+/// table has another one.
+fn publishing(server: &Server, table: &str) -> String {
+    // From the table itself up; one that is no partition is not among its ancestors.
+    let above = format!(
+        "(SELECT {table}::oid AS relid, 0 AS steps
+          UNION ALL SELECT relid::oid, n FROM pg_partition_ancestors({table}::oid) WITH ORDINALITY AS a (relid, n))"
+    );
+    let listed = format!(
+        "(SELECT r.oid FROM {above} u JOIN pg_publication_rel r ON r.prrelid = u.relid
+          WHERE r.prpubid = p.oid ORDER BY steps LIMIT 1)"
+    );
+    let of_schema = format!(
+        "(SELECT s.oid FROM {above} u JOIN pg_class o ON o.oid = u.relid
+               JOIN pg_publication_namespace s ON s.pnnspid = o.relnamespace
+          WHERE s.pnpubid = p.oid ORDER BY steps LIMIT 1)"
+    );
+    match server.version >= 150_000 {
+        true => format!("coalesce({listed}, {of_schema}, p.oid)"),
+        false => format!("coalesce({listed}, p.oid)"),
+    }
 }
 
 /// What publishes a table.
@@ -134,11 +158,10 @@ pub(crate) struct Entry {
 }
 
 /// What publishes a table now. `None` if the publication is gone.
-pub(crate) async fn entry_of(sql: &Sql, name: &str, table: u32) -> Result<Option<Entry>, Error> {
+pub(crate) async fn entry_of(sql: &Sql, server: &Server, name: &str, table: u32) -> Result<Option<Entry>, Error> {
     let query = format!(
-        "SELECT coalesce(r.oid, p.oid)::bigint AS by, p.xmin AS written
-         FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = {table}
-         WHERE p.pubname = {}",
+        "SELECT {}::bigint AS by, p.xmin AS written FROM pg_publication p WHERE p.pubname = {}",
+        publishing(server, &table.to_string()),
         literal(name)
     );
     let rows = sql.rows("look up what publishes a table", &query).await?;

@@ -167,15 +167,14 @@ pub(crate) fn not_published(name: &str, publication: &Publication, table: &Catal
 }
 
 /// Says that a table that was captured is published no more, where the publication alone says what is.
-pub(crate) fn departed(publication: &str, table: &str) -> Refusal {
-    let (schema, name) = table.split_once('.').unwrap_or(("public", table));
+pub(crate) fn departed(publication: &str, table: &CatalogTable) -> Refusal {
+    let name = table.name();
     Refusal {
-        problem: format!("table {table} is in publication `{publication}` no more; its documents are as they were"),
+        problem: format!("table {name} is in publication `{publication}` no more; its documents are as they were"),
         remedy: format!(
-            "ALTER PUBLICATION {} ADD TABLE {}.{}, or take it out of the read models",
+            "ALTER PUBLICATION {} ADD TABLE {}, or name those that are to be captured in `postgres.tables`",
             quote(publication),
-            quote(schema),
-            quote(name)
+            table.quoted_alone()
         ),
     }
 }

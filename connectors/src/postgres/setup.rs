@@ -92,19 +92,25 @@ pub(crate) async fn prepare(
     Ok(Tables { captured, refused, types, publication_written: publication.written })
 }
 
-/// Refuses the tables of a checkpoint that are neither captured nor refused, where the publication alone says what is to be
-/// captured: they have left it.
-pub(crate) fn refuse_departed(config: &ConnectorConfig, checkpoint: &Checkpoint, tables: &mut Tables) {
+/// Refuses the tables of a checkpoint that are there and neither captured nor refused, where the publication alone says what
+/// is to be captured: they have left it. Of those that are not there any more nothing is to be done.
+pub(crate) async fn refuse_departed(
+    config: &ConnectorConfig,
+    sql: &Sql,
+    checkpoint: &Checkpoint,
+    tables: &mut Tables,
+) -> Result<(), Error> {
     if !config.postgres.tables.is_empty() {
-        return;
+        return Ok(());
     }
     let publication = config.postgres.publication_name(&config.source);
-    for name in checkpoint.tables.keys() {
-        let is_captured = tables.captured.iter().any(|(table, _)| table.name() == *name);
-        if !is_captured && !tables.refused.contains_key(name) {
-            tables.refused.insert(name.clone(), departed(&publication, name));
-        }
-    }
+    let is_known =
+        |name: &str| tables.captured.iter().any(|(table, _)| table.name() == name) || tables.refused.contains_key(name);
+    let gone = checkpoint.tables.keys().filter(|name| !is_known(name)).filter_map(|name| name.split_once('.'));
+    let there = catalog::tables(sql, &mut Types::default(), &catalog::named(gone)).await?;
+    let refused = there.iter().map(|table| (table.name(), departed(&publication, table)));
+    tables.refused.extend(refused);
+    Ok(())
 }
 
 /// Reads the captured tables and their publication again as `sql`'s transaction sees them. Where one is gone, unfit or not

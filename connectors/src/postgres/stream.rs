@@ -348,7 +348,8 @@ impl Stream {
             let mut types = Types::default();
             let known = catalog::tables(&sql, &mut types, &format!("c.oid = {oid}")).await?.pop();
             types.learn(&sql, columns.iter().map(|column| column.1).collect()).await?;
-            let published = publication::entry_of(&sql, &publication, oid).await?;
+            let server = catalog::server(&sql).await?;
+            let published = publication::entry_of(&sql, &server, &publication, oid).await?;
             let described = catalog::describe_columns(&sql, columns).await?;
             let layout = known.as_ref().filter(|known| known.key().is_ok()).map(Layout::of);
             let name_now = known.as_ref().map(CatalogTable::name);

@@ -83,6 +83,39 @@ async fn tables_of_a_publication_that_left_changes_out_are_read_again() {
     until_ids(&harness, "t", &[1]).await;
 }
 
+/// Tables that are published by their schema, or by the table above them, have no entries of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_read_again_when_what_published_it_was_away() {
+    let by_schema = "CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION mine FOR TABLES IN SCHEMA public";
+    let by_root =
+        "CREATE TABLE root (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE t PARTITION OF root DEFAULT;
+                   CREATE PUBLICATION mine FOR TABLE root WITH (publish_via_partition_root = false)";
+    for (create, entry) in [(by_schema, "TABLES IN SCHEMA public"), (by_root, "TABLE root")] {
+        let server = Postgres::start();
+        server.psql(&format!("{create}; INSERT INTO t VALUES (1), (2), (3)"));
+        let mut harness = Harness::new(server, &[]);
+        harness.config.postgres.publication = Some("mine".into());
+        harness.start();
+        harness.until_streaming().await;
+        until_ids(&harness, "t", &[1, 2, 3]).await;
+        // Each by itself: within a transaction nothing passes by.
+        let away = |harness: &Harness, id: i32| {
+            harness.server.psql(&format!("ALTER PUBLICATION mine DROP {entry}"));
+            harness.server.psql(&format!("DELETE FROM t WHERE id = {id}"));
+            harness.server.psql(&format!("ALTER PUBLICATION mine ADD {entry}"));
+        };
+        away(&harness, 1);
+        harness.server.psql("INSERT INTO t VALUES (4)");
+        until_ids(&harness, "t", &[2, 3, 4]).await;
+        // Between two runs, too.
+        harness.stop().await;
+        away(&harness, 2);
+        harness.start();
+        harness.until_streaming().await;
+        until_ids(&harness, "t", &[3, 4]).await;
+    }
+}
+
 /// Where the publication says what is captured, nothing else tells that a table has left it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_has_left_the_publication_is_told() {
@@ -109,6 +142,11 @@ async fn a_table_that_has_left_the_publication_is_told() {
     harness.start();
     until_ids(&harness, "u", &[1, 2]).await;
     assert!(harness.status().refused_tables.is_empty());
+    harness.stop().await;
+    harness.server.psql("DROP TABLE u");
+    harness.start();
+    harness.until_streaming().await;
+    assert!(harness.status().refused_tables.is_empty(), "nothing is to be done about what is not there any more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,6 +91,7 @@ async fn dispatch(
         (Err(_), "/livez") if is_read => return Ok(probe(Ok(()))),
         (Err(why), "/startupz" | "/readyz") if is_read => return Ok(probe(Err(why))),
         (Err(_), "/" | "/console") if is_read => return Ok(page(CONSOLE)),
+        (Err(_), "/metrics") if is_read => return Ok(typed(STARTING, OPEN_METRICS)),
         (Err(why), _) => return Err(starting(why)),
     };
     let admin = &started.admin;
@@ -211,11 +212,17 @@ fn probe(outcome: Result<(), String>) -> Response<Body> {
     response
 }
 
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The metrics of a process that has not started: whoever is alarmed by it is to know that it lives.
+const STARTING: &str = "# HELP headwater_ready 1 while the process does what it is there for.\n\
+                        # TYPE headwater_ready gauge\nheadwater_ready 0\n# EOF\n";
+
 fn metrics(registry: &Mutex<Registry>) -> Result<Response<Body>, Problem> {
     let mut text = String::with_capacity(16 * 1024);
     prometheus_client::encoding::text::encode(&mut text, &registry.lock())
         .map_err(|_| Problem::internal("the metrics could not be written"))?;
-    Ok(typed(text, "application/openmetrics-text; version=1.0.0; charset=utf-8"))
+    Ok(typed(text, OPEN_METRICS))
 }
 
 fn dead_letters_limit(query: &str) -> Result<usize, Problem> {

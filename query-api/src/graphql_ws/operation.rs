@@ -81,19 +81,14 @@ pub(super) struct Asker {
 }
 
 impl Asker {
-    /// Counts an operation that was answered with so many bytes, or refused. Answers with the status it is counted by.
-    pub(super) fn count(&self, answered: Result<usize, &Refused>, took: Duration) -> StatusCode {
+    /// Counts an operation that was answered with so many bytes, or refused.
+    pub(super) fn count(&self, answered: Result<usize, &Refused>, took: Duration) {
         let Self { api, context, .. } = self;
-        let status = match answered {
-            Ok(_) => StatusCode::OK,
-            Err(refused) => {
-                api.metrics.failed(refused.code());
-                StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST)
-            }
-        };
+        if let Err(refused) = answered {
+            api.metrics.failed(refused.code());
+        }
         let about = About::graphql(api.channels.label(context.channel));
-        api.metrics.answered(&about, status, answered.unwrap_or_default(), took);
-        status
+        api.metrics.answered(&about, status_of(answered.map(|_| ())), answered.unwrap_or_default(), took);
     }
 }
 
@@ -178,23 +173,27 @@ async fn begin_patiently(payload: JsonValue, asker: Asker, ahead: Arc<Semaphore>
     loop {
         // Nobody closes it. The wait is before the operation is let in: whoever waits holds no place.
         let place = ahead.clone().acquire_owned().await.ok();
-        let answered = begin(payload.clone(), &asker).await;
+        let started = Instant::now();
+        let answered = begin(payload.clone(), &asker, started).await;
         match answered.as_ref().err().and_then(|refused| patience.wait(refused)) {
             Some(wait) => {
                 drop((answered, place));
                 tokio::time::sleep(wait).await;
             }
-            None => return Begun { answered, _ahead: place },
+            None => {
+                // Of what is tried again the client hears nothing.
+                asker.count(answered.as_ref().map(|(result, _)| result.len()), started.elapsed());
+                return Begun { answered, _ahead: place };
+            }
         }
     }
 }
 
 /// Passes the limits that every request passes, and answers.
-async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subscription>), Refused> {
+async fn begin(payload: JsonValue, asker: &Asker, started: Instant) -> Result<(Bytes, Option<Subscription>), Refused> {
     let Asker { api, context, address, .. } = asker;
     // Each operation has its own count of what it reads.
     let context = &context.clone();
-    let started = Instant::now();
     let (answered, _admitted) = match api.gate.admit_again(&context.principal, *address, &context.request_id, started) {
         Ok(admitted) => {
             let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
@@ -205,14 +204,22 @@ async fn begin(payload: JsonValue, asker: &Asker) -> Result<(Bytes, Option<Subsc
         Err(refusal) => (Err(Refused::from(refusal.problem)), None),
     };
     let took = started.elapsed();
-    let status = asker.count(answered.as_ref().map(|(result, _)| result.len()), took);
     if api.slow_query.is_some_and(|limit| took >= limit) {
-        let (request_id, reads, status) = (&context.request_id, &context.reads, status.as_u16());
-        let channel = api.channels.label(context.channel);
+        let (request_id, reads) = (&context.request_id, &context.reads);
+        let (channel, status) =
+            (api.channels.label(context.channel), status_of(answered.as_ref().map(|_| ())).as_u16());
         let (route, model, method, uri) = (Route::GraphQl, "", &Method::GET, &Uri::from_static("/graphql"));
         Slow { request_id, route, model, channel, method, uri, reads, status, took }.tell();
     }
     answered
+}
+
+/// The status by which an operation is counted.
+fn status_of(answered: Result<(), &Refused>) -> StatusCode {
+    match answered {
+        Ok(()) => StatusCode::OK,
+        Err(refused) => StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST),
+    }
 }
 
 async fn answer(

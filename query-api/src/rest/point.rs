@@ -15,6 +15,7 @@ use crate::context::ReadContext;
 use crate::http::{Body, Effort, compressed_etag, etag_matches, gzip};
 use crate::problem::Problem;
 use crate::projection::{Selection, write_cbor};
+use crate::sending::is_free;
 use crate::serving::Model;
 
 /// What of a document is sent, and how.
@@ -91,7 +92,8 @@ pub(super) async fn point(
     if let Some(encoding) = encoding {
         response.headers_mut().insert(CONTENT_ENCODING, encoding);
     }
-    if !is_own {
+    // What may yet be refused is counted when it is known.
+    if !is_own && is_free(len) {
         model.point_metrics.sent(len, started.elapsed());
     }
     Ok(response)

@@ -29,6 +29,7 @@ use crate::metrics::{About, Route};
 use crate::observe::scope;
 use crate::observe::slow::Slow;
 use crate::problem::{self, Problem};
+use crate::sending::is_free;
 use crate::serving::{Model, View};
 
 /// Largest body of the bench route, in bytes.
@@ -262,11 +263,12 @@ async fn dispatch(
                 answered.route = Route::Live;
                 return Box::pin(live::stream(api, model, id, query.unwrap_or_default(), headers, context)).await;
             }
-            answered.counted = true;
             let selection = point::selection(query.unwrap_or_default(), model)?;
             let format = Format::chosen(headers, Format::OF_DOCUMENT, Format::usual(model))?;
             let wanted = Wanted { selection, format, compression, headers, is_own: false };
-            point::point(api, model, model.parse_id(id), wanted, context, started).await
+            let response = point::point(api, model, model.parse_id(id), wanted, context, started).await?;
+            answered.counted = is_free(response.body().len().unwrap_or(0));
+            Ok(response)
         }
         Target::List(name) => {
             answered.route = Route::List;

@@ -453,8 +453,21 @@ fn check_tells_scripts_where_a_mistake_is() {
     contains(&text, &["errors: 2"]);
     assert_eq!((text.matches("custmers`").count(), text.matches("column `totl`").count()), (1, 1), "{text}");
 
-    // What cannot be reached, or does not let us in, comes with a remedy, too.
+    // What a publication lacks is told where that alone says what is captured, once for each table.
     world.write_model("invoice", shop::INVOICE);
+    world.postgres.psql("create publication mine for table customers with (publish_via_partition_root = true)");
+    world.write_connector(&[], "  publication: mine\n");
+    let told = report();
+    let lacks = |table: &str| {
+        let subject = format!("table public.{table}");
+        let findings = told["findings"].as_array().unwrap().iter();
+        let of: Vec<&Value> = findings.filter(|it| it["subject"] == *subject && it["severity"] == "error").collect();
+        of.iter().map(|finding| finding["remedy"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(lacks("invoices"), [r#"ALTER PUBLICATION "mine" ADD TABLE "public"."invoices""#], "{told}");
+    assert_eq!((lacks("customers").len(), &told["diagnostics"]), (0, &json!([])), "{told}");
+
+    // What cannot be reached, or does not let us in, comes with a remedy, too.
     world.write_connector(&shop::TABLES, "");
     let output = world.command(&["check", "--json"]).env("HEADWATER_TEST_PASSWORD", "wrong").output().unwrap();
     let told: Value = serde_json::from_str(&stdout(&output)).unwrap();

@@ -260,6 +260,8 @@ fn a_start_that_waits_for_an_engine_lives_and_says_so() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "it is not ready: {output:?}");
     assert!([&*admin, "still starting", &*kafka].iter().all(|word| text.contains(word)), "{text}");
+    let metrics = process.admin("/metrics").unwrap();
+    assert!(metrics.status == 200 && metrics.body.contains("\nheadwater_ready 0\n"), "{metrics:?}");
     // Whoever changes a model file tells everybody, whether they have started or not.
     process.running().signal(libc::SIGHUP);
     std::thread::sleep(Duration::from_millis(500));
@@ -467,6 +469,14 @@ fn a_model_that_lost_its_projector_is_told_and_retired() {
     });
     assert!(!status().contains("headwater retire"), "{}", status());
     assert_eq!(retire("invoice").status.code(), Some(1), "there is nothing left to retire");
+    // Where the files cannot be listed, it is not known which models they declare.
+    let settings = fs::read_to_string(world.path("serve.yaml")).unwrap();
+    fs::write(world.path("serve.yaml"), settings.replace("models/*.yaml", "nowhere/*.yaml")).unwrap();
+    let refused = retire("customer_account");
+    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && complaint.contains("nowhere/*.yaml"), "{complaint}");
+    assert_eq!(get(&account).unwrap().status, 200, "it is served on");
+    fs::write(world.path("serve.yaml"), settings).unwrap();
     // The last one goes, too: then the pattern of the models names no file, and whoever retires needs no source.
     fs::remove_file(world.path("models/customer_account.yaml")).unwrap();
     fs::write(world.path("connectors/billing.yaml"), "source: billing\n").unwrap();

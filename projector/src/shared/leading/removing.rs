@@ -35,11 +35,13 @@ impl Leading {
                 return Ok(None);
             }
             let mut transaction = self.registry(around)?;
-            let removed = transaction.purge_version(id, PURGE_CHUNK)?;
+            transaction.purge_version(id, PURGE_CHUNK)?;
+            // Its last documents may have filled the chunk.
+            let is_gone = !transaction.versions()?.iter().any(|left| left.id == id);
             transaction.flush()?;
             // There may be more to remove at once.
             self.purge_at = Some(Instant::now());
-            if removed < PURGE_CHUNK {
+            if is_gone {
                 self.records.remove(&id);
                 let forgotten = self.write(rows, |_, batch| Ok(batch.set_note(&retired_note(id.0), None)?))?;
                 return Ok(forgotten.map(|()| true));
