@@ -65,14 +65,9 @@ fn a_process_that_starts_lives_and_says_what_it_waits_for() {
         let probe = get(path);
         assert_eq!((probe.status, probe.body.trim_end()), (503, told), "{path}");
     }
-    for (method, path) in [
-        ("GET", "/status"),
-        ("GET", "/metrics"),
-        ("GET", "/dead-letters"),
-        ("POST", "/graphql"),
-        ("POST", "/replay"),
-        ("POST", "/reload"),
-    ] {
+    for (method, path) in
+        [("GET", "/status"), ("GET", "/dead-letters"), ("POST", "/graphql"), ("POST", "/replay"), ("POST", "/reload")]
+    {
         let refused = ask(method, path, &[]);
         let problem = refused.json();
         assert_eq!(refused.status, 503, "{method} {path}");
@@ -80,6 +75,8 @@ fn a_process_that_starts_lives_and_says_what_it_waits_for() {
         assert_eq!(refused.header("retry-after"), "", "a command says it at once: {method} {path}");
     }
     assert_eq!(get("/console").status, 200);
+    let metrics = get("/metrics");
+    assert!(metrics.status == 200 && metrics.body.ends_with("\nheadwater_ready 0\n# EOF\n"), "{}", metrics.body);
     assert_eq!(ask("GET", "/status", &[("host", "evil.example")]).status, 403);
 
     admin.open(Arc::new(TestAdmin), Arc::default(), None);

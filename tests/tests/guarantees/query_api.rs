@@ -283,7 +283,16 @@ fn metrics_tell_freshness_and_lag() {
         assert!(line.contains("source=\"billing\""), "{line}");
     }
     assert!(after.lines().filter(|line| line.starts_with("# HELP")).count() > 30 && after.ends_with("# EOF\n"));
-    every_metric_is_described_and_alerts_name_no_other(&after);
+    // Of what has labels nothing is scraped before the first has some, nor of what is not known.
+    assert_eq!(world.get("/v1/nothing").unwrap().status, 404);
+    assert!(!after.contains("headwater_capture_safe_wal_bytes"), "the server drops no slot");
+    world.postgres.psql("alter system set max_slot_wal_keep_size = '1GB'");
+    world.postgres.psql("select pg_reload_conf()");
+    let all = wait_until("the limit to be seen", patience, || {
+        let now = scrape();
+        if now.contains("headwater_capture_safe_wal_bytes{") { Ok(now) } else { Err(now) }
+    });
+    every_metric_is_described_and_alerts_name_no_other(&all);
 
     // Cut off from the source, the metrics say so: nothing is streamed, and the age of what is captured grows.
     let age = |text: &str| sample(text, "headwater_capture_lag_seconds{");
