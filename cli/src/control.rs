@@ -179,7 +179,7 @@ impl Control {
 
     /// Versions that serve or are being built: as the projector knows them, where it runs here, or else the registry. Where
     /// projectors are processes of their own, it may hold versions that nobody keeps any more: those are told in either case.
-    pub(crate) fn models_overview(&self, projector: Option<&ProjectorStatus>) -> Vec<Value> {
+    fn models_overview(&self, projector: Option<&ProjectorStatus>) -> Vec<Value> {
         let versions = self.reader.as_ref().map(|reader| reader.versions().borrow().clone()).unwrap_or_default();
         let live = versions.iter().filter(|record| record.state != VersionState::Retired);
         let registered = |record: &VersionRecord| {

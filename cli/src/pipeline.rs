@@ -565,19 +565,17 @@ mod tests {
     /// An existing key stays as it is: with another one, cursors that are out there would be refused.
     #[test]
     fn the_secret_of_cursors_is_for_its_owner_alone() {
-        use std::os::unix::fs::PermissionsExt;
-
         let folder = tempfile::tempdir().unwrap();
         let (data, path) = (folder.path().join("data"), folder.path().join("data/cursor.key"));
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(secret_in_folder(&data, [7; 32]).unwrap(), [7; 32]);
         assert_eq!(mode(), 0o600);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         assert_eq!(secret_in_folder(&data, [8; 32]).unwrap(), [7; 32]);
         assert_eq!(mode(), 0o600, "an earlier version left it open");
         // What is no key is replaced, whoever could read it.
         std::fs::write(&path, "torn").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         assert_eq!(secret_in_folder(&data, [9; 32]).unwrap(), [9; 32]);
         assert_eq!((mode(), std::fs::read(&path).unwrap()), (0o600, vec![9; 32]));
     }

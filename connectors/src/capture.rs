@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{CaptureMetrics, SourceMetrics};
 use crate::postgres::PostgresSource;
-use crate::session::{Session, now_millis};
+use crate::session::Session;
 use crate::status::{Phase, SourceStatus, StatusCell};
 use crate::{ConnectorConfig, Error, ErrorKind, Source};
 
@@ -137,7 +137,7 @@ async fn tell_age(status: StatusCell, metrics: SourceMetrics, cancel: Cancellati
         let status = status.read();
         metrics.refused_tables.set(i64::try_from(status.refused_tables.len()).unwrap_or(i64::MAX));
         if let Some(at_micros) = status.complete_at_micros {
-            metrics.lag_seconds.set(Some((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0)));
+            metrics.tell_age_of(at_micros);
         }
     }
 }

@@ -8,6 +8,8 @@ use prometheus_client::metrics::gauge::{Atomic, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::session::now_millis;
+
 type Labels = [(&'static str, String); 1];
 
 /// Metrics of all connectors of a process, each labelled with its `source`.
@@ -125,6 +127,13 @@ pub(crate) struct SourceMetrics {
     pub(crate) safe_wal_bytes: OptionalGauge,
     pub(crate) streaming: Gauge,
     pub(crate) refused_tables: Gauge,
+}
+
+impl SourceMetrics {
+    /// Tells how old the captured state is, of which this is the source's time.
+    pub(crate) fn tell_age_of(&self, at_micros: i64) {
+        self.lag_seconds.set(Some((now_millis() as f64 / 1000.0 - at_micros as f64 / 1e6).max(0.0)));
+    }
 }
 
 /// A figure that is not told while it is not known: a 0 would be taken for one.

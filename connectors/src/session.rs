@@ -277,7 +277,7 @@ impl<'a> Session<'a> {
         self.progress = true;
         if let Some(mark) = &appended.mark {
             self.source.durable(mark);
-            self.metrics.lag_seconds.set(Some((now_millis() as f64 / 1000.0 - mark.at_micros as f64 / 1e6).max(0.0)));
+            self.metrics.tell_age_of(mark.at_micros);
         }
         if appended.events > 0 {
             self.metrics.append_seconds.observe(appended.begun.elapsed().as_secs_f64());

@@ -20,11 +20,6 @@ use crate::problem::Problem;
 
 /// Buffers of up to so many bytes are not counted: a connection has others of that size.
 const UNCOUNTED_MAX: usize = 64 * 1024;
-/// Whether an answer of so many bytes is sent in any case.
-pub(crate) fn is_free(bytes: usize) -> bool {
-    bytes <= UNCOUNTED_MAX
-}
-
 /// Part of all bytes that is kept from a caller who has that part.
 const OF_CALLER: usize = 4;
 /// Seconds after which an answer that was not sent may be asked for again.
@@ -65,6 +60,11 @@ struct Share {
     held: Arc<Mutex<Held>>,
 }
 
+/// Whether an answer of so many bytes is sent in any case.
+pub(crate) fn is_free(bytes: usize) -> bool {
+    bytes <= UNCOUNTED_MAX
+}
+
 impl Sending {
     /// At most so many bytes; a single answer is sent whatever its size.
     pub(crate) fn new(bytes_max: usize) -> Self {
@@ -83,7 +83,7 @@ impl Sending {
         caller: impl FnOnce() -> Option<Caller>,
     ) -> Result<(), Problem> {
         match response.body_mut() {
-            Body::Whole(bytes) if bytes.len() > UNCOUNTED_MAX => {
+            Body::Whole(bytes) if !is_free(bytes.len()) => {
                 *bytes = self.share_of(std::mem::take(bytes), caller()).ok_or_else(|| full(self.bytes_max))?;
                 Ok(())
             }

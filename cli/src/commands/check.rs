@@ -7,10 +7,10 @@ use headwater_connectors::postgres::{self, Finding, Severity};
 use headwater_schemas::{Diagnostic, TableId};
 use serde_json::{Value, json};
 
-use super::block_on;
+use super::{block_on, unless_stopped};
 use crate::arguments::{CheckArguments, Global};
 use crate::config::Configuration;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::logging;
 use crate::output::say;
 use crate::preflight::Catalogs;
@@ -29,10 +29,7 @@ pub(super) fn execute(global: &Global, arguments: &CheckArguments) -> Outcome {
     };
     block_on(|stop| async move {
         // Nothing is left behind by an interrupted look: it only reads.
-        let (findings, diagnostics) = tokio::select! {
-            found = look(&configuration) => found,
-            () = stop.cancelled() => return Err(Failure::interrupted()),
-        };
+        let (findings, diagnostics) = unless_stopped(&stop, look(&configuration)).await?;
         let is_wrong = |(_, finding): &(String, Finding)| finding.severity == Severity::Error;
         let ok = diagnostics.is_empty() && !findings.iter().any(is_wrong);
         if json {
@@ -47,16 +44,15 @@ pub(super) fn execute(global: &Global, arguments: &CheckArguments) -> Outcome {
 /// What is found at each source, and what does not fit it in the files; each thing once.
 async fn look(configuration: &Configuration) -> (Vec<(String, Finding)>, Vec<Diagnostic>) {
     let catalogs = Catalogs::ask(&configuration.connectors).await;
+    let named: BTreeSet<&TableId> = configuration.models.iter().flat_map(|file| file.model.tables()).collect();
+    let named = named.into_iter().filter(|table| catalogs.tables.contains_key(*table));
+    let wanted: Vec<(TableId, Vec<String>)> = named.map(|table| (table.clone(), Vec::new())).collect();
     let mut findings: Vec<(String, Finding)> = Vec::new();
     for connector in &configuration.connectors {
         let config = &connector.config;
         // What models name is held against the catalogs below, which tells the place in their files. They do not know what a
         // publication has.
-        let by_publication = config.postgres.tables.is_empty();
-        let named: BTreeSet<&TableId> = configuration.models.iter().flat_map(|file| file.model.tables()).collect();
-        let named = named.into_iter().filter(|table| by_publication && catalogs.tables.contains_key(*table));
-        let wanted: Vec<(TableId, Vec<String>)> = named.map(|table| (table.clone(), Vec::new())).collect();
-        let found = postgres::check(config, &wanted).await;
+        let found = postgres::check(config, if config.postgres.tables.is_empty() { &wanted } else { &[] }).await;
         findings.extend(found.into_iter().map(|finding| (config.source.clone(), finding)));
     }
     // So is what the connectors' files name. Of a table that cannot be captured there may be more to say than that.

@@ -42,6 +42,14 @@ pub(crate) fn execute(arguments: Arguments) -> Outcome {
     }
 }
 
+/// What `work` gives, unless it is told to stop before: then it is dropped, so it must leave nothing behind.
+async fn unless_stopped<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => Ok(done),
+        () = stop.cancelled() => Err(Failure::interrupted()),
+    }
+}
+
 /// Runs `work` on a runtime of its own; it is told to stop by SIGTERM and Ctrl-C.
 fn block_on<F: Future<Output = Outcome>>(work: impl FnOnce(CancellationToken) -> F) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()

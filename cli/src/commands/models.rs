@@ -8,7 +8,7 @@ use headwater_query_api::{json_schema, openapi, sdl_for};
 use headwater_schemas::model::ModelShape;
 use serde_json::{Value, json};
 
-use super::block_on;
+use super::{block_on, unless_stopped};
 use crate::arguments::{Global, ModelsArguments};
 use crate::client::Client;
 use crate::config::{Configuration, Purpose, unknown_name};
@@ -91,10 +91,7 @@ fn describe(global: &Global, arguments: &ModelsArguments) -> Outcome {
     let print = &arguments.print;
     block_on(|stop| async move {
         // Nothing is left behind: it only reads.
-        let catalogs = tokio::select! {
-            catalogs = Catalogs::ask(&configuration.connectors) => catalogs,
-            () = stop.cancelled() => return Err(Failure::interrupted()),
-        };
+        let catalogs = unless_stopped(&stop, Catalogs::ask(&configuration.connectors)).await?;
         if let Some((source, why)) = catalogs.silent.first() {
             return Err(Failure::new(format_args!(
                 "the source `{source}` does not answer, and only it knows the columns' types: {why}"

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use headwater_schemas::Diagnostic;
 use headwater_store::mongodb::{MongoOptions, RetiredVersion, retire_model};
 
-use super::block_on;
+use super::{block_on, unless_stopped};
 use crate::arguments::{Global, RetireArguments};
 use crate::config::{Configuration, StoreEngine};
 use crate::failure::{Failure, Outcome};
@@ -42,10 +42,7 @@ pub(super) fn execute(global: &Global, arguments: &RetireArguments) -> Outcome {
     let options = MongoOptions::new(mongodb.uri.reveal(), mongodb.database.value.clone());
     block_on(|stop| async move {
         // What is broken off can be done again.
-        let retired = tokio::select! {
-            retired = retire_model(&options, model) => retired,
-            () = stop.cancelled() => return Err(Failure::interrupted()),
-        };
+        let retired = unless_stopped(&stop, retire_model(&options, model)).await?;
         let retired = retired.map_err(|error| Failure::caused(format_args!("cannot retire `{model}`"), &error))?;
         if retired.is_empty() {
             return Err(Failure::new(format_args!(

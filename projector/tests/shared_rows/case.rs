@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use headwater_broker::{EventLog, TopicPartition};
 use headwater_projector::naive;
@@ -19,7 +18,7 @@ use crate::models::random_model;
 use crate::random::Random;
 use crate::source::{PREFIX, Source};
 use crate::tables;
-use crate::worker::{Step, Worker, World};
+use crate::worker::{Step, Worker, World, options};
 
 /// What the cases did, to see that they do enough.
 #[derive(Clone, Debug, Default)]
@@ -120,12 +119,9 @@ impl Case {
     fn start(&mut self) -> Worker {
         self.started += 1;
         let options = ShareOptions {
-            name: "w".into(),
-            prefix: PREFIX.into(),
-            models: self.models.clone(),
             dirty_partitions: self.random.between(1, 3) as u32,
             slice_rows: self.slice_rows,
-            retired_grace: Duration::ZERO,
+            ..options(PREFIX, self.models.clone())
         };
         let runtime = self.runtime.handle().clone();
         let (inner, documents) = self.engine.join();

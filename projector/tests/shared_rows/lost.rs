@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_broker::{AppendBatch, EventLog, RecordBuffer, Retention, TopicPartition, TopicSpec};
-use headwater_projector::{Share, ShareOptions};
+use headwater_projector::Share;
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
 use headwater_schemas::{SourcePosition, SourceProgress, progress_topic};
@@ -18,7 +17,7 @@ use crate::engine::{Engine, Kind};
 use crate::items::{PREFIX, at, item, schema};
 use crate::log::MemoryLog;
 use crate::random::Random;
-use crate::worker::{Worker, World};
+use crate::worker::{Worker, World, options};
 
 fn model() -> ReadModel {
     let yaml = "model: item\nroot: { table: shop.items, key: id }\nfields: { id: id }\n";
@@ -68,15 +67,8 @@ impl Place {
     }
 
     fn worker(&self, rows: Arc<dyn RowStore>, documents: Arc<dyn DocumentStore>, models: Vec<ReadModel>) -> Worker {
-        let options = ShareOptions {
-            name: "w".into(),
-            prefix: PREFIX.into(),
-            models,
-            dirty_partitions: 1,
-            slice_rows: 100,
-            retired_grace: Duration::ZERO,
-        };
-        let share = Share::new(options, self.log.clone(), rows, documents, self.runtime.handle().clone());
+        let share =
+            Share::new(options(PREFIX, models), self.log.clone(), rows, documents, self.runtime.handle().clone());
         let producer = self.runtime.block_on(self.log.producer("worker")).unwrap();
         Worker::new(share, self.log.clone(), producer)
     }

@@ -1,7 +1,6 @@
 //! A table is read again, and of the workers that share its partitions one is behind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use headwater_broker::{Offset, Watermarks};
 use headwater_projector::{Applied, Input, Share, ShareOptions};
@@ -10,6 +9,7 @@ use headwater_store::{RowArena, RowStore};
 use crate::engine::{Engine, Kind};
 use crate::items::{PREFIX, Record, at, batch, deleted, item, schema, truncation};
 use crate::log::MemoryLog;
+use crate::worker::options;
 
 /// Of partitions of which nothing was removed.
 const MARKS: Watermarks = Watermarks { low: Offset(0), high: Offset(5) };
@@ -27,14 +27,7 @@ fn rows_that_another_worker_has_yet_to_bring_again_are_there_throughout() {
     let Engine::Here { rows, documents, _folder } = Engine::open(Kind::Here) else { unreachable!("it was asked for") };
     let log = Arc::new(MemoryLog::default());
     let worker = |partition| {
-        let options = ShareOptions {
-            name: "w".into(),
-            prefix: PREFIX.into(),
-            models: Vec::new(),
-            dirty_partitions: 1,
-            slice_rows: 3,
-            retired_grace: Duration::ZERO,
-        };
+        let options = ShareOptions { slice_rows: 3, ..options(PREFIX, Vec::new()) };
         let mut share = Share::new(options, log.clone(), rows.clone(), documents.clone(), runtime.handle().clone());
         share.claim(&batch(partition, 0, &[]).from, MARKS).unwrap();
         share

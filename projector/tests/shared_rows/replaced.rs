@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
 use headwater_broker::EventLog;
-use headwater_projector::{Share, ShareOptions};
+use headwater_projector::Share;
 use headwater_schemas::TableId;
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
@@ -15,6 +14,7 @@ use crate::engine::{Engine, Kind};
 use crate::flaky::FlakyRows;
 use crate::log::MemoryLog;
 use crate::source::{PREFIX, SOURCE};
+use crate::worker::options;
 
 /// Rows whose first transaction goes to a server that is replaced before it is committed.
 struct Replaced {
@@ -39,15 +39,7 @@ fn what_a_transaction_showed_that_failed_is_read_again() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let log: Arc<dyn EventLog> = Arc::new(MemoryLog::default());
     let share = |rows: Arc<dyn RowStore>, documents: Arc<dyn DocumentStore>, models: Vec<ReadModel>| {
-        let options = ShareOptions {
-            name: "w".into(),
-            prefix: PREFIX.into(),
-            models,
-            dirty_partitions: 1,
-            slice_rows: 100,
-            retired_grace: Duration::ZERO,
-        };
-        Share::new(options, log.clone(), rows, documents, runtime.handle().clone())
+        Share::new(options(PREFIX, models), log.clone(), rows, documents, runtime.handle().clone())
     };
     // The same number of changes led to both: by that alone they cannot be told apart.
     let [before, now] = ["before", "now"].map(|table| {

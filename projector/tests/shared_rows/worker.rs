@@ -5,11 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_broker::{AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, Producer, TopicPartition};
-use headwater_projector::{Applied, Error, Input, Share};
+use headwater_projector::{Applied, Error, Input, Share, ShareOptions};
+use headwater_schemas::model::definition::ReadModel;
 use tokio::runtime::Runtime;
 
 use crate::case::Tally;
 use crate::random::Random;
+
+/// Settings of a worker with these models, whose topics begin with `prefix`.
+pub(crate) fn options(prefix: &str, models: Vec<ReadModel>) -> ShareOptions {
+    ShareOptions {
+        name: "w".into(),
+        prefix: prefix.into(),
+        models,
+        dirty_partitions: 1,
+        slice_rows: 100,
+        retired_grace: Duration::ZERO,
+    }
+}
 
 pub(crate) struct Worker {
     pub(crate) share: Share,
