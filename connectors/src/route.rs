@@ -79,6 +79,11 @@ impl Routes {
         Self { refuses: Box::new(refuses), ..self }
     }
 
+    /// Number of partitions over which the keys of every table are spread.
+    pub(crate) fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
     /// Why a table can have no topic, if it cannot.
     pub(crate) fn refuses(&self, table: &TableId) -> Option<&'static str> {
         (self.refuses)(&table.topic(&self.prefix))

@@ -35,7 +35,8 @@ pub(crate) struct Broker {
 pub(crate) struct EmbeddedBroker {
     /// Largest size of the log's file. Address space, not disk: it grows as it fills.
     pub(crate) size_max: Spanned<ByteSize>,
-    /// Partitions of new topics, 1 to 1024. A topic that exists keeps its number.
+    /// Partitions over which the keys of a table are spread, 1 to 1024; a topic that exists must have as many, or more.
+    /// With another number than before, all tables are read again.
     pub(crate) partitions: Spanned<u32>,
     /// What the log may forget.
     pub(crate) retention: RetentionSettings,
@@ -57,7 +58,8 @@ pub(crate) struct RetentionSettings {
 pub(crate) struct Kafka {
     /// `host:port` of some brokers; the others are found through them.
     pub(crate) servers: Spanned<Vec<String>>,
-    /// Partitions of new topics, 1 to 1024. A topic that exists must have as many.
+    /// Partitions over which the keys of a table are spread, 1 to 1024; a topic that exists must have as many, or more.
+    /// With another number than before, all tables are read again.
     #[serde(default = "kafka_partitions")]
     pub(crate) partitions: Spanned<u32>,
     /// Copies of each partition of new topics; all but one, and at least one, must have a record before it is durable.

@@ -86,11 +86,12 @@ fn size_max(description: &str) -> Value {
     json!({ "$ref": "#/$defs/size", "default": "64GiB", "description": description })
 }
 
-fn partitions(default: u32, description: &str) -> Value {
+fn partitions(default: u32) -> Value {
     json!({
         "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 1024 }, { "$ref": "#/$defs/variable" }],
         "default": default,
-        "description": description
+        "description": "Partitions over which the keys of a table are spread; a topic that exists must have as many, or more. \
+                        With another number than before, all tables are read again."
     })
 }
 
@@ -111,7 +112,7 @@ fn broker() -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
     let embedded = json!({
         "size_max": size_max("Largest size of the log's file. Address space, not disk."),
-        "partitions": partitions(1, "Partitions of new topics. A topic that exists keeps its number."),
+        "partitions": partitions(1),
         "retention": retention("What the log may forget; without limits everything is kept.")
     });
     let security = json!({
@@ -133,7 +134,7 @@ fn broker() -> Value {
                 "type": "array", "minItems": 1, "items": { "type": "string" },
                 "description": "host:port of some brokers; the others are found through them."
             },
-            "partitions": partitions(6, "Partitions of new topics. A topic that exists must have as many."),
+            "partitions": partitions(6),
             "replication": {
                 "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 32 }, { "$ref": "#/$defs/variable" }],
                 "default": 3,

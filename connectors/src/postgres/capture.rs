@@ -209,7 +209,7 @@ impl PostgresSource {
             let noted = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tables.get(&table.name()));
             let mut state = noted.cloned().unwrap_or_default();
             if !state.complete {
-                state.published_by = published.by;
+                (state.published_by, state.partitions) = (published.by, routes.partitions());
                 state.layout = Some(Layout::of(&table).after(state.layout.as_ref()));
                 wanted.push(Wanted { table, published, plan, state });
             }
@@ -419,7 +419,8 @@ impl Source for PostgresSource {
             let found =
                 |(table, published): &(CatalogTable, Published)| (table.name(), (published.by, Layout::of(table)));
             let captured = tables.captured.iter().map(found).collect();
-            for (table, problem) in checkpoint.compare_tables(&captured, tables.publication_written) {
+            let again = checkpoint.compare_tables(&captured, routes.partitions(), tables.publication_written);
+            for (table, problem) in again {
                 tracing::warn!(table, problem, epoch = checkpoint.epoch, "reading a table again");
             }
         }

@@ -71,6 +71,10 @@ pub(crate) struct TableSnapshot {
     /// What publishes the table. Something else later on means that it was published by nothing in between.
     #[serde(default)]
     pub(crate) published_by: u32,
+    /// Over how many partitions its keys are spread; 0: it was not noted. With another number a key stands in another
+    /// partition, and nothing says which of its changes is to be read first.
+    #[serde(default)]
+    pub(crate) partitions: u32,
     /// How the table was laid out when it was read, or looked at since; `None`: it was not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) layout: Option<Layout>,
@@ -122,12 +126,13 @@ impl Checkpoint {
     }
 
     /// Compares what is known of tables with those that are captured now, by name, each with what publishes it and how
-    /// it is laid out; answers with those of which changes may have passed by, or whose rows became other ones, and
+    /// it is laid out, and with the number of `partitions` over which all are spread; answers with those of which changes may have passed by, or whose rows became other ones, and
     /// why. For them the log is no continuation of what was captured: they are to be read again in a new epoch, above
     /// all that is known of them. So are all when the publication was `written` since; see [`Self::publication_written`].
     pub(crate) fn compare_tables(
         &mut self,
         captured: &BTreeMap<String, (u32, Layout)>,
+        partitions: u32,
         written: u32,
     ) -> Vec<(String, &'static str)> {
         let mut again = Vec::new();
@@ -142,6 +147,8 @@ impl Checkpoint {
                 Some("was not captured for a while")
             } else if altered {
                 Some("may have been published in part for a while")
+            } else if state.partitions != 0 && state.partitions != partitions {
+                Some("was spread over another number of partitions")
             } else {
                 state.compare_layout(layout)
             };
@@ -149,14 +156,14 @@ impl Checkpoint {
                 again.push((name.clone(), problem));
                 *state = TableSnapshot::default();
             }
-            state.published_by = *by;
+            (state.published_by, state.partitions) = (*by, partitions);
         }
         if !again.is_empty() {
             self.hold();
             self.epoch += 1;
             // What was read in the epoch before stands below the new one: whoever ends reading a table there clears it.
             for state in self.tables.values_mut().filter(|state| !state.complete && !state.left) {
-                *state = TableSnapshot { published_by: state.published_by, ..TableSnapshot::default() };
+                *state = TableSnapshot { published_by: state.published_by, partitions, ..TableSnapshot::default() };
             }
         }
         again
@@ -285,17 +292,18 @@ mod tests {
             published.iter().map(|(name, by)| ((*name).to_owned(), (*by, Layout::default()))).collect()
         };
         let again = "was not captured for a while";
-        assert!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2)]), 7).is_empty());
+        assert!(checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2)]), 4, 7).is_empty());
         assert!(checkpoint.has_left("gone") && checkpoint.epoch == 1 && !checkpoint.tables["half"].blocks.is_empty());
         assert_eq!(
-            checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2), ("gone", 3)]), 7),
+            checkpoint.compare_tables(&captured(&[("read", 1), ("half", 2), ("gone", 3)]), 4, 7),
             [("gone".to_owned(), again)]
         );
         assert!(checkpoint.epoch == 2 && checkpoint.tables["read"].complete && !checkpoint.tables["gone"].complete);
         assert_eq!(checkpoint.complete().0, SourcePosition { epoch: 1, commit: 1, ordinal: 0 });
-        assert_eq!(checkpoint.tables["half"], TableSnapshot { published_by: 2, ..TableSnapshot::default() });
+        let half = TableSnapshot { published_by: 2, partitions: 4, ..TableSnapshot::default() };
+        assert_eq!(checkpoint.tables["half"], half);
         assert_eq!(
-            checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)]), 7),
+            checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)]), 4, 7),
             [("read".to_owned(), again)]
         );
     }
@@ -309,14 +317,39 @@ mod tests {
             layouts.map(|(name, oid)| (name.to_owned(), (1, Layout { oid, ..Layout::default() }))).into()
         };
         assert!(
-            checkpoint.compare_tables(&captured(1), 7).is_empty(),
+            checkpoint.compare_tables(&captured(1), 4, 7).is_empty(),
             "a checkpoint of an older version has no layouts"
         );
         assert_eq!((checkpoint.table_of(1), checkpoint.table_of(2)), (Some("changed"), Some("same")));
-        assert!(checkpoint.compare_tables(&captured(1), 7).is_empty());
+        assert!(checkpoint.compare_tables(&captured(1), 4, 7).is_empty());
         let problem = "was replaced by another table";
-        assert_eq!(checkpoint.compare_tables(&captured(3), 7), [("changed".to_owned(), problem)]);
+        assert_eq!(checkpoint.compare_tables(&captured(3), 4, 7), [("changed".to_owned(), problem)]);
         assert!(checkpoint.epoch == 2 && checkpoint.tables["same"].complete && !checkpoint.tables["changed"].complete);
+    }
+
+    #[test]
+    fn a_table_that_is_spread_over_another_number_of_partitions_is_to_be_read_again() {
+        let table = |complete, partitions| TableSnapshot {
+            complete,
+            blocks: if complete { vec![] } else { vec![(0, 10)] },
+            published_by: 1,
+            partitions,
+            ..TableSnapshot::default()
+        };
+        let mut checkpoint = checkpoint([("of before", table(true, 0)), ("read", table(true, 4))]);
+        let captured = ["of before", "read", "half"].map(|name| (name.to_owned(), (1, Layout::default()))).into();
+        assert!(
+            checkpoint.compare_tables(&captured, 4, 7).is_empty(),
+            "a checkpoint of an older version does not know the number"
+        );
+        checkpoint.tables.insert("half".into(), table(false, 4));
+        assert!(checkpoint.compare_tables(&captured, 4, 7).is_empty());
+        let problem = "was spread over another number of partitions";
+        let again = ["half", "of before", "read"].map(|name| (name.to_owned(), problem));
+        assert_eq!(checkpoint.compare_tables(&captured, 3, 7), again);
+        assert!(checkpoint.epoch == 2 && checkpoint.tables.values().all(|state| !state.complete));
+        assert!(checkpoint.tables["half"].blocks.is_empty(), "what was read of it stands in other partitions");
+        assert!(checkpoint.compare_tables(&captured, 3, 7).is_empty(), "once");
     }
 
     #[test]
@@ -324,11 +357,14 @@ mod tests {
         let table = || TableSnapshot { complete: true, published_by: 1, ..TableSnapshot::default() };
         let mut checkpoint = checkpoint([("a", table()), ("b", table())]);
         let captured: BTreeMap<_, _> = ["a", "b"].map(|name| (name.to_owned(), (1, Layout::default()))).into();
-        assert!(checkpoint.compare_tables(&captured, 7).is_empty() && !checkpoint.is_publication_altered(7));
-        assert_eq!(checkpoint.compare_tables(&captured, 9).len(), 2);
-        assert!(checkpoint.epoch == 2 && checkpoint.compare_tables(&captured, 9).is_empty(), "once");
+        assert!(checkpoint.compare_tables(&captured, 4, 7).is_empty() && !checkpoint.is_publication_altered(7));
+        assert_eq!(checkpoint.compare_tables(&captured, 4, 9).len(), 2);
+        assert!(checkpoint.epoch == 2 && checkpoint.compare_tables(&captured, 4, 9).is_empty(), "once");
         checkpoint.publication_written = 0;
-        assert!(checkpoint.compare_tables(&captured, 9).is_empty(), "a checkpoint of an older version has not looked");
+        assert!(
+            checkpoint.compare_tables(&captured, 4, 9).is_empty(),
+            "a checkpoint of an older version has not looked"
+        );
         assert_eq!(checkpoint.publication_written, 9);
     }
 

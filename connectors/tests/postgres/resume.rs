@@ -93,6 +93,32 @@ async fn an_interrupted_snapshot_goes_on_with_what_is_missing() {
     assert_eq!(harness.events("done").await.iter().filter(|event| event.op == Op::Read).count(), 10);
 }
 
+/// Another number of partitions moves keys to other partitions, where a change that does not send all columns would stand
+/// before the image that completes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_read_again_with_another_number_of_partitions() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT n, 0 FROM generate_series(1, 20) n");
+    let mut harness = Harness::new(server, &["t"]);
+    harness.partitions = 4;
+    for (partitions, epoch) in [(4, 1), (4, 1), (3, 2), (3, 2)] {
+        harness.partitions = partitions;
+        harness.start();
+        harness.until_streaming().await;
+        harness.server.psql("UPDATE t SET n = n + 1");
+        harness.caught_up().await;
+        harness.stop().await;
+        let events = harness.events("t").await;
+        let newest = events.iter().map(|event| event.position.epoch).max();
+        assert_eq!(newest, Some(epoch), "with {partitions} partitions");
+        let read = events.iter().filter(|event| event.op == Op::Read && event.position.epoch == epoch);
+        assert_eq!(read.count(), 20, "with {partitions} partitions");
+        let rows = harness.folded("t").await;
+        let numbers: Vec<&Value> = rows.values().map(|row| &row["n"]).collect();
+        assert!(rows.len() == 20 && numbers.windows(2).all(|pair| pair[0] == pair[1]), "{numbers:?}");
+    }
+}
+
 /// What is durable of a transaction comes again with the numbers it had, and what follows above it, whichever of its tables
 /// are captured by then.
 #[tokio::test(flavor = "multi_thread")]
