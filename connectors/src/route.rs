@@ -63,7 +63,7 @@ impl fmt::Debug for Routes {
 }
 
 impl Routes {
-    /// Without any route yet. `prefix` begins every topic's name; `partitions` is what each topic has.
+    /// Without any route yet. `prefix` begins every topic's name; the keys of each table are spread over so many `partitions`.
     pub fn new(prefix: &str, partitions: u32) -> Self {
         Self {
             prefix: prefix.into(),

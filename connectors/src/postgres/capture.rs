@@ -126,6 +126,7 @@ impl PostgresSource {
             at_micros,
             held,
             publication_written: 0,
+            partitions: 0,
             tables: BTreeMap::new(),
         });
         let position = SourcePosition { epoch, commit: created.consistent_point.0, ordinal: 0 };
@@ -209,7 +210,7 @@ impl PostgresSource {
             let noted = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.tables.get(&table.name()));
             let mut state = noted.cloned().unwrap_or_default();
             if !state.complete {
-                (state.published_by, state.partitions) = (published.by, routes.partitions());
+                state.published_by = published.by;
                 state.layout = Some(Layout::of(&table).after(state.layout.as_ref()));
                 wanted.push(Wanted { table, published, plan, state });
             }

@@ -38,6 +38,10 @@ pub(crate) struct Checkpoint {
     /// that the publication may have left changes out in between.
     #[serde(default)]
     pub(crate) publication_written: u32,
+    /// Over how many partitions the keys of every table are spread; 0: it was not noted. With another number a key stands
+    /// in another partition, and nothing says which of its changes is to be read first.
+    #[serde(default)]
+    pub(crate) partitions: u32,
     /// Snapshots of tables, by `schema.table`.
     pub(crate) tables: BTreeMap<String, TableSnapshot>,
 }
@@ -71,10 +75,6 @@ pub(crate) struct TableSnapshot {
     /// What publishes the table. Something else later on means that it was published by nothing in between.
     #[serde(default)]
     pub(crate) published_by: u32,
-    /// Over how many partitions its keys are spread; 0: it was not noted. With another number a key stands in another
-    /// partition, and nothing says which of its changes is to be read first.
-    #[serde(default)]
-    pub(crate) partitions: u32,
     /// How the table was laid out when it was read, or looked at since; `None`: it was not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) layout: Option<Layout>,
@@ -126,9 +126,10 @@ impl Checkpoint {
     }
 
     /// Compares what is known of tables with those that are captured now, by name, each with what publishes it and how
-    /// it is laid out, and with the number of `partitions` over which all are spread; answers with those of which changes may have passed by, or whose rows became other ones, and
+    /// it is laid out; answers with those of which changes may have passed by, or whose rows became other ones, and
     /// why. For them the log is no continuation of what was captured: they are to be read again in a new epoch, above
-    /// all that is known of them. So are all when the publication was `written` since; see [`Self::publication_written`].
+    /// all that is known of them. So are all when the publication was `written` since, see [`Self::publication_written`],
+    /// or keys are spread over another number of partitions, see [`Self::partitions`].
     pub(crate) fn compare_tables(
         &mut self,
         captured: &BTreeMap<String, (u32, Layout)>,
@@ -137,7 +138,8 @@ impl Checkpoint {
     ) -> Vec<(String, &'static str)> {
         let mut again = Vec::new();
         let altered = self.is_publication_altered(written);
-        self.publication_written = written;
+        let is_spread_anew = self.partitions != 0 && self.partitions != partitions;
+        (self.publication_written, self.partitions) = (written, partitions);
         for (name, state) in &mut self.tables {
             let Some((by, layout)) = captured.get(name) else {
                 state.left = true;
@@ -147,7 +149,7 @@ impl Checkpoint {
                 Some("was not captured for a while")
             } else if altered {
                 Some("may have been published in part for a while")
-            } else if state.partitions != 0 && state.partitions != partitions {
+            } else if is_spread_anew {
                 Some("was spread over another number of partitions")
             } else {
                 state.compare_layout(layout)
@@ -156,14 +158,14 @@ impl Checkpoint {
                 again.push((name.clone(), problem));
                 *state = TableSnapshot::default();
             }
-            (state.published_by, state.partitions) = (*by, partitions);
+            state.published_by = *by;
         }
         if !again.is_empty() {
             self.hold();
             self.epoch += 1;
             // What was read in the epoch before stands below the new one: whoever ends reading a table there clears it.
             for state in self.tables.values_mut().filter(|state| !state.complete && !state.left) {
-                *state = TableSnapshot { published_by: state.published_by, partitions, ..TableSnapshot::default() };
+                *state = TableSnapshot { published_by: state.published_by, ..TableSnapshot::default() };
             }
         }
         again
@@ -274,6 +276,7 @@ mod tests {
             at_micros: 0,
             held: None,
             publication_written: 7,
+            partitions: 4,
             tables: tables.map(|(name, state)| (name.to_owned(), state)).into(),
         }
     }
@@ -300,8 +303,7 @@ mod tests {
         );
         assert!(checkpoint.epoch == 2 && checkpoint.tables["read"].complete && !checkpoint.tables["gone"].complete);
         assert_eq!(checkpoint.complete().0, SourcePosition { epoch: 1, commit: 1, ordinal: 0 });
-        let half = TableSnapshot { published_by: 2, partitions: 4, ..TableSnapshot::default() };
-        assert_eq!(checkpoint.tables["half"], half);
+        assert_eq!(checkpoint.tables["half"], TableSnapshot { published_by: 2, ..TableSnapshot::default() });
         assert_eq!(
             checkpoint.compare_tables(&captured(&[("read", 9), ("half", 2), ("gone", 3)]), 4, 7),
             [("read".to_owned(), again)]
@@ -329,20 +331,20 @@ mod tests {
 
     #[test]
     fn a_table_that_is_spread_over_another_number_of_partitions_is_to_be_read_again() {
-        let table = |complete, partitions| TableSnapshot {
+        let table = |complete| TableSnapshot {
             complete,
             blocks: if complete { vec![] } else { vec![(0, 10)] },
             published_by: 1,
-            partitions,
             ..TableSnapshot::default()
         };
-        let mut checkpoint = checkpoint([("of before", table(true, 0)), ("read", table(true, 4))]);
+        let mut checkpoint = checkpoint([("of before", table(true)), ("read", table(true))]);
+        checkpoint.partitions = 0;
         let captured = ["of before", "read", "half"].map(|name| (name.to_owned(), (1, Layout::default()))).into();
         assert!(
             checkpoint.compare_tables(&captured, 4, 7).is_empty(),
             "a checkpoint of an older version does not know the number"
         );
-        checkpoint.tables.insert("half".into(), table(false, 4));
+        checkpoint.tables.insert("half".into(), table(false));
         assert!(checkpoint.compare_tables(&captured, 4, 7).is_empty());
         let problem = "was spread over another number of partitions";
         let again = ["half", "of before", "read"].map(|name| (name.to_owned(), problem));

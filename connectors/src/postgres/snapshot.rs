@@ -162,16 +162,9 @@ impl Snapshot {
                     if self.stamp.position.epoch > 1 {
                         sweep(&wanted.plan, &self.stamp, into);
                     }
-                    let TableSnapshot { published_by, partitions, covers, layout, .. } =
-                        std::mem::take(&mut wanted.state);
-                    wanted.state = TableSnapshot {
-                        complete: true,
-                        published_by,
-                        partitions,
-                        covers,
-                        layout,
-                        ..TableSnapshot::default()
-                    };
+                    let TableSnapshot { published_by, covers, layout, .. } = std::mem::take(&mut wanted.state);
+                    wanted.state =
+                        TableSnapshot { complete: true, published_by, covers, layout, ..TableSnapshot::default() };
                 }
                 note(&wanted.table.name(), &wanted.state);
             }

@@ -100,7 +100,6 @@ async fn tables_are_read_again_with_another_number_of_partitions() {
     let server = Postgres::start();
     server.psql("CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT n, 0 FROM generate_series(1, 20) n");
     let mut harness = Harness::new(server, &["t"]);
-    harness.partitions = 4;
     for (partitions, epoch) in [(4, 1), (4, 1), (3, 2), (3, 2)] {
         harness.partitions = partitions;
         harness.start();
