@@ -31,7 +31,7 @@ impl Loaded {
         capture.reached(&load::wal_end(&postgres)).await;
         capture.stop().await;
         postgres.psql(&format!("select pg_copy_logical_replication_slot('{SLOT}', '{START}')"));
-        load::write(&postgres, scale);
+        load::write(&postgres, scale.rows());
         let end = load::wal_end(&postgres);
         // Something behind the end, so that every reader notices that it has passed it.
         postgres.psql("select pg_logical_emit_message(false, 'bench', 'end')");
@@ -39,11 +39,11 @@ impl Loaded {
     }
 
     pub(crate) fn rows(&self) -> u64 {
-        self.scale.rows()
+        self.scale.rows().in_all()
     }
 
     pub(crate) fn customers(&self) -> u64 {
-        self.scale.customers()
+        self.scale.rows().customers
     }
 
     pub(crate) fn end(&self) -> &str {

@@ -88,11 +88,11 @@ pub(crate) async fn measure_projection(scale: f64) -> Vec<Figure> {
         let projection = engines.projection(&log, rows, load::MODEL, name, folder.path()).await;
         projection.reached(&load::wal_end(&postgres)).await;
         let begin = Instant::now();
-        load::write(&postgres, scale);
+        load::write(&postgres, scale.rows());
         projection.reached(&load::wal_end(&postgres)).await;
-        let rate = scale.rows() as f64 / begin.elapsed().as_secs_f64();
+        let rate = scale.rows().in_all() as f64 / begin.elapsed().as_secs_f64();
         println!("  {name}: {rate:.0} rows/s");
-        assert_eq!(projection.documents().await, scale.customers(), "every customer has a document");
+        assert_eq!(projection.documents().await, scale.rows().customers, "every customer has a document");
         projection.stop().await;
         capture.stop().await;
         figures.push(Figure::new(name, rate, "rows/s", Some(5_000.0), demand));

@@ -52,7 +52,7 @@ pub(crate) async fn measure() -> Vec<Figure> {
 pub(crate) fn server() -> Postgres {
     let postgres = load::server();
     postgres.psql("alter table customers add column counter bigint not null default 0");
-    load::write(&postgres, SCALE);
+    load::write(&postgres, SCALE.rows());
     postgres
 }
 
@@ -90,7 +90,7 @@ pub(crate) async fn watch_changes(postgres: &Postgres, projection: &Projection, 
     let pause = Duration::from_secs(1) / (changes_per_second / WRITERS);
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
-        let customers = SCALE.customers() as i32;
+        let customers = SCALE.rows().customers as i32;
         writers.push(tokio::spawn(write(
             postgres.url(),
             writer as i32,

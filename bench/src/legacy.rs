@@ -1,16 +1,34 @@
-//! The answer that Headwater's document replaces: the same JSON, built by one query in the source's database for each
-//! request, over a pool of connections and a prepared statement, with the indexes that such a query needs.
+//! `versus_legacy`: point reads beside the answer that Headwater's document replaces, which is the same JSON, built by one
+//! query in the source's database for each request: over HTTP as ours, by a server that does nothing else, over a pool of
+//! connections and a prepared statement, with the indexes that such a query needs. `versus_legacy_five_years` is the same
+//! for customers with sixty invoices each: a query's time grows with what it gathers.
 
-use std::time::{Duration, Instant};
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio_postgres::{Client, NoTls, Statement};
 
-/// Connections of the pool, each with one request under way: more than the processors can work on.
-const CONNECTIONS: u64 = 16;
+use crate::load::Rows;
+use crate::reads::{ROUNDS, ROWS, SECONDS, Server};
+use crate::report::{Demand, Figure, median};
+
+/// Connections of the pool: more than the processors can work on.
+const CONNECTIONS: usize = 16;
+/// Invoices of a customer's five years, monthly.
+const FIVE_YEARS: Rows = Rows { customers: 1000, invoices: 60_000, lines: 240_000 };
 
 /// Without them every request would go through all invoices.
-pub(crate) const INDEXES: &str = "create index on invoices (customer_id); create index on invoice_lines (invoice_id);
+const INDEXES: &str = "create index on invoices (customer_id); create index on invoice_lines (invoice_id);
 analyze customers, invoices, invoice_lines;";
 
 const QUERY: &str = "
@@ -38,7 +56,7 @@ async fn connect(url: &str) -> (Client, Statement) {
 }
 
 /// Panics unless the query makes the JSON of these documents.
-pub(crate) async fn assert_same(url: &str, documents: impl Iterator<Item = (u64, String)>) {
+async fn assert_same(url: &str, documents: impl Iterator<Item = (u64, String)>) {
     let (client, statement) = connect(url).await;
     for (n, document) in documents {
         let row = client.query_one(&statement, &[&(n as i32)]).await.expect("the customer is there");
@@ -47,27 +65,71 @@ pub(crate) async fn assert_same(url: &str, documents: impl Iterator<Item = (u64,
     }
 }
 
-/// Requests for random customers that the database answers in a second.
-pub(crate) async fn requests_per_second(url: &str, customers: u64, time: Duration) -> f64 {
+/// Clients in turn: each takes several queries at once, so that none waits for one to be free.
+struct Pool {
+    clients: Vec<(Client, Statement)>,
+    next: AtomicUsize,
+}
+
+impl Pool {
+    /// The customer of a path that ends with their number.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let n: i32 = request.uri().path().rsplit('/').next().and_then(|n| n.parse().ok()).expect("a customer's number");
+        let (client, statement) = &self.clients[self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len()];
+        let row = client.query_one(statement, &[&n]).await.expect("the customer is there");
+        let body = Bytes::copy_from_slice(row.get::<_, &str>(0).as_bytes());
+        Ok(Response::builder().header("content-type", "application/json").body(Full::new(body)).expect("it is whole"))
+    }
+}
+
+/// Answers over HTTP until the runtime ends.
+async fn serve(url: &str) -> SocketAddr {
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         clients.push(connect(url).await);
     }
-    let begin = Instant::now();
-    let mut tasks = tokio::task::JoinSet::new();
-    for (start, (client, statement)) in (1u64..).zip(clients) {
-        tasks.spawn(async move {
-            let (mut count, mut n) = (0u64, start);
-            while begin.elapsed() < time {
-                // Steps of a prime: every customer in an order that no page of the table follows.
-                n = (n + 7919 * start) % customers;
-                let row = client.query_one(&statement, &[&(n as i32 + 1)]).await.expect("the customer is there");
-                assert!(!row.get::<_, &str>(0).is_empty(), "an answer is not empty");
-                count += 1;
-            }
-            count
-        });
+    let pool = Arc::new(Pool { clients, next: AtomicUsize::default() });
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("somebody connects");
+            stream.set_nodelay(true).expect("a socket of ours");
+            let pool = pool.clone();
+            let service = service_fn(move |request| {
+                let pool = pool.clone();
+                async move { pool.answer(request).await }
+            });
+            // wrk leaves when its time is up, in the middle of an answer.
+            tokio::spawn(
+                async move { http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok() },
+            );
+        }
+    });
+    address
+}
+
+pub(crate) fn measure(runtime: &tokio::runtime::Runtime) -> Vec<Figure> {
+    vec![beside(runtime, "versus_legacy", ROWS), beside(runtime, "versus_legacy_five_years", FIVE_YEARS)]
+}
+
+fn beside(runtime: &tokio::runtime::Runtime, name: &str, rows: Rows) -> Figure {
+    let server = Server::over(rows);
+    let url = server.database_url();
+    runtime.block_on(async {
+        let (client, _) = connect(&url).await;
+        client.batch_execute(INDEXES).await.expect("the tables are there");
+        assert_same(&url, (1..=50).map(|n| (n, server.document(n).expect("every customer has a document")))).await;
+    });
+    println!("  documents of {} bytes on average", server.body_len());
+    let legacy = format!("http://{}", runtime.block_on(serve(&url)));
+    let point = "wrk.format('GET', '/v1/customer_account/' .. n)";
+    server.wrk("warm", point, 1);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        theirs.push(server.wrk_at(&legacy, "legacy", point, SECONDS));
+        ours.push(server.wrk("point", point, SECONDS));
     }
-    let count: u64 = tasks.join_all().await.into_iter().sum();
-    count as f64 / begin.elapsed().as_secs_f64()
+    let demand = Demand::RatioAtLeast(20.0, "ratio ≥ 20");
+    Figure::new(name, median(&mut ours), "requests/s", Some(median(&mut theirs)), demand)
 }

@@ -54,13 +54,22 @@ impl Scale {
         ((n as f64 * self.0) as u64).max(1000)
     }
 
-    /// Rows written in all.
-    pub(crate) fn rows(self) -> u64 {
-        self.of(CUSTOMERS) + self.of(INVOICES) + self.of(LINES)
+    pub(crate) fn rows(self) -> Rows {
+        Rows { customers: self.of(CUSTOMERS), invoices: self.of(INVOICES), lines: self.of(LINES) }
     }
+}
 
-    pub(crate) fn customers(self) -> u64 {
-        self.of(CUSTOMERS)
+/// Rows of each table. The same number of invoices belongs to each customer, of lines to each invoice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows {
+    pub(crate) customers: u64,
+    pub(crate) invoices: u64,
+    pub(crate) lines: u64,
+}
+
+impl Rows {
+    pub(crate) fn in_all(self) -> u64 {
+        self.customers + self.invoices + self.lines
     }
 }
 
@@ -77,8 +86,7 @@ pub(crate) fn server() -> Postgres {
 }
 
 /// Writes all rows.
-pub(crate) fn write(postgres: &Postgres, scale: Scale) {
-    let (customers, invoices, lines) = (scale.of(CUSTOMERS), scale.of(INVOICES), scale.of(LINES));
+pub(crate) fn write(postgres: &Postgres, Rows { customers, invoices, lines }: Rows) {
     postgres.psql(&format!(
         "insert into customers select n, 'Customer number ' || n, 'c' || n || '@example.com', 'City ' || n % 997, \
          '2020-01-01'::timestamptz + n * interval '1 minute' from generate_series(1, {customers}) n"

@@ -66,7 +66,7 @@ fn main() -> std::io::Result<()> {
     let mut report = Report::default();
     let from_the_log = ["capture_throughput", "projection_throughput", "memory", "replay_throughput"];
     if from_the_log.into_iter().any(wanted) {
-        println!("capture and projection: loading {} rows", scale.rows());
+        println!("capture and projection: loading {} rows", scale.rows().in_all());
         report.figures.extend(runtime.block_on(async {
             let loaded = capture::Loaded::new(scale).await;
             let mut figures = Vec::new();
@@ -107,7 +107,7 @@ fn main() -> std::io::Result<()> {
     }
     if wanted("versus_legacy") {
         println!("reads beside the source's database: starting the server");
-        report.figures.extend(reads::measure_versus_legacy(&runtime));
+        report.figures.extend(legacy::measure(&runtime));
     }
     if wanted("overload") {
         println!("overload: starting the server");

@@ -3,8 +3,7 @@
 //! size. wrk asks for random documents; the static route gets the same random numbers, and headers, so that asking costs
 //! the same. With authentication every customer has a token of their own, sees only what is theirs, and is limited.
 //!
-//! `rest_list_20`: lists of twenty documents by an index, beside a static body of that size. `versus_legacy`: point reads
-//! beside the same JSON built in the source's database (see `legacy.rs`).
+//! `rest_list_20`: lists of twenty documents by an index, beside a static body of that size.
 //!
 //! `overload`: the slowest of a hundred answers at twice the load that saturates the server, beside that at half of it.
 
@@ -17,8 +16,7 @@ use std::time::{Duration, Instant};
 use headwater_test_servers::{Postgres, free_port};
 use tempfile::TempDir;
 
-use crate::legacy;
-use crate::load::{self, Scale};
+use crate::load::{self, Rows};
 use crate::report::{Demand, Figure, median};
 
 /// `headwater run` over a small loaded database.
@@ -46,14 +44,18 @@ fn binary() -> PathBuf {
 
 impl Server {
     pub(crate) fn start(asks: bool) -> Self {
-        Self::start_with(asks, "")
+        Self::start_with(asks, "", ROWS)
+    }
+
+    /// Over these rows, asking nobody who they are.
+    pub(crate) fn over(rows: Rows) -> Self {
+        Self::start_with(false, "", rows)
     }
 
     /// With these lines of the API's settings besides.
-    fn start_with(asks: bool, settings: &str) -> Self {
+    fn start_with(asks: bool, settings: &str, rows: Rows) -> Self {
         let postgres = load::server();
-        let scale = Scale(0.05);
-        load::write(&postgres, scale);
+        load::write(&postgres, rows);
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (api, admin) = (free_port(), free_port());
         let write = |name: &str, text: &str| {
@@ -96,8 +98,8 @@ impl Server {
             postgres,
             folder,
             address: format!("http://127.0.0.1:{api}"),
-            customers: if asks { scale.customers().min(TOKENS) } else { scale.customers() },
-            tokens: if asks { (1..=scale.customers().min(TOKENS)).map(token).collect() } else { Vec::new() },
+            customers: if asks { rows.customers.min(TOKENS) } else { rows.customers },
+            tokens: if asks { (1..=rows.customers.min(TOKENS)).map(token).collect() } else { Vec::new() },
         };
         let begin = Instant::now();
         while server.document(server.customers).is_none() {
@@ -135,12 +137,12 @@ impl Server {
     }
 
     /// Mean size of a document, in bytes.
-    fn body_len(&self) -> usize {
+    pub(crate) fn body_len(&self) -> usize {
         let lengths: Vec<usize> = (1..=200).map(|n| self.document(n).map_or(0, |body| body.len())).collect();
         lengths.iter().sum::<usize>() / lengths.len()
     }
 
-    fn document(&self, n: u64) -> Option<String> {
+    pub(crate) fn document(&self, n: u64) -> Option<String> {
         self.get(n, &format!("/v1/customer_account/{n}"))
     }
 
@@ -155,14 +157,19 @@ impl Server {
     }
 
     /// Requests per second, with `request` (Lua: an expression over `n`, a random customer) asked for `seconds`.
-    fn wrk(&self, name: &str, request: &str, seconds: u32) -> f64 {
-        let text = self.load(name, request, seconds, 32);
+    pub(crate) fn wrk(&self, name: &str, request: &str, seconds: u32) -> f64 {
+        self.wrk_at(&self.address, name, request, seconds)
+    }
+
+    /// The same of another server.
+    pub(crate) fn wrk_at(&self, address: &str, name: &str, request: &str, seconds: u32) -> f64 {
+        let text = self.load(address, name, request, seconds, 32);
         assert!(!text.contains("Non-2xx"), "{name} was answered with errors:\n{text}");
         figure_of(&text, "Requests/sec:").parse().unwrap_or_else(|_| panic!("wrk said:\n{text}"))
     }
 
     /// What wrk says of so many connections.
-    fn load(&self, name: &str, request: &str, seconds: u32, connections: u32) -> String {
+    fn load(&self, address: &str, name: &str, request: &str, seconds: u32, connections: u32) -> String {
         let script = self.folder.path().join(format!("{name}.lua"));
         fs::write(
             &script,
@@ -177,7 +184,7 @@ impl Server {
         let output = Command::new(&program)
             .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
             .arg(&script)
-            .arg(&self.address)
+            .arg(address)
             .output()
             .unwrap_or_else(|error| panic!("{program}: {error}; `scripts/need.sh bench` installs it"));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -199,8 +206,11 @@ fn figure_of<'t>(text: &'t str, word: &str) -> &'t str {
     found.unwrap_or_else(|| panic!("wrk said:\n{text}")).trim()
 }
 
-/// The slowest of a hundred answers, in milliseconds.
+/// The slowest of a hundred answers, in milliseconds; it says so where some were turned away, whose time is among them.
 fn p99(text: &str) -> f64 {
+    if let Some(line) = text.lines().find(|line| line.contains("Non-2xx")) {
+        println!("  {}: the figure is of them, too", line.trim());
+    }
     let figure = figure_of(text, "99%");
     let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
     let in_millis = units.iter().find_map(|(unit, factor)| {
@@ -230,8 +240,10 @@ fn token(n: u64) -> String {
     format!("{message}.{}", encode(ring::hmac::sign(&key, message.as_bytes()).as_ref()))
 }
 
-const ROUNDS: usize = 3;
-const SECONDS: u32 = 5;
+pub(crate) const ROUNDS: usize = 3;
+pub(crate) const SECONDS: u32 = 5;
+/// A twentieth of what `projection_throughput` is measured with.
+pub(crate) const ROWS: Rows = Rows { customers: 2500, invoices: 12_500, lines: 50_000 };
 
 /// Requests beside those of the static route, in turns.
 fn beside(server: &Server, name: &str, request: &str, fixed: &str, (least, words): (f64, &'static str)) -> Figure {
@@ -260,7 +272,7 @@ pub(crate) fn measure(rest: bool, graphql: bool) -> Vec<Figure> {
     println!("  documents of {bytes} bytes on average");
     let mut figures = Vec::new();
     for (name, request, least, words) in
-        [("rest_point_read", point, 0.85, "ratio ≥ 0.85"), ("graphql_point_read", graph.as_str(), 0.25, "ratio ≥ 0.25")]
+        [("rest_point_read", point, 0.85, "ratio ≥ 0.85"), ("graphql_point_read", graph.as_str(), 0.5, "ratio ≥ 0.5")]
     {
         if (name == "rest_point_read" && !rest) || (name == "graphql_point_read" && !graphql) {
             continue;
@@ -272,7 +284,7 @@ pub(crate) fn measure(rest: bool, graphql: bool) -> Vec<Figure> {
 
 /// Point reads that go to the store each time.
 pub(crate) fn measure_uncached() -> Vec<Figure> {
-    let server = Server::start_with(false, "  cache: { bytes: 0 }\n");
+    let server = Server::start_with(false, "  cache: { bytes: 0 }\n", ROWS);
     let fixed = format!("wrk.format('GET', '/bench/static?bytes={}&n=' .. n)", server.body_len());
     let point = "wrk.format('GET', '/v1/customer_account/' .. n)";
     vec![beside(&server, "rest_point_read_uncached", point, &fixed, (0.6, "ratio ≥ 0.6"))]
@@ -301,30 +313,11 @@ pub(crate) fn measure_lists() -> Vec<Figure> {
     vec![beside(&server, "rest_list_20", &list, &fixed, (0.4, "ratio ≥ 0.4"))]
 }
 
-/// Point reads beside what the source's database makes of the same question.
-pub(crate) fn measure_versus_legacy(runtime: &tokio::runtime::Runtime) -> Vec<Figure> {
-    let server = Server::start(false);
-    server.postgres.psql(legacy::INDEXES);
-    let url = server.postgres.url();
-    let document = |n: u64| server.document(n).expect("every customer has a document");
-    runtime.block_on(legacy::assert_same(&url, (1..=50).map(|n| (n, document(n)))));
-    let point = "wrk.format('GET', '/v1/customer_account/' .. n)";
-    server.wrk("warm", point, 1);
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let time = Duration::from_secs(SECONDS.into());
-        theirs.push(runtime.block_on(legacy::requests_per_second(&url, server.customers, time)));
-        ours.push(server.wrk("point", point, SECONDS));
-    }
-    let demand = Demand::RatioAtLeast(20.0, "ratio ≥ 20");
-    vec![Figure::new("versus_legacy", median(&mut ours), "requests/s", Some(median(&mut theirs)), demand)]
-}
-
 /// Load at which the server is saturated: connections that double until throughput grows by less than a tenth.
 fn saturating(server: &Server, point: &str) -> u32 {
     let (mut connections, mut before) = (2, 0.0);
     loop {
-        let text = server.load("saturate", point, 2, connections);
+        let text = server.load(&server.address, "saturate", point, 2, connections);
         let now: f64 = figure_of(&text, "Requests/sec:").parse().unwrap_or(0.0);
         if now < before * 1.1 || connections >= 256 {
             return connections / 2;
@@ -342,8 +335,8 @@ pub(crate) fn measure_overload() -> Vec<Figure> {
     println!("  {saturated} connections saturate the server");
     let (mut half, mut twice) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        half.push(p99(&server.load("half", point, SECONDS, saturated / 2)));
-        twice.push(p99(&server.load("twice", point, SECONDS, saturated * 2)));
+        half.push(p99(&server.load(&server.address, "half", point, SECONDS, saturated / 2)));
+        twice.push(p99(&server.load(&server.address, "twice", point, SECONDS, saturated * 2)));
     }
     vec![Figure::new(
         "overload",
