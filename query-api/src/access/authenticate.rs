@@ -11,7 +11,7 @@ use super::crypto;
 use super::jwt::{self, Issuer, Refused};
 use super::options::AccessOptions;
 use super::principal::{Principal, RoleNames};
-use super::token_cache::{self, TokenCache};
+use super::token_cache::TokenCache;
 use crate::problem::Problem;
 
 /// A key for a program.
@@ -107,14 +107,14 @@ impl Auth {
     async fn token(&self, token: &str) -> Result<Arc<Principal>, Denied> {
         // Before it is verified: keys that change meanwhile make it be verified again.
         let generation = self.issuers.iter().map(|issuer| issuer.keys.generation()).sum();
-        let (hash, now) = (token_cache::hash(token), Instant::now());
-        if let Some(known) = self.tokens.get(&hash, generation, now) {
+        let (tag, now) = (self.tokens.tag(token), Instant::now());
+        if let Some(known) = self.tokens.get(tag, generation, now) {
             return Ok(known);
         }
         match jwt::verify(&self.issuers, token, &self.names, &self.looked_at).await {
             Ok(principal) => {
                 let principal = Arc::new(principal);
-                self.tokens.put(hash, generation, now, principal.clone());
+                self.tokens.put(tag, generation, now, principal.clone());
                 Ok(principal)
             }
             Err(refused @ Refused::NoKeys) => {
