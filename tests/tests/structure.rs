@@ -136,18 +136,25 @@ fn licence_in_file(package: &Value) -> String {
 }
 
 #[test]
-fn every_dependency_has_an_allowed_licence_and_comes_from_the_registry() {
+fn every_dependency_has_an_allowed_licence_comes_from_the_registry_and_is_not_banned() {
     let deny = std::fs::read_to_string(root().join("deny.toml")).unwrap();
     let list = deny.split("allow = [").nth(1).unwrap().split(']').next().unwrap();
     let allowed: BTreeSet<String> = list.split('"').skip(1).step_by(2).map(str::to_string).collect();
     assert!(allowed.contains("Apache-2.0") && allowed.len() > 5, "deny.toml's licence list was not understood");
     assert!(licence_allowed("MIT OR GPL-3.0", &allowed) && !licence_allowed("MIT AND GPL-3.0", &allowed));
 
+    let banned: Vec<&str> =
+        deny.split("{ crate = \"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name).collect();
+    assert!(banned.contains(&"native-tls") && banned.len() > 2, "deny.toml's bans were not understood: {banned:?}");
+
     let metadata = metadata(true);
     let mut offenders = Vec::new();
     for package in metadata["packages"].as_array().unwrap() {
         let Some(source) = package["source"].as_str() else { continue };
         let name = package["name"].as_str().unwrap();
+        if banned.contains(&name) {
+            offenders.push(format!("{name} is banned"));
+        }
         if !source.starts_with("registry+") {
             offenders.push(format!("{name} comes from {source}"));
         }
@@ -157,6 +164,30 @@ fn every_dependency_has_an_allowed_licence_and_comes_from_the_registry() {
         }
     }
     assert_eq!(offenders, Vec::<String>::new(), "mend the dependency, or deny.toml with a reason");
+}
+
+/// The targets for cargo-fuzz need a compiler of their own, and no build here makes them: each is the one call of a function
+/// that is built, and run with random input, by every test run.
+#[test]
+fn every_fuzz_target_is_the_call_of_a_function_that_is_tested() {
+    let (root, manifest) = (root(), "fuzz/Cargo.toml");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|_| panic!("{path} is missing"));
+    let functions = read("query-api/src/fuzz.rs");
+    let functions: BTreeSet<&str> = functions
+        .split("\npub fn ")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("(data: &[u8])"))
+        .map(|(n, _)| n)
+        .collect();
+    let manifest = read(manifest);
+    let bins = manifest.split("[[bin]]\nname = \"").skip(1).filter_map(|rest| rest.split_once('"'));
+    let bins: BTreeSet<&str> = bins.map(|(name, _)| name).collect();
+    assert!(functions.len() > 3, "{functions:?}");
+    assert_eq!(bins, functions);
+    for name in bins {
+        let call = format!("libfuzzer_sys::fuzz_target!(|data: &[u8]| headwater_query_api::fuzz::{name}(data));");
+        assert_eq!(read(&format!("fuzz/fuzz_targets/{name}.rs")), format!("#![no_main]\n\n{call}\n"));
+    }
 }
 
 #[test]
