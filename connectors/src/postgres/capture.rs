@@ -19,7 +19,7 @@ use super::layout::Layout;
 use super::lsn::Lsn;
 use super::monitor::Monitor;
 use super::plan::TablePlan;
-use super::publication::Published;
+use super::publication::{Entries, Published};
 use super::setup::{self, Tables};
 use super::slot::{self, Slot};
 use super::snapshot::{Snapshot, Stamp, Wanted};
@@ -44,6 +44,10 @@ pub struct PostgresSource {
     announce: Vec<TablePlan>,
     /// The schema of every captured table when the source was opened.
     schemas: Vec<TableSchema>,
+    /// Up to where somebody else had captured who was seen to read the slot, when nothing had been captured from it here.
+    others_at: Option<Lsn>,
+    /// What the publication sent when the source was opened.
+    published: Entries,
     /// The stream came to changes of a time when there was no publication: no reading of the slot gets past them.
     unpublished: bool,
 }
@@ -89,6 +93,8 @@ impl PostgresSource {
             sql: None,
             announce: Vec::new(),
             schemas: Vec::new(),
+            others_at: None,
+            published: Entries::default(),
             unpublished: false,
         }
     }
@@ -241,19 +247,25 @@ impl PostgresSource {
         Ok(())
     }
 
-    /// Fails once the publication was altered: what it left out meanwhile is in no stream, and all is to be read again.
+    /// Fails once the publication was altered: what it left out meanwhile is in no stream, and all is to be read again. Also
+    /// once something was added to it or taken out: no message tells of a table that is sent no more.
     fn check_publication(&self) -> Result<(), Error> {
         let (Some(checkpoint), Some(monitor)) = (&self.checkpoint, &self.monitor) else { return Ok(()) };
-        match monitor.seen().publication_written {
-            Some(written) if checkpoint.is_publication_altered(written) => Err(Error::NotReady {
-                problem: format!(
-                    "publication `{}` was altered, and may have left changes out for a while",
-                    self.config.postgres.publication_name(&self.config.source)
-                ),
+        let Some((written, entries)) = monitor.seen().publication else { return Ok(()) };
+        let name = self.config.postgres.publication_name(&self.config.source);
+        if checkpoint.is_publication_altered(written) {
+            return Err(Error::NotReady {
+                problem: format!("publication `{name}` was altered, and may have left changes out for a while"),
                 remedy: "nothing is to be done: its tables are read again".into(),
-            }),
-            _ => Ok(()),
+            });
         }
+        if entries != self.published {
+            return Err(Error::NotReady {
+                problem: format!("tables were taken out of publication `{name}`, or added to it"),
+                remedy: "nothing is to be done: it is looked at anew which tables are captured".into(),
+            });
+        }
+        Ok(())
     }
 
     fn open_stream(&self, sql: &Arc<Sql>) -> Opening {
@@ -353,6 +365,17 @@ pub(super) fn check_slot_kind(name: &str, slot: &Slot, database: &str) -> Result
     Ok(())
 }
 
+/// To drop such a slot would cost the one who reads it every change from now until it is back.
+fn taken(name: &str) -> Error {
+    Error::NotReady {
+        problem: format!("another process captures from replication slot `{name}`, which is free for the moment"),
+        remedy: format!(
+            "name another `slot` (and `source`) here; or stop the other one for good, drop what it leaves by SELECT \
+             pg_drop_replication_slot('{name}'), and this one begins"
+        ),
+    }
+}
+
 #[async_trait]
 impl Source for PostgresSource {
     async fn open(&mut self, checkpoint: Option<Bytes>, routes: &mut Routes) -> Result<(), Error> {
@@ -408,7 +431,14 @@ impl Source for PostgresSource {
                 if slot.is_lost() {
                     tracing::info!(slot = name, "dropping the lost slot");
                 } else {
+                    if self.checkpoint.is_none() && slot.active_pid.is_some() {
+                        self.others_at = self.others_at.or(slot.confirmed_flush);
+                    }
                     check_slot_kind(&name, slot, &config.postgres.database)?;
+                    // One that stands still may be ours, of a session that the server has not noticed to be dead.
+                    if self.others_at.is_some_and(|at| slot.confirmed_flush != Some(at)) {
+                        return Err(taken(&name));
+                    }
                     tracing::warn!(slot = name, "dropping a slot of our name from which nothing was captured");
                 }
                 slot::drop(&sql, &name).await?;
@@ -427,7 +457,8 @@ impl Source for PostgresSource {
         }
         let publication = config.postgres.publication_name(&config.source);
         let (status, metrics) = (self.status.clone(), self.metrics.clone());
-        self.monitor = Some(Monitor::begin(&config.postgres, name, publication, status, metrics));
+        self.published = tables.publication_entries;
+        self.monitor = Some(Monitor::begin(&config.postgres, &server, name, publication, status, metrics));
         let checkpoint = self.checkpoint.as_mut().ok_or(Error::TaskLost { what: "opens the source" })?;
         let is_read = |name: &str| checkpoint.tables.get(name).is_some_and(|state| state.complete);
         if tables.captured.iter().all(|(table, _)| is_read(&table.name())) {

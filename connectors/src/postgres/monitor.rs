@@ -7,10 +7,11 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_postgres::SimpleQueryRow;
 
-use super::catalog::literal;
+use super::catalog::{Server, literal};
 use super::config::PostgresConfig;
 use super::connect::{Sql, number, optional, text};
 use super::lsn::Lsn;
+use super::publication::Entries;
 use crate::Error;
 use crate::metrics::SourceMetrics;
 use crate::status::StatusCell;
@@ -23,8 +24,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(crate) struct Seen {
     pub(crate) end: Lsn,
     pub(crate) at_micros: i64,
-    /// The transaction that wrote the publication's line of the catalog; `None` while there is no publication.
-    pub(crate) publication_written: Option<u32>,
+    /// The transaction that wrote the publication's line of the catalog, and what it sends; `None` while there is no
+    /// publication.
+    pub(crate) publication: Option<(u32, Entries)>,
 }
 
 /// A stream from which nothing comes is believed for so long while the server says that nobody reads the slot, or cannot
@@ -59,6 +61,7 @@ impl Monitor {
     /// Begins to look. It has a session of its own, so that a slow answer holds nothing up.
     pub(crate) fn begin(
         config: &PostgresConfig,
+        server: &Server,
         slot: String,
         publication: String,
         status: StatusCell,
@@ -70,6 +73,7 @@ impl Monitor {
         let signs = Arc::new(Mutex::new(Signs { seen: now, read: now }));
         let look = Look {
             config: config.clone(),
+            entries: Entries::query(server),
             slot,
             publication,
             status,
@@ -111,6 +115,8 @@ impl Monitor {
 
 struct Look {
     config: PostgresConfig,
+    /// As SQL, see [`Entries::query`].
+    entries: String,
     slot: String,
     publication: String,
     status: StatusCell,
@@ -137,14 +143,16 @@ impl Look {
         let query = format!(
             "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS at,
                     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END AS ends,
-                    (SELECT xmin FROM pg_publication WHERE pubname = {}) AS publication,
+                    p.xmin AS publication, e.entries, e.entries_sum,
                     s.retained, s.safe_wal_size, s.wal_status, s.active
-             FROM (VALUES (1)) v LEFT JOIN LATERAL (
+             FROM (VALUES (1)) v LEFT JOIN pg_publication p ON p.pubname = {} LEFT JOIN LATERAL {} e ON true
+             LEFT JOIN LATERAL (
                  SELECT pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
                                              ELSE pg_current_wal_flush_lsn() END, restart_lsn)::bigint AS retained,
                         safe_wal_size, wal_status, active
                  FROM pg_replication_slots WHERE slot_name = {}) s ON true",
             literal(&self.publication),
+            self.entries,
             literal(&self.slot)
         );
         loop {
@@ -157,8 +165,9 @@ impl Look {
     }
 
     fn take(&mut self, row: &SimpleQueryRow) -> Result<(), Error> {
-        let publication_written = optional(row, "publication").and_then(|xmin| xmin.parse().ok());
-        let seen = Seen { end: text(row, "ends")?.parse()?, at_micros: number(row, "at")?, publication_written };
+        let written = optional(row, "publication").and_then(|xmin| xmin.parse().ok());
+        let publication = written.map(|written| Ok::<_, Error>((written, Entries::of(row)?))).transpose()?;
+        let seen = Seen { end: text(row, "ends")?.parse()?, at_micros: number(row, "at")?, publication };
         *self.seen.lock() = seen;
         let mut signs = self.signs.lock();
         signs.seen = Instant::now();

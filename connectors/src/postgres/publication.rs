@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tokio_postgres::SimpleQueryRow;
+
 use super::catalog::{CatalogTable, Server, literal, quote};
 use super::connect::{Sql, number, optional, text};
 use crate::Error;
@@ -30,7 +32,36 @@ pub(crate) struct Publication {
     /// The transaction that wrote its line of the catalog, which `ALTER PUBLICATION … SET (…)` writes anew; its tables have
     /// lines of their own.
     pub(crate) written: u32,
+    pub(crate) entries: Entries,
     pub(crate) tables: HashMap<(String, String), Published>,
+}
+
+/// The lines of the catalog that say which tables a publication sends, of all or of a schema: how many, and the sum of their
+/// numbers. A line that is added has a greater number than those there are, so that of a publication from which something was
+/// taken out, or to which something was added, one of the two is another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entries {
+    count: u64,
+    sum: u64,
+}
+
+impl Entries {
+    /// As SQL: a row about publication `p`, for [`Self::of`].
+    pub(crate) fn query(server: &Server) -> String {
+        let of_schemas = match server.version >= 150_000 {
+            true => "UNION ALL SELECT oid FROM pg_publication_namespace WHERE pnpubid = p.oid",
+            false => "",
+        };
+        format!(
+            "(SELECT count(*) AS entries, coalesce(sum(oid::bigint), 0) AS entries_sum
+              FROM (SELECT oid FROM pg_publication_rel WHERE prpubid = p.oid {of_schemas}) lines)"
+        )
+    }
+
+    /// What a row says that [`Self::query`] made.
+    pub(crate) fn of(row: &SimpleQueryRow) -> Result<Self, Error> {
+        Ok(Self { count: number(row, "entries")?, sum: number(row, "entries_sum")? })
+    }
 }
 
 impl Publication {
@@ -50,8 +81,9 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
     let lists = if server.version >= 150_000 { LISTS } else { "false" };
     let query = format!(
         "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate,
-                pg_has_role(pubowner, 'USAGE') AS owned, xmin AS written, {lists} AS lists
-         FROM pg_publication p WHERE pubname = {}",
+                pg_has_role(pubowner, 'USAGE') AS owned, p.xmin AS written, {lists} AS lists, entries, entries_sum
+         FROM pg_publication p CROSS JOIN LATERAL {} e WHERE pubname = {}",
+        Entries::query(server),
         literal(name)
     );
     let rows = sql.rows("look up the publication", &query).await?;
@@ -79,7 +111,15 @@ pub(crate) async fn find(sql: &Sql, server: &Server, name: &str) -> Result<Optio
         tables.insert((text(&row, "schemaname")?.to_owned(), text(&row, "tablename")?.to_owned()), published);
     }
     let (via_root, all_tables, owned) = (on("pubviaroot")?, on("puballtables")?, on("owned")?);
-    Ok(Some(Publication { via_root, left_out, all_tables, owned, written: number(row, "written")?, tables }))
+    Ok(Some(Publication {
+        via_root,
+        left_out,
+        all_tables,
+        owned,
+        written: number(row, "written")?,
+        entries: Entries::of(row)?,
+        tables,
+    }))
 }
 
 /// As SQL: whether publication `p` names each of the tables that it sends.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::catalog::{self, CatalogTable, Server, quote};
 use super::checkpoint::Checkpoint;
 use super::connect::Sql;
-use super::publication::{self, Published};
+use super::publication::{self, Entries, Published};
 use super::refusals::{departed, missing_table, narrow, not_published, sift, without_topic};
 use super::types::Types;
 use crate::{ConnectorConfig, Error, Refusal, Routes};
@@ -17,6 +17,7 @@ pub(crate) struct Tables {
     pub(crate) types: Types,
     /// See [`publication::Publication::written`].
     pub(crate) publication_written: u32,
+    pub(crate) publication_entries: Entries,
 }
 
 /// The oldest version with all that capture needs.
@@ -89,7 +90,8 @@ pub(crate) async fn prepare(
             }
         }
     }
-    Ok(Tables { captured, refused, types, publication_written: publication.written })
+    let (publication_written, publication_entries) = (publication.written, publication.entries);
+    Ok(Tables { captured, refused, types, publication_written, publication_entries })
 }
 
 /// Refuses the tables of a checkpoint that are there and neither captured nor refused, where the publication alone says what

@@ -28,6 +28,33 @@ async fn a_table_that_is_published_again_while_it_is_captured_is_read_again() {
     }
 }
 
+/// No message tells of a table that is sent no more, and nothing else may ever come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_taken_out_while_it_is_captured_is_noticed() {
+    let harness =
+        Harness::streaming("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (2)", &["t"]).await;
+    harness.server.psql("ALTER PUBLICATION headwater_shop DROP TABLE t");
+    harness.server.psql("DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (3)");
+    // The publication is ours, and the table is to be captured: it is put back, and read again.
+    until_ids(&harness, "t", &[1, 3]).await;
+
+    for entry in ["TABLE u", "TABLES IN SCHEMA other"] {
+        let server = Postgres::start();
+        server.psql(
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); CREATE SCHEMA other;
+             CREATE TABLE other.u (id int PRIMARY KEY);
+             CREATE PUBLICATION mine FOR TABLE t, u, TABLES IN SCHEMA other",
+        );
+        let mut harness = Harness::new(server, &[]);
+        harness.config.postgres.publication = Some("mine".into());
+        harness.start();
+        harness.until_streaming().await;
+        harness.server.psql(&format!("ALTER PUBLICATION mine DROP {entry}"));
+        let gone = if entry == "TABLE u" { "public.u" } else { "other.u" };
+        harness.until_status(|status| status.refused_tables.keys().eq([gone])).await;
+    }
+}
+
 /// Rows and columns that were not sent before are in no stream either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_which_more_is_published_is_read_again() {

@@ -1,11 +1,16 @@
 //! A slot that is lost, moved or taken: never skipped over.
 
+use std::time::{Duration, Instant};
+
+use headwater_broker::Retention;
+use headwater_broker::embedded::{EmbeddedLog, EmbeddedOptions};
 use headwater_connectors::postgres::OnLostSlot;
-use headwater_connectors::{ErrorKind, Phase};
+use headwater_connectors::{CaptureMetrics, CaptureOptions, ErrorKind, Phase, start};
 use headwater_schemas::{Op, Value};
 use headwater_test_servers::{Postgres, PostgresOptions};
+use tokio_util::sync::CancellationToken;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, until_ids};
 
 const SLOT: &str = "headwater_shop";
 
@@ -183,4 +188,41 @@ async fn open_transactions_that_delay_the_slot_are_shown() {
     harness.until_streaming().await;
     harness.caught_up().await;
     assert_eq!(harness.folded("t").await.len(), 1);
+}
+
+/// Two of one source's name, each with a log of its own: the second must not take what the first lives on, however long it
+/// waits for the moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_another_captures_from_is_not_dropped() {
+    let mut first = Harness::streaming("CREATE TABLE t (id int PRIMARY KEY)", &["t"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(EmbeddedOptions::new(folder.path())).unwrap();
+    let options = CaptureOptions { prefix: "second".into(), partitions: 1, retention: Retention::default() };
+    let cancel = CancellationToken::new();
+    let second = start(first.config.clone(), options, log, CaptureMetrics::default(), cancel.clone());
+    let says = async |words: &str| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !matches!(second.status().phase, Phase::Retrying { error, .. } if error.contains(words)) {
+            assert!(Instant::now() < deadline, "{:?}", second.status());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    says("in use by another process").await;
+    let at = || {
+        let query = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = ";
+        first.server.psql(&format!("{query}'{SLOT}'"))
+    };
+    let before = at();
+    first.server.psql("INSERT INTO t VALUES (1)");
+    first.caught_up().await;
+    while at() == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    first.stop().await;
+    says("another process captures from").await;
+    first.server.psql("INSERT INTO t VALUES (2)");
+    first.start();
+    until_ids(&first, "t", &[1, 2]).await;
+    cancel.cancel();
+    second.join().await.unwrap();
 }
