@@ -293,8 +293,7 @@ impl Worker {
         let roots = share.dirty_topics().into_iter().map(|(topic, _)| topic.into());
         dirty.join(&**log, runtime, roots.chain([leader.clone()]).collect())?;
         let (own, mut roots) = (self.sources.take(), self.dirty.take());
-        let leads = roots.iter().any(|at| at.topic == leader);
-        roots.retain(|at| at.topic != leader);
+        let leads = take_lead(&mut roots, &leader);
         let gone: Vec<TopicPartition> = self.source_next.keys().filter(|at| !own.contains(at)).cloned().collect();
         for at in gone {
             self.share.release(&at);
@@ -349,5 +348,28 @@ impl Worker {
             self.runtime.block_on(self.log.commit_offsets(self.share.build_group(), &further))?;
         }
         Ok(())
+    }
+}
+
+/// Takes the leader's topic out of what is assigned, and tells whether it makes us the leader. Its first partition alone
+/// does: an operator may have given the topic more, and two leaders would take turns.
+fn take_lead(assigned: &mut BTreeSet<TopicPartition>, leader: &str) -> bool {
+    let leads = assigned.iter().any(|at| *at.topic == *leader && at.partition == 0);
+    assigned.retain(|at| *at.topic != *leader);
+    leads
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_partition_alone_makes_a_leader() {
+        let at = |topic: &str, partition| TopicPartition { topic: topic.into(), partition };
+        for (number, leads) in [(0, true), (1, false), (2, false)] {
+            let mut assigned = BTreeSet::from([at("hw.p.leader", number), at("hw.p.dirty.m.1", 0)]);
+            assert_eq!(take_lead(&mut assigned, "hw.p.leader"), leads, "partition {number}");
+            assert_eq!(assigned, BTreeSet::from([at("hw.p.dirty.m.1", 0)]));
+        }
     }
 }
