@@ -183,10 +183,10 @@ pub enum Error {
         /// Its size.
         bytes: usize,
     },
-    /// A record that says it was written with a schema which is nowhere.
+    /// A record that says it was written with a schema, and there is no topic of schemas.
     #[error(
-        "schema {fingerprint}, with which the record at offset {offset} of {partition} was written, is not in topic \
-         `{topic}`: was that topic removed, or has it another prefix? Restore it, or snapshot the source again"
+        "schema {fingerprint}, with which the record at offset {offset} of {partition} was written, cannot be found: there \
+         is no topic `{topic}`; was it removed, or has it another prefix? Restore it, or snapshot the source again"
     )]
     UnknownSchema {
         /// Where the record is.

@@ -64,6 +64,14 @@ pub struct Retention {
     pub compact: bool,
 }
 
+impl Retention {
+    /// Of what is written again and again under few keys, the last of each. A tombstone may go after a day: where appends
+    /// are transactions their ends stay as long, and what is to stay for ever would fill the topic with them.
+    pub fn last_of_each_key() -> Self {
+        Self { age_max: Some(Duration::from_secs(86_400)), bytes_max: None, compact: true }
+    }
+}
+
 /// First offset present and next offset to be written; equal when the partition is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermarks {

@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
     /// Finds the topics that this source already has, so that the first progress record covers them.
     async fn find_topics(&mut self) -> Result<(), Error> {
         self.ends.clear();
-        let retention = Retention { compact: true, ..Retention::default() };
+        let retention = Retention::last_of_each_key();
         let progress = progress_topic(&self.options.prefix, self.name);
         let letters = dead_letter_topic(&self.options.prefix);
         self.log

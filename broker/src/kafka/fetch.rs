@@ -40,6 +40,7 @@ impl Drop for Borrowed<'_> {
 /// What stands in the way of some partitions. Of several of a kind one is told; the others stay with their lanes.
 #[derive(Default)]
 struct Obstacles {
+    /// The one that has waited longest.
     wants: Option<(TopicPartition, SchemaFingerprint, u64, Instant)>,
     out_of_range: Option<TopicPartition>,
     failed: Option<(TopicPartition, KafkaError)>,
@@ -87,10 +88,17 @@ pub(super) async fn fetch(
             && !looked_for_schema
         {
             looked_for_schema = true;
+            // Before it is looked for: what comes meanwhile is found.
+            let waited = since.elapsed() > schemas::PATIENCE;
             let schemas = Arc::clone(&inner.schemas);
-            blocking(move || schemas.read_on()).await?;
-            if !ready && since.elapsed() > schemas::PATIENCE && inner.schemas.known(schema).is_none() {
-                return Err(inner.schemas.unknown(&partition, offset, schema));
+            let is_there = blocking(move || schemas.read_on()).await?;
+            if waited && inner.schemas.known(schema).is_none() {
+                if !is_there {
+                    return Err(inner.schemas.unknown(&partition, offset, schema));
+                }
+                if let Some(lane) = reader.lane(&partition) {
+                    lane.give_up(&inner.schemas.why_unreadable(schema));
+                }
             }
             continue;
         }
@@ -144,7 +152,11 @@ fn prepare(inner: &Inner, reader: &mut Reader, from: &[FetchFrom], obstacles: &m
         match lane.prepare(&inner.schemas) {
             Ok(()) => ready = true,
             Err(Stop::Nothing) => {}
-            Err(Stop::Wants { schema, offset, since }) => obstacles.wants = Some((partition(), schema, offset, since)),
+            Err(Stop::Wants { schema, offset, since }) => {
+                if obstacles.wants.as_ref().is_none_or(|(_, _, _, longest)| since < *longest) {
+                    obstacles.wants = Some((partition(), schema, offset, since));
+                }
+            }
             Err(Stop::OutOfRange) => obstacles.out_of_range = Some(partition()),
             Err(Stop::Failed(error)) => obstacles.failed = Some((partition(), error)),
         }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headwater_schemas::SchemaFingerprint;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::Notify;
 
 use super::client::Context;
+use super::scan::position;
 use super::schemas::Schemas;
 use super::wire::{EventTranslator, Form, Incoming};
 use crate::batch::unreadable_prelude;
@@ -57,7 +58,15 @@ impl Lane {
     ) -> Option<Self> {
         let mut queue = consumer.split_partition_queue(&partition.topic, i32::try_from(partition.partition).ok()?)?;
         queue.set_nonempty_callback(move || wake.notify_one());
-        let filling = Filling { partition, tail: next, ready: VecDeque::new(), open: None, waiting: None, last: None };
+        let filling = Filling {
+            partition,
+            tail: next,
+            ready: VecDeque::new(),
+            open: None,
+            waiting: None,
+            missed: None,
+            last: None,
+        };
         Some(Self { consumer: Arc::clone(consumer), queue, filling, next, answered: false, failed: None })
     }
 
@@ -98,6 +107,11 @@ impl Lane {
         }
     }
 
+    /// Waits no longer for the schema of the record that is next, which is handed out as unreadable.
+    pub(super) fn give_up(&mut self, why: &str) {
+        self.filling.give_up(why);
+    }
+
     /// The next batch, if one is ready.
     pub(super) fn take(&mut self) -> Option<FetchedBatch> {
         let batch = self.filling.ready.pop_front()?;
@@ -122,7 +136,7 @@ impl Lane {
         match error {
             // What is behind the last record is no record: the end of a transaction, or an aborted one.
             KafkaError::PartitionEOF(_) => {
-                if let Some(position) = self.position() {
+                if let Some(position) = position(&self.consumer, &self.filling.partition) {
                     self.filling.pass(position);
                 }
                 None
@@ -131,17 +145,6 @@ impl Lane {
                 Some(RDKafkaErrorCode::AutoOffsetReset) => Some(Stop::OutOfRange),
                 _ => Some(Stop::Failed(error)),
             },
-        }
-    }
-
-    /// Where the consumer stands, as far as it has been polled.
-    fn position(&self) -> Option<u64> {
-        let all = self.consumer.position().ok()?;
-        let partition = &self.filling.partition;
-        let own = all.find_partition(&partition.topic, i32::try_from(partition.partition).ok()?)?;
-        match own.offset() {
-            rdkafka::Offset::Offset(offset) => u64::try_from(offset).ok(),
-            _ => None,
         }
     }
 }
@@ -155,6 +158,8 @@ struct Filling {
     open: Option<Open>,
     /// A record whose schema must be found first. It is no longer in the queue, and a dropped fetch must not lose it.
     waiting: Option<Waiting>,
+    /// The schema that was waited for in vain last, and since when. Others that name it have waited with that record.
+    missed: Option<(SchemaFingerprint, Instant)>,
     /// For the schema of the last event, as a rule that of the next.
     last: Option<EventTranslator>,
 }
@@ -176,6 +181,13 @@ struct Waiting {
     since: Instant,
 }
 
+impl Waiting {
+    fn raw(&self) -> Raw<'_> {
+        let (key, value) = (self.key.as_deref(), self.value.as_deref());
+        Raw { offset: self.offset, timestamp_ms: self.timestamp_ms, key, value }
+    }
+}
+
 /// A record, its headers read.
 struct Raw<'m> {
     offset: u64,
@@ -193,10 +205,14 @@ impl Filling {
             self.waiting = Some(waiting);
             return Some(Stop::Wants { schema, offset, since });
         };
-        let Waiting { offset, timestamp_ms, binary, .. } = waiting;
-        let raw = Raw { offset, timestamp_ms, key: waiting.key.as_deref(), value: waiting.value.as_deref() };
-        self.event(&mut EventTranslator::new(described), binary, &raw);
+        self.event(&mut EventTranslator::new(described), waiting.binary, &waiting.raw());
         None
+    }
+
+    fn give_up(&mut self, why: &str) {
+        let Some(waiting) = self.waiting.take() else { return };
+        self.missed = Some((waiting.schema, waiting.since));
+        self.plain(&unreadable_prelude(why), &waiting.raw());
     }
 
     fn push(&mut self, message: &BorrowedMessage<'_>, schemas: &Schemas) -> Option<Stop> {
@@ -209,7 +225,9 @@ impl Filling {
                 let last = self.last.take().filter(|last| last.described.fingerprint == schema);
                 let Some(mut translator) = last.or_else(|| schemas.known(schema).map(EventTranslator::new)) else {
                     let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-                    let (key, value, since) = (owned(raw.key), owned(raw.value), Instant::now());
+                    let missed = self.missed.filter(|(missed, _)| *missed == schema);
+                    let since = missed.map_or_else(Instant::now, |(_, since)| since);
+                    let (key, value) = (owned(raw.key), owned(raw.value));
                     self.waiting = Some(Waiting { schema, binary, offset, timestamp_ms, key, value, since });
                     return Some(Stop::Wants { schema, offset, since });
                 };

@@ -34,16 +34,23 @@ impl KafkaMembership {
         let failed = |e| cluster.error(ACTION, e);
         let (assign, assigned) = watch::channel(Arc::default());
         // Offsets are committed by one that is no member, which Kafka allows only in a group without members.
-        let config = options.member(&format!("{group}.members"));
+        let group = format!("{group}.members");
+        let config = options.member(&group);
         let context = Assign { context: Context(Arc::clone(cluster)), assign };
         let consumer: BaseConsumer<Assign> = BaseConsumer::from_config_and_context(&config, context).map_err(failed)?;
         consumer.subscribe(&topics.iter().map(|topic| &**topic).collect::<Vec<_>>()).map_err(failed)?;
         let left = Arc::new(AtomicBool::new(false));
         let leaves = Arc::clone(&left);
+        let told_by = Arc::clone(cluster);
         let work = move || {
+            let mut warned = false;
             while !leaves.load(Ordering::Relaxed) {
-                if let Some(Err(error)) = consumer.poll(Duration::from_millis(100)) {
-                    tracing::debug!(%error, "a group member was told of an error");
+                let Some(Err(error)) = consumer.poll(Duration::from_millis(100)) else { continue };
+                tracing::debug!(%error, "a group member was told of an error");
+                // It is tried again, and says so each time.
+                let error = told_by.error(ACTION, error);
+                if matches!(error, Error::Forbidden { .. }) && !std::mem::replace(&mut warned, true) {
+                    tracing::warn!(group, %error, "nothing is assigned until the cluster allows it");
                 }
             }
             // Dropped here, it tells the others that it leaves.

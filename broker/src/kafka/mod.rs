@@ -18,6 +18,7 @@ mod ends;
 mod fetch;
 mod forgotten;
 mod groups;
+mod headers;
 mod lane;
 mod membership;
 mod nameless;
@@ -140,7 +141,7 @@ impl KafkaLog {
 
 impl Inner {
     async fn ensure_own_topics(&self) -> Result<(), Error> {
-        let retention = Retention { compact: true, ..Retention::default() };
+        let retention = Retention::last_of_each_key();
         let own = [&self.checkpoints, &self.schema_topic];
         let specs =
             own.map(|place| TopicSpec { name: Arc::clone(&place.topic), partitions: 1, retention: retention.clone() });
@@ -264,7 +265,7 @@ impl EventLog for KafkaLog {
     async fn committed_offsets(&self, group: &str) -> Result<Vec<(TopicPartition, Offset)>, Error> {
         let (inner, group) = (Arc::clone(&self.inner), group.to_owned());
         blocking(move || {
-            let topics = inner.topics.list()?;
+            let topics = inner.topics.list_of_prefix()?;
             inner.groups.committed(&group, &topics, &inner.options, &inner.cluster)
         })
         .await

@@ -60,7 +60,7 @@ impl Scanner {
         }
     }
 
-    /// Shows every record from one offset on to the one before another.
+    /// Shows every record from one offset on to the one before another, which is reached then.
     pub(super) fn scan(
         &self,
         partition: &TopicPartition,
@@ -88,7 +88,7 @@ impl Scanner {
         let offset = rdkafka::Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
         list.add_partition_offset(&partition.topic, number, offset).map_err(failed)?;
         consumer.assign(&list).map_err(failed)?;
-        let mut heard = Instant::now();
+        let (mut reached, mut heard) = (from, Instant::now());
         loop {
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
@@ -100,8 +100,10 @@ impl Scanner {
                     if message.offset() as u64 + 1 >= to {
                         return Ok(());
                     }
+                    continue;
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                // It may be the end of a broker that has not heard yet of all there is.
+                None | Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     // Connections come and go; silence is limited below.
                     Some(
@@ -111,11 +113,28 @@ impl Scanner {
                     ) => {}
                     _ => return Err(failed(error)),
                 },
-                None => {}
+            }
+            // Ends of transactions are no messages, and there may be many in a row: compaction removes what they ended.
+            let position = position(consumer, partition).unwrap_or(from);
+            if position >= to {
+                return Ok(());
+            }
+            if position > reached {
+                (reached, heard) = (position, Instant::now());
             }
             if heard.elapsed() > self.options.request_timeout {
                 return Err(failed(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut)));
             }
         }
+    }
+}
+
+/// Where a consumer stands in a partition, as far as it has been polled.
+pub(super) fn position(consumer: &BaseConsumer<Context>, partition: &TopicPartition) -> Option<u64> {
+    let all = consumer.position().ok()?;
+    let own = all.find_partition(&partition.topic, i32::try_from(partition.partition).ok()?)?;
+    match own.offset() {
+        rdkafka::Offset::Offset(offset) => u64::try_from(offset).ok(),
+        _ => None,
     }
 }

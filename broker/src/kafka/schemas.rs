@@ -2,7 +2,8 @@
 //!
 //! A producer writes a schema in the transaction that first uses it. A reader that meets an unknown fingerprint reads the
 //! topic on. The record of a schema and the events that name it stand in different partitions, and a transaction becomes
-//! visible in each at its own moment, so a reader has some patience.
+//! visible in each at its own moment, so a reader has some patience. A record that names a schema which does not come is
+//! handed out as unreadable: anybody may have sent it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use rdkafka::message::Message;
 use super::scan::Scanner;
 use crate::{Error, TopicPartition};
 
-/// As long as the transaction of a producer that died may keep a partition from being read, and some.
-pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+/// Clearly longer than the transaction of a producer that died may keep a partition from being read: its timeout of 30 s, and
+/// the 10 s after which the cluster looks for such.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A schema and what is derived from it.
 #[derive(Debug)]
@@ -62,7 +64,16 @@ impl Schemas {
         self.known.read().keys().copied().collect()
     }
 
-    /// The error for a record whose schema is not to be found.
+    /// What is wrong with a record whose schema is not in the topic.
+    pub(super) fn why_unreadable(&self, schema: SchemaFingerprint) -> String {
+        format!(
+            "schema {:016x}, with which its header `headwater.schema` says it was written, is not in topic `{}`; restore it \
+             there and retry, or leave the record out if others sent it",
+            schema.0, self.topic.topic
+        )
+    }
+
+    /// The error for a record whose schema is not to be found because the topic is not there.
     pub(super) fn unknown(&self, partition: &TopicPartition, offset: u64, schema: SchemaFingerprint) -> Error {
         Error::UnknownSchema {
             partition: partition.clone(),
@@ -72,13 +83,13 @@ impl Schemas {
         }
     }
 
-    /// Reads what was added to the topic. Blocks.
-    pub(super) fn read_on(&self) -> Result<(), Error> {
+    /// Reads what was added to the topic; whether there is one. Blocks.
+    pub(super) fn read_on(&self) -> Result<bool, Error> {
         let mut next = self.next.lock();
-        let Some(marks) = self.scanner.watermarks(&self.topic)? else { return Ok(()) };
+        let Some(marks) = self.scanner.watermarks(&self.topic)? else { return Ok(false) };
         let from = marks.low.0.max(*next);
         if from >= marks.high.0 {
-            return Ok(());
+            return Ok(true);
         }
         self.scanner.scan(&self.topic, from, marks.high.0, |message| {
             let schema = message.payload().and_then(|json| serde_json::from_slice::<TableSchema>(json).ok());
@@ -97,6 +108,6 @@ impl Schemas {
             }
         })?;
         *next = marks.high.0;
-        Ok(())
+        Ok(true)
     }
 }

@@ -19,6 +19,9 @@ use crate::{Error, Retention, TopicPartition, TopicSpec};
 /// How many copies must have a record before Kafka answers that it is durable. Kafka's own default is one.
 const IN_SYNC_MIN: &str = "min.insync.replicas";
 
+/// How old what is known of topics may be where it need not be the newest.
+const KNOWN_MAX: Duration = Duration::from_secs(1);
+
 /// What the cluster says of a topic.
 #[derive(Clone, Copy)]
 struct Known {
@@ -34,13 +37,18 @@ pub(super) struct Topics {
     asker: Arc<Asker>,
     options: Arc<KafkaOptions>,
     known: RwLock<BTreeMap<Arc<str>, Known>>,
+    /// When all topics were asked for last.
+    refreshed: Mutex<Option<Instant>>,
     /// Topics whose durability was warned of: once is enough.
     warned: Mutex<BTreeSet<Arc<str>>>,
 }
 
 /// The cluster does not take what a topic is to be created with.
 #[derive(Debug, thiserror::Error)]
-#[error("the cluster refuses the settings of topic `{topic}` ({settings}); correct those of `topic_settings`")]
+#[error(
+    "the cluster, or its policy for topics, refuses the settings of topic `{topic}` ({settings}); correct those of \
+     `topic_settings`, or have the topic created with what the policy wants"
+)]
 struct SettingsRefused {
     topic: String,
     /// All that were sent.
@@ -54,16 +62,39 @@ impl Topics {
         admin: AdminClient<Context>,
         asker: Arc<Asker>,
     ) -> Self {
-        Self { cluster, admin, asker, options, known: RwLock::default(), warned: Mutex::default() }
+        Self {
+            cluster,
+            admin,
+            asker,
+            options,
+            known: RwLock::default(),
+            refreshed: Mutex::default(),
+            warned: Mutex::default(),
+        }
     }
 
     /// Asks for all topics; those that Kafka and this engine keep for themselves are left out. Blocks.
     pub(super) fn list(&self) -> Result<Vec<(Arc<str>, u32)>, Error> {
         self.refresh()?;
+        Ok(self.listed())
+    }
+
+    /// Those that begin with the prefix of this log, as they were a moment ago: groups are looked at many times a second,
+    /// and a cluster may have thousands of other people's topics. Blocks.
+    pub(super) fn list_of_prefix(&self) -> Result<Vec<(Arc<str>, u32)>, Error> {
+        let is_known = self.refreshed.lock().is_some_and(|refreshed| refreshed.elapsed() < KNOWN_MAX);
+        if !is_known {
+            self.refresh()?;
+        }
+        let prefix = format!("{}.", self.options.prefix);
+        Ok(self.listed().into_iter().filter(|(name, _)| name.starts_with(&prefix)).collect())
+    }
+
+    fn listed(&self) -> Vec<(Arc<str>, u32)> {
         let own = own_topics(&self.options.prefix);
         let known = self.known.read();
         let shown = known.iter().filter(|(name, _)| !own.iter().any(|own| **own == ***name));
-        Ok(shown.map(|(name, known)| (name.clone(), known.partitions)).collect())
+        shown.map(|(name, known)| (name.clone(), known.partitions)).collect()
     }
 
     fn refresh(&self) -> Result<(), Error> {
@@ -80,6 +111,7 @@ impl Topics {
             }
         }
         *self.known.write() = found;
+        *self.refreshed.lock() = Some(Instant::now());
         Ok(())
     }
 
@@ -207,7 +239,7 @@ impl Topics {
         for answer in answers.map_err(|e| self.cluster.error(ACTION, e))? {
             match answer {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((name, RDKafkaErrorCode::InvalidConfig)) => {
+                Err((name, RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::PolicyViolation)) => {
                     refused.insert(name);
                 }
                 Err((name, RDKafkaErrorCode::InvalidTopic)) => {
@@ -334,6 +366,16 @@ impl Topics {
                 let remedy = self.alter_command(&spec.name, &format!("cleanup.policy={wanted}"));
                 return Err(self.problem(&spec.name, problem, remedy));
             }
+            let age_ms = resource.get(TOMBSTONE_MS).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+            if spec.retention.compact && age_ms.parse().is_ok_and(|age_ms: i64| age_ms > TOMBSTONE_MS_MAX) {
+                let problem = format!(
+                    "has {TOMBSTONE_MS}={age_ms}, whose sum with the time of day overflows in Kafka: the ends of \
+                     transactions are never removed from it"
+                );
+                let wanted = &retention_settings(&spec.retention)[TOMBSTONE_MS];
+                let remedy = self.alter_command(&spec.name, &format!("{TOMBSTONE_MS}={wanted}"));
+                return Err(self.problem(&spec.name, problem, remedy));
+            }
         }
         Ok(())
     }
@@ -393,12 +435,20 @@ fn policy(retention: &Retention) -> &'static str {
     if retention.compact { "compact" } else { "delete" }
 }
 
+/// How long tombstones and the ends of transactions stay in what is compacted.
+const TOMBSTONE_MS: &str = "delete.retention.ms";
+
+/// As good as for ever. Kafka adds the age of tombstones to the time of day, and in a topic whose sum overflows nothing
+/// goes: no tombstone, nor the end of any transaction.
+const TOMBSTONE_MS_MAX: i64 = i64::MAX / 2;
+
 /// What the seam's retention is in Kafka's words.
 fn retention_settings(retention: &Retention) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::from([("cleanup.policy".to_owned(), policy(retention).to_owned())]);
     let age_ms = retention.age_max.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
     if retention.compact {
-        settings.insert("delete.retention.ms".into(), age_ms.unwrap_or(i64::MAX).to_string());
+        let age_ms = age_ms.unwrap_or(TOMBSTONE_MS_MAX).min(TOMBSTONE_MS_MAX);
+        settings.insert(TOMBSTONE_MS.into(), age_ms.to_string());
     } else {
         settings.insert("retention.ms".into(), age_ms.unwrap_or(-1).to_string());
         let bytes = retention.bytes_max.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -466,6 +516,19 @@ mod tests {
         assert!(!is_lost_with_one_broker(2, Some("1")));
         assert!(!is_lost_with_one_broker(1, Some("1")));
         assert!(!is_lost_with_one_broker(3, None));
+    }
+
+    /// Kafka adds the age to the time of day, in 64 bits.
+    #[test]
+    fn ages_of_tombstones_can_be_added_to_any_time() {
+        for age_max in [None, Some(Duration::MAX), Some(Duration::from_millis(i64::MAX as u64))] {
+            let settings = retention_settings(&Retention { age_max, compact: true, ..Retention::default() });
+            let age_ms: i64 = settings[TOMBSTONE_MS].parse().expect("a number");
+            let in_the_year_9999 = 253_402_300_799_999;
+            assert!(age_ms.checked_add(in_the_year_9999).is_some(), "{age_max:?}: {age_ms}");
+        }
+        let day = retention_settings(&Retention::last_of_each_key());
+        assert_eq!(day[TOMBSTONE_MS], "86400000");
     }
 
     #[test]

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use headwater_schemas::codec::debezium::{self, EventReader, SourceInfo, key_from_json};
 use headwater_schemas::{EventRef, Op, SchemaFingerprint};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 
+use super::headers;
 use super::schemas::Described;
 use crate::batch::Records;
 use crate::{Offset, RecordBuffer, RecordRef};
@@ -183,13 +184,13 @@ impl<'m> Incoming<'m> {
     pub(super) fn read(message: &'m BorrowedMessage<'_>) -> Self {
         let mut timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
         let (mut schema, mut encoding, mut prelude) = (None, None, &[][..]);
-        let headers = message.headers().map(|headers| headers.iter()).into_iter().flatten();
-        for header in headers {
-            match (header.key, header.value) {
-                (SCHEMA, value) => schema = Some(value.unwrap_or_default()),
-                (ENCODING, value) => encoding = Some(value.unwrap_or_default()),
-                (PRELUDE, Some(value)) => prelude = value,
-                (TIMESTAMP, Some(value)) => {
+        for (name, value) in headers::all(message) {
+            // Other people's names need not be texts.
+            match std::str::from_utf8(name).unwrap_or_default() {
+                SCHEMA => schema = Some(value),
+                ENCODING => encoding = Some(value),
+                PRELUDE => prelude = value,
+                TIMESTAMP => {
                     let exact = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                     timestamp_ms = exact.unwrap_or(timestamp_ms);
                 }

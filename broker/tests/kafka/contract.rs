@@ -11,7 +11,7 @@ use crate::world;
 async fn the_kafka_log_keeps_the_contract() {
     headwater_broker::contract::run_without_removal(&async |name: &str| {
         let log = world::log("contract");
-        Arc::new(Named { log, name: name.into() }) as Arc<dyn EventLog>
+        Arc::new(Named { log, name: format!("contract.{name}") }) as Arc<dyn EventLog>
     })
     .await;
 }

@@ -1,11 +1,14 @@
 //! Change events on the wire: exact on both sides of the seam, Debezium's JSON in between.
 
+use std::ffi::CStr;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headwater_broker::kafka::KafkaLog;
-use headwater_broker::{AppendBatch, Error, EventLog, FetchFrom, FetchLimits, Offset, RecordBuffer, Retention};
+use headwater_broker::{
+    AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, Retention,
+};
 use headwater_schemas::codec::debezium::SourceInfo;
 use headwater_schemas::{
     Column, ColumnType, EventHeader, EventRef, Op, RowBuilder, RowRef, SourcePosition, TableId, TableSchema, ValueRef,
@@ -13,9 +16,9 @@ use headwater_schemas::{
 };
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{BaseProducer, FutureProducer, FutureRecord, Producer as _};
 
-use crate::world::{at, create, log, options, read_all};
+use crate::world::{at, create, log, options, read_all, texts};
 
 fn schema(columns: &[(&str, ColumnType, Option<u16>)]) -> TableSchema {
     let column = |(name, kind, key_ordinal): &(&str, ColumnType, Option<u16>)| Column {
@@ -278,16 +281,86 @@ async fn foreign_messages_disturb_nobody() {
     assert_eq!(plain[0].records().next().unwrap().value, Some(foreign.as_bytes()));
 }
 
-/// An event whose schema is nowhere cannot be told from one that comes later: it is an error, which says what to do.
+/// Sends a record with these headers, whose names need not be texts: the safe way takes no others.
+fn send_with_odd_header(bootstrap: &str, topic: &CStr, headers: &[(&CStr, &CStr)]) {
+    use rdkafka::bindings::{
+        rd_kafka_produceva, rd_kafka_vtype_t as Kind, rd_kafka_vu_s as Part, rd_kafka_vu_s__bindgen_ty_1 as Value,
+        rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 as Memory, rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_2 as Named,
+    };
+    /// The client copies the value.
+    const COPY: i32 = 2;
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let value = Memory { ptr: c"v".as_ptr().cast_mut().cast(), size: 1 };
+    let mut parts = vec![
+        Part { vtype: Kind::RD_KAFKA_VTYPE_TOPIC, u: Value { cstr: topic.as_ptr() } },
+        Part { vtype: Kind::RD_KAFKA_VTYPE_PARTITION, u: Value { i32_: 0 } },
+        Part { vtype: Kind::RD_KAFKA_VTYPE_MSGFLAGS, u: Value { i: COPY } },
+        Part { vtype: Kind::RD_KAFKA_VTYPE_VALUE, u: Value { mem: value } },
+    ];
+    parts.extend(headers.iter().map(|(name, value)| {
+        let size = value.count_bytes() as isize;
+        let header = Named { name: name.as_ptr(), val: value.as_ptr().cast(), size };
+        Part { vtype: Kind::RD_KAFKA_VTYPE_HEADER, u: Value { header } }
+    }));
+    // SAFETY: all that is pointed at outlives the call, which copies it.
+    #[allow(unsafe_code, reason = "the safe way takes texts only")]
+    let error = unsafe { rd_kafka_produceva(producer.client().native_ptr(), parts.as_ptr(), parts.len()) };
+    assert!(error.is_null(), "it was not taken");
+    producer.flush(Duration::from_secs(10)).unwrap();
+}
+
+/// Names of headers are bytes to Kafka, and anybody may send some that are no text: they are other people's, and what we
+/// know of the record is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_headers_need_not_be_texts() {
+    let log = log("names");
+    create(&*log, "names.t", 1, Retention::default()).await;
+    let bootstrap = options("names").bootstrap_servers;
+    send_with_odd_header(&bootstrap, c"names.t", &[(c"gr\xf6\xdfe", c"1")]);
+    send_with_odd_header(&bootstrap, c"names.t", &[(c"gr\xf6\xdfe", c"1"), (c"headwater.schema", c"what?")]);
+    let batches = read_all(&*log, "names.t").await;
+    assert_eq!(texts(&batches), ["v", "v"]);
+    assert!(batches[0].prelude.is_empty(), "it is no event, as it was sent");
+    assert!(batches[1].why_unreadable().unwrap().contains("no fingerprint"), "what is ours is seen behind it");
+}
+
+/// An event whose schema is nowhere cannot be told from one whose schema is on its way. After a while it is: it is handed
+/// out with the reason, as are its like behind it, and what stands behind them is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_schema_does_not_hold_up_what_is_behind() {
+    let log = log("unknown");
+    create(&*log, "unknown.t", 1, Retention::default()).await;
+    log.check().await.unwrap();
+    let bootstrap = options("unknown").bootstrap_servers;
+    for value in ["{}", "{\"a\":1}"] {
+        send(&bootstrap, "unknown.t", &[("headwater.schema", "00000000000000ff")], "k", value).await;
+    }
+    let producer = log.producer("unknown").await.unwrap();
+    producer.append(vec![all_kinds("unknown.t")], None).await.unwrap();
+    let (begun, mut found, mut next) = (Instant::now(), Vec::new(), Offset(0));
+    while found.iter().map(FetchedBatch::count).sum::<u32>() < 10 {
+        let from = [FetchFrom { partition: at("unknown.t", 0), offset: next }];
+        let limits = FetchLimits { bytes_max: 1 << 20, wait_max: Duration::from_secs(5) };
+        found.extend(log.fetch(&from, limits).await.unwrap());
+        next = found.last().map_or(Offset(0), FetchedBatch::next);
+        assert!(begun.elapsed() < Duration::from_secs(90), "it is waited for too long: {next:?}");
+    }
+    let (unreadable, read): (Vec<_>, Vec<_>) = found.into_iter().partition(|batch| batch.why_unreadable().is_some());
+    assert_eq!(texts(&unreadable), ["{}", "{\"a\":1}"], "as they were sent");
+    let why = unreadable[0].why_unreadable().unwrap();
+    assert!(why.contains("schema 00000000000000ff") && why.contains("`unknown.schemas`"), "{why}");
+    assert!(read.iter().filter(|batch| batch.count() > 0).all(|batch| batch.prelude == invoices().to_bytes()));
+}
+
+/// Where there is no topic of schemas no event can be read: it is an error, which says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_schema_is_told() {
     let log = log("lost");
     create(&*log, "lost.t", 1, Retention::default()).await;
-    log.check().await.unwrap();
     let bootstrap = options("lost").bootstrap_servers;
     send(&bootstrap, "lost.t", &[("headwater.schema", "00000000000000ff")], "k", "{}").await;
     let from = [FetchFrom { partition: at("lost.t", 0), offset: Offset(0) }];
-    let limits = FetchLimits { bytes_max: 1000, wait_max: Duration::from_secs(60) };
+    let limits = FetchLimits { bytes_max: 1000, wait_max: Duration::from_secs(90) };
     let error = log.fetch(&from, limits).await.unwrap_err();
     assert!(matches!(error, Error::UnknownSchema { offset: 0, .. }), "{error}");
     assert!(error.to_string().contains("`lost.schemas`"), "{error}");

@@ -3,12 +3,14 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use headwater_broker::kafka::KafkaLog;
 use headwater_broker::{
     AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, Retention,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::world::{at, create, fetch, log, options, read_all, texts, values};
@@ -362,4 +364,48 @@ async fn reading_anew_begins_with_the_first_record() {
             }
         }
     }
+}
+
+/// A stretch in which nothing but transactions ended is read to its end, however long that takes: to get on is a sign of
+/// life. Compaction leaves such stretches, and so do transactions that are aborted.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_of_transactions_are_passed_over_however_many() {
+    let mut options = options("markers");
+    options.request_timeout = Duration::from_secs(1);
+    // One record at a time, so that it takes longer than that.
+    options.settings = [("fetch.message.max.bytes".to_owned(), "1".to_owned())].into();
+    let log = KafkaLog::open(options.clone()).unwrap();
+    let producer = log.producer("markers").await.unwrap();
+    producer.append(Vec::new(), Some(Bytes::from_static(b"first"))).await.unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..20 {
+            let servers = &options.bootstrap_servers;
+            scope.spawn(move || abort_transactions(servers, &format!("markers.{number}"), "markers.checkpoints", 150));
+        }
+    });
+    assert_eq!(producer.checkpoint().await.unwrap().as_deref(), Some(&b"first"[..]));
+}
+
+fn abort_transactions(servers: &str, id: &str, topic: &str, number: u32) {
+    let mut config = rdkafka::ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("transactional.id", id).set("linger.ms", "0");
+    let producer: BaseProducer = config.create().unwrap();
+    producer.init_transactions(Duration::from_secs(10)).unwrap();
+    for _ in 0..number {
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::to(topic).partition(0).key("other").payload("x")).unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+        producer.abort_transaction(Duration::from_secs(10)).unwrap();
+    }
+}
+
+/// What a group has committed of topics that are not of this log's prefix is nobody's business here.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_topics_of_the_prefix_are_asked_for_what_a_group_committed() {
+    let log = log("near");
+    create(&*log, "near.t", 1, Retention::default()).await;
+    create(&*log, "nearby.t", 1, Retention::default()).await;
+    let offsets = ["near.t", "nearby.t"].map(|topic| (at(topic, 0), Offset(0)));
+    log.commit_offsets("near.group", &offsets).await.unwrap();
+    assert_eq!(log.committed_offsets("near.group").await.unwrap(), offsets[..1]);
 }

@@ -2,7 +2,7 @@
 
 use headwater_broker::kafka::KafkaLog;
 use headwater_broker::{Error, ErrorKind, EventLog, Retention, TopicSpec};
-use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier};
 
 use crate::world::{create, log, options};
 
@@ -32,6 +32,39 @@ async fn topics_are_checked_where_creation_is_forbidden() {
     let error = checking.create_topics(&[spec("forbidden.t", 2, true)]).await.unwrap_err().to_string();
     assert!(error.contains("has cleanup.policy=delete, and compact is wanted"), "{error}");
     assert!(error.contains("--add-config cleanup.policy=compact"), "{error}");
+}
+
+/// A day after them, the ends of transactions may go from the topics of the engine itself, also from those that an earlier
+/// version made, or its command.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_of_transactions_can_be_removed_from_our_own_topics() {
+    let mut options = options("ends");
+    let making = log("ends");
+    making.check().await.unwrap();
+    let servers = options.bootstrap_servers.clone();
+    for topic in ["ends.checkpoints", "ends.schemas"] {
+        assert_eq!(setting_of(&servers, topic, "delete.retention.ms").await, "86400000");
+    }
+    let admin: AdminClient<_> = rdkafka::ClientConfig::new().set("bootstrap.servers", &servers).create().unwrap();
+    let for_ever = i64::MAX.to_string();
+    let alter = AlterConfig::new(ResourceSpecifier::Topic("ends.checkpoints"))
+        .set("delete.retention.ms", &for_ever)
+        .set("cleanup.policy", "compact");
+    admin.alter_configs([&alter], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    options.create_topics = false;
+    let checking = KafkaLog::open(options).unwrap();
+    let error = checking.check().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("`ends.checkpoints` has delete.retention.ms={for_ever}")), "{error}");
+    assert!(error.contains("--entity-name ends.checkpoints --add-config delete.retention.ms=86400000"), "{error}");
+    making.check().await.unwrap();
+    checking.check().await.unwrap();
+    assert_eq!(setting_of(&servers, "ends.checkpoints", "delete.retention.ms").await, "86400000");
+}
+
+async fn setting_of(servers: &str, topic: &str, name: &str) -> String {
+    let admin: AdminClient<_> = rdkafka::ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    let found = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new()).await.unwrap();
+    found.into_iter().next().unwrap().unwrap().get(name).unwrap().value.clone().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
