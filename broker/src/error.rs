@@ -174,8 +174,9 @@ pub enum Error {
     },
     /// A record larger than its topic takes.
     #[error(
-        "a record of {bytes} bytes is too large for topic `{topic}`: raise the topic's `max.message.bytes` and the \
-         setting `message.max.bytes`"
+        "a record of {bytes} bytes is too large for topic `{topic}`: raise the topic's `max.message.bytes` and, under \
+         `broker.kafka.settings`, the client's `message.max.bytes` and `queue.buffering.max.kbytes` where they are smaller \
+         than that"
     )]
     TooLarge {
         /// Where it should have gone.

@@ -24,7 +24,20 @@ const LOOK_EVERY: Duration = Duration::from_micros(250);
 pub(super) struct Deliveries {
     /// Offsets of marked records, by [`mark`].
     pub(super) marked: HashMap<usize, i64>,
-    error: Option<(KafkaError, String)>,
+    failed: Option<Failed>,
+}
+
+/// A record that was not delivered.
+struct Failed {
+    error: KafkaError,
+    topic: String,
+    bytes: usize,
+}
+
+impl Failed {
+    fn is_too_large(&self) -> bool {
+        self.error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+    }
 }
 
 /// The mark of a record of a batch, which comes back with its offset. Records that need not be found again have 0.
@@ -37,6 +50,7 @@ pub(super) enum Undelivered {
     /// One was larger than its topic takes.
     TooLarge {
         topic: String,
+        bytes: usize,
     },
     Failed(KafkaError),
 }
@@ -78,10 +92,25 @@ impl ProducerContext for Deliver {
                 self.deliveries.lock().marked.insert(mark, message.offset());
             }
             Err((error, message)) => {
-                self.deliveries.lock().error.get_or_insert_with(|| (error.clone(), message.topic().into()));
+                let failed = Failed {
+                    error: error.clone(),
+                    topic: message.topic().into(),
+                    bytes: byte_len(message.key(), message.payload()),
+                };
+                let first = &mut self.deliveries.lock().failed;
+                // What is too large is refused together with its neighbours.
+                let replaces =
+                    |first: &Failed| first.is_too_large() && failed.is_too_large() && failed.bytes > first.bytes;
+                if first.as_ref().is_none_or(replaces) {
+                    *first = Some(failed);
+                }
             }
         }
     }
+}
+
+fn byte_len(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
+    key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)
 }
 
 /// The way of the records of one append.
@@ -96,14 +125,20 @@ pub(super) struct Outlet<'a> {
 impl Outlet<'_> {
     /// Hands a record to the client; waits while its queue is full.
     pub(super) fn send(&self, to: &TopicPartition, outgoing: Outgoing<'_>, mark: usize) -> Result<(), Error> {
-        let bytes = outgoing.value.map_or(0, <[u8]>::len) + outgoing.key.map_or(0, <[u8]>::len);
+        let bytes = byte_len(outgoing.key, outgoing.value);
         let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&to.topic, mark)
             .partition(i32::try_from(to.partition).unwrap_or(i32::MAX))
             .timestamp(outgoing.timestamp_ms);
         (record.key, record.payload, record.headers) = (outgoing.key, outgoing.value, outgoing.headers);
+        let too_large = || Error::TooLarge { topic: to.topic.to_string(), bytes };
         loop {
+            // If it is empty and still full, the record is larger than the whole queue.
+            let is_empty = self.producer.in_flight_count() == 0;
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if is_empty => {
+                    return Err(too_large());
+                }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
                     if Instant::now() > self.deadline {
                         let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
@@ -113,7 +148,7 @@ impl Outlet<'_> {
                     record = again;
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    return Err(Error::TooLarge { topic: to.topic.to_string(), bytes });
+                    return Err(too_large());
                 }
                 Err((error, _)) => return Err(self.inner.topics.explain(to, self.action, error)),
             }
@@ -123,11 +158,11 @@ impl Outlet<'_> {
     /// Waits until every record was answered.
     pub(super) fn drain(&self) -> Result<(), Undelivered> {
         loop {
-            let failed = self.producer.context().deliveries.lock().error.take();
-            if let Some((error, topic)) = failed {
-                return Err(match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => Undelivered::TooLarge { topic },
-                    _ => Undelivered::Failed(error),
+            let failed = self.producer.context().deliveries.lock().failed.take();
+            if let Some(failed) = failed {
+                return Err(match failed.is_too_large() {
+                    true => Undelivered::TooLarge { topic: failed.topic, bytes: failed.bytes },
+                    false => Undelivered::Failed(failed.error),
                 });
             }
             if self.producer.in_flight_count() == 0 {

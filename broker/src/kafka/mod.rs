@@ -44,6 +44,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 pub use self::options::{KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
 
 use self::asker::Asker;
+use self::checkpoints::Doubts;
 use self::client::{Cluster, Context};
 use self::ends::Ends;
 use self::groups::Groups;
@@ -87,6 +88,7 @@ struct Inner {
     groups: Groups,
     nameless: Nameless,
     ends: Ends,
+    doubts: Doubts,
     metrics: LogMetrics,
     fetches: AtomicU64,
     checkpoints: TopicPartition,
@@ -116,6 +118,7 @@ impl KafkaLog {
             groups: Groups::default(),
             nameless: Nameless::default(),
             ends: Ends::default(),
+            doubts: Doubts::default(),
             metrics: LogMetrics::default(),
             fetches: AtomicU64::new(0),
             checkpoints,

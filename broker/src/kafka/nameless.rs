@@ -64,7 +64,7 @@ fn send(inner: &Inner, producer: &BaseProducer<Deliver>, batches: &[AppendBatch]
     outlet.drain().map_err(|undelivered| {
         producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
         match undelivered {
-            Undelivered::TooLarge { topic } => Error::TooLarge { topic, bytes: 0 },
+            Undelivered::TooLarge { topic, bytes } => Error::TooLarge { topic, bytes },
             Undelivered::Failed(error) => inner.cluster.error(ACTION, error),
         }
     })

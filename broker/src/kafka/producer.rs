@@ -8,8 +8,8 @@
 //! Kafka shuts out earlier lanes when ours open. An earlier holder of the name whose second lane is still open may end
 //! one more append with it, in order, before it meets a closed one; where it left off is read after both are ours. The
 //! record of who opened last (the *claim*) tells a producer that was shut out from one whose transaction only took too
-//! long. Two that open a name in the same moment may shut out a lane of each other: then both fail, and whoever opens
-//! the name next has it.
+//! long. Two that open a name in the same moment may shut out a lane of each other: the one whose claim is there opens the
+//! name again, and the other is shut out for good.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Inner;
 use super::asker::EVENTS_MAX;
-use super::checkpoints::{self, Claim};
+use super::checkpoints::{self, Claim, Taken};
 use super::deliveries::{Deliver, Outlet, Undelivered, mark};
 use super::forgotten::{self, Forgotten};
 use super::schemas::Described;
@@ -63,7 +63,9 @@ struct Append {
 impl KafkaProducer {
     /// Shuts out earlier producers of the name. Blocks.
     pub(super) fn open(inner: Arc<Inner>, name: &str) -> Result<Self, Error> {
-        let mut writer = Writer::open(Arc::clone(&inner), name.into())?;
+        let name = Arc::from(name);
+        inner.doubts.settle(&inner, &name)?;
+        let mut writer = Writer::open(Arc::clone(&inner), name)?;
         writer.claim()?;
         writer.end_forgotten()?;
         writer.read_schemas()?;
@@ -85,14 +87,7 @@ impl KafkaProducer {
 impl Producer for KafkaProducer {
     async fn checkpoint(&self) -> Result<Option<Bytes>, Error> {
         let (inner, name, claim) = (Arc::clone(&self.inner), Arc::clone(&self.name), self.claim.clone());
-        blocking(move || {
-            let last = checkpoints::last(&inner, &name)?;
-            match last.claim {
-                Some(last) if last != claim => Err(Error::Fenced { producer: name.to_string() }),
-                _ => Ok(last.checkpoint),
-            }
-        })
-        .await
+        blocking(move || checkpoints::checkpoint(&inner, &name, &claim)).await
     }
 
     async fn append(&self, batches: Vec<AppendBatch>, checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error> {
@@ -134,6 +129,8 @@ struct Writer {
     looked: Instant,
     /// Whether an append failed.
     broken: bool,
+    /// Whether the cluster said that another opened the name, or took the end of a transaction for too late.
+    shut_out: bool,
     fenced: bool,
 }
 
@@ -164,7 +161,7 @@ impl Writer {
         inner.cluster.answered();
         Ok(Self {
             name,
-            claim: Claim::new(),
+            claim: Claim::new(&inner)?,
             inner,
             lanes,
             turn: 0,
@@ -172,6 +169,7 @@ impl Writer {
             published: HashSet::new(),
             looked: Instant::now(),
             broken: false,
+            shut_out: false,
             fenced: false,
         })
     }
@@ -316,16 +314,14 @@ impl Writer {
     fn transaction(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<HashMap<usize, i64>, Error> {
         self.turn = 1 - self.turn;
         self.lane().context().take();
-        self.lane().begin_transaction().map_err(|e| self.explain("begin a transaction", e))?;
-        let done = work(self).and_then(|()| self.commit());
+        let begun = self.lane().begin_transaction().map_err(|e| self.explain("begin a transaction", e));
+        let done = begun.and_then(|()| work(self)).and_then(|()| self.commit());
         if let Err(error) = done {
             // If it cannot be told, the cluster aborts it when its time is over or the name is opened again.
-            if !self.fenced {
-                self.lane().purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-                self.drain(Duration::from_secs(1)).ok();
-                self.lane().abort_transaction(Duration::from_secs(2)).ok();
-            }
-            return Err(error);
+            self.lane().purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+            self.drain(Duration::from_secs(1)).ok();
+            self.lane().abort_transaction(Duration::from_secs(2)).ok();
+            return Err(self.unless_taken(error));
         }
         self.inner.cluster.answered();
         Ok(self.lane().context().take().marked)
@@ -347,7 +343,7 @@ impl Writer {
     /// Waits until every record was answered.
     fn drain(&mut self, wait_max: Duration) -> Result<(), Error> {
         self.outlet(wait_max).drain().map_err(|undelivered| match undelivered {
-            Undelivered::TooLarge { topic } => Error::TooLarge { topic, bytes: 0 },
+            Undelivered::TooLarge { topic, bytes } => Error::TooLarge { topic, bytes },
             Undelivered::Failed(error) => self.explain(WRITE, error),
         })
     }
@@ -439,21 +435,34 @@ impl Writer {
         Error::Fenced { producer: self.name.to_string() }
     }
 
-    /// An error of the client as the log's. Notices when another producer has taken over.
+    /// An error of the client as the log's.
     fn explain(&mut self, action: &'static str, error: KafkaError) -> Error {
-        use RDKafkaErrorCode as C;
-        let shut_out = |code| {
-            matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::InvalidTransactionalState)
-        };
-        let fatal = self.lane().client().fatal_error().map(|(code, _)| code);
-        if error.rdkafka_error_code().is_some_and(shut_out) || fatal.is_some_and(shut_out) {
-            self.fenced = checkpoints::is_taken(&self.inner, &self.name, &self.claim);
-            if self.fenced {
-                return self.fenced();
-            }
-        }
+        self.shut_out |= error.rdkafka_error_code().is_some_and(shuts_out);
         self.inner.cluster.error(action, error)
     }
+
+    /// What failed an append: what was said of it, or that another producer has taken over. Only the client may know that it
+    /// was shut out, where it refused what came behind.
+    fn unless_taken(&mut self, error: Error) -> Error {
+        let fatal = self.lane().client().fatal_error().map(|(code, _)| code);
+        if !self.shut_out && !fatal.is_some_and(shuts_out) {
+            return error;
+        }
+        match checkpoints::is_taken(&self.inner, &self.name, &self.claim) {
+            Taken::Yes => {
+                self.fenced = true;
+                self.fenced()
+            }
+            Taken::No => error,
+            Taken::Unknown => self.inner.engine(WRITE, self.inner.doubts.note(&self.inner, &self.name, &self.claim)),
+        }
+    }
+}
+
+/// Whether this is said to who is shut out.
+fn shuts_out(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as C;
+    matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch | C::InvalidTransactionalState)
 }
 
 fn now_ms() -> i64 {

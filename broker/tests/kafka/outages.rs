@@ -1,11 +1,14 @@
 //! A broker of its own that is killed, and a producer that was stopped for too long.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headwater_broker::kafka::{KafkaLog, KafkaOptions};
 use headwater_broker::{Error, ErrorKind, EventLog, Retention};
 use headwater_test_servers::Kafka;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::world::{at, create, read_all, texts, values};
 
@@ -146,4 +149,108 @@ async fn a_zombie_cannot_write() {
     assert_eq!(found.first().map(String::as_str), Some("1"));
     assert_eq!(found.last().map(String::as_str), Some("2"));
     assert_eq!(found.len(), 2 + answered, "what was answered, and nothing else");
+}
+
+/// One that is shut out while it still hands records to its client hears of it from the client alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_in_the_middle_of_a_large_append_is_shut_out_for_good() {
+    let mut options = crate::world::options("busy");
+    // The client's queue is full nearly all the time.
+    options.settings = [("queue.buffering.max.kbytes".to_owned(), "128".to_owned())].into();
+    let (first_log, second_log) = (KafkaLog::open(options).unwrap(), crate::world::log("busy"));
+    create(&*first_log, "busy.t", 1, Retention::default()).await;
+    let first = first_log.producer("busy").await.unwrap();
+    let large = "x".repeat(20_000);
+    let batch = values("busy.t", 0, &vec![&*large; 10_000]);
+    let appending = tokio::spawn(async move { first.append(vec![batch], Some(Bytes::from_static(b"first"))).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!appending.is_finished(), "the append must be under way");
+    let second = second_log.producer("busy").await.unwrap();
+    let late = appending.await.unwrap();
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    second.append(vec![values("busy.t", 0, &["2"])], Some(Bytes::from_static(b"second"))).await.unwrap();
+    assert_eq!(second.checkpoint().await.unwrap().as_deref(), Some(&b"second"[..]));
+    assert_eq!(texts(&read_all(&*second_log, "busy.t").await), ["2"]);
+}
+
+/// The open transaction of another source, whose connector was killed for example, hides who has a name: whoever is shut
+/// out waits until that can be seen, and does not shut out its successor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_that_cannot_see_its_successor_waits() {
+    let (first_log, second_log) = (crate::world::log("hidden"), crate::world::log("hidden"));
+    create(&*first_log, "hidden.t", 1, Retention::default()).await;
+    let first = first_log.producer("hidden").await.unwrap();
+    let killed: BaseProducer = rdkafka::ClientConfig::new()
+        .set("bootstrap.servers", crate::world::options("hidden").bootstrap_servers)
+        .set("transactional.id", "another source")
+        .create()
+        .unwrap();
+    killed.init_transactions(Duration::from_secs(10)).unwrap();
+    killed.begin_transaction().unwrap();
+    killed.send(BaseRecord::to("hidden.checkpoints").partition(0).key("checkpoint/another").payload("1")).unwrap();
+    killed.flush(Duration::from_secs(10)).unwrap();
+
+    let opening = tokio::spawn(async move {
+        loop {
+            match second_log.producer("hidden").await {
+                Ok(producer) => break producer,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Retryable, "{error}"),
+            }
+        }
+    });
+    let begun = Instant::now();
+    let error = loop {
+        match first.append(vec![values("hidden.t", 0, &["1"])], None).await {
+            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(20), "the first is not shut out"),
+            Err(error) => break error,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+    let again = first_log.producer("hidden").await.err().unwrap();
+    assert_eq!(again.kind(), ErrorKind::Retryable, "{again}");
+    let why = std::error::Error::source(&again).map(ToString::to_string).unwrap_or_default();
+    assert!(why.contains("`hidden` was shut out") && why.contains("hidden.checkpoints-0"), "{again} {why}");
+
+    killed.abort_transaction(Duration::from_secs(10)).unwrap();
+    let second = opening.await.unwrap();
+    let again = first_log.producer("hidden").await.err().unwrap();
+    assert!(matches!(again, Error::Fenced { .. }), "{again}");
+    second.append(vec![values("hidden.t", 0, &["2"])], None).await.unwrap();
+}
+
+/// What an earlier session claimed is no successor's claim: whoever is shut out before its own is written, as after a
+/// transaction that took too long, may open the name again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_claim_is_no_takeover() {
+    let log = crate::world::log("slow");
+    drop(log.producer("slow").await.unwrap());
+    let servers = crate::world::options("slow").bootstrap_servers;
+    let done = Arc::new(AtomicBool::new(false));
+    // Shuts out one of the lanes again and again, and claims nothing.
+    let shutting_out = std::thread::spawn({
+        let done = done.clone();
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                let lane: BaseProducer = rdkafka::ClientConfig::new()
+                    .set("bootstrap.servers", &servers)
+                    .set("transactional.id", "slow.2")
+                    .create()
+                    .unwrap();
+                lane.init_transactions(Duration::from_secs(5)).ok();
+            }
+        }
+    });
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it was never shut out while claiming");
+        let Err(error) = log.producer("slow").await else { continue };
+        assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+        if matches!(&error, Error::Engine { action, .. } if *action != "open a producer") {
+            break;
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    shutting_out.join().unwrap();
+    log.producer("slow").await.unwrap();
 }
