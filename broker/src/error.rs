@@ -23,7 +23,11 @@ pub enum Error {
         high: u64,
     },
     /// The topic does not exist.
-    #[error("topic `{topic}` does not exist")]
+    #[error(
+        "topic `{topic}` does not exist: was it removed, or has it another prefix? If its records are gone, build anew: \
+         stop, remove the store, and take the tables out of the connector's `tables` for one start, so that they are read \
+         again"
+    )]
     UnknownTopic {
         /// Its name.
         topic: String,
@@ -221,7 +225,48 @@ impl Error {
             Self::Engine { .. } | Self::Broken { .. } | Self::Full { .. } | Self::Unreachable { .. } => {
                 ErrorKind::Retryable
             }
+            _ if self.is_refusal() => ErrorKind::Retryable,
             _ => ErrorKind::Fatal,
+        }
+    }
+
+    /// Whether the cluster answers, but not as it must: a password, a privilege or a topic. A person mends that at the
+    /// cluster while we run, so it may heal as an outage does; where nothing has ever worked it rather is our
+    /// configuration, and waiting would only hide it.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Credentials { .. } | Self::Unencrypted { .. } | Self::Forbidden { .. } | Self::Topic { .. }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_mended_at_the_cluster_is_tried_again() {
+        let (place, why) = (|| "Kafka at nowhere:9092".to_owned(), String::new);
+        let text = |text: &str| text.to_owned();
+        let refusals = [
+            Error::Credentials { place: place(), why: why() },
+            Error::Unencrypted { place: place(), why: why() },
+            Error::Forbidden { place: place(), action: "write records", resource: "Topic" },
+            Error::Topic { topic: text("t"), problem: text("does not exist"), remedy: text("kafka-topics.sh") },
+        ];
+        for error in refusals {
+            assert!(error.is_refusal() && error.kind() == ErrorKind::Retryable, "{error}");
+        }
+        let away = Error::Unreachable { place: place(), action: "write records", why: why() };
+        assert!(!away.is_refusal() && away.kind() == ErrorKind::Retryable);
+        let ours = [
+            Error::TooOld { place: place(), action: "write records" },
+            Error::Setting { name: text("linger.ms"), why: why() },
+            Error::Fenced { producer: text("p") },
+        ];
+        for error in ours {
+            assert!(!error.is_refusal() && error.kind() == ErrorKind::Fatal, "{error}");
         }
     }
 }

@@ -144,7 +144,8 @@ pub trait EventLog: Send + Sync {
     /// what the group has not read of these partitions; see [`Retention`].
     async fn commit_offsets(&self, group: &str, offsets: &[(TopicPartition, Offset)]) -> Result<(), Error>;
 
-    /// What [`Self::commit_offsets`] stored last, by partition.
+    /// What [`Self::commit_offsets`] stored last, by partition. An engine whose cluster others use, too, may leave out topics
+    /// that do not begin with its own prefix.
     async fn committed_offsets(&self, group: &str) -> Result<Vec<(TopicPartition, Offset)>, Error>;
 
     /// Says that a consumer group does not read these partitions any more, so that retention keeps nothing for it. An

@@ -1,7 +1,8 @@
 //! The engines behind the seams, as configured, and only those that a process's roles need.
 //!
 //! An engine in another place may be away when we start, as it may be later: it is waited for, and the log and the admin port
-//! say so.
+//! say so. One that answers and refuses us is not waited for at the start, where the configuration is wrong as a rule: it
+//! ends the start with what is to be done. Later it is waited for, too.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -80,13 +81,12 @@ impl Engines {
         let settings = &configuration.settings;
         if let Some(kafka) = &settings.broker.kafka {
             let options = kafka_options(configuration, kafka);
-            let retry = |error: &headwater_broker::Error| error.kind() == headwater_broker::ErrorKind::Retryable;
             let open = || async {
                 let log = KafkaLog::open(options.clone())?;
                 log.check().await?;
                 Ok(log)
             };
-            let log = patiently(admin, "use Kafka", retry, open).await?;
+            let log = patiently(admin, "use Kafka", broker_is_away, open).await?;
             log.metrics().register(registry);
             self.log = Some(log);
             return Ok(());
@@ -136,15 +136,18 @@ impl Engines {
             ..MongoOptions::new(mongodb.uri.reveal(), mongodb.database.value.clone())
         };
         options.metrics.register(registry);
-        let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
         if !roles.project {
-            self.reader = Some(patiently(admin, "use MongoDB", retry, || MongoReader::open(options.clone())).await?);
+            self.reader =
+                Some(patiently(admin, "use MongoDB", store_is_away, || MongoReader::open(options.clone())).await?);
             return Ok(());
         }
-        let documents = patiently(admin, "use MongoDB", retry, || MongoDocuments::open(options.clone())).await?;
+        let documents =
+            patiently(admin, "use MongoDB", store_is_away, || MongoDocuments::open(options.clone())).await?;
         let rows: Arc<dyn RowStore> = match settings.rows() {
             StoreEngine::Embedded => embedded()?,
-            StoreEngine::Mongodb => patiently(admin, "use MongoDB", retry, || MongoRows::open(options.clone())).await?,
+            StoreEngine::Mongodb => {
+                patiently(admin, "use MongoDB", store_is_away, || MongoRows::open(options.clone())).await?
+            }
         };
         self.reader = Some(documents.reader());
         let documents: Arc<dyn DocumentStore> = documents;
@@ -167,6 +170,16 @@ impl Engines {
             log.close().await.ok();
         }
     }
+}
+
+/// Whether waiting may mend an error of the broker at the start.
+pub(crate) fn broker_is_away(error: &headwater_broker::Error) -> bool {
+    error.kind() == headwater_broker::ErrorKind::Retryable && !error.is_refusal()
+}
+
+/// Whether waiting may mend an error of the store at the start.
+pub(crate) fn store_is_away(error: &headwater_store::Error) -> bool {
+    error.kind() == headwater_store::ErrorKind::Retryable && !error.is_refusal()
 }
 
 /// Does what needs an engine, however long that is away, and tells meanwhile that it is waited for. What waiting does not mend

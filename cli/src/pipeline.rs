@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Configuration;
 use crate::control::{AskSource, Control, serves_any};
-use crate::engines::{Engines, Projection, patiently};
+use crate::engines::{Engines, Projection, broker_is_away, patiently, store_is_away};
 use crate::failure::{Failure, chain};
 use crate::gauges::StateGauges;
 use crate::preflight::{Known, Preflight};
@@ -332,8 +332,7 @@ async fn check_sources(
     // A server of documents needs nothing of the sources.
     let Some(log) = &engines.log else { return Ok(()) };
     let preflight = Preflight::of(configuration).await;
-    let retry = |error: &headwater_broker::Error| error.kind() == headwater_broker::ErrorKind::Retryable;
-    let topics = patiently(admin, "list the topics", retry, || log.topics()).await?;
+    let topics = patiently(admin, "list the topics", broker_is_away, || log.topics()).await?;
     let reader = engines.reader.as_ref().filter(|_| options.roles.project);
     let versions = reader.map(|reader| reader.versions().borrow().clone());
     let refused = preflight.refused(&Known {
@@ -373,8 +372,10 @@ async fn project(
         }
     };
     // A store in another place may go away between its opening and this.
-    let retry = |error: &headwater_projector::Error| error.kind() == headwater_projector::ErrorKind::Retryable;
-    patiently(admin, "start the projector", retry, start).await
+    let is_away = |error: &headwater_projector::Error| {
+        error.kind() == headwater_projector::ErrorKind::Retryable && !error.is_refusal()
+    };
+    patiently(admin, "start the projector", is_away, start).await
 }
 
 fn connect(
@@ -472,9 +473,8 @@ fn as_configured(
 /// same documents, so that a page of one goes on at another.
 async fn cursor_secret(reader: &dyn DocumentReader, data: &Path, admin: &AdminServer) -> Result<Vec<u8>, Failure> {
     let fresh: [u8; 32] = rand::random();
-    let retry = |error: &headwater_store::Error| error.kind() == headwater_store::ErrorKind::Retryable;
     let action = "read or make the secret of cursors beside the documents (`api.cursor_secret` is not set)";
-    match patiently(admin, action, retry, || reader.shared_secret(&fresh)).await {
+    match patiently(admin, action, store_is_away, || reader.shared_secret(&fresh)).await {
         Ok(Some(secret)) => Ok(secret),
         Ok(None) => secret_in_folder(data, fresh),
         Err(failure) => {

@@ -190,6 +190,15 @@ impl Error {
         matches!(self, Self::Store(headwater_store::Error::BatchTooLarge { .. }))
     }
 
+    /// Whether an engine answers, and refuses us: see [`headwater_broker::Error::is_refusal`].
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_refusal(),
+            Self::Log(error) => error.is_refusal(),
+            _ => false,
+        }
+    }
+
     /// What to do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -80,6 +80,20 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The server does not believe who we are, or does not allow what we do.
+    #[error(
+        "the store at {place} refuses the user, so it was not possible to {action}; check user, password and `authSource` \
+         of the connection string, and that the user has `readWrite` on the database"
+    )]
+    Refused {
+        /// Where the store is.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// What the server said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Bytes in the store that are not what was written.
     #[error(
         "the store at {place} holds damaged data: {what}; remove it and start again: it is rebuilt from the broker; which \
@@ -159,9 +173,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             // Room can come back without us; the batch is made again.
-            Self::Engine { .. } | Self::Full { .. } | Self::BatchTooLarge { .. } | Self::Superseded { .. } => {
-                ErrorKind::Retryable
-            }
+            Self::Engine { .. }
+            | Self::Refused { .. }
+            | Self::Full { .. }
+            | Self::BatchTooLarge { .. }
+            | Self::Superseded { .. } => ErrorKind::Retryable,
             Self::OneWriter { .. }
             | Self::TooManyRows { .. }
             | Self::InUse { .. }
@@ -172,5 +188,11 @@ impl Error {
             | Self::Damaged { .. } => ErrorKind::Fatal,
             Self::RowTooLarge { .. } | Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }
+    }
+
+    /// Whether the server answers, and refuses us. Passwords and privileges are mended there while we run, so it may heal as
+    /// an outage does; where nothing has worked yet it rather is our configuration, and waiting would only hide it.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
     }
 }

@@ -161,7 +161,6 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
 
     /// What librdkafka says where TLS is wrong, and where a connection of TLS merely breaks.
     #[test]
@@ -194,7 +193,7 @@ mod tests {
             let call = KafkaError::MetadataFetch(C::BrokerTransportFailure);
             let error = cluster.error("list its topics", call);
             assert_eq!(matches!(error, Error::Unencrypted { .. }), wrong, "{error}");
-            assert_eq!(error.kind() == ErrorKind::Fatal, wrong, "{error}");
+            assert_eq!(error.is_refusal(), wrong, "{error}");
             assert!(error.to_string().contains(why), "{error}");
         }
     }

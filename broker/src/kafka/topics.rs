@@ -128,7 +128,7 @@ impl Topics {
     /// Fails unless the partition exists. Blocks.
     pub(super) fn require(&self, partition: &TopicPartition) -> Result<(), Error> {
         match self.partitions(&partition.topic)? {
-            None => Err(Error::UnknownTopic { topic: partition.topic.to_string() }),
+            None => Err(self.missing(&partition.topic)),
             Some(partitions) if partition.partition < partitions => Ok(()),
             // It may have got more since.
             Some(_) => {
@@ -138,9 +138,27 @@ impl Topics {
                     Some(known) => {
                         Err(Error::UnknownPartition { partition: partition.clone(), partitions: known.partitions })
                     }
-                    None => Err(Error::UnknownTopic { topic: partition.topic.to_string() }),
+                    None => Err(self.missing(&partition.topic)),
                 }
             }
+        }
+    }
+
+    /// Why a topic is not in the list of all: those that we may not see are left out of it.
+    fn missing(&self, topic: &str) -> Error {
+        const ACTION: &str = "see a topic";
+        let timeout = self.options.request_timeout;
+        match self.asker.ask(|consumer| consumer.fetch_metadata(Some(topic), timeout)) {
+            Ok(metadata) => {
+                let code = metadata.topics().first().and_then(|topic| topic.error()).map(RDKafkaErrorCode::from);
+                match code {
+                    Some(code @ RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                        self.cluster.error(ACTION, KafkaError::Global(code))
+                    }
+                    _ => Error::UnknownTopic { topic: topic.into() },
+                }
+            }
+            Err(error) => self.cluster.error(ACTION, error),
         }
     }
 

@@ -1,10 +1,16 @@
 //! What an operator sees: checks instead of creation, settings, errors with their remedy.
 
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
 use headwater_broker::kafka::KafkaLog;
-use headwater_broker::{Error, ErrorKind, EventLog, Retention, TopicSpec};
+use headwater_broker::{
+    AppendBatch, Error, ErrorKind, EventLog, FetchFrom, FetchLimits, Offset, RecordBuffer, Retention, TopicSpec,
+};
+use rand::RngCore;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier};
 
-use crate::world::{create, log, options};
+use crate::world::{at, create, log, options, values};
 
 fn spec(name: &str, partitions: u32, compact: bool) -> TopicSpec {
     TopicSpec { name: name.into(), partitions, retention: Retention { compact, ..Retention::default() } }
@@ -25,7 +31,7 @@ async fn topics_are_checked_where_creation_is_forbidden() {
     create(&*making, "forbidden.t", 2, Retention::default()).await;
     checking.create_topics(&[spec("forbidden.t", 2, false)]).await.unwrap();
     let error = checking.create_topics(&[spec("forbidden.t", 4, false)]).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Fatal);
+    assert!(error.is_refusal(), "an operator mends it while we run");
     let error = error.to_string();
     assert!(error.contains("too few partitions: 2, and 4 are wanted"), "{error}");
     assert!(error.contains("--alter --topic forbidden.t --partitions 4"), "{error}");
@@ -130,6 +136,40 @@ async fn has_in_sync_of_its_own(servers: &str, topic: &str) -> bool {
     found.get("min.insync.replicas").unwrap().source == ConfigSource::DynamicTopic
 }
 
+/// Whoever refuses it: the broker, or the client, whose queue would never have room for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_large_is_told_with_its_size_and_the_settings() {
+    let mut small = options("too-large");
+    small.topic_settings = [("max.message.bytes".to_owned(), "100000".to_owned())].into();
+    let mut short = options("too-large");
+    short.settings = [("queue.buffering.max.kbytes".to_owned(), "512".to_owned())].into();
+    let mut bytes = vec![0; 1_000_000];
+    rand::rng().fill_bytes(&mut bytes);
+    let mut records = RecordBuffer::default();
+    records.push(1, b"small", Some(|out: &mut Vec<u8>| out.extend_from_slice(b"small")));
+    records.push(1, b"large", Some(|out: &mut Vec<u8>| out.extend_from_slice(&bytes)));
+    for options in [small, short] {
+        let log = KafkaLog::open(options).unwrap();
+        create(&*log, "too-large.t", 1, Retention::default()).await;
+        let batches =
+            || vec![AppendBatch { to: at("too-large.t", 0), prelude: Bytes::new(), records: records.clone() }];
+        let begun = Instant::now();
+        let named = log.producer("too-large").await.unwrap().append(batches(), None).await.unwrap_err();
+        let nameless = log.append(batches()).await.unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(20), "known at once");
+        for error in [named, nameless] {
+            let is_told = matches!(&error, Error::TooLarge { topic, bytes: 1_000_005 } if topic == "too-large.t");
+            assert!(is_told, "{error}");
+            let error = error.to_string();
+            for told in
+                ["`too-large.t`", "1000005", "max.message.bytes", "message.max.bytes", "queue.buffering.max.kbytes"]
+            {
+                assert!(error.contains(told), "{told}: {error}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn settings_that_would_break_promises_are_refused() {
     let mut options = options("refused");
@@ -154,4 +194,34 @@ async fn nobody_there_is_told_with_the_servers() {
     let error = error.to_string();
     assert!(error.contains("Kafka at 127.0.0.1:9 does not answer"), "{error}");
     assert!(error.contains("Connection refused"), "{error}");
+}
+
+/// A topic that somebody removed while it was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_gone_is_told_with_what_to_do() {
+    let options = options("gone");
+    let log = log("gone");
+    create(&*log, "gone.t", 1, Retention::default()).await;
+    log.append(vec![values("gone.t", 0, &["a"])]).await.unwrap();
+    let from = [FetchFrom { partition: at("gone.t", 0), offset: Offset(0) }];
+    let limits = FetchLimits { bytes_max: 1 << 20, wait_max: Duration::from_millis(200) };
+    log.fetch(&from, limits).await.unwrap();
+    let admin: AdminClient<_> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &options.bootstrap_servers).create().unwrap();
+    admin.delete_topics(&["gone.t"], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+    let begun = Instant::now();
+    let error = loop {
+        log.topics().await.unwrap();
+        match log.fetch(&from, limits).await {
+            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(30), "it is not told"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, Error::UnknownTopic { topic } if topic == "gone.t"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    let error = error.to_string();
+    assert!(
+        error.contains("was it removed") && error.contains("out of the connector's `tables` for one start"),
+        "{error}"
+    );
 }

@@ -2,11 +2,13 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use headwater_broker::kafka::{KafkaLog, KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
-use headwater_broker::{Error, ErrorKind, EventLog, Retention};
+use headwater_broker::{Error, ErrorKind, EventLog, FetchFrom, FetchLimits, Offset, Retention};
+use headwater_test_servers::Kafka;
 
-use crate::world::{broker, create, read_all, texts, values};
+use crate::world::{at as place, broker, create, read_all, texts, values};
 
 fn at(bootstrap: &str, prefix: &str) -> KafkaOptions {
     let mut options = KafkaOptions::new(bootstrap);
@@ -38,7 +40,7 @@ async fn passwords() {
         options.sasl = Some(KafkaSasl { mechanism, user: user.clone(), password: "wrong".into() });
         let error = KafkaLog::open(options).unwrap().check().await.unwrap_err();
         assert!(matches!(error, Error::Credentials { .. }), "{error}");
-        assert_eq!(error.kind(), ErrorKind::Fatal);
+        assert!(error.is_refusal(), "where it never worked, nobody waits");
         assert!(error.to_string().contains("check user, password and SASL mechanism"), "{error}");
     }
 }
@@ -101,4 +103,66 @@ async fn a_listener_without_tls_is_suspected() {
     let error = error.to_string();
     assert!(error.contains("connecting to a PLAINTEXT broker listener?"), "{error}");
     assert!(error.contains("is it running"), "{error}");
+}
+
+/// What was taken away while we run is told as what may be given back, to writers and readers, and they go on once it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileges_may_go_and_come_back() {
+    let secured = headwater_test_servers::KafkaOptions { secured: true, ..Default::default() };
+    let kafka = Kafka::start_with(
+        &secured
+            .setting("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+            .setting("allow.everyone.if.no.acl.found", "true")
+            .setting("super.users", "User:ANONYMOUS"),
+    );
+    let mut options = at(&kafka.sasl_bootstrap(), "privileges");
+    let (user, password) = (kafka.user().to_owned(), kafka.password().to_owned());
+    options.sasl = Some(KafkaSasl { mechanism: SaslMechanism::Plain, user, password });
+    let log = KafkaLog::open(options.clone()).unwrap();
+    works(&log, "privileges.t").await;
+    // As a connector does after every failure.
+    let append = async || {
+        let producer = log.producer("privileges.t").await?;
+        producer.append(vec![values("privileges.t", 0, &["b"])], None).await
+    };
+    let from = [FetchFrom { partition: place("privileges.t", 0), offset: Offset(0) }];
+    let limits = FetchLimits { bytes_max: 1 << 20, wait_max: Duration::from_millis(100) };
+    for operation in ["Write", "All"] {
+        let held = log.producer("privileges.held").await.unwrap();
+        deny(&kafka, "--add", operation);
+        let lost = held.append(vec![values("privileges.t", 0, &["lost"])], None).await.unwrap_err();
+        assert!(matches!(lost, Error::Forbidden { .. }) && lost.kind() == ErrorKind::Retryable, "{lost}");
+        let refused = append().await.unwrap_err();
+        assert!(matches!(refused, Error::Forbidden { .. }) && refused.kind() == ErrorKind::Retryable, "{refused}");
+        // As the projector does, which lists the topics all the while.
+        log.topics().await.unwrap();
+        match log.fetch(&from, limits).await {
+            Ok(_) => assert_eq!(operation, "Write", "one may not read"),
+            Err(error) => {
+                assert!(matches!(error, Error::Forbidden { .. }) && error.kind() == ErrorKind::Retryable, "{error}")
+            }
+        }
+        deny(&kafka, "--remove", operation);
+        let begun = Instant::now();
+        while let Err(error) = append().await {
+            assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+        }
+        // What a client has heard meanwhile is told once.
+        while let Err(error) = log.fetch(&from, limits).await {
+            assert_eq!(error.kind(), ErrorKind::Retryable, "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+        }
+    }
+    let other = KafkaLog::open(options).unwrap();
+    assert_eq!(texts(&read_all(&*other, "privileges.t").await), ["a", "b", "b"]);
+}
+
+/// Denies our user an operation on the topic, or allows it again.
+fn deny(kafka: &Kafka, change: &str, operation: &str) {
+    let mut tool = Kafka::program("org.apache.kafka.tools.AclCommand");
+    tool.args(["--bootstrap-server", &kafka.bootstrap(), change, "--force", "--topic", "privileges.t"]);
+    let user = format!("User:{}", kafka.user());
+    let done = tool.args(["--deny-principal", &user, "--operation", operation]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }

@@ -364,23 +364,16 @@ fn from_driver(place: &str, action: &'static str, error: mongodb::error::Error) 
         _ => (false, false),
     };
     let place = place.to_owned();
-    let unusable = |what: &str, remedy| Error::Unusable {
-        place: place.clone(),
-        what: what.into(),
-        remedy,
-        source: Some(Box::new(error.clone())),
-    };
     if denied {
-        return unusable(
-            "the server refuses the user",
-            "check user, password and `authSource` of the connection string, and that the user has `readWrite` on the database",
-        );
+        return Error::Refused { place, action, source: Box::new(error) };
     }
     if invalid {
-        return unusable(
-            "the connection string cannot be used",
-            "see the cause, and MongoDB's page on connection strings",
-        );
+        return Error::Unusable {
+            place,
+            what: "the connection string cannot be used".into(),
+            remedy: "see the cause, and MongoDB's page on connection strings",
+            source: Some(Box::new(error)),
+        };
     }
     Error::Engine { place, action, source: Box::new(error) }
 }

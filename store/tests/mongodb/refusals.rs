@@ -37,8 +37,7 @@ async fn tls_and_a_login_work_and_wrong_ones_are_explained() {
 
     let wrong = MongoOptions { uri: server.url().replace(server.password(), "wr0ng"), ..options.clone() };
     let refused = documents(&wrong).err().unwrap();
-    assert_eq!(refused.kind(), ErrorKind::Fatal);
-    assert!(matches!(refused, Error::Unusable { .. }), "{refused:?}");
+    assert!(refused.is_refusal(), "where it never worked, nobody waits: {refused:?}");
     let message = told(&refused);
     assert!(
         message.contains("authSource") && message.contains(&format!("127.0.0.1:{}/hw", server.port())),
@@ -48,12 +47,38 @@ async fn tls_and_a_login_work_and_wrong_ones_are_explained() {
 
     let anonymous = server.url().replace(&format!("headwater:{}@", server.password()), "");
     let refused = rows(&MongoOptions { uri: anonymous, ..options.clone() }).err().unwrap();
-    assert_eq!(refused.kind(), ErrorKind::Fatal, "{refused:?}");
+    assert!(refused.is_refusal(), "{refused:?}");
 
     let ca = server.certificates().unwrap();
     let foreign = server.url().replace(ca.ca.to_str().unwrap(), ca.other_ca.to_str().unwrap());
     let refused = rows(&MongoOptions { uri: foreign, ..options }).err().unwrap();
     assert!(!told(&refused).contains(server.password()), "{refused:?}");
+}
+
+/// What was taken away while we run is told as what may be given back, and once it is, the same store goes on.
+#[tokio::test]
+async fn privileges_may_go_and_come_back() {
+    let server = Mongo::start_with(&ServerOptions { auth: true, ..ServerOptions::default() });
+    let keeper = mongodb::Client::with_uri_str(server.url()).await.unwrap().database("admin");
+    let roles = || vec![doc! { "role": "readWrite", "db": "hw" }];
+    keeper.run_command(doc! { "createUser": "writer", "pwd": "pass", "roles": roles() }).await.unwrap();
+    let login = format!("headwater:{}@", server.password());
+    let options = MongoOptions::new(server.url().replace(&login, "writer:pass@"), "hw");
+    let store = documents(&options).unwrap();
+    let write = |body: &[u8]| {
+        let mut batch = store.begin()?;
+        let id = int(1);
+        batch.put_documents(VERSION, 0, &[DocumentWrite { id: &id, body: Some(body), entries: &[], stamp: None }])?;
+        batch.flush()
+    };
+    write(b"1").unwrap();
+    keeper.run_command(doc! { "revokeRolesFromUser": "writer", "roles": roles() }).await.unwrap();
+    let refused = write(b"2").unwrap_err();
+    assert!(refused.is_refusal() && refused.kind() == ErrorKind::Retryable, "{refused:?}");
+    assert!(told(&refused).contains("`readWrite`") && told(&refused).contains("not authorized"), "{}", told(&refused));
+    keeper.run_command(doc! { "grantRolesToUser": "writer", "roles": roles() }).await.unwrap();
+    write(b"3").unwrap();
+    assert_eq!(reader(&options).unwrap().get(VERSION, &int(1)).await.unwrap().unwrap().body, "3");
 }
 
 #[test]
