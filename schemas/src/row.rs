@@ -122,6 +122,11 @@ impl<'a> RowRef<'a> {
         self.columns_of(tag::LOST)
     }
 
+    /// Whether a column is lost.
+    pub fn is_lost(self, column: usize) -> bool {
+        self.raw_cells().nth(column) == Some(&[tag::LOST])
+    }
+
     fn columns_of(self, tag: u8) -> impl Iterator<Item = usize> {
         self.raw_cells().enumerate().filter(move |(_, cell)| *cell == [tag]).map(|(at, _)| at)
     }

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use headwater_schemas::codec::debezium::{EventWriter, SourceInfo, from_json};
+use headwater_schemas::codec::debezium::{EventReader, EventWriter, SourceInfo, from_json};
 use headwater_schemas::{
     ArrayValue, Column, ColumnType, EventHeader, EventRef, Interval, Op, RowBuilder, RowRef, SourcePosition, TableId,
     TableSchema, Value, WriteRow, key,
@@ -154,7 +154,7 @@ fn the_json_form_is_as_it_was() {
     let source = SourceInfo { version: "1.0".into(), connector: "postgresql".into(), database: "erp".into() };
     let mut writer = EventWriter::new(schema.clone(), &source);
     for (name, bytes, key) in
-        [("event.v1.json", event(), record_key()), ("truncation.v1.json", truncation(), Vec::new())]
+        [("event.v2.json", event(), record_key()), ("truncation.v2.json", truncation(), Vec::new())]
     {
         let mut json = Vec::new();
         writer.write(&EventRef::decode(&bytes).unwrap(), &key, &mut json).unwrap();
@@ -162,7 +162,16 @@ fn the_json_form_is_as_it_was() {
         let golden = fixture(name, &json);
         assert_eq!(String::from_utf8_lossy(&json), String::from_utf8_lossy(&golden), "{name}");
         let back = from_json(&golden, Some(&schema)).unwrap();
-        assert_eq!((back.bytes, back.key), (bytes, key), "{name}");
+        assert_eq!((&back.bytes, &back.key), (&bytes, &key), "{name}");
+        // What was written before there were `source.sequence` and placeholders.
+        let earlier = fixture(&name.replace("v2", "v1"), b"");
+        let back = from_json(&earlier, Some(&schema)).unwrap();
+        assert_eq!((&back.bytes, &back.key), (&bytes, &key), "{name}, as it was");
+        for json in [golden, earlier] {
+            let (mut read_key, mut read) = (Vec::new(), Vec::new());
+            EventReader::new(schema.clone()).read(json.trim_ascii_end(), &mut read_key, &mut read).unwrap();
+            assert_eq!((&read, &read_key), (&bytes, &key), "{name}, fast");
+        }
     }
 
     let (event, row, mut json) = (event(), row(true), Vec::new());
@@ -170,6 +179,81 @@ fn the_json_form_is_as_it_was() {
     let event = EventRef { header, before: None, after: Some(RowRef(&row)), partitions: None };
     let key = writer.write(&event, &[], &mut json).unwrap().unwrap();
     assert_eq!(String::from_utf8_lossy(&json[key]), "{\"code\":\"a\\u0000\\\"é\",\"id\":\"9007199254740993\"}");
+}
+
+/// A value that was not sent has Debezium's placeholder, which is nothing to us; one that reads like it is what it is.
+#[test]
+fn a_placeholder_is_no_value_and_a_value_no_placeholder() {
+    const LOOKS_ALIKE: &str = "__debezium_unavailable_value";
+    let source = SourceInfo { version: "1.0".into(), connector: "postgresql".into(), database: "erp".into() };
+    let kinds = [
+        ("id", ColumnType::Int64, Value::Int(1)),
+        ("text", ColumnType::Text, Value::Text(LOOKS_ALIKE.into())),
+        ("document", ColumnType::Json, Value::Json(LOOKS_ALIKE.into())),
+        ("bytes", ColumnType::Bytes, Value::Bytes(LOOKS_ALIKE.into())),
+        (
+            "list",
+            ColumnType::Array(Box::new(ColumnType::Text)),
+            Value::Array(ArrayValue { dimensions: vec![1], cells: vec![Value::Text(LOOKS_ALIKE.into())] }),
+        ),
+    ];
+    let columns = kinds.iter().map(|(name, kind, _)| {
+        let key_ordinal = (*name == "id").then_some(0);
+        Column { name: (*name).into(), kind: kind.clone(), source_type: String::new(), key_ordinal }
+    });
+    let schema = TableSchema { table: TableId::new("s", "p", "t"), columns: columns.collect() };
+    let mut writer = EventWriter::new(schema.clone(), &source);
+    let row = |sent: u32| {
+        let mut bytes = Vec::new();
+        let mut row = RowBuilder::new(&mut bytes);
+        for (at, (_, _, value)) in kinds.iter().enumerate() {
+            row.push_value(if (sent >> at) & 1 == 1 { value } else { &Value::Missing });
+        }
+        bytes
+    };
+    // All that the columns behind the key may lack, in both rows.
+    for sent in (1..32).step_by(2) {
+        let (before, after) = (row((33 - sent) | 1), row(sent));
+        let header = EventHeader {
+            op: Op::Update,
+            position: SourcePosition { epoch: 1, commit: 9, ordinal: sent },
+            transaction: 5,
+            committed_at_micros: 0,
+            last_in_transaction: false,
+            before_is_key_only: false,
+        };
+        let event = EventRef { header, before: Some(RowRef(&before)), after: Some(RowRef(&after)), partitions: None };
+        let (key, mut bytes, mut json) = (key::of(kinds[0].2.as_ref(&mut Vec::new())), Vec::new(), Vec::new());
+        event.encode(&mut bytes);
+        writer.write(&event, &key, &mut json).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(told["after"].as_object().unwrap().len(), kinds.len(), "{told}");
+        assert_eq!(told["after"]["text"], LOOKS_ALIKE);
+        assert_eq!(told["after"]["bytes"], "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==");
+        assert_eq!(told["x"]["v"], if sent == 31 { 1 } else { 2 }, "an older version must not read it as a value");
+        assert_eq!(from_json(&json, Some(&schema)).unwrap().bytes, bytes, "{told}");
+        let (mut read_key, mut read) = (Vec::new(), Vec::new());
+        EventReader::new(schema.clone()).read(&json, &mut read_key, &mut read).unwrap();
+        assert_eq!((read, read_key), (bytes, key), "{told}");
+    }
+}
+
+/// Whoever orders by `source` can: within a transaction, too.
+#[test]
+fn the_sequence_rises_within_a_transaction() {
+    let source = SourceInfo { version: "1.0".into(), connector: "postgresql".into(), database: "erp".into() };
+    let mut writer = EventWriter::new(schema(), &source);
+    let mut sequence = |commit, ordinal| {
+        let (bytes, mut json) = (event(), Vec::new());
+        let event = EventRef::decode(&bytes).unwrap();
+        let header = EventHeader { position: SourcePosition { epoch: 1, commit, ordinal }, ..event.header };
+        writer.write(&EventRef { header, ..event }, &record_key(), &mut json).unwrap();
+        let event: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let sequence: Vec<String> = serde_json::from_str(event["source"]["sequence"].as_str().unwrap()).unwrap();
+        sequence.iter().map(|part| part.parse().unwrap()).collect::<Vec<u64>>()
+    };
+    let all = [(9, 1), (9, 2), (9, 10), (10, 1)].map(|(commit, ordinal)| sequence(commit, ordinal));
+    assert!(all.is_sorted_by(|a, b| a < b) && all[2] == [9, 10], "{all:?}");
 }
 
 #[test]
@@ -211,11 +295,11 @@ fn what_would_not_come_back_is_refused_and_named() {
 
 #[test]
 fn json_that_is_no_event_of_ours_is_refused() {
-    let golden = String::from_utf8(fixture("event.v1.json", b"")).unwrap();
+    let golden = String::from_utf8(fixture("event.v2.json", b"")).unwrap();
     let schema = schema();
     for (from, to, reason) in [
         ("\"op\":\"u\"", "\"op\":\"z\"", "unknown operation"),
-        ("\"v\":1", "\"v\":2", "version"),
+        ("\"v\":2", "\"v\":3", "version"),
         ("\"pos\":\"", "\"pos\":\"x", "not a position"),
         ("\"small\":-7", "\"small\":-7.5", "column small"),
         ("\"small\":-7", "\"smal\":-7", "a column that its schema does not have"),

@@ -219,7 +219,8 @@ impl Filling {
         let incoming = Incoming::read(message);
         let offset = message.offset() as u64;
         let timestamp_ms = incoming.timestamp_ms;
-        let raw = Raw { offset, timestamp_ms, key: message.key(), value: message.payload() };
+        let value = message.payload().or(incoming.event);
+        let raw = Raw { offset, timestamp_ms, key: message.key(), value };
         match incoming.form {
             Form::Event { schema, binary } => {
                 let last = self.last.take().filter(|last| last.described.fingerprint == schema);

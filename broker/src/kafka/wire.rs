@@ -4,6 +4,9 @@
 //!   `{"id":7}`. Header `headwater.schema` is the fingerprint of its schema, `headwater.op` the letter of its operation.
 //!   An event without a row of its own (truncate, schema) has no key, or its operation as one where the topic is to be
 //!   compacted, since Kafka demands a key there.
+//! * What says that a table has a schema (operation `s`) is none of Debezium's operations, and some of its readers stop at
+//!   one that they do not know. So it has no value, and header `headwater.event` is its JSON. Where the topic is to be
+//!   compacted it is a value all the same, as it was everywhere in earlier versions: without one it would be removed.
 //! * An event that JSON cannot hold exactly travels in its binary form, `headwater.encoding` says `binary`, and its key is
 //!   the binary key. It is rare (a row whose bytes are not the cells of its schema), and it must neither be lost nor hold
 //!   up what is behind it: the projector makes it a dead letter.
@@ -26,6 +29,7 @@ use crate::{Offset, RecordBuffer, RecordRef};
 const SCHEMA: &str = "headwater.schema";
 const OP: &str = "headwater.op";
 const ENCODING: &str = "headwater.encoding";
+const EVENT: &str = "headwater.event";
 const PRELUDE: &str = "headwater.prelude";
 const TIMESTAMP: &str = "headwater.timestamp";
 const BINARY: &[u8] = b"binary";
@@ -87,6 +91,11 @@ impl EventWriter {
         };
         let of_op = OPS.iter().position(|known| *known == op).expect("all operations are listed");
         let (timestamp_ms, headers) = timestamp(record.timestamp_ms, Some(self.headers[of_op].clone()));
+        if op == Op::Schema && !self.tombstones {
+            let event = Header { key: EVENT, value: Some(&*self.value) };
+            let headers = headers.map(|headers| headers.insert(event));
+            return send(Outgoing { key: None, value: None, timestamp_ms, headers });
+        }
         let key = keyed.then_some(&*self.key);
         send(Outgoing { key, value: Some(&self.value), timestamp_ms, headers })?;
         if self.tombstones && is_delete(record.value) { self.bury(record, &self.key, send) } else { Ok(()) }
@@ -177,18 +186,21 @@ pub(super) enum Form<'m> {
 /// A record's headers, read.
 pub(super) struct Incoming<'m> {
     pub(super) form: Form<'m>,
+    /// An event that is not the value.
+    pub(super) event: Option<&'m [u8]>,
     pub(super) timestamp_ms: i64,
 }
 
 impl<'m> Incoming<'m> {
     pub(super) fn read(message: &'m BorrowedMessage<'_>) -> Self {
         let mut timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-        let (mut schema, mut encoding, mut prelude) = (None, None, &[][..]);
+        let (mut schema, mut encoding, mut event, mut prelude) = (None, None, None, &[][..]);
         for (name, value) in headers::all(message) {
             // Other people's names need not be texts.
             match std::str::from_utf8(name).unwrap_or_default() {
                 SCHEMA => schema = Some(value),
                 ENCODING => encoding = Some(value),
+                EVENT => event = Some(value),
                 PRELUDE => prelude = value,
                 TIMESTAMP => {
                     let exact = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
@@ -207,7 +219,7 @@ impl<'m> Incoming<'m> {
                 None => Form::Unreadable("its header `headwater.schema` is no fingerprint of a schema"),
             },
         };
-        Self { form, timestamp_ms }
+        Self { form, event, timestamp_ms }
     }
 }
 

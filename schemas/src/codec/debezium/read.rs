@@ -68,6 +68,8 @@ struct X<'a> {
     key: Option<&'a RawValue>,
     key_bytes: Option<String>,
     #[serde(default)]
+    missing: Vec<String>,
+    #[serde(default)]
     lost: Vec<String>,
     schema: String,
     columns: Option<Vec<Column>>,
@@ -101,7 +103,7 @@ pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEven
     let mut envelope: Envelope<'_> = serde_json::from_slice(value)?;
     let not_ours = |reason| CodecError::Envelope { reason };
     let x = envelope.x.take().ok_or(not_ours(NO_X))?;
-    if x.v != 1 {
+    if !(1..=2).contains(&x.v) {
         return Err(not_ours("written by a version of Headwater that this one does not know"));
     }
     let before = image(envelope.before)?;
@@ -137,8 +139,8 @@ pub fn from_json(value: &[u8], schema: Option<&TableSchema>) -> Result<OwnedEven
         before_is_key_only: x.key_only,
     };
 
-    let before = before.map(|image| row(&image, &[], &schema)).transpose()?;
-    let after = after.map(|image| row(&image, &x.lost, &schema)).transpose()?;
+    let before = before.map(|image| row(&image, &[], &[], &schema)).transpose()?;
+    let after = after.map(|image| row(&image, &x.missing, &x.lost, &schema)).transpose()?;
     let key = match &x.key_bytes {
         Some(bytes) => STANDARD.decode(bytes).map_err(|_| not_ours("`x.key_bytes` is not base64"))?,
         None => key_bytes(key.as_ref(), &schema)?,
@@ -163,15 +165,21 @@ fn image(raw: Option<&RawValue>) -> Result<Option<Image<'_>>, serde_json::Error>
     raw.map(|raw| serde_json::from_str(raw.get())).transpose()
 }
 
-fn row(image: &Image<'_>, lost: &[String], schema: &TableSchema) -> Result<Vec<u8>, CodecError> {
+/// What is in the image of a `missing` column is a placeholder.
+fn row(image: &Image<'_>, missing: &[String], lost: &[String], schema: &TableSchema) -> Result<Vec<u8>, CodecError> {
+    let named = |names: &[String], column: &Column| names.iter().any(|name| **name == *column.name);
     let mut bytes = Vec::new();
     let mut row = RowBuilder::new(&mut bytes);
     let mut known = 0;
     for column in &schema.columns {
         if let Some(raw) = image.get(&*column.name) {
             known += 1;
-            row.push_value(&cell(raw, column, schema)?);
-        } else if lost.iter().any(|lost| **lost == *column.name) {
+            if named(missing, column) {
+                row.push(ValueRef::Missing);
+            } else {
+                row.push_value(&cell(raw, column, schema)?);
+            }
+        } else if named(lost, column) {
             known += 1;
             row.push_lost();
         } else {

@@ -1,7 +1,7 @@
 //! JSON to binary event, for text that is laid out exactly as [`super::EventWriter`] lays it out: no general parser, no
 //! allocation for each event. Whatever looks different is left to [`super::from_json`].
 
-use super::members;
+use super::{members, unavailable};
 use crate::codec::{CodecError, cell};
 use crate::{
     ColumnType, EventHeader, EventRef, Op, RowBuilder, RowRef, SourcePosition, TableSchema, ValueRef, is_decimal,
@@ -76,9 +76,9 @@ impl EventReader {
         text.eat("{\"op\":\"")?;
         let op = Op::from_letter(text.char()?).filter(|op| *op != Op::Schema)?;
         text.eat("\",\"before\":")?;
-        let before = row(&mut text, &self.schema, &self.members, &mut self.before)?;
+        let before = row(&mut text, &self.schema, &self.members, false, &mut self.before)?;
         text.eat(",\"after\":")?;
-        let after = row(&mut text, &self.schema, &self.members, &mut self.after)?;
+        let after = row(&mut text, &self.schema, &self.members, true, &mut self.after)?;
         text.eat(",\"ts_ms\":")?;
         text.number::<i64>()?;
         text.eat(",\"source\":{\"version\":")?;
@@ -93,6 +93,10 @@ impl EventReader {
         let committed_at_micros = text.number()?;
         text.eat(",\"snapshot\":")?;
         text.string()?;
+        // Written by this version and later ones.
+        if text.eat(",\"sequence\":").is_some() {
+            text.string()?;
+        }
         text.eat(",\"txId\":")?;
         let transaction = text.number()?;
         text.eat(",\"lsn\":")?;
@@ -107,7 +111,9 @@ impl EventReader {
             text.number::<u64>()?;
             text.eat("}")?;
         }
-        text.eat(",\"x\":{\"v\":1,\"epoch\":")?;
+        text.eat(",\"x\":{\"v\":")?;
+        text.eat("1").or_else(|| text.eat("2"))?;
+        text.eat(",\"epoch\":")?;
         let epoch = text.number()?;
         text.eat(",\"pos\":\"")?;
         let commit = u64::from_str_radix(text.take(16)?, 16).ok()?;
@@ -125,13 +131,8 @@ impl EventReader {
         };
         text.eat(",\"key\":")?;
         self.key(&mut text, key)?;
-        if text.eat(",\"missing\":[").is_some() {
-            // They are missing from the row above, too.
-            text.string()?;
-            while text.eat(",").is_some() {
-                text.string()?;
-            }
-            text.eat("]")?;
+        if after {
+            self.missing(&mut text)?;
         }
         text.eat(",\"schema\":\"")?;
         text.eat(&self.fingerprint)?;
@@ -140,6 +141,18 @@ impl EventReader {
         let header =
             EventHeader { op, position, transaction, committed_at_micros, last_in_transaction, before_is_key_only };
         text.0.is_empty().then_some(Scanned { header, before, after, partitions })
+    }
+
+    /// Reads the names of what is missing from the row after. They must be those of the row: it may hold a text that looks
+    /// like a placeholder.
+    fn missing(&self, text: &mut Text<'_>) -> Option<()> {
+        let mut first = true;
+        for at in RowRef(&self.after).missing() {
+            text.eat(if std::mem::take(&mut first) { ",\"missing\":[" } else { "," })?;
+            let (_colon, name) = self.members[at].split_last()?;
+            text.eat_bytes(name)?;
+        }
+        if first { Some(()) } else { text.eat("]") }
     }
 
     fn key(&self, text: &mut Text<'_>, out: &mut Vec<u8>) -> Option<()> {
@@ -155,8 +168,14 @@ impl EventReader {
     }
 }
 
-/// Reads an image into `out`; whether there is one.
-fn row(text: &mut Text<'_>, schema: &TableSchema, members: &[Vec<u8>], out: &mut Vec<u8>) -> Option<bool> {
+/// Reads an image into `out`; whether there is one. With `placeholders` a cell that looks like one is missing.
+fn row(
+    text: &mut Text<'_>,
+    schema: &TableSchema,
+    members: &[Vec<u8>],
+    placeholders: bool,
+    out: &mut Vec<u8>,
+) -> Option<bool> {
     out.clear();
     if text.eat("null").is_some() {
         return Some(false);
@@ -169,7 +188,12 @@ fn row(text: &mut Text<'_>, schema: &TableSchema, members: &[Vec<u8>], out: &mut
         let there = first || text.eat(",").is_some();
         if there && text.eat_bytes(member).is_some() {
             first = false;
-            value(text, &column.kind, |value| row.push(value))?;
+            let placeholder = unavailable(&column.kind).filter(|_| placeholders);
+            if placeholder.is_some_and(|placeholder| text.eat(placeholder).is_some()) {
+                row.push(ValueRef::Missing);
+            } else {
+                value(text, &column.kind, |value| row.push(value))?;
+            }
         } else {
             *text = start;
             row.push(ValueRef::Missing);

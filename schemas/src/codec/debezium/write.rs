@@ -5,7 +5,7 @@ use std::ops::Range;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::members;
+use super::{members, unavailable};
 use crate::codec::{CodecError, cell};
 use crate::{EventRef, Op, RowRef, SourcePosition, TableId, TableSchema, ValueRef, write_json_string};
 
@@ -85,15 +85,17 @@ impl EventWriter {
         put(out, "{\"op\":\"");
         out.push(header.op.letter() as u8);
         put(out, "\",\"before\":");
-        self.image(out, event.before)?;
+        self.image(out, event.before, false)?;
         put(out, ",\"after\":");
-        self.image(out, event.after)?;
+        let placeholders = self.image(out, event.after, true)?;
         number(out, ",\"ts_ms\":", millis);
         out.extend_from_slice(&self.source);
         number(out, ",\"ts_ms\":", millis);
         number(out, ",\"ts_us\":", header.committed_at_micros);
         put(out, if header.op == Op::Read { ",\"snapshot\":\"true\"" } else { ",\"snapshot\":\"false\"" });
-        number(out, ",\"txId\":", transaction);
+        number(out, ",\"sequence\":\"[\\\"", commit);
+        number(out, "\\\",\\\"", ordinal);
+        number(out, "\\\"]\",\"txId\":", transaction);
         number(out, ",\"lsn\":", commit);
         if transaction == 0 {
             put(out, "},\"transaction\":null");
@@ -104,7 +106,8 @@ impl EventWriter {
             number(out, ",\"data_collection_order\":", ordinal);
             out.push(b'}');
         }
-        number(out, ",\"x\":{\"v\":1,\"epoch\":", epoch);
+        put(out, if placeholders { ",\"x\":{\"v\":2" } else { ",\"x\":{\"v\":1" });
+        number(out, ",\"epoch\":", epoch);
         put(out, ",\"pos\":\"");
         hexadecimal(out, commit, 16);
         out.push(b'/');
@@ -177,28 +180,40 @@ impl EventWriter {
         }
     }
 
-    fn image(&self, out: &mut Vec<u8>, row: Option<RowRef<'_>>) -> Result<(), CodecError> {
+    /// The row; with `placeholders` they stand for what was not sent. Whether there is one.
+    fn image(&self, out: &mut Vec<u8>, row: Option<RowRef<'_>>, placeholders: bool) -> Result<bool, CodecError> {
         let Some(row) = row else {
             put(out, "null");
-            return Ok(());
+            return Ok(false);
         };
         let columns = self.schema.columns.len();
         if !row.is_well_formed(columns) {
             return Err(CodecError::Row { table: self.schema.table.clone(), columns });
         }
         out.push(b'{');
-        let mut first = true;
+        let (mut first, mut any) = (true, false);
         for (at, value) in row.cells().enumerate() {
+            let mut placeholder = None;
             if value == ValueRef::Missing {
-                continue;
+                let column = &self.schema.columns[at];
+                placeholder = unavailable(&column.kind).filter(|_| placeholders && !row.is_lost(at));
+                if placeholder.is_none() {
+                    continue;
+                }
             }
             if !std::mem::take(&mut first) {
                 out.push(b',');
             }
-            self.member(out, value, at)?;
+            if let Some(placeholder) = placeholder {
+                any = true;
+                out.extend_from_slice(&self.members[at]);
+                put(out, placeholder);
+            } else {
+                self.member(out, value, at)?;
+            }
         }
         out.push(b'}');
-        Ok(())
+        Ok(any)
     }
 
     fn member(&self, out: &mut Vec<u8>, value: ValueRef<'_>, at: usize) -> Result<(), CodecError> {
