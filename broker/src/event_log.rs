@@ -119,6 +119,12 @@ pub trait EventLog: Send + Sync {
     /// Every topic and its number of partitions, by name.
     async fn topics(&self) -> Result<Vec<(Arc<str>, u32)>, Error>;
 
+    /// What tells this log apart from every other one: made with it, and never changed. What is kept of offsets elsewhere
+    /// counts in this log alone. `None` where the engine does not tell.
+    async fn id(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     /// Opens the producer `name` and shuts out every earlier one of that name: their appends fail with
     /// [`Error::Fenced`] from here on.
     async fn producer(&self, name: &str) -> Result<Arc<dyn Producer>, Error>;

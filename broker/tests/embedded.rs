@@ -52,6 +52,15 @@ async fn what_was_appended_is_read_after_reopening() {
 }
 
 #[tokio::test]
+async fn a_log_keeps_its_id_and_no_other_log_has_it() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let id = open(folder.path()).await.id().await.unwrap();
+    assert!(id.is_some());
+    assert_eq!(open(folder.path()).await.id().await.unwrap(), id);
+    assert_ne!(open(other.path()).await.id().await.unwrap(), id);
+}
+
+#[tokio::test]
 async fn a_folder_is_open_once() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path()).await;

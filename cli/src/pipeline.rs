@@ -364,8 +364,15 @@ async fn project(
     let start = || async {
         let (projector, log, metrics, cancel) = (projector.clone(), log.clone(), metrics.clone(), cancel.clone());
         match projection.clone() {
-            Projection::Alone(store) => headwater_projector::start(projector, log, store, metrics, cancel),
+            Projection::Alone(store) => {
+                headwater_projector::check_log(&*log, &*store).await?;
+                if settings.broker.kafka.is_none() {
+                    headwater_projector::check_ends(&*log, &*store).await?;
+                }
+                headwater_projector::start(projector, log, store, metrics, cancel)
+            }
             Projection::Shared { rows, documents } => {
+                headwater_projector::check_shared_log(&*log, &*rows).await?;
                 let worker = WorkerOptions { dirty_partitions: settings.broker.partitions() };
                 headwater_projector::start_shared(projector, worker, log, rows, documents, metrics, cancel)
             }
@@ -375,7 +382,8 @@ async fn project(
     let is_away = |error: &headwater_projector::Error| {
         error.kind() == headwater_projector::ErrorKind::Retryable && !error.is_refusal()
     };
-    patiently(admin, "start the projector", is_away, start).await
+    let (from, into) = (configuration.log_place(), configuration.rows_place());
+    patiently(admin, &format!("project from the log in {from} into the store in {into}"), is_away, start).await
 }
 
 fn connect(

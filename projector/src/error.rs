@@ -1,5 +1,6 @@
 //! What can go wrong in the projector, and what is done about it.
 
+use headwater_broker::TopicPartition;
 use headwater_schemas::ColumnType;
 
 /// An error of the projector.
@@ -141,6 +142,33 @@ pub enum Error {
         /// The projector's name.
         name: String,
     },
+    /// A log in which the store's offsets do not count.
+    #[error(
+        "the store was filled from another log ({known}) than this one ({found}): changes would be skipped, since its \
+         offsets count there; stop, and restore log and store both as of one time, or remove the store as well: it is \
+         built anew from the beginning of this log, and `headwater status` says which tables are to be read again"
+    )]
+    OtherLog {
+        /// Id of the log that it was filled from.
+        known: String,
+        /// Id of the log that is there.
+        found: String,
+    },
+    /// A log that ends before what the store has applied.
+    #[error(
+        "the store has applied {partition} up to offset {next}, and the log ends at {end}: the log was restored from an \
+         earlier time than the store, or was made anew, and changes would be skipped; stop, and restore log and store \
+         both as of one time, or remove the store as well: it is built anew from the beginning of this log, and \
+         `headwater status` says which tables are to be read again"
+    )]
+    LogBehind {
+        /// What was applied.
+        partition: TopicPartition,
+        /// Next offset to be applied.
+        next: u64,
+        /// Next offset to be written.
+        end: u64,
+    },
     /// A place of a replay that is not in the log.
     #[error("cannot replay from there: {why}")]
     ReplayFrom {
@@ -212,9 +240,13 @@ impl Error {
                 headwater_broker::ErrorKind::Fatal => ErrorKind::Fatal,
             },
             Self::SweepBrokenOff { .. } => ErrorKind::Retryable,
-            Self::Note { .. } | Self::SharedRows { .. } | Self::Thread(_) | Self::Panicked | Self::Stopped => {
-                ErrorKind::Fatal
-            }
+            Self::Note { .. }
+            | Self::SharedRows { .. }
+            | Self::OtherLog { .. }
+            | Self::LogBehind { .. }
+            | Self::Thread(_)
+            | Self::Panicked
+            | Self::Stopped => ErrorKind::Fatal,
             _ => ErrorKind::Poison,
         }
     }

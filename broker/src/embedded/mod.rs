@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::core::Core;
 use self::membership::EmbeddedMembership;
 use self::producer::EmbeddedProducer;
-use self::tables::{group_name, group_partition, group_prefix};
+use self::tables::{ID, group_name, group_partition, group_prefix};
 use self::writer::{Command, Writer};
 use crate::{
     AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer,
@@ -152,6 +152,15 @@ impl EventLog for EmbeddedLog {
     async fn topics(&self) -> Result<Vec<(Arc<str>, u32)>, Error> {
         let topics = self.writer.core.topics.read();
         Ok(topics.by_name.iter().map(|(name, row)| (name.clone(), row.partitions)).collect())
+    }
+
+    async fn id(&self) -> Result<Option<String>, Error> {
+        let core = &self.writer.core;
+        let read = || -> heed::Result<_> {
+            let txn = core.env.read_txn()?;
+            Ok(core.tables.meta.get(&txn, ID)?.map(str::to_owned))
+        };
+        read().map_err(|e| core.engine("read its id", e))
     }
 
     async fn producer(&self, name: &str) -> Result<Arc<dyn Producer>, Error> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use heed::byteorder::BigEndian;
 use heed::types::{Bytes, Str, U32, U64, U128};
 use heed::{Database, Env, RoTxn, WithoutTls};
+use uuid::Uuid;
 
 use crate::{Offset, Retention, Watermarks};
 
@@ -46,6 +47,8 @@ impl PartitionId {
 /// The databases of the environment.
 #[derive(Clone, Copy)]
 pub(super) struct Tables {
+    /// What is known of the log as a whole; see [`ID`].
+    pub meta: Database<Str, Str>,
     /// By name: [`TopicRow`].
     pub topics: Database<Str, Bytes>,
     /// By [`PartitionId`]: [`PartitionRow`].
@@ -63,12 +66,16 @@ pub(super) struct Tables {
 }
 
 /// Number of databases.
-pub(super) const TABLES: u32 = 7;
+pub(super) const TABLES: u32 = 8;
+
+/// Under this key in `meta`: what tells the log apart from every other one. Logs of before have none until they are opened.
+pub(super) const ID: &str = "id";
 
 impl Tables {
     pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Self> {
         let mut txn = env.write_txn()?;
         let tables = Self {
+            meta: env.create_database(&mut txn, Some("meta"))?,
             topics: env.create_database(&mut txn, Some("topics"))?,
             partitions: env.create_database(&mut txn, Some("partitions"))?,
             records: env.create_database(&mut txn, Some("records"))?,
@@ -77,6 +84,9 @@ impl Tables {
             producers: env.create_database(&mut txn, Some("producers"))?,
             groups: env.create_database(&mut txn, Some("groups"))?,
         };
+        if tables.meta.get(&txn, ID)?.is_none() {
+            tables.meta.put(&mut txn, ID, &Uuid::now_v7().to_string())?;
+        }
         txn.commit()?;
         Ok(tables)
     }
@@ -84,6 +94,7 @@ impl Tables {
     /// Bytes of the pages in use.
     pub(super) fn used(&self, txn: &RoTxn<'_>) -> heed::Result<u64> {
         let stats = [
+            self.meta.stat(txn)?,
             self.topics.stat(txn)?,
             self.partitions.stat(txn)?,
             self.records.stat(txn)?,

@@ -230,6 +230,17 @@ impl EventLog for KafkaLog {
         blocking(move || topics.list()).await
     }
 
+    /// The cluster's: the client does not tell the ids of topics. One that was removed and made anew is met at its end.
+    async fn id(&self) -> Result<Option<String>, Error> {
+        let inner = Arc::clone(&self.inner);
+        let timeout = self.inner.options.request_timeout;
+        blocking(move || {
+            let id = inner.asker.ask(|consumer| Ok(consumer.client().fetch_cluster_id(timeout)));
+            id.map_err(|e| inner.cluster.error("ask for its id", e))
+        })
+        .await
+    }
+
     async fn producer(&self, name: &str) -> Result<Arc<dyn Producer>, Error> {
         self.inner.ensure_own_topics().await?;
         let (inner, name) = (Arc::clone(&self.inner), name.to_owned());

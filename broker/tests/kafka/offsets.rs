@@ -15,6 +15,14 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::world::{at, create, fetch, log, options, read_all, texts, values};
 
+/// What is kept of offsets elsewhere counts in one cluster alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_which_cluster_it_is_in() {
+    let id = log("told").id().await.unwrap();
+    assert!(id.as_ref().is_some_and(|id| !id.is_empty()), "{id:?}");
+    assert_eq!(log("told_again").id().await.unwrap(), id);
+}
+
 /// No record stands behind where a session counts ahead, and partitions end where it does, with several appends in flight,
 /// a changed schema in between (a second batch for one partition) and a failed producer before. A record can stand one
 /// offset earlier: the end of a transaction that was answered is written by the cluster in its own time, and the next

@@ -191,6 +191,23 @@ impl Configuration {
         folder_of(&self.file).join(&self.settings.data)
     }
 
+    /// Where the log is, for messages.
+    pub(crate) fn log_place(&self) -> String {
+        match &self.settings.broker.kafka {
+            Some(kafka) => format!("Kafka at {}", kafka.servers.value.join(",")),
+            None => self.data_folder().join("broker").display().to_string(),
+        }
+    }
+
+    /// Where rows and offsets are, for messages.
+    pub(crate) fn rows_place(&self) -> String {
+        let store = &self.settings.store;
+        match store.mongodb.as_ref().filter(|_| store.rows() == StoreEngine::Mongodb) {
+            Some(mongodb) => format!("MongoDB's database `{}`", mongodb.database.value),
+            None => self.data_folder().join("store").display().to_string(),
+        }
+    }
+
     /// Keeps only the connectors of these sources; all of them when none is named.
     ///
     /// Models are read first, since they may name sources that are captured elsewhere.

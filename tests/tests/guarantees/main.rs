@@ -5,6 +5,7 @@
 mod bad_input;
 mod cli_commands;
 mod crash_anywhere;
+mod data_folder;
 mod descriptions;
 mod disk_full;
 mod distributed;
