@@ -5,11 +5,13 @@
 
 use std::time::{Duration, Instant};
 
+use headwater_schemas::{SourceProgress, TableId};
 use headwater_store::{Batch, JoinIndex, RowArena, RowBatch, RowWrite, VersionId, VersionState, Written};
 
 use crate::Error;
 use crate::apply::TableIndexes;
 use crate::build::sum;
+use crate::catalog::Catalog;
 use crate::clock::now_ms;
 use crate::fold::{Fold, FoldOptions, Folded, Letters, State};
 use crate::found::FoundLetters;
@@ -106,12 +108,17 @@ impl State {
     /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
     /// sources' snapshots done and read, and its topics read again where it is a replay.
     pub(crate) fn is_ready(&self, version: &Version, prefix: &str) -> bool {
-        let snapshot_done = |source: &str| {
+        let snapshot_done = |table: &TableId| {
+            let source = &*table.source;
             let told = self.frontiers.get(source).is_some_and(|frontier| frontier.snapshot_done);
             match self.progress.get(source) {
                 // What is newest counts: a table that was configured later is read in a snapshot of its own, and until that
                 // is folded the frontier stays where it was. Where frontiers are held back, they do not tell it at all.
-                Some(progress) => progress.snapshot_done && (told || self.is_reached(progress, prefix)),
+                Some(progress) => {
+                    progress.snapshot_done
+                        && covers(progress, table, &self.catalog, prefix)
+                        && (told || self.is_reached(progress, prefix))
+                }
                 None => told && !self.awaited.contains(source),
             }
         };
@@ -121,7 +128,7 @@ impl State {
             && version.replay.as_ref().is_none_or(Replay::is_done)
             && version.indexes.iter().all(|index| self.complete.contains(index))
             && version.model.tables().iter().all(|table| {
-                snapshot_done(&table.source)
+                snapshot_done(table)
                     && self.floors.iter().all(|((topic, partition), floor)| {
                         let own = topic.strip_suffix(&table.to_string()).is_some_and(|prefix| prefix.ends_with('.'));
                         let read = self.offsets.get(&(topic.clone(), *partition)).copied().unwrap_or(0);
@@ -220,6 +227,12 @@ impl State {
         self.replan(batch)?;
         Ok(true)
     }
+}
+
+/// Whether progress of a source is about a table as it is now. What was told before its topic was there, or before it had
+/// the schema that it has, says nothing of the reading that this began.
+pub(crate) fn covers(progress: &SourceProgress, table: &TableId, catalog: &Catalog, prefix: &str) -> bool {
+    progress.watermarks.contains_key(&table.topic(prefix)) && catalog.current_at(table) <= progress.position
 }
 
 /// Name of the note that holds how far a join index is filled.

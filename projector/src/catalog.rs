@@ -142,30 +142,24 @@ impl Catalog {
         tables.iter().map(|table| current(table)).collect()
     }
 
-    /// The schemas that these tables had before, the newest first: per step back one schema less of those ever seen, but
-    /// the first of each table.
-    fn earlier(&self, tables: &[&TableId]) -> impl Iterator<Item = Tables> {
-        let of_them = |schema: &TableSchema| tables.contains(&&schema.table);
-        let seen: Vec<&Arc<TableSchema>> = self.schemas.values().filter(|schema| of_them(schema)).collect();
-        let first = latest(seen.iter().rev());
-        let is_known = tables.iter().all(|table| first.contains_key(*table));
-        let counts = if is_known { 0..seen.len() + 1 } else { 0..0 };
-        counts.rev().map(move |count| {
-            let mut known = first.clone();
-            known.extend(latest(seen[..count].iter()));
-            known
-        })
+    /// Whether a model fits the tables as they are now.
+    pub(crate) fn fits(&self, model: &ReadModel) -> bool {
+        self.current(&model.tables()).is_some_and(|tables| Plan::new(model, &tables).is_ok())
     }
 
-    /// A plan by the newest [earlier](Self::earlier) schemas that a model fits: the best there is once it does not fit the
-    /// current ones, where a column that is gone is null. Told by what is stored alone: whoever asks gets the same.
-    pub(crate) fn earlier_plan(&self, model: &ReadModel) -> Option<Plan> {
-        self.earlier(&model.tables()).find_map(|tables| Plan::new(model, &tables).ok())
+    /// Where rows of a table's current schema were first seen.
+    pub(crate) fn current_at(&self, table: &TableId) -> SourcePosition {
+        self.tables.get(table).map(|known| known.current_at).unwrap_or_default()
     }
 
-    /// Those of these tables that nothing is known of.
-    pub(crate) fn unknown(&self, tables: &[&TableId]) -> Vec<String> {
-        tables.iter().filter(|table| !self.tables.contains_key(table)).map(ToString::to_string).collect()
+    /// What is told of a model of whose tables some are unknown.
+    pub(crate) fn awaits(&self, model: &ReadModel) -> String {
+        let tables = model.tables().into_iter().filter(|table| !self.tables.contains_key(table));
+        let unknown: Vec<String> = tables.map(ToString::to_string).collect();
+        format!(
+            "waits for {}: nothing has come of it yet; is it among the tables of its connector?",
+            unknown.join(", ")
+        )
     }
 
     fn write(&mut self, batch: &mut dyn RowBatch, id: TableId, table: Table) -> Result<(), Error> {
@@ -176,11 +170,6 @@ impl Catalog {
         self.tables.insert(id, table);
         Ok(())
     }
-}
-
-/// The last schema of each table.
-fn latest<'s>(schemas: impl Iterator<Item = &'s &'s Arc<TableSchema>>) -> Tables {
-    schemas.map(|schema| (schema.table.clone(), (*schema).clone())).collect()
 }
 
 fn note_name(table: &TableId) -> String {
@@ -196,35 +185,4 @@ fn read_table(batch: &dyn RowBatch, id: &TableId) -> Result<Option<Table>, Error
     let current_at = SourcePosition::from_bytes(at).ok_or_else(damaged)?;
     let truncations = Truncations::read(rest).ok_or_else(damaged)?;
     Ok(Some(Table { current: SchemaId(u32::from_be_bytes(*current)), current_at, truncations }))
-}
-
-#[cfg(test)]
-mod tests {
-    use headwater_schemas::{Column, ColumnType};
-
-    use super::*;
-
-    #[test]
-    fn earlier_schemas_of_a_table_go_with_later_ones_of_another() {
-        let schema = |table: &str, columns: &[&str]| {
-            let column = |name: &&str| Column {
-                name: (*name).into(),
-                kind: ColumnType::Text,
-                source_type: String::new(),
-                key_ordinal: None,
-            };
-            let table = TableId::new("shop", "public", table);
-            Arc::new(TableSchema { table, columns: columns.iter().map(column).collect() })
-        };
-        // A table loses a column and gets it back, and then another table is seen for the first time.
-        let [whole, cut, other] = [schema("a", &["x", "y"]), schema("a", &["x"]), schema("b", &["z"])];
-        let schemas = [&whole, &cut, &other].map(Arc::clone);
-        let catalog = Catalog { schemas: (0..).map(SchemaId).zip(schemas).collect(), ..Catalog::default() };
-        let tables = [&whole.table, &other.table];
-        let pairs: Vec<_> = catalog.earlier(&tables).map(|of| [of[tables[0]].clone(), of[tables[1]].clone()]).collect();
-        assert_eq!(pairs.first(), Some(&[cut, other.clone()]));
-        assert!(pairs.contains(&[whole.clone(), other]), "the one that served");
-        let unknown = TableId::new("shop", "public", "c");
-        assert_eq!(catalog.earlier(&[&whole.table, &unknown]).count(), 0);
-    }
 }

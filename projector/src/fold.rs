@@ -25,7 +25,6 @@ use crate::evaluate::Documents;
 use crate::found::FoundLetters;
 use crate::keys::KeySet;
 use crate::late::Late;
-use crate::plan::Plan;
 use crate::records::{Decoded, Input, decode, read_anew};
 use crate::sweep::Sweeping;
 use crate::version::Version;
@@ -258,41 +257,15 @@ impl State {
         self.replan(batch)
     }
 
-    /// Makes plans of models whose tables are known by now, and learns new schemas.
+    /// Makes plans of models whose tables are known by now, and learns new schemas. Versions may be added and retired.
     pub(crate) fn replan(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
         self.planned = self.learned();
+        let walked: Vec<JoinIndex> = self.versions.iter().flat_map(|version| version.indexes.clone()).collect();
         for version in &mut self.versions {
-            let Some(tables) = self.catalog.current(&version.model.tables()) else {
-                let unknown = self.catalog.unknown(&version.model.tables());
-                version.problem = Some(format!(
-                    "waits for {}: nothing has come of it yet; is it among the tables of its connector?",
-                    unknown.join(", ")
-                ));
-                continue;
-            };
-            match Plan::new(&version.model, &tables) {
-                Ok(mut plan) => {
-                    self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
-                    version.indexes = plan.join_indexes();
-                    if version.record.shape.as_ref() != Some(&plan.shape) {
-                        version.record.shape = Some(plan.shape.clone());
-                        batch.put_version(&version.record)?;
-                    }
-                    version.plan = Some(plan);
-                    version.problem = None;
-                }
-                Err(error) => {
-                    // So that a restart goes on as before.
-                    version.plan = self.catalog.earlier_plan(&version.model);
-                    if let Some(plan) = &mut version.plan {
-                        self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
-                    }
-                    version.indexes = version.plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
-                    tracing::warn!(model = version.record.model, problem = %error, "model does not fit its tables");
-                    version.problem = Some(error.to_string());
-                }
-            }
+            version.replan(batch, &self.catalog)?;
         }
+        self.replace_frozen(batch)?;
+        self.forget_unfilled(batch, &walked)?;
         let mut by_table: BTreeMap<TableId, Vec<JoinIndex>> = BTreeMap::new();
         let wanted = self.versions.iter().flat_map(|version| version.indexes.clone());
         for index in wanted.chain(self.complete.clone()) {
@@ -430,14 +403,15 @@ impl State {
         }
     }
 
-    /// Moves the frontiers of sources whose progress is reached, and none back. None moves while a version serves that nobody
-    /// follows, because its rows are gone: it lacks every change since, and which tables it reads is not known any more.
+    /// Moves the frontiers of sources whose progress is reached, and none back; not of those that a [frozen](crate::frozen)
+    /// version holds. None moves while a version serves that nobody follows, because its rows are gone: it lacks every change
+    /// since, and which tables it reads is not known any more.
     pub(crate) fn advance(&mut self, batch: &mut dyn Batch, options: &FoldOptions) -> Result<(), Error> {
         if self.lost.iter().any(|record| record.state == VersionState::Active) {
             return Ok(());
         }
         let mut reached = Vec::new();
-        for (source, progress) in &self.progress {
+        for (source, progress) in self.progress.iter().filter(|(source, _)| !self.is_held(source)) {
             let frontier = Frontier {
                 position: progress.position,
                 at_micros: progress.at_micros,

@@ -20,6 +20,7 @@ mod evaluate;
 mod expression;
 mod fold;
 mod found;
+mod frozen;
 mod handle;
 mod keys;
 mod late;

@@ -41,7 +41,7 @@ pub struct ModelStatus {
     pub documents: u64,
     /// How far it is built; `None` once it serves.
     pub progress: Option<Progress>,
-    /// Why it cannot be built, or no longer wholly: the model does not fit its tables.
+    /// Why it cannot be built, or stays as it is: the model does not fit its tables.
     pub problem: Option<String>,
 }
 

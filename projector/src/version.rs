@@ -8,7 +8,9 @@ use headwater_store::{Batch, JoinIndex, RowBatch, VersionRecord, VersionState};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::catalog::Catalog;
 use crate::clock::now_ms;
+use crate::frozen;
 use crate::plan::Plan;
 
 /// Every store scans rows in the order of so many bytes of their keys; what is longer may be cut, and is ordered by a hash
@@ -20,9 +22,11 @@ const KEY_UNCUT: usize = 480;
 pub(crate) struct Version {
     pub(crate) record: VersionRecord,
     pub(crate) model: Arc<ReadModel>,
-    /// `None` while a table it reads is unknown, or the model never fitted the tables.
+    /// `None` while a table it reads is unknown, the model does not fit the tables, or it is frozen.
     pub(crate) plan: Option<Plan>,
     pub(crate) problem: Option<String>,
+    /// Whether it is [frozen](crate::frozen): it follows no change any more.
+    pub(crate) frozen: bool,
     pub(crate) indexes: Vec<JoinIndex>,
     /// How far a building version is; an active one follows every change.
     pub(crate) scan: Scan,
@@ -84,7 +88,8 @@ impl Replay {
 
 impl Version {
     pub(crate) fn new(record: VersionRecord, model: Arc<ReadModel>) -> Self {
-        Self { record, model, plan: None, problem: None, indexes: Vec::new(), scan: Scan::Waiting, replay: None }
+        let (plan, problem, indexes) = (None, None, Vec::new());
+        Self { record, model, plan, problem, frozen: false, indexes, scan: Scan::Waiting, replay: None }
     }
 
     /// Reads what the store holds of a version; `None`: these rows do not have its definition.
@@ -95,6 +100,7 @@ impl Version {
         let Some(definition) = batch.note(&name)? else { return Ok(None) };
         let model: ReadModel = serde_json::from_slice(&definition).map_err(|_| damaged(&name))?;
         let mut version = Self::new(record, Arc::new(model));
+        version.frozen = batch.note(&frozen_note(id))?.is_some();
         if !version.is_building() {
             return Ok(Some(version));
         }
@@ -111,6 +117,44 @@ impl Version {
             version.replay = Some(serde_json::from_slice(&note).map_err(|_| damaged(&name))?);
         }
         Ok(Some(version))
+    }
+
+    /// Makes the plan by the tables as they are now. A version that follows changes and does not fit them is frozen.
+    pub(crate) fn replan(&mut self, batch: &mut dyn Batch, catalog: &Catalog) -> Result<(), Error> {
+        let Some(tables) = catalog.current(&self.model.tables()) else {
+            self.problem = Some(catalog.awaits(&self.model));
+            return Ok(());
+        };
+        let error = match Plan::new(&self.model, &tables) {
+            Ok(mut plan) if !self.frozen => {
+                catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
+                self.indexes = plan.join_indexes();
+                if self.record.shape.as_ref() != Some(&plan.shape) {
+                    self.record.shape = Some(plan.shape.clone());
+                    batch.put_version(&self.record)?;
+                }
+                (self.plan, self.problem) = (Some(plan), None);
+                return Ok(());
+            }
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(error) = &error {
+            tracing::warn!(model = self.record.model, problem = %error, "model does not fit its tables");
+            let has_begun = self.is_active() || self.scan != Scan::Waiting;
+            if has_begun && !self.frozen {
+                self.frozen = true;
+                batch.set_note(&frozen_note(self.record.id.0), Some(b"true"))?;
+            }
+        }
+        self.problem = Some(match error {
+            Some(error) if self.frozen => frozen::misfit(&error),
+            Some(error) => error.to_string(),
+            None => frozen::FITS_AGAIN.to_owned(),
+        });
+        self.plan = None;
+        self.indexes.clear();
+        Ok(())
     }
 
     /// Stores the definition, which a restart needs even when the files have changed.
@@ -140,7 +184,7 @@ impl Version {
     /// Removes the notes of a version that is gone, or has not begun. Not before it is gone: notes lie with the rows and the
     /// registry with the documents, and where those are two engines a break may leave the registry as it was.
     pub(crate) fn forget(batch: &mut dyn Batch, version: u32) -> Result<(), Error> {
-        for note in [definition_note, scan_note, replay_note, retired_note] {
+        for note in [definition_note, scan_note, replay_note, frozen_note, retired_note] {
             batch.set_note(&note(version), None)?;
         }
         Ok(())
@@ -161,6 +205,9 @@ impl Version {
 
     /// Whether a change of this root is this version's business now.
     pub(crate) fn follows(&self, root: &[u8]) -> bool {
+        if self.frozen {
+            return false;
+        }
         match (&self.record.state, &self.scan) {
             (VersionState::Active, _) => true,
             (VersionState::Building, Scan::Running { after, .. }) => {
@@ -179,6 +226,10 @@ pub(crate) fn definition_note(version: u32) -> String {
 
 fn scan_note(version: u32) -> String {
     format!("version/{version}/scan")
+}
+
+fn frozen_note(version: u32) -> String {
+    format!("version/{version}/frozen")
 }
 
 fn replay_note(version: u32) -> String {

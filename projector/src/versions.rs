@@ -7,7 +7,6 @@ use headwater_schemas::nearest;
 use headwater_store::{Batch, VersionId, VersionRecord, VersionState};
 
 use crate::Error;
-use crate::background::index_note;
 use crate::clock::now_ms;
 use crate::fold::{Fold, State};
 use crate::version::{Replay, ReplayPart, Version, note_retired, retired_note};
@@ -115,7 +114,7 @@ impl State {
         self.replan(batch)
     }
 
-    fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
+    pub(crate) fn add(&mut self, batch: &mut dyn Batch, model: Arc<ReadModel>) -> Result<VersionId, Error> {
         let id = batch.new_version_id()?;
         let record = VersionRecord {
             id,
@@ -155,14 +154,7 @@ impl State {
     pub(crate) fn retire(&mut self, batch: &mut dyn Batch, id: VersionId) -> Result<(), Error> {
         let Some(at) = self.versions.iter().position(|version| version.record.id == id) else { return Ok(()) };
         let version = self.versions.remove(at);
-        for index in &version.indexes {
-            // Nobody keeps an index that is filled halfway: whoever wants it later begins anew.
-            let wanted = self.versions.iter().any(|other| other.indexes.contains(index));
-            if !wanted && !self.complete.contains(index) {
-                batch.drop_join_index(index)?;
-                batch.set_note(&index_note(index), None)?;
-            }
-        }
+        self.forget_unfilled(batch, &version.indexes)?;
         put_retired(batch, version.record)
     }
 

@@ -17,7 +17,7 @@ use headwater_projector::{
     ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, ReplayFrom, start,
 };
 use headwater_schemas::model::definition::ReadModel;
-use headwater_schemas::{ColumnType, Op, Payload, Value, dead_letter_topic, key};
+use headwater_schemas::{ColumnType, Op, Payload, SourcePosition, Value, dead_letter_topic, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{DocumentReader, ProjectionStore, VersionRecord, VersionState};
 use source::{ADA, MODEL, PREFIX, Source, fill, model, schema, schemas, text};
@@ -66,6 +66,11 @@ impl Running {
         }
     }
 
+    /// How far the source is projected, as readers are told.
+    fn frontier(&self) -> SourcePosition {
+        self.store.frontiers().borrow()["shop"].position
+    }
+
     async fn document(&self, id: i64) -> Option<String> {
         let version = self.store.versions().borrow().iter().find(|it| it.state == VersionState::Active)?.id;
         let document = self.store.get(version, &key::of(headwater_schemas::ValueRef::Int(id))).await.unwrap()?;
@@ -103,6 +108,11 @@ impl Running {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Whether all that the log has of the tables is folded.
+fn is_read(status: &ProjectorStatus) -> bool {
+    status.consumers.len() == 4 && status.consumers.iter().all(|it| it.lag == 0)
 }
 
 fn open_store(folder: &std::path::Path) -> Arc<EmbeddedStore> {
@@ -183,8 +193,6 @@ async fn a_replay_and_a_changed_definition_are_built_beside_and_switched() {
     running.stop().await;
 }
 
-/// A column that a model reads is dropped, and the projector starts again: it goes on as it did before, with nulls, and
-/// says what is wrong; until the column is back.
 /// The frontier says that all is read, and the connector by now that a table is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_waits_for_the_snapshot_of_a_table_that_came_later() {
@@ -198,8 +206,7 @@ async fn a_version_waits_for_the_snapshot_of_a_table_that_came_later() {
     source.tell(false, 1000).await;
     let running = Running::start(&source, store, vec![model(MODEL)]);
     let building = |it: &ProjectorStatus| it.models.iter().any(|model| model.state == ModelState::Building);
-    let read = |it: &ProjectorStatus| it.consumers.len() == 4 && it.consumers.iter().all(|it| it.lag == 0);
-    running.status_when("all to be read", |it| building(it) && read(it)).await;
+    running.status_when("all to be read", |it| building(it) && is_read(it)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(building(&running.handle.status()), "some of its rows are missing");
     assert_eq!(running.document(1).await, served);
@@ -216,40 +223,94 @@ async fn a_version_waits_for_the_snapshot_of_a_table_that_came_later() {
     running.stop().await;
 }
 
+/// A column that a model reads is dropped, and comes back: what the rows hold in it is not known for a while. Nothing of the
+/// model is served that is made of less than its definition says, and nobody is told that it is newer than it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_goes_on_although_the_model_does_not_fit_any_more() {
+async fn a_model_that_does_not_fit_its_tables_stays_as_it_is_until_it_fits_again() {
+    const PLAIN: &str = "model: plain\nroot: { table: shop.invoices, key: id }\nfields: { status: status }\n";
     let folder = tempfile::tempdir().unwrap();
     let mut source = Source::new(folder.path()).await;
     fill(&mut source).await;
-    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
-    running.document_when(1, "the first document", |document| document == Some(ADA)).await;
+    let models = || vec![model(MODEL), model(PLAIN)];
+    let running = Running::start(&source, open_store(folder.path()), models());
+    running.document_of("customer", 1, "the first document", ADA).await;
+    running.document_of("plain", 10, "the other model", r#"{"status":"paid"}"#).await;
+    running.status_when("all to be read", is_read).await;
+    let frontier = source.position();
+    assert_eq!(running.frontier(), frontier);
+
     let [customers, invoices, _] = schemas();
     let nameless = schema("customers", &[("id", ColumnType::Int64)]);
     source.append(&nameless, Op::Schema, &[]).await;
     source.append(&nameless, Op::Update, &[vec![Value::Int(2)]]).await;
-    let bob = r#"{"id":2,"name":null,"invoices":[],"all":"0"}"#;
-    running.document_when(2, "a null", |document| document == Some(bob)).await;
-
-    let running = Running::start(&source, running.stop().await, vec![model(MODEL)]);
-    let status = running.status_when("its problem", |it| it.models.iter().any(|it| it.problem.is_some())).await;
-    let problem = status.models[0].problem.clone().unwrap();
-    assert!(problem.contains("has no column `name`"), "{problem}");
-    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), text("paid")]]).await;
-    let moved = |name: &str| {
-        format!(
-            r#"{{"id":2,"name":{name},"invoices":[{{"id":10,"status":"paid","lines":[{{"id":100,"amount":"1.50"}},{{"id":101,"amount":"2.25"}}],"total":"3.75"}}],"all":"3.75"}}"#
-        )
+    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), text("open")]]).await;
+    let bob = r#"{"id":2,"name":"Bob","invoices":[],"all":"0"}"#;
+    let is_as_before = async |running: &Running| {
+        running.document_of("plain", 10, "a change of the other model", r#"{"status":"open"}"#).await;
+        let problem =
+            |it: &ProjectorStatus| it.models.iter().find(|it| it.model == "customer").and_then(|it| it.problem.clone());
+        let status = running.status_when("the problem", |it| is_read(it) && problem(it).is_some()).await;
+        let problem = problem(&status).unwrap();
+        for said in
+            ["shop.public.customers", "no column `name`", "change the model's definition", "give the table back"]
+        {
+            assert!(problem.contains(said), "{problem}");
+        }
+        running.document_of("customer", 1, "the document of before", ADA).await;
+        running.document_of("customer", 2, "the document of before", bob).await;
+        assert_eq!(running.frontier(), frontier, "documents are as old as they were");
     };
-    let bob = moved("null");
-    running.document_when(2, "the moved invoice", |document| document == Some(&bob)).await;
-    let ada = r#"{"id":1,"name":"Ada","invoices":[{"id":11,"status":"open","lines":[{"id":102,"amount":null}],"total":"0"}],"all":"0"}"#;
-    assert_eq!(running.document(1).await.as_deref(), Some(ada));
+    is_as_before(&running).await;
+    let running = Running::start(&source, running.stop().await, models());
+    source.append(&nameless, Op::Create, &[vec![Value::Int(3)]]).await;
+    is_as_before(&running).await;
 
-    source.append(&customers, Op::Schema, &[]).await;
+    // The column is back, and the table is about to be read again: what is there of it by now lacks names.
+    source.tells = false;
     source.append(&customers, Op::Update, &[vec![Value::Int(2), text("Rob")]]).await;
-    let rob = moved(r#""Rob""#);
-    running.document_when(2, "the name", |document| document == Some(&rob)).await;
-    running.status_when("no problem", |it| it.models.iter().all(|it| it.problem.is_none())).await;
+    running.status_when("all to be read", is_read).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    running.document_of("customer", 2, "the document of before", bob).await;
+    assert_eq!(running.frontier(), frontier);
+    source.tells = true;
+    let all = [vec![Value::Int(1), text("Ada")], vec![Value::Int(2), text("Rob")], vec![Value::Int(3), text("Cyd")]];
+    source.read_again(&customers, &all).await;
+    let rob = r#"{"id":2,"name":"Rob","invoices":[{"id":10,"status":"open","lines":[{"id":100,"amount":"1.50"},{"id":101,"amount":"2.25"}],"total":"3.75"}],"all":"3.75"}"#;
+    running.document_of("customer", 2, "the new version", rob).await;
+    running.document_of("customer", 3, "the new customer", r#"{"id":3,"name":"Cyd","invoices":[],"all":"0"}"#).await;
+    let status = running.status_when("no problem", |it| it.models.iter().all(|it| it.problem.is_none())).await;
+    assert_eq!(status.models.len(), 2, "{status:#?}");
+    let began = Instant::now();
+    while running.frontier() <= frontier {
+        assert!(began.elapsed() < Duration::from_secs(20), "the frontier does not go on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    running.stop().await;
+}
+
+/// A column gets another name, the definition too: the new version is built beside what is served, and of all rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_follows_the_tables_is_built_beside_what_stayed_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+    running.document_of("customer", 1, "the first document", ADA).await;
+    running.status_when("all to be read", is_read).await;
+    let frontier = running.frontier();
+    let renamed = schema("customers", &[("id", ColumnType::Int64), ("called", ColumnType::Text)]);
+    source.read_again(&renamed, &[vec![Value::Int(1), text("Ada")], vec![Value::Int(2), text("Rob")]]).await;
+    running.status_when("the problem", |it| is_read(it) && it.models[0].problem.is_some()).await;
+    running.document_of("customer", 1, "the document of before", ADA).await;
+    assert_eq!(running.frontier(), frontier);
+
+    let changed = MODEL.replace("name: name }", "name: called }");
+    running.handle.reload(vec![model(&changed)]).await.unwrap();
+    running.document_of("customer", 2, "the new version", r#"{"id":2,"name":"Rob","invoices":[],"all":"0"}"#).await;
+    running.document_of("customer", 1, "the new version", ADA).await;
+    let status = running.status_when("no problem", |it| it.models.iter().all(|it| it.problem.is_none())).await;
+    assert_eq!(status.models.len(), 1, "{status:#?}");
+    assert!(running.frontier() > frontier);
     running.stop().await;
 }
 

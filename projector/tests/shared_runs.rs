@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headwater_projector::{
-    ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, WorkerOptions, start_shared,
+    ModelState, ModelStatus, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, WorkerOptions,
+    start_shared,
 };
 use headwater_schemas::model::definition::ReadModel;
-use headwater_schemas::{Op, Value, ValueRef, key};
+use headwater_schemas::{ColumnType, Op, SourcePosition, Value, ValueRef, key};
 use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoRows};
 use headwater_store::{DocumentReader, VersionId};
 use headwater_test_servers::Mongo;
-use source::{ADA, MODEL, PREFIX, Source, fill, model, schemas};
+use source::{ADA, MODEL, PREFIX, Source, fill, model, schema, schemas, text};
 use tokio_util::sync::CancellationToken;
 
 /// Partitions of the tables, each of one, and those of dirty roots.
@@ -50,6 +51,33 @@ impl Running {
             assert!(began.elapsed() < Duration::from_secs(30), "waited for {what}: {:#?}", self.handle.status());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Waits for a document of a model.
+    async fn document_of(&self, model: &str, id: i64, wanted: &str) {
+        let began = Instant::now();
+        loop {
+            let status = self.handle.status();
+            let is_it = |it: &&ModelStatus| it.model == model && it.state == ModelState::Active;
+            let document = match status.models.iter().find(is_it) {
+                Some(it) => {
+                    self.documents.reader().get(VersionId(it.version_id), &key::of(ValueRef::Int(id))).await.unwrap()
+                }
+                None => None,
+            };
+            if document.as_ref().is_some_and(|document| document.body == wanted) {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "waited for {wanted}: {document:?} {status:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the source is projected so far.
+    async fn frontier_when(&self, is_it: impl Fn(SourcePosition) -> bool) {
+        let mut frontiers = self.documents.reader().frontiers();
+        let done = frontiers.wait_for(|it| it.get("shop").is_some_and(|frontier| is_it(frontier.position)));
+        tokio::time::timeout(Duration::from_secs(30), done).await.expect("the frontier").unwrap();
     }
 
     /// The document of a version that serves.
@@ -153,5 +181,57 @@ async fn a_table_that_was_left_out_is_taken_up_when_a_model_wants_it_again() {
     running.status_when("both models again", |it| it.models.len() == 2 && is_served(it)).await;
     assert!(!is_told(&running.handle.status()), "{:#?}", running.handle.status());
     assert_eq!(running.document(1).await.as_deref(), Some(ADA));
+    running.stop().await;
+}
+
+/// As where a projector works alone; and the workers go on with what they have of other models.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_does_not_fit_its_tables_stays_as_it_is_where_rows_are_shared() {
+    const PLAIN: &str = "model: plain\nroot: { table: shop.invoices, key: id }\nfields: { status: status }\n";
+    let (server, folder) = (Mongo::start(), tempfile::tempdir().unwrap());
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let options = MongoOptions { shared: true, ..MongoOptions::new(server.url(), "frozen") };
+    let models = || vec![model(MODEL), model(PLAIN)];
+    let is_read = |it: &ProjectorStatus| it.consumers.len() == PLACES + 2 && it.consumers.iter().all(|it| it.lag == 0);
+    let running = Running::start(&source, &options, models()).await;
+    running.status_when("both models", |it| it.models.len() == 2 && is_served(it) && is_read(it)).await;
+    running.document_of("customer", 1, ADA).await;
+    running.frontier_when(|at| at == source.position()).await;
+    let frontier = source.position();
+
+    let [customers, invoices, _] = schemas();
+    let nameless = schema("customers", &[("id", ColumnType::Int64)]);
+    source.append(&nameless, Op::Schema, &[]).await;
+    source.append(&nameless, Op::Update, &[vec![Value::Int(2)]]).await;
+    source.append(&invoices, Op::Update, &[vec![Value::Int(10), Value::Int(2), text("open")]]).await;
+    let is_told = |it: &ProjectorStatus| {
+        let mut problems = it.models.iter().filter_map(|it| it.problem.as_ref());
+        problems.any(|it| it.contains("no column `name`") && it.contains("change the model's definition"))
+    };
+    let bob = r#"{"id":2,"name":"Bob","invoices":[],"all":"0"}"#;
+    let is_as_before = async |running: &Running| {
+        running.document_of("plain", 10, r#"{"status":"open"}"#).await;
+        running.status_when("the problem", |it| is_told(it) && is_read(it)).await;
+        running.document_of("customer", 1, ADA).await;
+        running.document_of("customer", 2, bob).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        running.frontier_when(|at| at == frontier).await;
+    };
+    is_as_before(&running).await;
+    running.stop().await;
+    let running = Running::start(&source, &options, models()).await;
+    source.append(&nameless, Op::Create, &[vec![Value::Int(3)]]).await;
+    is_as_before(&running).await;
+
+    let all = [vec![Value::Int(1), text("Ada")], vec![Value::Int(2), text("Rob")], vec![Value::Int(3), text("Cyd")]];
+    source.read_again(&customers, &all).await;
+    let rob = r#"{"id":2,"name":"Rob","invoices":[{"id":10,"status":"open","lines":[{"id":100,"amount":"1.50"},{"id":101,"amount":"2.25"}],"total":"3.75"}],"all":"3.75"}"#;
+    running.document_of("customer", 2, rob).await;
+    running.document_of("customer", 3, r#"{"id":3,"name":"Cyd","invoices":[],"all":"0"}"#).await;
+    running.frontier_when(|at| at > frontier).await;
+    running
+        .status_when("no problem", |it| it.models.len() == 2 && it.models.iter().all(|it| it.problem.is_none()))
+        .await;
     running.stop().await;
 }

@@ -190,6 +190,21 @@ async fn what_serves_does_so_until_new_rows_are_read() {
     }
 }
 
+/// What is told before the snapshot of a new table begins says that all that was told of is there: the table is not of it.
+#[test]
+fn a_version_waits_until_progress_tells_of_its_table() {
+    let place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1]);
+    let before = progress(PREFIX, at(1, 2), BTreeMap::new());
+    whole.micro_batch(&[Input::whole(&before)], &mut |_| Ok(())).unwrap();
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Building)]);
+    tell(&mut whole, 2);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Active)]);
+}
+
 /// A projector that starts reads some progress again that is older.
 #[test]
 fn a_frontier_does_not_go_back() {

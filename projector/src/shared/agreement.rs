@@ -2,7 +2,7 @@
 //! store, changed only in its transactions.
 
 use headwater_broker::TopicPartition;
-use headwater_store::{RowBatch, VersionId};
+use headwater_store::{JoinIndex, RowBatch, VersionId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,9 @@ pub(crate) struct Sharing {
     pub(crate) epoch: u64,
     /// Whether changes of rows are followed by now.
     pub(crate) follow: bool,
+    /// Whether it is [frozen](crate::frozen): changes are followed no longer.
+    #[serde(default)]
+    pub(crate) frozen: bool,
 }
 
 /// How far one partition of a source is, and who reads it.
@@ -119,6 +122,11 @@ pub(crate) fn pending_note(topic: &str, partition: u32) -> String {
 /// Name of the note that holds how far the scan of a building version is.
 pub(crate) fn scan_note(version: VersionId) -> String {
     format!("shared/scan/{}", version.0)
+}
+
+/// Name of the note that holds how far a join index is filled.
+pub(crate) fn index_note(index: &JoinIndex) -> String {
+    format!("shared/index/{}/{}", index.table, index.columns.join(","))
 }
 
 fn read<T: DeserializeOwned>(batch: &dyn RowBatch, name: &str) -> Result<Option<T>, Error> {

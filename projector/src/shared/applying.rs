@@ -248,7 +248,7 @@ impl Applying {
                 return Ok(Some((Folded::default(), None)));
             };
             let mut decoded = decode(batch, &mut view.catalog, prefix, &kept)?;
-            view.replan_if_learned();
+            view.replan_if_learned(batch)?;
             let has_several = decoded.events > 1;
             let is_too_much = |seeds: &[u8]| seeds.len() > SEEDS_MAX && has_several;
             if let Some((table, sweep)) = next_sweep(&view.catalog, sweeps, &decoded) {
@@ -276,7 +276,7 @@ impl Applying {
                 return Ok(Some((Folded::default(), Some((swept, seeds, decoded.latest_at)))));
             }
             take_note(view, batch, &decoded)?;
-            let mut ascents = ascents(view)?;
+            let mut ascents = ascents(view);
             for (table, events) in std::mem::take(&mut decoded.rows) {
                 let indexes = view.indexes_of(&table);
                 let each = |changes: &TableChanges<'_>| ascents.begin(changes);
@@ -359,9 +359,9 @@ impl Applying {
         let latest_at = self.unemitted.iter().map(|one| one.latest_at).max().unwrap_or_default();
         rows.read(|view, batch| {
             let mut out = Vec::new();
-            for version in view.versions.iter().filter(|version| version.sharing.follow) {
+            for version in &view.versions {
+                let Some(plan) = version.followed_plan() else { continue };
                 let Some(seeds) = merged.remove(&version.sharing.id) else { continue };
-                let plan = version.followed_plan()?;
                 // The same definition has the same nodes.
                 if seeds.ups.len() != plan.nodes.len() {
                     return Err(Error::Note { note: format!("seeds of version {}", version.sharing.id.0) });
@@ -458,7 +458,7 @@ fn sweep_slice(
         view.agreement.write(batch)?;
         view.agreement.touch_all(batch)?;
     }
-    let (mut ascents, mut letters) = (ascents(view)?, Vec::new());
+    let (mut ascents, mut letters) = (ascents(view), Vec::new());
     for (table, events) in first {
         let each = |changes: &TableChanges<'_>| ascents.begin(changes);
         // What is kept in part is told of now: when the whole batch is applied, it is there already.
@@ -474,10 +474,9 @@ fn sweep_slice(
 }
 
 /// Ascents of all versions that follow changes, none begun.
-fn ascents(view: &View) -> Result<Ascents<'_, VersionId>, Error> {
-    let followed = view.versions.iter().filter(|version| version.sharing.follow);
-    let plans = followed.map(|version| Ok((version.sharing.id, version.followed_plan()?)));
-    Ok(Ascents::new(plans.collect::<Result<Vec<_>, Error>>()?.into_iter()))
+fn ascents(view: &View) -> Ascents<'_, VersionId> {
+    let plans = view.versions.iter().map(|version| Some((version.sharing.id, version.followed_plan()?)));
+    Ascents::new(plans.flatten())
 }
 
 /// Where they begin, as it is kept until the roots are in the log.

@@ -13,7 +13,6 @@ use headwater_broker::FetchedBatch;
 use headwater_schemas::DeadLetter;
 use headwater_store::{ByteList, DocumentStore, VersionId};
 
-use super::agreement::Sharing;
 use super::view::SharedRows;
 use crate::Error;
 use crate::build::{project_letter, put_documents};
@@ -107,12 +106,12 @@ impl Building {
         let chunk = self.roots_chunk;
         let documents = &mut self.documents;
         let ready = rows.read(|view, batch| {
-            // Of a version that is gone, nobody wants documents; before the changes of one are followed, what its topic
-            // has is of another store, and the scan that comes names every root.
-            let is_it = |sharing: &Sharing| sharing.topic == work.topic && sharing.follow;
-            let version = view.versions.iter().find(|version| is_it(&version.sharing));
-            let Some(version) = version else { return Ok(None) };
-            let plan = version.followed_plan()?;
+            // Of a version that is gone or frozen, nobody wants documents; before the changes of one are followed, what its
+            // topic has is of another store, and the scan that comes names every root.
+            let version = view.versions.iter().find(|version| version.sharing.topic == work.topic);
+            let Some((version, plan)) = version.and_then(|version| Some((version, version.followed_plan()?))) else {
+                return Ok(None);
+            };
             let (mut roots, mut stamps) = (ByteList::default(), Vec::new());
             for (root, offset) in work.roots.iter().take(chunk) {
                 roots.push(root);

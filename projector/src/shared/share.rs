@@ -301,10 +301,10 @@ impl Share {
         Ok(versions)
     }
 
-    /// How the versions of a model are shared whose changes are followed; a scan sees to the others.
+    /// How the versions of a model are shared that follow changes; a scan sees to the others.
     pub(crate) fn sharings(&self, model: &str) -> Vec<Sharing> {
         let versions = self.rows.view().versions.iter().filter(|version| version.model.name == model);
-        versions.map(|version| version.sharing.clone()).filter(|sharing| sharing.follow).collect()
+        versions.filter(|version| version.followed_plan().is_some()).map(|version| version.sharing.clone()).collect()
     }
 
     /// Whether there is a version of a model.

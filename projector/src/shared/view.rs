@@ -7,10 +7,11 @@ use headwater_schemas::TableId;
 use headwater_schemas::model::definition::ReadModel;
 use headwater_store::{JoinIndex, RowBatch, RowStore, VersionId};
 
-use super::agreement::{Agreement, Sharing};
+use super::agreement::{Agreement, Sharing, index_note};
 use crate::Error;
 use crate::apply::TableIndexes;
 use crate::catalog::Catalog;
+use crate::frozen;
 use crate::late::Late;
 use crate::plan::Plan;
 use crate::version::definition_note;
@@ -41,17 +42,36 @@ pub(crate) struct View {
 pub(crate) struct Followed {
     pub(crate) sharing: Sharing,
     pub(crate) model: Arc<ReadModel>,
-    /// `None` while a table it reads is unknown, or the model does not fit the tables.
+    /// `None` while a table it reads is unknown, the model does not fit the tables, or it is frozen.
     pub(crate) plan: Option<Plan>,
     pub(crate) problem: Option<String>,
     pub(crate) indexes: Vec<JoinIndex>,
 }
 
 impl Followed {
-    /// The plan of a version whose changes are followed. Once it fitted the tables there is one for good: without it,
-    /// changes would be passed over.
-    pub(crate) fn followed_plan(&self) -> Result<&Plan, Error> {
-        self.plan.as_ref().ok_or_else(|| Error::Note { note: definition_note(self.sharing.id.0) })
+    /// By what changes of rows are followed up, where any are. A version that follows them has a plan until it is frozen.
+    pub(crate) fn followed_plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().filter(|_| self.sharing.follow)
+    }
+
+    /// Makes the plan by the tables as they are now. A version that follows changes and does not fit them is frozen.
+    fn replan(&mut self, catalog: &Catalog) {
+        let planned = match catalog.current(&self.model.tables()) {
+            Some(tables) => Plan::new(&self.model, &tables).map_err(Some),
+            None => Err(None),
+        };
+        self.sharing.frozen |= self.sharing.follow && planned.is_err();
+        (self.plan, self.problem) = match planned {
+            Ok(_) if self.sharing.frozen => (None, Some(frozen::FITS_AGAIN.to_owned())),
+            Ok(mut plan) => {
+                catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
+                (Some(plan), None)
+            }
+            Err(Some(error)) if self.sharing.frozen => (None, Some(frozen::misfit(&error))),
+            Err(Some(error)) => (None, Some(error.to_string())),
+            Err(None) => (None, Some(catalog.awaits(&self.model))),
+        };
+        self.indexes = self.plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
     }
 }
 
@@ -147,37 +167,42 @@ impl View {
         self.catalog.generation + self.catalog.schemas().count() as u64
     }
 
-    /// Makes plans anew where something was learned since the last time.
-    pub(crate) fn replan_if_learned(&mut self) {
+    /// Makes plans anew where something was learned since the last time. What was learned is agreed on in the same commit, and
+    /// so is which versions that froze.
+    pub(crate) fn replan_if_learned(&mut self, batch: &mut dyn RowBatch) -> Result<(), Error> {
         if self.planned != self.learned() {
+            let walked: Vec<JoinIndex> = self.versions.iter().flat_map(|version| version.indexes.clone()).collect();
             self.replan();
+            self.forget_unfilled(batch, None, &walked)?;
         }
+        Ok(())
     }
 
-    pub(crate) fn replan(&mut self) {
+    /// Removes those of these join indexes that are filled halfway and that no version but this one walks: whoever wants one
+    /// later begins anew.
+    pub(crate) fn forget_unfilled(
+        &self,
+        batch: &mut dyn RowBatch,
+        but: Option<VersionId>,
+        indexes: &[JoinIndex],
+    ) -> Result<(), Error> {
+        let others = || self.versions.iter().filter(|version| Some(version.sharing.id) != but);
+        for index in indexes {
+            if !self.complete.contains(index) && !others().any(|version| version.indexes.contains(index)) {
+                batch.drop_join_index(index)?;
+                batch.set_note(&index_note(index), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replan(&mut self) {
         self.planned = self.learned();
         for version in &mut self.versions {
-            let tables = version.model.tables();
-            version.problem = match self.catalog.current(&tables) {
-                None => Some(format!(
-                    "waits for {}: nothing has come of it yet; is it among the tables of its connector?",
-                    self.catalog.unknown(&tables).join(", ")
-                )),
-                Some(current) => match Plan::new(&version.model, &current) {
-                    Ok(plan) => {
-                        version.plan = Some(plan);
-                        None
-                    }
-                    Err(error) => {
-                        // All workers have the same plan, however long they have been there.
-                        version.plan = self.catalog.earlier_plan(&version.model);
-                        Some(error.to_string())
-                    }
-                },
-            };
-            version.indexes = version.plan.as_ref().map(Plan::join_indexes).unwrap_or_default();
-            if let Some(plan) = &mut version.plan {
-                self.catalog.schemas().for_each(|(id, schema)| plan.learn(id, schema));
+            version.replan(&self.catalog);
+            let mut agreed = self.agreement.versions.iter_mut();
+            if let Some(agreed) = agreed.find(|sharing| sharing.id == version.sharing.id) {
+                agreed.frozen = version.sharing.frozen;
             }
         }
         let mut by_table: BTreeMap<TableId, Vec<JoinIndex>> = BTreeMap::new();

@@ -71,6 +71,8 @@ pub(crate) struct Source {
     producer: Arc<dyn Producer>,
     epoch: u32,
     commit: u64,
+    /// Whether progress goes with what is appended.
+    pub(crate) tells: bool,
 }
 
 impl Source {
@@ -86,14 +88,19 @@ impl Source {
         let mut specs: Vec<TopicSpec> = names.iter().map(|name| spec(name)).collect();
         specs.push(spec(&progress_topic(PREFIX, "shop")));
         log.create_topics(&specs).await.unwrap();
-        let mut source = Self { log, producer, epoch: 1, commit: 0 };
+        let mut source = Self { log, producer, epoch: 1, commit: 0, tells: true };
         for schema in schemas() {
             source.append(&schema, Op::Schema, &[]).await;
         }
         source
     }
 
-    /// Appends rows (deletes: their keys) as one transaction, with progress.
+    /// Behind everything that was appended.
+    pub(crate) fn position(&self) -> SourcePosition {
+        SourcePosition::after_commit(self.epoch, self.commit)
+    }
+
+    /// Appends rows (deletes: their keys) as one transaction, with progress where it [tells](Self::tells).
     pub(crate) async fn append(&mut self, schema: &TableSchema, op: Op, rows: &[Vec<Value>]) {
         self.commit += 1;
         let mut records = RecordBuffer::default();
@@ -125,7 +132,9 @@ impl Source {
         let to = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition: 0 };
         let events = AppendBatch { to, prelude: schema.to_bytes().into(), records };
         self.producer.append(vec![events], None).await.unwrap();
-        self.tell(true, 0).await;
+        if self.tells {
+            self.tell(true, 0).await;
+        }
     }
 
     /// Appends all rows of a table, read again in a later epoch, and behind them what sweeps the others.
@@ -171,12 +180,7 @@ impl Source {
             let place = TopicPartition { topic: topic.as_str().into(), partition: 0 };
             watermarks.insert(topic, vec![self.log.watermarks(&place).await.unwrap().high.0 + ahead]);
         }
-        let progress = SourceProgress {
-            position: SourcePosition::after_commit(self.epoch, self.commit),
-            at_micros: 1_000_000,
-            snapshot_done,
-            watermarks,
-        };
+        let progress = SourceProgress { position: self.position(), at_micros: 1_000_000, snapshot_done, watermarks };
         let mut records = RecordBuffer::default();
         let json = serde_json::to_vec(&progress).unwrap();
         records.push(0, &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));

@@ -6,7 +6,6 @@ use headwater_broker::{Retention, TopicSpec};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_store::{RowBatch, VersionId, VersionRecord, VersionState};
 
-use super::filling::index_note;
 use super::{Leading, Surroundings};
 use crate::Error;
 use crate::clock::now_ms;
@@ -106,6 +105,31 @@ impl Leading {
         Ok(Some(forgotten.is_some()))
     }
 
+    /// Begins a new version for the first of those that are [frozen](crate::frozen) and fit their tables again, where none of
+    /// its model is being built. `None`: there is none; `false`: another one leads by now.
+    pub(super) fn replace_frozen(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+    ) -> Result<Option<bool>, Error> {
+        let view = rows.view();
+        let is_building = |version: &Followed| {
+            self.records.get(&version.sharing.id).is_some_and(|record| record.state == VersionState::Building)
+        };
+        let is_due = |version: &&Followed| {
+            let is_other = |it: &&Followed| it.sharing.id != version.sharing.id && it.model.name == version.model.name;
+            version.sharing.frozen
+                && view.catalog.fits(&version.model)
+                && !view.versions.iter().filter(is_other).any(is_building)
+        };
+        let Some(version) = view.versions.iter().find(is_due) else { return Ok(None) };
+        let (id, model, serves) = (version.sharing.id, version.model.clone(), !is_building(version));
+        if !serves && !self.retire(rows, around, id)? {
+            return Ok(Some(false));
+        }
+        Ok(Some(self.add(rows, around, &model)?.is_some()))
+    }
+
     /// Begins a version beside the one that serves, if any; `None` when another one leads by now.
     pub(crate) fn add(
         &mut self,
@@ -137,7 +161,7 @@ impl Leading {
         let topics = around.runtime.block_on(around.log.topics())?;
         let found = topics.iter().find(|(name, _)| **name == *topic);
         let partitions = found.map_or(around.dirty_partitions, |(_, partitions)| *partitions);
-        let sharing = Sharing { id, topic, partitions, epoch: epoch(), follow: false };
+        let sharing = Sharing { id, topic, partitions, epoch: epoch(), follow: false, frozen: false };
         let added = self.write(rows, |view, batch| {
             save_definition(batch, id, model)?;
             view.agreement.versions.push(sharing);
@@ -208,14 +232,7 @@ fn save_definition(batch: &mut dyn RowBatch, id: VersionId, model: &ReadModel) -
 pub(super) fn forget_version(view: &mut View, batch: &mut dyn RowBatch, id: VersionId) -> Result<(), Error> {
     view.agreement.versions.retain(|sharing| sharing.id != id);
     if let Some(gone) = view.version(id) {
-        let others = || view.versions.iter().filter(|version| version.sharing.id != id);
-        for index in &gone.indexes {
-            // Nobody keeps an index that is filled halfway: whoever wants it later begins anew.
-            if !view.complete.contains(index) && !others().any(|version| version.indexes.contains(index)) {
-                batch.drop_join_index(index)?;
-                batch.set_note(&index_note(index), None)?;
-            }
-        }
+        view.forget_unfilled(batch, Some(id), &gone.indexes)?;
     }
     batch.set_note(&definition_note(id.0), None)?;
     batch.set_note(&scan_note(id), None)?;

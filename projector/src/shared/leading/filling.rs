@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use headwater_broker::{AppendBatch, TopicPartition};
-use headwater_schemas::SourceProgress;
-use headwater_store::{JoinIndex, RowArena, VersionId, VersionRecord, VersionState};
+use headwater_schemas::{SourceProgress, TableId};
+use headwater_store::{RowArena, VersionId, VersionRecord, VersionState};
 
 use super::declaring::forget_version;
 use super::publishing::is_reached;
 use super::{Leading, Marks, Surroundings, built, ends, has_passed};
 use crate::Error;
-use crate::background::fill_index;
+use crate::background::{covers, fill_index};
 use crate::keys::KeySet;
-use crate::shared::agreement::scan_note;
+use crate::shared::agreement::{index_note, scan_note};
 use crate::shared::applying::records;
 use crate::shared::view::{Followed, SharedRows, View};
 
@@ -69,18 +69,21 @@ impl Leading {
     fn is_ready(&self, view: &View, version: &Followed, around: &Surroundings<'_>, emitted: &Marks) -> bool {
         let tables = version.model.tables();
         let topics: BTreeSet<String> = tables.iter().map(|table| table.topic(around.prefix)).collect();
-        let snapshot_done = |source: &str| {
+        let snapshot_done = |table: &TableId| {
+            let source = &*table.source;
             let published = self.published.get(source).is_some_and(|frontier| frontier.snapshot_done);
             // What is newest counts: a table that was configured later is read in a snapshot of its own.
             let done = |progress: &SourceProgress| {
-                progress.snapshot_done && (published || is_reached(progress, &topics, emitted))
+                progress.snapshot_done
+                    && covers(progress, table, &view.catalog, around.prefix)
+                    && (published || is_reached(progress, &topics, emitted))
             };
             self.progress.get(source).is_some_and(done)
         };
         version.plan.is_some()
             && version.problem.is_none()
             && version.indexes.iter().all(|index| view.complete.contains(index))
-            && tables.iter().all(|table| snapshot_done(&table.source))
+            && tables.iter().all(|table| snapshot_done(table))
             && self.floors.iter().all(|(at, floor)| {
                 !topics.iter().any(|topic| **topic == *at.topic) || emitted.get(at).copied().unwrap_or(0) >= *floor
             })
@@ -210,9 +213,4 @@ impl Leading {
         self.purge_at = Some(Instant::now());
         Ok(done.map(|()| true))
     }
-}
-
-/// Name of the note that holds how far a join index is filled.
-pub(super) fn index_note(index: &JoinIndex) -> String {
-    format!("shared/index/{}/{}", index.table, index.columns.join(","))
 }

@@ -147,6 +147,9 @@ impl Leading {
         if let Some(begun) = self.begin_asked(rows, around)? {
             return Ok(begun.then_some(true));
         }
+        if let Some(begun) = self.replace_frozen(rows, around)? {
+            return Ok(begun.then_some(true));
+        }
         if let Some(done) = self.fill_next_index(rows, around)? {
             return Ok(done.then_some(true));
         }

@@ -11,7 +11,7 @@ use headwater_store::{Frontier, VersionState};
 use super::{Leading, Marks, Surroundings, built, ends, has_passed};
 use crate::Error;
 use crate::records::read_anew;
-use crate::shared::view::{SharedRows, View};
+use crate::shared::view::{Followed, SharedRows, View};
 
 /// Progress of one source that may wait to be projected, before newer progress waits outside.
 const WAITING_MAX: usize = 8;
@@ -57,13 +57,15 @@ impl Leading {
         Ok(())
     }
 
-    /// Moves the frontiers of sources whose progress has come through both stages. Answers `false` when another one leads
-    /// by now.
+    /// Moves the frontiers of sources whose progress has come through both stages, where no version holds them. Answers
+    /// `false` when another one leads by now.
     pub(crate) fn publish(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<bool, Error> {
         if self.serves_unfollowed(rows.view()) {
             return Ok(true);
         }
-        let fresh: Vec<String> = self.progress.keys().filter(|source| self.is_news(source)).cloned().collect();
+        let held = self.held(rows.view());
+        let fresh = self.progress.keys().filter(|source| !held.contains(*source) && self.is_news(source));
+        let fresh: Vec<String> = fresh.cloned().collect();
         if !fresh.is_empty() {
             let emitted = self.emitted(rows)?;
             let topics = rows.view().topics(around.prefix);
@@ -100,6 +102,10 @@ impl Leading {
         if !self.leads(rows)? {
             return Ok(false);
         }
+        // What a frozen version does not follow is emitted and built as if it were nothing. Whether one is frozen is known here
+        // as it was when what was emitted and built was asked for, or later.
+        let held = self.held(rows.view());
+        frontiers.retain(|(source, _)| !held.contains(source));
         let mut transaction = self.registry(around)?;
         for (source, frontier) in &frontiers {
             transaction.set_frontier(source, *frontier)?;
@@ -114,6 +120,15 @@ impl Leading {
     fn serves_unfollowed(&self, view: &View) -> bool {
         let mut serving = self.records.values().filter(|record| record.state == VersionState::Active);
         serving.any(|record| view.version(record.id).is_none())
+    }
+
+    /// Sources whose frontiers a [frozen](crate::frozen) version that serves holds.
+    fn held(&self, view: &View) -> BTreeSet<String> {
+        let serves = |version: &&Followed| {
+            self.records.get(&version.sharing.id).is_some_and(|record| record.state == VersionState::Active)
+        };
+        let frozen = view.versions.iter().filter(|version| version.sharing.frozen).filter(serves);
+        frozen.flat_map(|version| version.model.tables()).map(|table| table.source.to_string()).collect()
     }
 
     /// Whether the newest progress of a source goes beyond what is projected or waits to be.
