@@ -17,14 +17,14 @@ use std::time::Duration;
 use headwater_projector::{Fold, FoldOptions, Input};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{ValueRef, key};
+use headwater_schemas::{TableSchema, ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{
     DocumentReader, Frontier, Paired, ProjectionStore, RowStore, VersionId, VersionRecord, VersionState,
 };
 
 use flaky::EmbeddedDocuments;
-use items::{PREFIX, Record, at, batch, item, schema};
+use items::{PREFIX, Record, at, batch, batch_as, item, item_with, renamed, schema};
 use progress::progress;
 
 fn parsed(yaml: &str) -> ReadModel {
@@ -42,6 +42,11 @@ fn with_same() -> ReadModel {
 /// Items alone, under the same name.
 fn alone() -> ReadModel {
     parsed("model: item\nroot: { table: shop.items, key: id }\nfields: { id: id }\n")
+}
+
+/// Items with a column, under another name than [`alone`]'s.
+fn noted(column: &str) -> ReadModel {
+    parsed(&format!("model: noted\nroot: {{ table: shop.items, key: id }}\nfields: {{ id: id, note: {column} }}\n"))
 }
 
 /// Rows in one engine, documents in another.
@@ -90,6 +95,13 @@ impl Place {
     fn states(&self) -> Vec<(u32, VersionState)> {
         let versions = self.documents.versions().borrow().clone();
         versions.iter().map(|version| (version.id.0, version.state)).collect()
+    }
+
+    /// The document of an item in the version of a model that serves.
+    async fn served(&self, model: &str, id: i64) -> Option<String> {
+        let versions = self.documents.versions().borrow().clone();
+        let active = versions.iter().find(|it| it.model == model && it.state == VersionState::Active)?.id.0;
+        self.document(active, id).await
     }
 
     /// The document of an item in a version.
@@ -147,6 +159,96 @@ async fn a_version_keeps_its_join_index_as_long_as_it_serves() {
         assert_eq!(place.document(1, 0).await.as_deref(), Some(all), "after {calls} calls");
     }
     assert!(failures > 1, "{failures}");
+}
+
+/// One item changes, in a table that is laid out like this.
+fn change(fold: &mut Fold, schema: &TableSchema, offset: u64, id: i64, note: &str) {
+    let records = [item_with(at(1, offset + 1), id, ValueRef::Text(note))];
+    fold.micro_batch(&[Input::whole(&batch_as(schema, 0, offset, &records))], &mut |_| Ok(())).unwrap();
+}
+
+/// Somebody renames a column that a model names.
+#[tokio::test]
+async fn documents_of_a_model_that_does_not_fit_its_tables_any_more_stay_as_they_are() {
+    let document = |id: i64, note: &str| Some(format!(r#"{{"id":{id},"note":"{note}"}}"#));
+    let place = Place::open();
+    let models = [noted("note"), alone()];
+    let mut whole = place.fold(&models);
+    bring(&mut whole, 0, &[0, 1, 2]);
+    tell(&mut whole, 3);
+    work(&mut whole);
+    assert_eq!(place.served("noted", 0).await, document(0, "new"));
+
+    change(&mut whole, &renamed(), 3, 0, "after");
+    change(&mut whole, &renamed(), 4, 3, "new");
+    // Nor do they follow what is older, and comes from a partition that is behind.
+    let late = [item_with(at(1, 2), 1, ValueRef::Text("late"))];
+    whole.micro_batch(&[Input::whole(&batch(1, 0, &late))], &mut |_| Ok(())).unwrap();
+    for _ in 0..2 {
+        tell(&mut whole, 5);
+        work(&mut whole);
+        for id in 0..3 {
+            assert_eq!(place.served("noted", id).await, document(id, "new"));
+        }
+        assert_eq!(place.served("noted", 3).await, None);
+        assert_eq!(place.served("item", 3).await.as_deref(), Some(r#"{"id":3}"#), "another model goes on");
+        assert_eq!(place.frontier().position, at(1, 3), "what serves lacks what is newer");
+        drop(whole);
+        whole = place.fold(&models);
+    }
+
+    // It comes back, and all that was missed is in the documents.
+    change(&mut whole, &schema(), 5, 2, "back");
+    tell(&mut whole, 6);
+    work(&mut whole);
+    assert_eq!(place.served("noted", 2).await, document(2, "back"));
+    assert_eq!(place.served("noted", 1).await, document(1, "new"));
+    assert!(place.served("noted", 3).await.is_some());
+    assert_eq!(place.frontier().position, at(1, 6));
+    change(&mut whole, &schema(), 6, 1, "followed");
+    assert_eq!(place.served("noted", 1).await, document(1, "followed"));
+}
+
+/// What the owner of the database does: renames the column, which has the table read again, and then changes the model.
+#[tokio::test]
+async fn another_definition_takes_the_place_of_one_that_does_not_fit() {
+    let place = Place::open();
+    let mut whole = place.fold(&[noted("note")]);
+    bring(&mut whole, 0, &[0, 1]);
+    tell(&mut whole, 2);
+    work(&mut whole);
+    change(&mut whole, &renamed(), 2, 0, "again");
+    change(&mut whole, &renamed(), 3, 1, "again");
+    tell(&mut whole, 4);
+    work(&mut whole);
+    assert_eq!(place.served("noted", 1).await.as_deref(), Some(r#"{"id":1,"note":"new"}"#));
+    whole.declare(&[noted("words")]).unwrap();
+    work(&mut whole);
+    assert_eq!(place.served("noted", 1).await.as_deref(), Some(r#"{"id":1,"note":"again"}"#));
+    assert_eq!(place.frontier().position, at(1, 4));
+    let serving = place.states().iter().filter(|(_, state)| *state != VersionState::Retired).count();
+    assert_eq!(serving, 1, "{:?}", place.states());
+}
+
+/// A version that is being built does not fit any more: it begins anew, since it missed changes.
+#[tokio::test]
+async fn what_is_being_built_and_does_not_fit_any_more_begins_anew() {
+    let place = Place::open();
+    let mut whole = place.fold(&[noted("note")]);
+    bring(&mut whole, 0, &(0..10).collect::<Vec<i64>>());
+    tell(&mut whole, 10);
+    // A slice: some of the documents.
+    whole.background(Duration::ZERO, &mut |_| Ok(())).unwrap();
+    assert!(place.document(1, 0).await.is_some() && place.document(1, 9).await.is_none());
+    change(&mut whole, &renamed(), 10, 0, "missed");
+    work(&mut whole);
+    change(&mut whole, &schema(), 11, 0, "back");
+    tell(&mut whole, 12);
+    work(&mut whole);
+    for id in 0..10 {
+        let note = if id == 0 { "back" } else { "new" };
+        assert_eq!(place.served("noted", id).await, Some(format!(r#"{{"id":{id},"note":"{note}"}}"#)));
+    }
 }
 
 /// The volume of the projector is lost, and the database of the documents is not.

@@ -62,11 +62,23 @@ fn event(op: Op, position: SourcePosition, after: Option<RowRef<'_>>, partitions
 
 /// Records of a partition, from an offset on.
 pub(crate) fn batch(partition: u32, first: u64, records: &[Record]) -> FetchedBatch {
+    batch_as(&schema(), partition, first, records)
+}
+
+/// The items' table after its column `note` was renamed.
+pub(crate) fn renamed() -> TableSchema {
+    let mut renamed = schema();
+    renamed.columns[1].name = "words".into();
+    renamed
+}
+
+/// Records that were written with this schema.
+pub(crate) fn batch_as(schema: &TableSchema, partition: u32, first: u64, records: &[Record]) -> FetchedBatch {
     let mut buffer = RecordBuffer::default();
     for (key, value) in records {
         buffer.push(1, key, Some(|out: &mut Vec<u8>| out.extend_from_slice(value)));
     }
-    let place = TopicPartition { topic: schema().table.topic(PREFIX).into(), partition };
+    let place = TopicPartition { topic: schema.table.topic(PREFIX).into(), partition };
     let bytes = Bytes::copy_from_slice(buffer.as_bytes());
-    FetchedBatch::new(place, Offset(first), schema().to_bytes().into(), bytes, buffer.count())
+    FetchedBatch::new(place, Offset(first), schema.to_bytes().into(), bytes, buffer.count())
 }
