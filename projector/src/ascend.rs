@@ -148,11 +148,12 @@ fn changed<'c>(
         if same_kinds && !differ(&before, &after) {
             continue;
         }
-        for cells in [&before, &after] {
-            let there = !cells.is_empty();
-            // A cell that was never sent may hide a match.
-            let torn = || cells.contains(&ValueRef::Missing);
-            if there && (torn() || filter.is_none_or(|filter| filter.matches(&mut |slot: &usize| cells[*slot]))) {
+        for (image, cells) in [(changes.before(change), &before), (changes.after(change), &after)] {
+            let Some((schema, _)) = image else { continue };
+            // What cannot be told may hide a match.
+            if columns.is_torn(schema, cells)
+                || filter.is_none_or(|filter| filter.matches(&mut |slot: &usize| cells[*slot]))
+            {
                 up.push_with(|bytes| write_join_key(bytes, cells, &hop.up_slots));
             }
         }
@@ -222,7 +223,7 @@ fn each_passing(
         let Some(row) = arena.row(slot) else { continue };
         cells.clear();
         columns.read(slot.schema, row, &mut cells);
-        let torn = cells.contains(&ValueRef::Missing);
+        let torn = columns.is_torn(slot.schema, &cells);
         if torn || filter.is_none_or(|filter| filter.matches(&mut |slot: &usize| cells[*slot])) {
             visit(arena.key(slot), &cells);
         }

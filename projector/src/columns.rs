@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use headwater_schemas::model::definition::Expression;
+use headwater_schemas::model::{Literal, Operator};
 use headwater_schemas::{ColumnType, RowRef, TableId, TableSchema, ValueRef};
 use headwater_store::SchemaId;
+
+use crate::typing;
 
 const UNUSED: u16 = u16::MAX;
 
@@ -17,13 +21,31 @@ pub(crate) struct Columns {
     slots: Vec<Option<Box<[u16]>>>,
     /// By schema number: the type of each slot's column, and none where the schema does not have it.
     kinds: Vec<Option<Kinds>>,
+    conditions: Vec<Condition>,
+    /// By schema number: whether its types cannot be held against a condition.
+    unfit: Vec<bool>,
+}
+
+/// What a condition of the model compares on a row of the table.
+#[derive(Clone, Debug)]
+struct Condition {
+    of: Expression,
+    operator: Operator,
+    literals: Vec<Literal>,
 }
 
 type Kinds = Box<[Option<ColumnType>]>;
 
 impl Columns {
     pub(crate) fn new(table: TableId) -> Self {
-        Self { table, names: Vec::new(), slots: Vec::new(), kinds: Vec::new() }
+        Self {
+            table,
+            names: Vec::new(),
+            slots: Vec::new(),
+            kinds: Vec::new(),
+            conditions: Vec::new(),
+            unfit: Vec::new(),
+        }
     }
 
     /// The slot of a column, which is added when it is not there yet.
@@ -35,6 +57,12 @@ impl Columns {
                 self.names.len() - 1
             }
         }
+    }
+
+    /// Notes what a condition compares. Rows whose types it cannot be held against are [torn](Self::is_torn): it would hold
+    /// for none of them or for all, whatever they have in the column.
+    pub(crate) fn compare(&mut self, of: Expression, operator: Operator, literals: &[Literal]) {
+        self.conditions.push(Condition { of, operator, literals: literals.to_vec() });
     }
 
     /// How many slots a decoded row has.
@@ -61,7 +89,13 @@ impl Columns {
         if self.slots.len() <= at {
             self.slots.resize(at + 1, None);
             self.kinds.resize(at + 1, None);
+            self.unfit.resize(at + 1, false);
         }
+        let is_unfit = |condition: &Condition| {
+            let kind = typing::of(&condition.of, schema);
+            kind.is_some_and(|kind| condition.operator.unfit(&kind, &condition.literals).is_some())
+        };
+        self.unfit[at] = self.conditions.iter().any(is_unfit);
         self.slots[at] = Some(slots.into());
         self.kinds[at] = Some(kinds.into());
     }
@@ -71,6 +105,12 @@ impl Columns {
     pub(crate) fn same_kinds(&self, one: SchemaId, other: SchemaId) -> bool {
         let kinds = |schema: SchemaId| self.kinds.get(schema.0 as usize).and_then(Option::as_ref);
         one == other || kinds(one) == kinds(other)
+    }
+
+    /// Whether a row, of which these are the needed cells, cannot be told: one of them was never sent, or a condition cannot be
+    /// held against the types of its schema.
+    pub(crate) fn is_torn(&self, schema: SchemaId, cells: &[ValueRef<'_>]) -> bool {
+        self.unfit.get(schema.0 as usize).copied().unwrap_or(false) || cells.contains(&ValueRef::Missing)
     }
 
     /// Appends the needed cells of a row to `out`: exactly [`Self::width`] values.

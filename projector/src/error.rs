@@ -91,17 +91,17 @@ pub enum Error {
         /// What it is cast to.
         to: &'static str,
     },
-    /// The condition of a computed field holds for no value, or for every one.
+    /// A condition holds for no value, or for every one.
     #[error(
-        "read model `{model}`: the condition of `{compute}` says nothing: {why}; write what the database writes: 1 for true \
+        "read model `{model}`: the condition of `{place}` says nothing: {why}; write what the database writes: 1 for true \
          in a column of numbers, '2026-01-31' for a day"
     )]
     NeverCompared {
         /// The model.
         model: String,
-        /// Path of the computed field.
-        compute: String,
-        /// Which field cannot be compared with what.
+        /// Path of the computed field or of the relation, or `root`.
+        place: String,
+        /// Which column or field cannot be compared with what.
         why: String,
     },
     /// A path that the model does not have; the parser of definitions refuses it first.

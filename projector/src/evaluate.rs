@@ -144,7 +144,8 @@ impl std::fmt::Display for Poison {
                 "a row of {table} is without a column that the model needs: its value cannot be represented or is too large \
                  for the store, and another letter says so, or the source did not send it (unchanged) and its earlier image \
                  is not known; update the column to what fits, or have the table read again, by taking it out of its \
-                 connector's `tables` for one start"
+                 connector's `tables` for one start. Or the column has another type than the model's condition on it, as \
+                 `headwater status` says: mend the condition"
             ),
         }
     }

@@ -52,7 +52,7 @@ pub(crate) struct Rows<'a> {
     cells: Vec<ValueRef<'a>>,
     /// Per row: it is there, and passes the filter.
     passes: Vec<bool>,
-    /// Per row: a needed column was never sent; empty when no row is so.
+    /// Per row: it [cannot be told](Columns::is_torn); empty when no row is so.
     torn: Vec<bool>,
     by_request: Vec<Range<u32>>,
 }
@@ -86,7 +86,7 @@ impl<'a> Rows<'a> {
                 Some(row) => {
                     columns.read(slot.schema, row, &mut rows.cells);
                     let cells = &rows.cells[start..];
-                    if cells.contains(&ValueRef::Missing) {
+                    if columns.is_torn(slot.schema, cells) {
                         rows.torn.resize(count, false);
                         rows.torn[at] = true;
                     }
@@ -251,7 +251,7 @@ impl<'a> Level<'a> {
     }
 }
 
-/// A needed column of a row was never sent.
+/// A row [cannot be told](Columns::is_torn).
 pub(crate) struct Torn;
 
 /// Reads rows by an access path into `arena`, for the keys from number `from` on until it is full; answers up to which.

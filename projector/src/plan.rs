@@ -188,7 +188,7 @@ impl<'m> Planner<'m> {
             });
         }
         let mut node = PlanNode::new(String::new(), root.table.clone());
-        node.filter = self.predicate(&mut node.columns, root.filter.as_ref())?;
+        node.filter = self.predicate("root", &mut node.columns, root.filter.as_ref())?;
         self.nodes.push(node);
         // Breadth first: a node's number is greater than those of all nodes above it.
         let mut queue = std::collections::VecDeque::from([(0usize, &self.model.node)]);
@@ -230,7 +230,7 @@ impl<'m> Planner<'m> {
         if key_names(&self.tables[&relation.table]).is_empty() {
             return Err(Error::NoKey { model: self.model.name.clone(), table: relation.table.to_string() });
         }
-        node.filter = self.predicate(&mut node.columns, relation.filter.as_ref())?;
+        node.filter = self.predicate(&node.path, &mut node.columns, relation.filter.as_ref())?;
         for by in &relation.order {
             self.check(&relation.table, &by.column)?;
             node.order.push((node.columns.slot(&by.column), by.descending));
@@ -248,7 +248,7 @@ impl<'m> Planner<'m> {
             }),
             Some(through) => {
                 let mut columns = Columns::new(through.table.clone());
-                let filter = self.predicate(&mut columns, through.filter.as_ref());
+                let filter = self.predicate(&node.path, &mut columns, through.filter.as_ref());
                 let first = self.hop(&node.path, &through.on, &mut parent_columns, &mut columns);
                 let second = self.hop(&node.path, &relation.on, &mut columns, &mut node.columns);
                 filter.and_then(|filter| {
@@ -336,6 +336,10 @@ impl<'m> Planner<'m> {
             })?),
         };
         let field = over.map(|expression| self.formula(number, expression)).transpose()?;
+        let comparisons = compute.filter.as_ref().map(Predicate::comparisons).unwrap_or_default();
+        for ((level, of), (_, operator, literals)) in wanted.iter().zip(comparisons) {
+            self.nodes[path[*level]].columns.compare((*of).clone(), operator, literals);
+        }
         let filter_fields =
             wanted.into_iter().map(|(level, of)| self.formula(path[level], of)).collect::<Result<_, _>>()?;
         let indexes = self.indexes(at, &compute.name);
@@ -361,12 +365,19 @@ impl<'m> Planner<'m> {
         formula
     }
 
+    /// Compiles the condition of the root or of a relation, `place`, over the rows of a table.
     fn predicate(
         &self,
+        place: &str,
         columns: &mut Columns,
         predicate: Option<&Predicate>,
     ) -> Result<Option<Predicate<usize>>, Error> {
         let table = columns.table.clone();
+        for (name, operator, literals) in predicate.map(Predicate::comparisons).unwrap_or_default() {
+            let kind = self.check(&table, name)?;
+            shape::fits(&self.model.name, place, &format!("{table}.{name}"), kind, operator, literals)?;
+            columns.compare(Expression::Column(name.clone()), operator, literals);
+        }
         predicate
             .map(|it| it.rename(&mut |name: &String| self.check(&table, name).map(|_| columns.slot(name))))
             .transpose()
@@ -437,4 +448,49 @@ fn member(name: &str) -> Vec<u8> {
     write_json_string(&mut out, name);
     out.push(b':');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_schemas::model::{ParseContext, parse};
+    use headwater_schemas::{Column, ColumnType};
+
+    use super::*;
+
+    /// Three tables of the same columns: `id`, `up`, `b` of a type.
+    fn shape(yaml: &str, kind: &ColumnType, source_type: &str) -> Result<ModelShape, Error> {
+        let model = parse("m.yaml", yaml, &ParseContext::default()).expect("a sound model");
+        let column = |name: &str, kind: &ColumnType, source_type: &str, key_ordinal| Column {
+            name: name.into(),
+            kind: kind.clone(),
+            source_type: source_type.into(),
+            key_ordinal,
+        };
+        let columns = vec![
+            column("id", &ColumnType::Int64, "bigint", Some(0)),
+            column("up", &ColumnType::Int64, "bigint", None),
+            column("b", kind, source_type, None),
+        ];
+        let schema = |table: &str| {
+            let table = TableId::new("s", "public", table);
+            (table.clone(), TableSchema { table, columns: columns.clone() })
+        };
+        model_shape(&model, &["a", "c", "l"].map(schema).into())
+    }
+
+    #[test]
+    fn a_condition_that_its_column_cannot_meet_is_refused_with_its_place() {
+        let on_root = "root: { table: s.a, key: id, where: { b: true } }\nfields: [id]\n";
+        let on_nest = "root: { table: s.a, key: id }\nfields: [id]\n\
+                       nest: { c: { many: s.c, on: { up: id }, where: { not: { b: { ne: true } } }, fields: [id] } }\n";
+        let on_link = "root: { table: s.a, key: id }\nfields: [id]\n\
+                       nest: { c: { many: s.c, on: { id: up }, fields: [id], \
+                       through: { table: s.l, on: { id: id }, where: { b: true } } } }\n";
+        for (yaml, place) in [(on_root, "root"), (on_nest, "c"), (on_link, "c")] {
+            let yaml = format!("model: m\n{yaml}");
+            shape(&yaml, &ColumnType::Bool, "boolean").expect("a boolean is compared with one");
+            let refused = shape(&yaml, &ColumnType::Int64, "bigint").expect_err("a number is not");
+            assert!(matches!(&refused, Error::NeverCompared { place: at, .. } if at == place), "{refused}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What the documents of a model look like to readers, derived from the types of the columns they are made of.
 
 use headwater_schemas::model::definition::{Aggregate, Cardinality, Compute, Expression, Field, Node, ReadModel};
-use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, Predicate, ShapeField};
+use headwater_schemas::model::{FieldType, IndexShape, Literal, ModelShape, Operator, Predicate, ShapeField};
 use headwater_schemas::{ColumnType, TableId};
 
 use crate::Error;
@@ -36,6 +36,28 @@ pub(crate) fn comparable(a: &ColumnType, b: &ColumnType) -> bool {
         }
     }
     family(a) == family(b)
+}
+
+/// Refuses a condition of `place` that holds for no value of `name`, or for every one.
+pub(crate) fn fits(
+    model: &str,
+    place: &str,
+    name: &str,
+    kind: &ColumnType,
+    operator: Operator,
+    literals: &[Literal],
+) -> Result<(), Error> {
+    match operator.unfit(kind, literals) {
+        None => Ok(()),
+        Some(literal) => Err(Error::NeverCompared {
+            model: model.into(),
+            place: place.into(),
+            why: format!(
+                "`{name}` is of the type {kind:?} and cannot be compared with {literal} (`{}`)",
+                operator.word()
+            ),
+        }),
+    }
 }
 
 /// What a relation nests, and of which table.
@@ -122,16 +144,8 @@ impl Deriving<'_> {
             let (relations, field) = name.rsplit_once('.').ok_or_else(unknown)?;
             let level = levels.get(relations.matches('.').count());
             let kind = self.field(level, field).ok_or_else(unknown)?;
-            if let Some(literal) = operator.unfit(&kind, literals) {
-                return Err(Error::NeverCompared {
-                    model: self.model.name.clone(),
-                    compute: format!("{path}{}", compute.name),
-                    why: format!(
-                        "`{path}{name}` is of the type {kind:?} and cannot be compared with {literal} (`{}`)",
-                        operator.word()
-                    ),
-                });
-            }
+            let place = format!("{path}{}", compute.name);
+            fits(&self.model.name, &place, &format!("{path}{name}"), &kind, operator, literals)?;
         }
         Ok(())
     }

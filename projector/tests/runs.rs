@@ -315,6 +315,56 @@ async fn a_definition_that_follows_the_tables_is_built_beside_what_stayed_as_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_condition_leaves_out_stays_so_when_its_column_gets_a_type_that_it_does_not_fit() {
+    const LIVE: &str = "
+model: customer
+root: { table: shop.customers, key: id, where: { deleted: { ne: true } } }
+fields: [id]
+nest:
+  invoices: { many: shop.invoices, on: { customer_id: id }, where: { void: { ne: true } }, fields: [id] }
+";
+    use ColumnType as T;
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    let customers = |kind: T| schema("customers", &[("id", T::Int64), ("deleted", kind)]);
+    let invoices = |kind: T| schema("invoices", &[("id", T::Int64), ("customer_id", T::Int64), ("void", kind)]);
+    let customer = |id, deleted| vec![Value::Int(id), deleted];
+    let invoice = |id, void| vec![Value::Int(id), Value::Int(1), void];
+    let (no, yes) = (Value::Bool(false), Value::Bool(true));
+    source.append(&invoices(T::Bool), Op::Schema, &[]).await;
+    source.append(&invoices(T::Bool), Op::Create, &[invoice(10, no.clone()), invoice(11, yes.clone())]).await;
+    source.append(&customers(T::Bool), Op::Schema, &[]).await;
+    source.append(&customers(T::Bool), Op::Create, &[customer(1, no), customer(2, yes)]).await;
+    let running = Running::start(&source, open_store(folder.path()), vec![model(LIVE)]);
+    let ada = r#"{"id":1,"invoices":[{"id":10}]}"#;
+    running.document_when(1, "the first document", |document| document == Some(ada)).await;
+    assert_eq!(running.document(2).await, None);
+
+    let (no, yes) = (Value::Int(0), Value::Int(1));
+    source.append(&invoices(T::Int64), Op::Schema, &[]).await;
+    source.read_again(&invoices(T::Int64), &[invoice(10, no.clone()), invoice(11, yes.clone())]).await;
+    let told = running.document_when(1, "another document", |document| document != Some(ada)).await;
+    assert_eq!(told, None, "a void invoice");
+    source.append(&customers(T::Int64), Op::Schema, &[]).await;
+    source.append(&customers(T::Int64), Op::Update, &[customer(2, yes)]).await;
+    running.status_when("a letter for each", |it| it.dead_letters >= 2).await;
+    assert_eq!(running.document(2).await, None, "a deleted customer");
+    let status = running.status_when("its problem", |it| it.models.iter().any(|it| it.problem.is_some())).await;
+    let problem = status.models[0].problem.clone().unwrap();
+    assert!(problem.contains("condition of `root`") && problem.contains("customers.deleted"), "{problem}");
+    let letters = running.handle.list_dead_letters(100).await.unwrap();
+    let roots: Vec<_> = letters.iter().filter_map(|it| it.letter.root.as_deref()).collect();
+    assert!(roots.contains(&"1") && roots.contains(&"2"), "{roots:?}");
+
+    source.append(&customers(T::Int64), Op::Update, &[customer(1, no)]).await;
+    let mended = LIVE.replace("{ ne: true }", "{ ne: 1 }");
+    let running = Running::start(&source, running.stop().await, vec![model(&mended)]);
+    running.document_when(1, "the mended document", |document| document == Some(ada)).await;
+    assert_eq!(running.document(2).await, None);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_processed_is_kept_told_and_retried() {
     let folder = tempfile::tempdir().unwrap();
     let mut source = Source::new(folder.path()).await;

@@ -89,7 +89,7 @@ fn check_types(file: &ModelFile, known: &BTreeMap<TableId, TableSchema>) -> Opti
     let error = model_shape(&file.model, &tables).err()?;
     let path: &str = match &error {
         Error::JoinTypes { relation, .. } => relation,
-        Error::NotANumber { compute, .. } | Error::NeverCompared { compute, .. } => compute,
+        Error::NotANumber { compute: place, .. } | Error::NeverCompared { place, .. } => place,
         Error::ImpossibleCast { field, .. } => field,
         _ => "root",
     };

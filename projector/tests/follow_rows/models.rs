@@ -134,7 +134,7 @@ fn compare<N>(random: &mut Random, name: N) -> Predicate<N> {
     Predicate::Compare { name, operator, literals }
 }
 
-/// A comparison that a value of this type can meet: a computed field with another one is refused.
+/// A comparison that a value of this type can meet: a model with another one is refused.
 fn comparable(random: &mut Random, name: String, kind: &ColumnType) -> Predicate {
     loop {
         let compared = compare(random, name.clone());
@@ -159,8 +159,8 @@ fn kind_of(table: &Table, expression: &Expression) -> Option<ColumnType> {
 
 fn filter(random: &mut Random, table: &Table) -> Predicate {
     let one = |random: &mut Random| {
-        let name = random.pick(&table.schema.columns).name.to_string();
-        compare(random, name)
+        let column = random.pick(&table.schema.columns);
+        comparable(random, column.name.to_string(), &column.kind)
     };
     match random.below(6) {
         0 => Predicate::And(vec![one(random), one(random)]),
