@@ -67,7 +67,10 @@ pub enum Error {
         parent: String,
     },
     /// Something is summed that is no number.
-    #[error("read model `{model}`: `{compute}` adds up `{field}`, which is no number; cast the field to decimal")]
+    #[error(
+        "read model `{model}`: `{compute}` adds up `{field}`, which is no number; cast the field to decimal, but make a \
+         column of the type `money`, whose texts have a currency in them, `numeric` in the database"
+    )]
     NotANumber {
         /// The model.
         model: String,
