@@ -55,6 +55,9 @@ pub(crate) struct CatalogPlace {
     #[serde(skip)]
     pub(crate) is_padded: bool,
     pub(crate) modifier: i32,
+    /// Rows of before the column was added have a value in it that they do not hold; or those of a partition do.
+    #[serde(skip)]
+    pub(crate) fills_rows: bool,
     /// The transaction that wrote this line of the catalog.
     pub(crate) written: String,
 }
@@ -197,6 +200,10 @@ pub(crate) async fn tables(sql: &Sql, types: &mut Types, condition: &str) -> Res
                             'type_oid', a.atttypid::bigint, 'modifier', a.atttypmod, 'written', a.xmin::text)
                             ORDER BY a.attnum), '[]')
                  FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0) AS places,
+                ({PARTS}
+                 SELECT coalesce(json_agg(DISTINCT a.attname), '[]')
+                 FROM part JOIN pg_attribute a ON a.attrelid = part.oid
+                 WHERE a.atthasmissing AND NOT a.attisdropped) AS filled,
                 CASE c.relkind WHEN 'p' THEN
                     ({PARTS}
                      SELECT json_agg(json_build_object(
@@ -257,6 +264,11 @@ pub(crate) async fn measure(sql: &Sql, tables: impl Iterator<Item = &mut Catalog
 fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
     let malformed = |_| Error::Malformed { what: "description of a table in the catalog" };
     let rows: i64 = number(row, "rows")?;
+    let mut places: Vec<CatalogPlace> = serde_json::from_str(text(row, "places")?).map_err(malformed)?;
+    let filled: Vec<String> = serde_json::from_str(text(row, "filled")?).map_err(malformed)?;
+    for place in &mut places {
+        place.fills_rows = place.alive && filled.contains(&place.name);
+    }
     Ok(CatalogTable {
         oid: number(row, "oid")?,
         schema: text(row, "nspname")?.into(),
@@ -276,7 +288,7 @@ fn table(row: &SimpleQueryRow) -> Result<CatalogTable, Error> {
         indexes: serde_json::from_str(text(row, "indexes")?).map_err(malformed)?,
         partitions: serde_json::from_str(optional(row, "partitions").unwrap_or("[]")).map_err(malformed)?,
         ancestors: serde_json::from_str(optional(row, "ancestors").unwrap_or("[]")).map_err(malformed)?,
-        places: serde_json::from_str(text(row, "places")?).map_err(malformed)?,
+        places,
         files: optional(row, "files").unwrap_or_default().into(),
     })
 }

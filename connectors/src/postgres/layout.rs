@@ -12,8 +12,12 @@
 //! * one that was there was written to the catalog anew, and the table has another file too: `ALTER … TYPE … USING` does
 //!   both. `VACUUM FULL`, `CLUSTER` and `TRUNCATE` do only the one, `SET NOT NULL` and `GRANT` only the other.
 //!
-//! Columns that are only dropped, and new ones under names that no other had, change no row that was captured: the
-//! layout is noted anew, with the names of what was dropped. A column's type says nothing of the labels of an enum:
+//! * one was not there before, and rows of before have a value in it: the catalog holds that value for them, or the table
+//!   has another file, as it gets where the value is another one in each row. That `VACUUM FULL` is taken for the latter
+//!   when a column was added between the same two looks costs a reading.
+//!
+//! Columns that are only dropped, and new ones that are null in all rows, under names that no other had, change no row that
+//! was captured: the layout is noted anew, with the names of what was dropped. A column's type says nothing of the labels of an enum:
 //! those that are renamed leave no trace in the table.
 
 use base64::Engine;
@@ -35,6 +39,10 @@ pub(crate) struct Layout {
     pub(crate) key: Vec<i16>,
     /// Hash of the table's file, or of those of its partitions.
     pub(crate) file: u32,
+    /// Of each column, by `attnum` from 1 on, whether rows of before it was added have a value in it. It counts while the
+    /// column is new.
+    #[serde(skip)]
+    pub(crate) fills_rows: Vec<bool>,
 }
 
 /// Three bytes of a hash.
@@ -66,6 +74,7 @@ impl Layout {
             columns: written(&columns),
             key: table.key().unwrap_or_default().iter().filter_map(number).collect(),
             file: fnv(table.files.as_bytes()) as u32,
+            fills_rows: table.places.iter().map(|place| place.fills_rows).collect(),
         }
     }
 
@@ -93,6 +102,9 @@ impl Layout {
             }
             if self.file != now.file && was.is_some_and(|was| was.written != column.written) {
                 return Some("was rewritten");
+            }
+            if was.is_none() && (self.file != now.file || now.fills_rows.get(at) == Some(&true)) {
+                return Some("has a new column that rows of before have values in");
             }
         }
         None
@@ -172,11 +184,12 @@ mod tests {
                 type_oid,
                 is_padded: false,
                 modifier: -1,
+                fills_rows: false,
                 written: xmin.to_string(),
             })
         };
         let columns: Vec<Column> = columns.iter().map(column).collect();
-        Layout { oid: 1, columns: written(&columns), key: vec![1], file }
+        Layout { oid: 1, columns: written(&columns), key: vec![1], file, fills_rows: Vec::new() }
     }
 
     fn before() -> Layout {
@@ -188,7 +201,7 @@ mod tests {
         let id = ("id", INT, 7);
         for (now, what) in [
             (before(), "nothing"),
-            (layout(&[id, ("amount", INT, 7), ("note", TEXT, 7), ("new", INT, 9)], 2), "a new column, another file"),
+            (layout(&[id, ("amount", INT, 7), ("note", TEXT, 7), ("new", INT, 9)], 1), "a new column"),
             (layout(&[id, ("", DROPPED, 9), ("note", TEXT, 7)], 2), "a dropped column, another file"),
             (layout(&[id, ("amount", INT, 9), ("note", TEXT, 7)], 1), "SET NOT NULL"),
             (layout(&[id, ("amount", INT, 7), ("note", VARCHAR, 9)], 1), "another text"),
@@ -221,6 +234,14 @@ mod tests {
         ] {
             assert_eq!(before().changed(&now), problem, "{what}");
         }
+        let new = |file, fills_rows| {
+            let columns = [id, ("amount", INT, 7), note, ("new", INT, 9)];
+            before().changed(&Layout { fills_rows: vec![false, false, false, fills_rows], ..layout(&columns, file) })
+        };
+        let filled = Some("has a new column that rows of before have values in");
+        assert_eq!((new(1, true), new(2, false)), (filled, filled), "a default, and one that rewrote the rows");
+        let known = Layout { fills_rows: vec![false, true, false], ..before() };
+        assert_eq!(before().changed(&known), None, "it was there when the rows were captured");
         let generated = layout(&[id, ("amount", DROPPED, 7), note], 1);
         assert_eq!(generated.changed(&before()), kind, "generated no longer");
     }
@@ -229,7 +250,9 @@ mod tests {
     fn a_domain_that_was_captured_with_blanks_is_told() {
         let kind = |type_oid, is_padded| {
             let (name, written) = ("code".into(), "7".into());
-            Column::of(&CatalogPlace { name, alive: true, type_oid, is_padded, modifier: -1, written }).kind
+            let place =
+                CatalogPlace { name, alive: true, type_oid, is_padded, modifier: -1, fills_rows: false, written };
+            Column::of(&place).kind
         };
         assert_ne!(kind(16_400, false), kind(16_400, true));
         assert_eq!(kind(BPCHAR, false), kind(BPCHAR, true), "of `char(n)` itself they never were");
