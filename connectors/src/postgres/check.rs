@@ -201,7 +201,8 @@ async fn look_at_room(sql: &Sql, slot: Option<&Slot>, findings: &mut Findings) -
             "SELECT current_setting('max_replication_slots')::int AS slots, current_setting('max_wal_senders')::int AS senders,
                     (SELECT count(*) FROM pg_replication_slots) AS slots_used,
                     (SELECT count(*) FROM pg_stat_replication) AS senders_used,
-                    current_setting('max_slot_wal_keep_size') AS keep",
+                    (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS keep_megabytes,
+                    (SELECT setting::bigint FROM pg_settings WHERE name = 'max_wal_size') AS wal_megabytes",
         )
         .await?;
     let row = rows.first().ok_or(Error::Malformed { what: "answer to a catalog query" })?;
@@ -223,14 +224,26 @@ async fn look_at_room(sql: &Sql, slot: Option<&Slot>, findings: &mut Findings) -
             findings.ok("server", format!("{used} of {limit} {setting} are in use"));
         }
     }
-    if text(row, "keep")? == "-1" {
-        findings.add(
-            Severity::Warning,
-            "server",
-            "max_slot_wal_keep_size is unlimited: while capture is down, log may fill the database's disk",
-            "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB', or what the disk can spare; SELECT pg_reload_conf()",
-        );
-    }
+    let (keep, wal): (i64, i64) = (number(row, "keep_megabytes")?, number(row, "wal_megabytes")?);
+    let problem = if keep < 0 {
+        "max_slot_wal_keep_size is unlimited: while capture is down, log may fill the database's disk, and then the database \
+         stops"
+            .to_owned()
+    } else if keep < wal {
+        format!(
+            "max_slot_wal_keep_size is {keep} MB, less than the {wal} MB of max_wal_size that may be written between two \
+             checkpoints: the disk is safe, but capture that is down or behind for that long loses its slot, and reads all \
+             tables again"
+        )
+    } else {
+        return Ok(());
+    };
+    findings.add(
+        Severity::Warning,
+        "server",
+        problem,
+        "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB', or what the disk can spare; SELECT pg_reload_conf()",
+    );
     Ok(())
 }
 
@@ -257,6 +270,9 @@ async fn look_at_tables(
             format!("ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')", quote(&name)),
         ),
         Some(publication) => findings.ok(&subject, format!("exists, with {} tables", publication.tables.len())),
+    }
+    if let Some(publication) = &publication {
+        look_at_identities(sql, publication, findings).await?;
     }
     let mut names: Vec<(String, String)> = if config.postgres.tables.is_empty() {
         publication.iter().flat_map(|publication| publication.tables.keys().cloned()).collect()
@@ -317,6 +333,34 @@ async fn look_at_tables(
     Ok(())
 }
 
+/// Tells of tables that the application cannot write to since they are published, whoever captures them.
+async fn look_at_identities(sql: &Sql, publication: &Publication, findings: &mut Findings) -> Result<(), Error> {
+    let refuses = ["update", "delete"].into_iter().filter(|kind| !publication.left_out.contains(kind));
+    let refuses: Vec<String> = refuses.map(str::to_uppercase).collect();
+    if refuses.is_empty() {
+        return Ok(());
+    }
+    let pairs = publication.tables.keys().map(|(schema, table)| (schema.as_str(), table.as_str()));
+    for table in catalog::tables(sql, &mut Types::default(), &catalog::named(pairs)).await? {
+        let without = table.without_identity();
+        let Some((name, remedy)) = without.first() else { continue };
+        let others = match without.len() - 1 {
+            0 => String::new(),
+            others => format!(", as have {others} other partitions"),
+        };
+        findings.add(
+            Severity::Error,
+            &format!("table {}", table.name()),
+            format!(
+                "{name} is published and has no replica identity{others}: the server refuses the application's own {}",
+                refuses.join(" and ")
+            ),
+            remedy.as_str(),
+        );
+    }
+    Ok(())
+}
+
 /// Whether the publication can be made for the tables that are `fit`, some of which belong to `others`.
 fn look_at_making(
     config: &ConnectorConfig,
@@ -328,6 +372,10 @@ fn look_at_making(
 ) {
     let subject = format!("publication {name}");
     let user = &config.postgres.user;
+    if fit.is_empty() {
+        let problem = "does not exist, and none of the tables can be published";
+        return findings.add(Severity::Error, &subject, problem, "do what is said of each of them, then check again");
+    }
     let problem = match (may_create, others) {
         (true, []) => return findings.ok(&subject, "does not exist yet; it is made at the first start"),
         (false, []) => format!("does not exist, and user `{user}` may not create it"),

@@ -38,6 +38,27 @@ impl CatalogTable {
         if others.is_empty() { Ok(key) } else { Err(self.with_other_partitions(key, &others)) }
     }
 
+    /// Of which tables the server refuses updates and deletes once they are published: of this one, or of its partitions.
+    /// Each by its name as SQL, and with a command that mends it.
+    pub(crate) fn without_identity(&self) -> Vec<(String, String)> {
+        let mut parts: Vec<(String, &str, &[UniqueIndex])> = match self.kind.as_str() {
+            "p" => self.partitions.iter().map(|part| (part.quoted.clone(), &*part.identity, &*part.indexes)).collect(),
+            _ => vec![(self.quoted(), &self.identity, &self.indexes)],
+        };
+        parts.retain(|(_, identity, indexes)| *identity != "f" && logged(identity, indexes).is_none());
+        let mended = |(name, _, indexes): (String, &str, &[UniqueIndex])| {
+            let command = match logged("d", indexes) {
+                Some(_) => format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT"),
+                None => format!(
+                    "ALTER TABLE {name} ADD PRIMARY KEY (…), or, so that the application goes on at once, ALTER TABLE {name} \
+                     REPLICA IDENTITY FULL"
+                ),
+            };
+            (name, command)
+        };
+        parts.into_iter().map(mended).collect()
+    }
+
     fn sends(&self, name: &str) -> bool {
         self.columns.iter().any(|column| column.name == name)
     }

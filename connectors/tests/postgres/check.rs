@@ -59,6 +59,70 @@ async fn every_obstacle_is_found_with_its_remedy() {
     assert_eq!((unreachable.len(), unreachable[0].severity), (1, Severity::Error));
 }
 
+/// Worse than what capture lacks: what is published already and keeps the application from writing.
+#[tokio::test(flavor = "multi_thread")]
+async fn published_tables_that_the_application_cannot_update_are_found() {
+    let server = Postgres::start();
+    server.psql(
+        "CREATE TABLE good (id int PRIMARY KEY); CREATE TABLE keyless (a int); CREATE TABLE other (a int);
+         CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+         CREATE TABLE full_ (a int); ALTER TABLE full_ REPLICA IDENTITY FULL;
+         CREATE TABLE parts (a int) PARTITION BY RANGE (a); CREATE TABLE part PARTITION OF parts DEFAULT;
+         CREATE PUBLICATION headwater_shop FOR ALL TABLES WITH (publish_via_partition_root = true)",
+    );
+    let config = config(&server, &["good", "keyless"]);
+    let refused = async || {
+        let findings = check(&config, &[]).await;
+        let told = findings.into_iter().filter(|finding| finding.problem.contains("refuses the application's own"));
+        told.inspect(|finding| assert_eq!(finding.severity, Severity::Error)).collect::<Vec<Finding>>()
+    };
+    let told = refused().await;
+    let subjects: Vec<&str> = told.iter().map(|finding| &*finding.subject).collect();
+    // Also of those that are not captured.
+    assert_eq!(subjects, ["keyless", "nothing", "other", "parts"].map(|name| format!("table public.{name}")));
+    assert!(told[0].problem.contains("UPDATE and DELETE"), "{told:#?}");
+    assert!(told[0].remedy.contains("ALTER TABLE \"public\".\"keyless\" ADD PRIMARY KEY"), "{told:#?}");
+    for finding in &told {
+        server.psql(finding.remedy.rsplit_once("at once, ").map_or(&*finding.remedy, |(_, at_once)| at_once));
+    }
+    assert_eq!(refused().await, []);
+    for table in ["keyless", "nothing", "other", "parts"] {
+        server.psql(&format!("INSERT INTO {table} VALUES (1); DELETE FROM {table}"));
+    }
+}
+
+/// A command that publishes nothing is no remedy.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_publication_is_advised_for_no_tables() {
+    let server = Postgres::start();
+    server.psql("CREATE TABLE keyless (a int); CREATE ROLE reader LOGIN PASSWORD 'headwater-secret'");
+    let mut config = config(&server, &["keyless", "absent"]);
+    config.postgres.user = "reader".into();
+    let findings = check(&config, &[]).await;
+    let told = findings.iter().find(|finding| finding.subject == "publication headwater_shop").unwrap();
+    assert_eq!(
+        (told.severity, &*told.problem),
+        (Severity::Error, "does not exist, and none of the tables can be published")
+    );
+    assert!(!told.remedy.contains("CREATE PUBLICATION"), "{told:?}");
+    assert!(findings.iter().any(|finding| finding.subject == "table public.absent"), "{findings:#?}");
+}
+
+/// Each limit has its price: the database's disk, or the slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_keeps_for_slots_is_judged() {
+    for (keep, told) in [("-1", Some("may fill the database's disk")), ("64MB", Some("loses its slot")), ("2GB", None)]
+    {
+        let server = Postgres::start_with(
+            &PostgresOptions::default().setting("max_slot_wal_keep_size", keep).setting("max_wal_size", "1GB"),
+        );
+        let findings = check(&config(&server, &["t"]), &[]).await;
+        let found = findings.iter().find(|finding| finding.problem.contains("max_slot_wal_keep_size"));
+        assert_eq!(found.map(|finding| finding.severity), told.map(|_| Severity::Warning), "{keep}: {found:?}");
+        assert!(found.zip(told).is_none_or(|(found, told)| found.problem.contains(told)), "{keep}: {found:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_read_for_comparison_are_what_was_captured() {
     let harness = Harness::streaming(
