@@ -18,8 +18,8 @@ pub(super) struct Catalog {
     pub(super) models: Vec<Model>,
     /// What each field of `Query` does: (number of the model, what is asked of it).
     pub(super) roots: BTreeMap<String, (usize, RootKind)>,
-    /// Whose document each field of `Subscription` follows: number of the model.
-    pub(super) changes: BTreeMap<String, usize>,
+    /// What each field of `Subscription` follows: (number of the model, one document or a page).
+    pub(super) changes: BTreeMap<String, (usize, RootKind)>,
 }
 
 /// The three ways to ask for documents.
@@ -43,6 +43,8 @@ pub(super) struct Model {
     pub(super) point: String,
     /// `customerAccountChanged`.
     pub(super) changed: String,
+    /// `customerAccountsChanged`.
+    pub(super) list_changed: String,
     /// `customerAccountsByIds`.
     pub(super) by_ids: String,
     /// `customerAccounts`.
@@ -194,24 +196,27 @@ impl Catalog {
         let mut models: Vec<&Arc<Visibility>> = models.iter().collect();
         models.sort_by(|a, b| a.shape.model.cmp(&b.shape.model));
         let (mut types, mut fields, mut followed) = (Taken::types(), Taken::empty(), Taken::empty());
-        // Models first, so that no nested type takes the name of a model.
-        let own: Vec<(String, String)> = models
+        // Models first, so that no nested type takes the name of a model, and no list that of what follows one document.
+        let own: Vec<(String, (String, String))> = models
             .iter()
             .map(|visibility| {
                 let shape = &visibility.shape;
                 let name = types.claim(names::type_name(&shape.model), "Document");
-                (name, fields.claim(names::field_name(&shape.model), "Document"))
+                let point = fields.claim(names::field_name(&shape.model), "Document");
+                let changed = followed.claim(format!("{point}Changed"), "Document");
+                (name, (point, changed))
             })
             .collect();
         let (mut roots, mut changes) = (BTreeMap::new(), BTreeMap::new());
         let mut named = Vec::with_capacity(models.len());
-        for (number, (visibility, (name, point))) in models.into_iter().zip(own).enumerate() {
+        for (number, (visibility, (name, own))) in models.into_iter().zip(own).enumerate() {
             let live = visibility.live;
-            let changed = followed.claim(format!("{point}Changed"), "Document");
-            let model = Model::new(visibility.clone(), name, (point, changed), &mut types, &mut fields);
+            let taken = (&mut types, &mut fields, &mut followed);
+            let model = Model::new(visibility.clone(), name, own, taken);
             // A channel without live streams has nothing to subscribe to.
             if live {
-                changes.insert(model.changed.clone(), number);
+                changes.insert(model.changed.clone(), (number, RootKind::Point));
+                changes.insert(model.list_changed.clone(), (number, RootKind::Connection));
             }
             roots.insert(model.point.clone(), (number, RootKind::Point));
             roots.insert(model.by_ids.clone(), (number, RootKind::ByIds));
@@ -227,12 +232,12 @@ impl Model {
         visibility: Arc<Visibility>,
         name: String,
         (point, changed): (String, String),
-        types: &mut Taken,
-        fields: &mut Taken,
+        (types, fields, followed): (&mut Taken, &mut Taken, &mut Taken),
     ) -> Self {
         let shape = &visibility.shape;
         let plural = names::plural(&point);
         let connection = fields.claim(plural.clone(), "List");
+        let list_changed = followed.claim(format!("{connection}Changed"), "List");
         let by_ids = fields.claim(format!("{}ByIds", plural.strip_suffix("List").unwrap_or(&plural)), "List");
         let connection_type = types.claim(format!("{name}Connection"), "Of");
         let edge_type = types.claim(format!("{name}Edge"), "Of");
@@ -248,6 +253,7 @@ impl Model {
             object,
             point,
             changed,
+            list_changed,
             by_ids,
             connection,
             connection_type,

@@ -21,7 +21,7 @@ use super::{GraphQl, GraphQlResponse};
 use crate::context::{ReadContext, RequestId};
 use crate::observe::current;
 use crate::problem::Problem as ApiProblem;
-use crate::query::{Count, ListPage};
+use crate::query::{Count, FirstPage, ListPage};
 
 /// What the store answered for one field of `data`.
 enum Answer {
@@ -74,12 +74,25 @@ impl GraphQl {
         reader: &dyn DocumentReader,
         context: &ReadContext,
     ) -> Result<GraphQlResponse, Refused> {
-        self.run(operation, budget, reader, context).await.map_err(Refused)
+        self.run(operation, None, budget, reader, context).await.map_err(Refused)
+    }
+
+    /// The same of a subscription to a page, which `followed` takes note of.
+    pub(crate) async fn try_follow(
+        &self,
+        operation: &Operation,
+        followed: &FirstPage,
+        budget: &mut Budget,
+        reader: &dyn DocumentReader,
+        context: &ReadContext,
+    ) -> Result<GraphQlResponse, Refused> {
+        self.run(operation, Some(followed), budget, reader, context).await.map_err(Refused)
     }
 
     async fn run(
         &self,
         operation: &Operation,
+        followed: Option<&FirstPage>,
         budget: &mut Budget,
         reader: &dyn DocumentReader,
         context: &ReadContext,
@@ -90,7 +103,8 @@ impl GraphQl {
         if plan.introspects {
             self.count_introspection(operation, budget).map_err(|problem| vec![problem])?;
         }
-        let asker = Asker { catalog: &self.catalog, limits: &self.limits, reader, context, variables, sources };
+        let (catalog, limits) = (&self.catalog, &self.limits);
+        let asker = Asker { catalog, limits, reader, context, variables, sources, followed };
         let asked = asker.all(plan, firsts, budget).await?;
         let (introspection, mut problems) = match plan.introspects {
             true => self.introspect(prepared, variables)?,
@@ -99,8 +113,8 @@ impl GraphQl {
 
         let shared = &*budget;
         let answers = match asked.as_slice() {
-            [one] => self.ask(one, reader, shared, context).await.map(|answer| vec![answer]),
-            all => in_turns(all.iter().map(|one| self.ask(one, reader, shared, context))).await,
+            [one] => self.ask(one, followed, reader, shared, context).await.map(|answer| vec![answer]),
+            all => in_turns(all.iter().map(|one| self.ask(one, followed, reader, shared, context))).await,
         };
         let answers = answers.map_err(|problem| vec![problem])?;
         let is_broken = answers.iter().any(|answer| matches!(answer, Answer::Failed(_)));
@@ -181,6 +195,7 @@ impl GraphQl {
     async fn ask(
         &self,
         asked: &Asked,
+        followed: Option<&FirstPage>,
         reader: &dyn DocumentReader,
         budget: &Budget,
         context: &ReadContext,
@@ -200,7 +215,7 @@ impl GraphQl {
                     Err(problem) => Err(problem),
                 }
             }
-            Asked::Page(paged) => self.page(paged, reader, context).await,
+            Asked::Page(paged) => self.page(paged, followed, reader, context).await,
         };
         let answer = answer.unwrap_or_else(|problem| Answer::Failed(problem.into()));
         budget.take_documents(answer.bytes())?;
@@ -210,9 +225,15 @@ impl GraphQl {
     async fn page(
         &self,
         paged: &Paged,
+        followed: Option<&FirstPage>,
         reader: &dyn DocumentReader,
         context: &ReadContext,
     ) -> Result<Answer, ApiProblem> {
+        if let Some(followed) = followed {
+            let read = followed.read(&paged.query, paged.limit, reader, context).await?;
+            followed.show(&paged.query, &read);
+            return Ok(Answer::Page(read.page, None));
+        }
         let total = match paged.count {
             true => match paged.query.count(reader, self.limits.count_max + 1, context).await? {
                 Some(Count::Exact(total)) => Some(total),
@@ -221,7 +242,7 @@ impl GraphQl {
             false => None,
         };
         let page = match paged.limit {
-            0 => ListPage { documents: Vec::new(), places: Vec::new(), next: None },
+            0 => ListPage { documents: Vec::new(), places: Vec::new(), next: None, has_more: false },
             _ => paged.query.page(reader, paged.places, context).await?,
         };
         Ok(Answer::Page(page, total))
@@ -325,9 +346,7 @@ impl GraphQl {
                         writer.put(key);
                         match (part, &page.next) {
                             (PagePart::Constant(bytes), _) => writer.put(bytes),
-                            (PagePart::HasNextPage, next) => {
-                                writer.put(if next.is_some() { b"true" } else { b"false" });
-                            }
+                            (PagePart::HasNextPage, _) => writer.put(if page.has_more { b"true" } else { b"false" }),
                             (PagePart::EndCursor, Some(next)) => {
                                 text(writer, &paged.query.cursor(next, context));
                             }

@@ -40,7 +40,7 @@ use headwater_store::VersionId;
 use self::catalog::Catalog;
 pub(crate) use self::known::{Answered, GivenText, KnownTexts};
 pub(crate) use self::names::{field_name, plural};
-pub(crate) use self::operation::{Budget, Operation, Refused};
+pub(crate) use self::operation::{Budget, Follows, Operation, Refused};
 use self::prepare::Cache;
 pub(crate) use self::trusted::TrustedTexts;
 use crate::Error;

@@ -48,6 +48,14 @@ impl Operation {
     }
 }
 
+/// What a subscription follows.
+pub(crate) enum Follows {
+    /// A document; `None`: no document of its model can have the id.
+    Document(Option<Vec<u8>>),
+    /// The first page of a list.
+    List,
+}
+
 /// Why a request is not answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Refused(pub(super) Vec<Problem>);
@@ -287,13 +295,19 @@ impl GraphQl {
         Ok((kept, operation))
     }
 
-    /// The document that a subscription follows, and as what it is seen; no id when it cannot be one of its model.
-    pub(crate) fn followed(&self, operation: &Operation) -> Result<(Arc<Visibility>, Option<Vec<u8>>), Refused> {
-        let no_document = || Refused::new(Problem::INVALID, 400, "this follows no document");
-        let root = operation.plan.roots.first().ok_or_else(no_document)?;
-        let Wanted::Point(model, _) = &root.kind else { return Err(no_document()) };
-        let point = point(&self.catalog.models[*model], root, &operation.variables);
-        point.map_err(|problem| Refused(vec![problem.at(root.at, &operation.prepared.document.sources)]))
+    /// What a subscription follows.
+    pub(crate) fn followed(&self, operation: &Operation) -> Result<(Arc<Visibility>, Follows), Refused> {
+        let nothing = || Refused::new(Problem::INVALID, 400, "this follows neither a document nor a list");
+        let root = operation.plan.roots.first().ok_or_else(nothing)?;
+        match &root.kind {
+            Wanted::Point(model, _) => {
+                let point = point(&self.catalog.models[*model], root, &operation.variables);
+                let at = |problem: Problem| Refused(vec![problem.at(root.at, &operation.prepared.document.sources)]);
+                point.map(|(visibility, id)| (visibility, Follows::Document(id))).map_err(at)
+            }
+            Wanted::Connection(model, _) => Ok((self.catalog.models[*model].visibility.clone(), Follows::List)),
+            _ => Err(nothing()),
+        }
     }
 
     /// Whether a document of any number of operations fits the schema.

@@ -155,6 +155,8 @@ impl<'a> Compiler<'a> {
     /// The plan of an operation.
     pub(super) fn plan(&mut self, operation: &'a Operation) -> Result<Plan, Problem> {
         let mut plan = Plan { roots: Vec::new(), introspects: false, firsts: Vec::new(), bytes: 0 };
+        let Catalog { roots, changes, .. } = self.catalog;
+        let named = if operation.is_subscription() { changes } else { roots };
         for (name, fields) in self.collect(&[&operation.selection_set])? {
             let field = fields[0];
             let kind = match field.name.as_str() {
@@ -163,15 +165,19 @@ impl<'a> Compiler<'a> {
                     plan.introspects = true;
                     Wanted::Introspection
                 }
-                of if operation.is_subscription() => match self.catalog.changes.get(of) {
-                    Some(model) => Wanted::Point(*model, self.object(*model, &fields)?),
-                    None => Wanted::Introspection,
-                },
-                of => match self.catalog.roots.get(of) {
+                of => match named.get(of) {
                     Some((model, RootKind::Point)) => Wanted::Point(*model, self.object(*model, &fields)?),
                     Some((model, RootKind::ByIds)) => Wanted::ByIds(*model, self.object(*model, &fields)?),
                     Some((model, RootKind::Connection)) => {
-                        Wanted::Connection(*model, self.connection(*model, &fields)?)
+                        let connection = self.connection(*model, &fields)?;
+                        if operation.is_subscription() && connection.is_counted() {
+                            // What is counted changes with documents that are on no page.
+                            let message = "`totalCount` cannot stand here: what is followed is the first page of a list, \
+                                           uncounted; ask for it in a query";
+                            let problem = Problem::new(Problem::INVALID, message);
+                            return Err(problem.at(field.location(), &self.document.sources));
+                        }
+                        Wanted::Connection(*model, connection)
                     }
                     // The one field of the schema without models.
                     None => Wanted::Introspection,

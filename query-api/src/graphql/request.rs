@@ -16,7 +16,7 @@ use super::operation::Budget;
 use super::plan::{Connection, Content, EdgePart, Object, Part, Plan, Root, Wanted};
 use crate::access::Visibility;
 use crate::context::ReadContext;
-use crate::query::{CONDITIONS_MAX, Condition, ListQuery, ListRequest, Sort};
+use crate::query::{CONDITIONS_MAX, Condition, FirstPage, ListQuery, ListRequest, Sort};
 
 /// Elements a nested array without `first` is taken to have when the cost is computed.
 const ELEMENTS_ASSUMED: usize = 10;
@@ -38,7 +38,7 @@ pub(super) enum Asked {
 
 /// A page to be read.
 pub(super) struct Paged {
-    pub(super) query: ListQuery,
+    pub(super) query: Arc<ListQuery>,
     /// Documents on it, at most.
     pub(super) limit: usize,
     /// Whether `totalCount` is wanted.
@@ -55,6 +55,8 @@ pub(super) struct Asker<'a> {
     pub(super) context: &'a ReadContext,
     pub(super) variables: &'a JsonMap,
     pub(super) sources: &'a SourceMap,
+    /// What is on the page that a subscription follows.
+    pub(super) followed: Option<&'a FirstPage>,
 }
 
 impl Asker<'_> {
@@ -155,6 +157,15 @@ impl Asker<'_> {
             let message = format!("`first` is {limit}, over the limit of {page_max}");
             return Err(Problem::limit(message, "page"));
         }
+        let has_cursor = |edge: &[(Box<[u8]>, EdgePart)]| edge.iter().any(|(_, part)| matches!(part, EdgePart::Cursor));
+        let places = connection.slots.iter().any(|(_, part)| matches!(part, Part::Edges(_, edge) if has_cursor(edge)));
+        let paged = |query| Asked::Page(Box::new(Paged { query, limit, count: connection.is_counted(), places }));
+        if self.followed.is_some() && limit == 0 {
+            return Err(bad("`first` is 0: what is followed is a page of one document or more".into()));
+        }
+        if let Some(list) = self.followed.and_then(FirstPage::list) {
+            return Ok(paged(list));
+        }
         let conditions = conditions(model, given("where"))?;
         let sort = match given("orderBy") {
             Some(Input::Text(item)) => {
@@ -165,19 +176,16 @@ impl Asker<'_> {
             _ => None,
         };
         let after = given("after").and_then(Input::text);
-        // A page of nothing is not read, only counted.
+        // A page of nothing is not read, only counted; for what is followed see [`FirstPage::read`].
         let wanted = ListRequest {
             visibility: &model.visibility,
             bound: model.visibility.bound(&self.context.principal),
             conditions: &conditions,
             sort,
             after: after.as_deref(),
-            limit: limit.max(1),
+            limit: limit.max(1) + usize::from(self.followed.is_some()),
         };
-        let query = ListQuery::new(self.reader, wanted, self.context).await?;
-        let has_cursor = |edge: &[(Box<[u8]>, EdgePart)]| edge.iter().any(|(_, part)| matches!(part, EdgePart::Cursor));
-        let places = connection.slots.iter().any(|(_, part)| matches!(part, Part::Edges(_, edge) if has_cursor(edge)));
-        Ok(Asked::Page(Box::new(Paged { query, limit, count: connection.is_counted(), places })))
+        Ok(paged(Arc::new(ListQuery::new(self.reader, wanted, self.context).await?)))
     }
 }
 

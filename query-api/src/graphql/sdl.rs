@@ -73,22 +73,9 @@ impl Sdl {
             self.line(2, format_args!("{}(id: ID!): {name}", model.point));
             self.short_doc(2, format_args!("Several by id, in the order of `ids`; null where there is none."));
             self.line(2, format_args!("{}(ids: [ID!]!): [{name}]", model.by_ids));
-            let order = if model.order_type.is_some() { "`orderBy`, then of ids" } else { "ids" };
-            self.short_doc(2, format_args!("A page of {shown} documents in the order of {order}."));
-            let mut arguments = String::new();
-            if let Some(of) = &model.where_type {
-                let _ = write!(arguments, "where: {of}, ");
-            }
-            if let Some(of) = &model.order_type {
-                let _ = write!(arguments, "orderBy: {of}, ");
-            }
-            self.line(
-                2,
-                format_args!(
-                    "{}({arguments}first: Int = {}, after: String): {}",
-                    model.connection, model.visibility.page.default, model.connection_type
-                ),
-            );
+            self.short_doc(2, format_args!("A page of {shown} documents in the order of {}.", order(model)));
+            let (arguments, of) = (page_arguments(model), &model.connection_type);
+            self.line(2, format_args!("{}({arguments}, after: String): {of}", model.connection));
         }
         self.line(0, format_args!("}}"));
     }
@@ -106,6 +93,16 @@ impl Sdl {
                 format_args!("One {shown} as it is, and again whenever that changes; null once it is gone."),
             );
             self.line(2, format_args!("{}(id: ID!): {name}", model.changed));
+            self.short_doc(
+                2,
+                format_args!(
+                    "The first page of {shown} documents in the order of {}, and again whenever what is selected of it \
+                     changes. It is not counted: ask for `totalCount` in a query.",
+                    order(model)
+                ),
+            );
+            let (arguments, of) = (page_arguments(model), &model.connection_type);
+            self.line(2, format_args!("{}({arguments}): {of}", model.list_changed));
         }
         self.line(0, format_args!("}}"));
     }
@@ -225,4 +222,16 @@ impl Sdl {
             }
         }
     }
+}
+
+/// What a page is in the order of.
+fn order(model: &Model) -> &'static str {
+    if model.order_type.is_some() { "`orderBy`, then of ids" } else { "ids" }
+}
+
+/// The arguments that choose a first page.
+fn page_arguments(model: &Model) -> String {
+    let of = |name: &str, of: &Option<String>| of.as_ref().map(|of| format!("{name}: {of}, ")).unwrap_or_default();
+    let (filter, order) = (of("where", &model.where_type), of("orderBy", &model.order_type));
+    format!("{filter}{order}first: Int = {}", model.visibility.page.default)
 }

@@ -1,18 +1,20 @@
 //! Answers as a stream of events, one connection for each operation: `next` with a result, then `complete` (the protocol
-//! of `graphql-sse`, in its mode of distinct connections).
+//! of `graphql-sse`, in its mode of distinct connections). The results of a subscription have ids: a client that comes back
+//! with one as `Last-Event-ID` is told nothing as long as that is still the result.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
 use hyper::Response;
+use hyper::header::{HeaderMap, HeaderValue};
 
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::{GraphQlRequest, Operation, Refused};
-use crate::http::Body;
+use crate::http::{Body, LAST_EVENT_ID};
 use crate::live::event::{self, COMMENT, HEARTBEAT};
-use crate::live::{Subscription, Told};
+use crate::live::{Next, Subscription, Told};
 use crate::observe::scope;
 use crate::serving::View;
 
@@ -26,10 +28,12 @@ pub(super) async fn follow(
     view: Arc<View>,
     request: GraphQlRequest,
     operation: Operation,
+    headers: &HeaderMap,
     context: &ReadContext,
 ) -> Result<Response<Body>, Refused> {
-    let (subscription, first) = Subscription::begin(api, view, request, operation, context).await?;
-    let state = State { first: Some(first), subscription: Some(subscription), context: context.clone() };
+    let seen = headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes);
+    let (subscription, first) = Subscription::begin(api, view, request, operation, seen, context).await?;
+    let state = State { first, subscription: Some(subscription), context: context.clone() };
     let events = stream::unfold(state, |mut state| async move {
         let request_id = state.context.request_id.clone();
         scope(request_id, state.next()).await.map(|piece| (piece, state))
@@ -45,8 +49,12 @@ pub(super) fn once(result: &[u8], context: &ReadContext) -> Response<Body> {
     event::response(Body::from(events), context)
 }
 
+fn result(told: &Told) -> Bytes {
+    event::of("next", Some(&told.id), &told.body)
+}
+
 struct State {
-    first: Option<Bytes>,
+    first: Option<Told>,
     /// `None`: everything was told.
     subscription: Option<Subscription>,
     context: ReadContext,
@@ -56,16 +64,16 @@ impl State {
     /// The next piece of the stream.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
-            return Some(event::of("next", None, &first));
+            return Some(result(&first));
         }
         let told = match tokio::time::timeout(HEARTBEAT, self.subscription.as_mut()?.next()).await {
             Ok(told) => told?,
             Err(_) => return Some(COMMENT),
         };
         match told {
-            Told::Next(result) => Some(event::of("next", None, &result)),
-            Told::Broken => None,
-            Told::Failed(refused) => {
+            Next::Told(told) => Some(result(&told)),
+            Next::Broken => None,
+            Next::Failed(refused) => {
                 self.subscription = None;
                 let mut events = Vec::new();
                 event::write(&mut events, "next", None, &refused.response(&self.context).body);

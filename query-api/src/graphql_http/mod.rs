@@ -68,7 +68,7 @@ pub(crate) async fn answer(
         Given::One(asked) => {
             let refused = match prepare(api, graphql, asked, port, context) {
                 Ok((request, operation)) if operation.is_subscription() && events => {
-                    match events::follow(api, view.clone(), request, operation, context).await {
+                    match events::follow(api, view.clone(), request, operation, &headers, context).await {
                         Ok(response) => return Ok(response),
                         Err(refused) => refused,
                     }

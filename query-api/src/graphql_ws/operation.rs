@@ -17,7 +17,7 @@ use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::Refused;
 use crate::graphql_http::{Asked, Port, prepare};
-use crate::live::{Subscription, Told};
+use crate::live::{Next, Subscription};
 use crate::metrics::{About, Route};
 use crate::observe::scope;
 use crate::observe::slow::Slow;
@@ -66,7 +66,7 @@ struct Begun {
 /// What is followed, what is to be told of it, and the place.
 struct Read {
     subscription: Box<Subscription>,
-    told: Option<Told>,
+    told: Option<Next>,
     _ahead: Option<OwnedSemaphorePermit>,
 }
 
@@ -135,9 +135,9 @@ async fn next(mut state: State, asker: &Asker, ahead: &Arc<Semaphore>) -> Option
                 Ok(Read { subscription, told: None, .. }) => State::Following(subscription),
                 Ok(Read { subscription, told: Some(told), .. }) => {
                     return Some(match told {
-                        Told::Next(result) => (Said::Next(result), State::Following(subscription)),
-                        Told::Failed(refused) => error(&refused),
-                        Told::Broken => (Said::Broken, State::Over),
+                        Next::Told(told) => (Said::Next(told.body), State::Following(subscription)),
+                        Next::Failed(refused) => error(&refused),
+                        Next::Broken => (Said::Broken, State::Over),
                     });
                 }
                 Err(failed) => return Some(error(&unended(&failed, asker))),
@@ -231,8 +231,9 @@ async fn answer(
     let graphql = view.graphql()?;
     let (request, operation) = prepare(api, graphql, Asked::from_json(payload)?, Port::Readers, context)?;
     if operation.is_subscription() {
-        let begun = Subscription::begin(api, view.clone(), request, operation, context).await;
-        return begun.map(|(subscription, first)| (first, Some(subscription)));
+        let (subscription, first) = Subscription::begin(api, view.clone(), request, operation, None, context).await?;
+        // Nothing was seen before, so there is one.
+        return Ok((first.map(|told| told.body).unwrap_or_default(), Some(subscription)));
     }
     let answer = graphql.try_answer(&operation, &mut graphql.budget(), &*api.reader, context).await?;
     Ok((answer.body, None))

@@ -2,12 +2,7 @@
 
 use std::collections::HashMap;
 
-/// A document on a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) id: Vec<u8>,
-    pub(super) stamp: u64,
-}
+use crate::query::Member;
 
 /// Which of `before` are gone, and which of `after` are to be put, each behind the one before it and in this order; what
 /// is put is taken from where it was. `None`: members that did not change stand in another order, so all is to be told.

@@ -4,17 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use headwater_store::{Cursor, Document};
 use hyper::Response;
 use hyper::header::HeaderMap;
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Interval;
 
-use super::difference::{Member, difference};
+use super::difference::difference;
 use super::event::{self, COMMENT, HEARTBEAT};
-use super::listeners::{Interest, ListListener};
+use super::listeners::ListListener;
 use super::{Counted, check_live, warn_of_end};
 use crate::access::Bound;
 use crate::api::Api;
@@ -22,7 +20,7 @@ use crate::context::ReadContext;
 use crate::http::{Body, LAST_EVENT_ID, X_MODEL_VERSION};
 use crate::observe::scope;
 use crate::problem::Problem;
-use crate::query::{ListPage, ListQuery, ListRequest};
+use crate::query::{FirstPage, ListPage, ListQuery, ListRequest, Member};
 use crate::rest::{FollowedList, followed_list};
 use crate::serving::{Model, Serving};
 
@@ -80,41 +78,7 @@ struct Followed {
     request: FollowedList,
     list: Arc<ListQuery>,
     listener: ListListener,
-    shown: Arc<Mutex<Shown>>,
-}
-
-/// What is on the list, as the client was told.
-#[derive(Default)]
-struct Shown {
-    members: Arc<[Member]>,
-    has_more: bool,
-    /// Id of the first document behind the page, where it was read: with it there is more, and without it perhaps not.
-    behind: Option<Vec<u8>>,
-    /// How far was looked, when more may follow: what else is behind makes no difference. The last member may stand
-    /// before.
-    last: Option<Cursor>,
-    /// Whether the above is known.
-    is_known: bool,
-    /// Whether it is being read: until that is done, nobody knows what makes a difference.
-    is_reading: bool,
-}
-
-struct Wanted {
-    list: Arc<ListQuery>,
-    shown: Arc<Mutex<Shown>>,
-}
-
-impl Interest for Wanted {
-    fn concerns(&self, id: &[u8], document: Option<&Document>) -> bool {
-        let shown = self.shown.lock();
-        if !shown.is_known || shown.is_reading {
-            return true;
-        }
-        if shown.behind.as_deref() == Some(id) || shown.members.iter().any(|member| member.id == id) {
-            return true;
-        }
-        document.is_some_and(|document| self.list.may_hold(id, &document.body, shown.last.as_ref()))
-    }
+    shown: Arc<FirstPage>,
 }
 
 impl Followed {
@@ -127,9 +91,8 @@ impl Followed {
     ) -> Result<Self, Problem> {
         let request = followed_list(query, model)?;
         let list = Arc::new(list_query(api, model, &request, of, context).await?);
-        let shown = Arc::new(Mutex::new(Shown::default()));
-        let wanted = Arc::new(Wanted { list: list.clone(), shown: shown.clone() });
-        let listener = api.listeners.listen_to_list(model.visibility.version, wanted);
+        let shown = Arc::new(FirstPage::default());
+        let listener = api.listeners.listen_to_list(model.visibility.version, shown.clone());
         Ok(Self { model: model.clone(), request, list, listener, shown })
     }
 }
@@ -154,7 +117,7 @@ async fn list_query(
         conditions: &request.conditions,
         sort: request.sort,
         after: None,
-        // One more than is shown: whether there is more is known only as long as that one is there.
+        // See [`FirstPage::read`].
         limit: request.limit + 1,
     };
     ListQuery::new(&*api.reader, wanted, context).await
@@ -236,45 +199,30 @@ impl Live {
             self.followed.list = Arc::new(list);
         }
         let Followed { list, shown, request, model, .. } = &self.followed;
-        shown.lock().is_reading = true;
-        let mut page = list.page(&*self.api.reader, true, &self.context).await?;
+        let read = shown.read(list, request.limit, &*self.api.reader, &self.context).await?;
         self.due = false;
         // Documents of a version that is served no more are gone, not removed; what is served is told soon.
-        if shown.lock().is_known && !self.api.is_active(model.visibility.version) {
+        if shown.is_known() && !self.api.is_active(model.visibility.version) {
             return Ok(None);
         }
-        let behind = page.documents.get(request.limit).map(|(id, _)| id.clone());
-        page.documents.truncate(request.limit);
-        page.places.truncate(request.limit);
-        let has_more = behind.is_some() || page.next.is_some();
-        // Where reading ended early, it went further than to the last member.
-        let last = if behind.is_some() { page.places.pop().flatten() } else { page.next.clone() };
-        let member = |(id, document): &(Vec<u8>, Document)| Member { id: id.clone(), stamp: document.stamp };
-        let members: Arc<[Member]> = page.documents.iter().map(member).collect();
-        let (before, had_more, was_known) = {
-            let mut shown = shown.lock();
-            let before = std::mem::replace(
-                &mut *shown,
-                Shown { members: members.clone(), has_more, behind, last, is_known: true, is_reading: false },
-            );
-            (before.members, before.has_more, before.is_known)
-        };
-        if was_known && before == members && had_more == has_more {
+        let before = shown.show(list, &read);
+        let (page, members, has_more) = (&read.page, &read.members, read.page.has_more);
+        if before.as_ref().is_some_and(|before| before.members == *members && before.has_more == has_more) {
             return Ok(None);
         }
-        let state = self.state(&members, has_more);
-        if !was_known && self.seen.take().is_some_and(|seen| seen == state.as_bytes()) {
+        let state = self.state(members, has_more);
+        if before.is_none() && self.seen.take().is_some_and(|seen| seen == state.as_bytes()) {
             return Ok(None);
         }
-        let written = if was_known { difference(&before, &members) } else { None };
-        let event = match written {
-            Some((gone, put)) => {
-                let change = self.change(&page, has_more, (&before, &gone, &put), request)?;
+        let was_known = before.is_some();
+        let event = match before.and_then(|before| Some((difference(&before.members, members)?, before.members))) {
+            Some(((gone, put), before)) => {
+                let change = self.change(page, has_more, (&before, &gone, &put), request)?;
                 event::of("change", Some(&state), &change)
             }
             None => {
                 let kind = if was_known { "reset" } else { self.first };
-                event::of(kind, Some(&state), &self.whole(&page, has_more, request)?)
+                event::of(kind, Some(&state), &self.whole(page, has_more, request)?)
             }
         };
         Ok(Some(event))

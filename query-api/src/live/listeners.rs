@@ -12,6 +12,7 @@ use tokio::task::yield_now;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::DOCUMENTS_BYTES_MAX;
+use crate::query::FirstPage;
 
 type Key = (VersionId, Bytes);
 
@@ -38,6 +39,12 @@ pub(crate) struct Listeners {
 pub(crate) trait Interest: Send + Sync {
     /// Whether a change of this document, or its deletion, may change the list.
     fn concerns(&self, id: &[u8], document: Option<&Document>) -> bool;
+}
+
+impl Interest for FirstPage {
+    fn concerns(&self, id: &[u8], document: Option<&Document>) -> bool {
+        FirstPage::concerns(self, id, document)
+    }
 }
 
 struct Waiting {

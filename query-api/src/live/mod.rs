@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 pub(crate) use list::{Of, list};
 pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
-pub(crate) use subscription::{Subscription, Told};
+pub(crate) use subscription::{Next, Subscription, Told};
 
 use crate::access::Caller;
 use crate::api::Api;

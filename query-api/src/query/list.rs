@@ -80,8 +80,10 @@ pub(crate) struct ListPage {
     pub(crate) documents: Vec<(Vec<u8>, Document)>,
     /// Where each of them stands, when that was asked for; `None` where it cannot be told.
     pub(crate) places: Vec<Option<Cursor>>,
-    /// Where the next page starts; `None` when this is the last.
+    /// Where the next page starts; `None` when this is the last, or where that cannot be told.
     pub(crate) next: Option<Cursor>,
+    /// Whether there is a next page.
+    pub(crate) has_more: bool,
 }
 
 /// A list that was asked for, ready to be read.
@@ -166,7 +168,7 @@ impl ListQuery {
         let places = if places { stored.documents.iter().map(place).collect() } else { Vec::new() };
         let show = |(id, document)| Ok((id, self.visibility.show(document)?));
         let documents = stored.documents.into_iter().map(show).collect::<Result<_, Problem>>()?;
-        Ok(ListPage { documents, places, next: stored.next })
+        Ok(ListPage { documents, places, has_more: stored.next.is_some(), next: stored.next })
     }
 
     /// Where a stored document stands in the walk.

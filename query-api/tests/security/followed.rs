@@ -51,13 +51,27 @@ fn hidden_fields_are_in_nothing_that_is_followed() {
         assert_eq!(answer.status, 400, "{refused}");
     }
     let query = "subscription { customerChanged(id: 11) { id n tariff { code } invoices { number status } } }";
+    for hidden in ["where: {name: {eq: \"x\"}}", "orderBy: name_ASC", "where: {invoices_total: {gt: \"1\"}}"] {
+        socket.subscribe("c", &format!("subscription {{ customersChanged({hidden}) {{ nodes {{ id }} }} }}"));
+        assert_eq!(socket.hear()["type"], "error", "{hidden}");
+    }
     socket.subscribe("b", query);
     let mut events = follow(&world, json!({}), &subscribed(query));
     let mut list = follow(&world, json!({}), "/v1/customer?filter[n][gte]=0&sort=n&limit=100");
+    let page = "subscription { customersChanged(where: {n: {gte: 5}}, orderBy: n_ASC, first: 100) { nodes { id n \
+                tariff { code } invoices { number status } } } }";
+    let mut pages = follow(&world, json!({}), &subscribed(page));
     let first = socket.result("b");
     assert_eq!(first["data"]["customerChanged"]["tariff"]["code"], "****", "{first}");
     let mut told =
         vec![first.to_string(), events.next().unwrap().json().to_string(), list.next().unwrap().json().to_string()];
+    let is_five = |page: &Value| {
+        let nodes = page["data"]["customersChanged"]["nodes"].as_array().unwrap();
+        nodes.iter().any(|node| node["id"] == 11 && node["n"] == 5)
+    };
+    let before = pages.next().unwrap().json();
+    assert!(!is_five(&before) && before.to_string().contains("****"), "{before}");
+    told.push(before.to_string());
     // What changes of a hidden field alone is no event of a subscription: the next one is of what is shown.
     set(&world, 11, 1, "a secret name");
     set(&world, 11, 5, "a secret name");
@@ -71,6 +85,9 @@ fn hidden_fields_are_in_nothing_that_is_followed() {
         last = list.next().unwrap().json();
     }
     told.push(last.to_string());
+    let page = pages.next().unwrap().json();
+    assert!(is_five(&page), "{page}");
+    told.push(page.to_string());
     for text in told {
         for word in ["name ", "a secret", "\"total\"", "T11", "11.00"] {
             assert!(!text.contains(word), "`{word}` is told: {text}");
@@ -87,11 +104,21 @@ fn a_foreign_document_is_followed_like_one_that_is_not_there() {
         let headers = [("accept", "text/event-stream"), ("authorization", &*bearer(me()))];
         assert_eq!(world.get_with(&format!("/v1/customer/{}", id.replace(' ', "%20")), &headers).status, 404, "{id}");
         let first = follow(&world, me(), &query(id)).next().unwrap();
-        assert_eq!((first.id.as_str(), first.json()), ("", json!({"data": {"customerChanged": null}})), "{id}");
+        assert_eq!(first.json(), json!({"data": {"customerChanged": null}}), "{id}");
+        let headers = [("Authorization", &*bearer(me())), ("Last-Event-ID", &*first.id)];
+        let mut back = follow_with(&world, &query(id), &headers);
+        assert!(back.next_within(Duration::from_millis(100)).is_none(), "{id}: nor is it told to who comes back");
     }
     // Nor is it told that one comes, changes and goes.
     let mut foreign = follow(&world, me(), &query("7"));
     let mut list = follow(&world, me(), "/v1/customer?sort=n");
+    let page = "subscription { customersChanged(orderBy: n_ASC) { nodes { id n } pageInfo { hasNextPage } } }";
+    let mut pages = follow(&world, me(), &subscribed(page));
+    let of = |n: &Value| {
+        let page = json!({"nodes": [{"id": 8, "n": n}], "pageInfo": {"hasNextPage": false}});
+        json!({"data": {"customersChanged": page}})
+    };
+    assert_eq!(pages.next().unwrap().json(), of(&customer(8)["n"]));
     assert_eq!(foreign.next().unwrap().json()["data"]["customerChanged"], Value::Null);
     assert_eq!(list.next().unwrap().json()["data"].as_array().unwrap().len(), 1);
     for n in [100, 101] {
@@ -101,6 +128,7 @@ fn a_foreign_document_is_followed_like_one_that_is_not_there() {
     set(&world, 8, 55, "mine");
     let event = list.next().unwrap();
     assert_eq!((&event.json()["put"][0]["document"]["n"], event.json()["remove"].clone()), (&json!(55), json!([])));
+    assert_eq!(pages.next().unwrap().json(), of(&json!(55)), "nothing is said of the other");
     assert!(foreign.next_within(Duration::from_millis(200)).is_none(), "nothing is said of the other");
 }
 
@@ -113,7 +141,12 @@ fn a_document_that_goes_to_another_leaves_what_is_followed() {
     let query = "subscription { customerChanged(id: 13) { n name } }";
     let mut events = follow(&world, json!({"group": 3}), &subscribed(query));
     assert_eq!(events.next().unwrap().json()["data"]["customerChanged"]["n"], 3);
+    let page = subscribed("subscription { customersChanged(first: 100) { nodes { id } } }");
+    let mut pages = follow(&world, json!({"group": 3}), &page);
+    let has_13 = |page: Value| page.to_string().contains("{\"id\":13}");
+    assert!(has_13(pages.next().unwrap().json()));
     set(&world, 13, 4, "a secret of the other");
+    assert!(!has_13(pages.next().unwrap().json()));
     let gone = list.next().unwrap().json();
     assert_eq!((gone["remove"].as_array().unwrap().len(), &gone["put"]), (1, &json!([])), "{gone}");
     assert_eq!(events.next().unwrap().json()["data"]["customerChanged"], Value::Null);
@@ -138,13 +171,16 @@ fn no_id_of_an_event_opens_anything() {
         assert!(event.json()["data"].as_array().unwrap().iter().all(|one| one["n"] == 3), "{id}: {}", event.json());
     }
     // A state has another id for each caller, also where it is the same: nobody can try out what is hidden.
-    let id_of = |sub: &str| {
-        let claims = json!({"sub": sub, "group": 4});
-        (follow(&world, claims.clone(), all).next().unwrap(), follow(&world, claims, all).next().unwrap())
-    };
-    let (one, two) = (id_of("one"), id_of("two"));
-    assert_eq!((one.0.json()["data"].clone(), &one.0.id), (two.0.json()["data"].clone(), &one.1.id));
-    assert!(one.0.id != two.0.id && two.0.id == two.1.id);
+    let by_graphql = subscribed("subscription { customersChanged(first: 5) { nodes { id n } } }");
+    for path in [all, &by_graphql] {
+        let id_of = |sub: &str| {
+            let claims = json!({"sub": sub, "group": 4});
+            (follow(&world, claims.clone(), path).next().unwrap(), follow(&world, claims, path).next().unwrap())
+        };
+        let (one, two) = (id_of("one"), id_of("two"));
+        assert_eq!((one.0.json()["data"].clone(), &one.0.id), (two.0.json()["data"].clone(), &one.1.id));
+        assert!(one.0.id != two.0.id && two.0.id == two.1.id);
+    }
     // What members are called tells no id, and another caller's list calls them otherwise.
     let same = follow(&world, json!({"sub": "another", "group": 4}), all).next().unwrap().json();
     let keys = |page: &Value| page["keys"].as_array().unwrap().clone();
@@ -186,11 +222,13 @@ fn what_is_shown_otherwise_is_told_again() {
 fn what_is_followed_ends_with_its_credentials() {
     let world = Guarded::new(by_id());
     let begin = Instant::now();
+    let page = "subscription { customersChanged(first: 5) { nodes { n } } }";
     // Within the leeway of 30 s there is no need to wait for it all.
     let claims = json!({"customer_id": 7, "exp": now() - 28});
     let query = "subscription { customerChanged(id: 7) { n } }";
     let mut all = [
         follow(&world, claims.clone(), &subscribed(query)),
+        follow(&world, claims.clone(), &subscribed(page)),
         follow(&world, claims.clone(), "/v1/customer?limit=5"),
         follow(&world, claims, "/v1/customer/7"),
     ];

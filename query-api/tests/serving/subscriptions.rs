@@ -34,8 +34,33 @@ fn n_of(result: &Value) -> &Value {
 }
 
 fn by_events(world: &World, query: &str) -> Events {
+    back_with(world, query, &[])
+}
+
+/// The stream for a client that has seen the event with this id.
+fn back(world: &World, query: &str, id: &str) -> Events {
+    back_with(world, query, &[("Last-Event-ID", id)])
+}
+
+fn back_with(world: &World, query: &str, headers: &[(&str, &str)]) -> Events {
     let query = percent_encoding::utf8_percent_encode(query, percent_encoding::NON_ALPHANUMERIC);
-    follow_with(world, &format!("/graphql?query={query}"), &[])
+    follow_with(world, &format!("/graphql?query={query}"), headers)
+}
+
+const FOLLOW_LIST: &str = "subscription { customersChanged(where: {n: {gte: 100}}, orderBy: n_ASC, first: 3) { nodes { id \
+                           n } pageInfo { hasNextPage endCursor } } }";
+
+fn set_one(world: &World, id: i64, n: i64) {
+    let mut document = customer(id);
+    document["n"] = json!(n);
+    put(&world.store, 1, &int_key(id), Some(&document));
+}
+
+/// Ids of a list's result, and whether more follow.
+fn page_of(result: &Value) -> (Vec<i64>, bool) {
+    let page = &result["data"]["customersChanged"];
+    let ids = page["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_i64().unwrap()).collect();
+    (ids, page["pageInfo"]["hasNextPage"] == true)
 }
 
 #[test]
@@ -288,4 +313,107 @@ fn subscriptions_go_over_to_a_new_version_and_end_with_the_server() {
     assert!(events.is_over());
     drop(socket);
     runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), api.join).await }).unwrap().unwrap();
+}
+
+#[test]
+fn a_list_is_told_whole_whenever_what_is_selected_of_it_changes() {
+    let world = World::new();
+    let mut socket = Socket::ready(&world, &json!({}));
+    socket.subscribe("a", FOLLOW_LIST);
+    let mut events = by_events(&world, FOLLOW_LIST);
+    let mut next = || {
+        let (heard, event) = (socket.result("a"), events.next().unwrap());
+        assert_eq!(heard, event.json(), "both are told the same");
+        heard
+    };
+    let empty = json!({"nodes": [], "pageInfo": {"hasNextPage": false, "endCursor": null}});
+    assert_eq!(next(), json!({"data": {"customersChanged": empty}}));
+    set_one(&world, 5, 105);
+    assert_eq!(page_of(&next()), (vec![5], false));
+    // What is not on the list, or not selected, makes no event: the next one is of what is.
+    set_one(&world, 6, 6);
+    let mut unseen = customer(5);
+    (unseen["n"], unseen["tariff"]) = (json!(105), json!({"code": "another"}));
+    put(&world.store, 1, &int_key(5), Some(&unseen));
+    set_one(&world, 3, 103);
+    assert_eq!(page_of(&next()), (vec![3, 5], false));
+    set_one(&world, 9, 100);
+    assert_eq!(page_of(&next()), (vec![9, 3, 5], false));
+    set_one(&world, 8, 101);
+    let full = next();
+    assert_eq!(page_of(&full), (vec![9, 8, 3], true), "one is behind the page");
+    // Where the page ends is where a query of the same list goes on.
+    let cursor = &full["data"]["customersChanged"]["pageInfo"]["endCursor"];
+    let rest =
+        format!("{{ customers(where: {{n: {{gte: 100}}}}, orderBy: n_ASC, after: {cursor}) {{ nodes {{ id }} }} }}");
+    let body = json!({"query": rest}).to_string();
+    let answer = world.ask("POST", "/graphql", &[("content-type", "application/json")], Some(&body)).json();
+    assert_eq!(answer["data"]["customers"]["nodes"], json!([{"id": 5}]), "{answer}");
+    // Further behind makes no difference; that nothing is there any more does.
+    set_one(&world, 10, 500);
+    put(&world.store, 1, &int_key(10), None);
+    put(&world.store, 1, &int_key(5), None);
+    assert_eq!(page_of(&next()), (vec![9, 8, 3], false));
+    put(&world.store, 1, &int_key(9), None);
+    assert_eq!(page_of(&next()), (vec![8, 3], false));
+}
+
+#[test]
+fn a_list_is_followed_within_the_limits_of_a_page() {
+    let world = World::new();
+    let mut socket = Socket::ready(&world, &json!({}));
+    for (arguments, selected, code) in [
+        ("first: 101", "nodes { id }", "limit_exceeded"),
+        ("first: 0", "nodes { id }", "invalid_parameter"),
+        ("where: {n: {}}", "nodes { id }", "invalid_parameter"),
+        ("first: 1", "totalCount", "graphql_invalid"),
+        ("after: \"x\"", "nodes { id }", "graphql_invalid"),
+    ] {
+        socket.subscribe("a", &format!("subscription {{ customersChanged({arguments}) {{ {selected} }} }}"));
+        let heard = socket.hear();
+        assert_eq!(heard["payload"][0]["extensions"]["code"], code, "{arguments} {selected}: {heard}");
+    }
+}
+
+#[test]
+fn who_comes_back_to_a_subscription_is_told_what_was_missed_and_only_then() {
+    let world = World::new();
+    set_one(&world, 5, 105);
+    for (query, change) in [(FOLLOW, 7), (FOLLOW_LIST, 5)] {
+        let first = by_events(&world, query).next().unwrap();
+        assert!(!first.id.is_empty());
+        let mut events = back(&world, query, &first.id);
+        set_one(&world, change, 200);
+        let second = events.next().unwrap();
+        assert!(second.json().to_string().contains("200"), "nothing was missed, so nothing was told again");
+        drop(events);
+        set_one(&world, change, 201);
+        let third = back(&world, query, &second.id).next().unwrap();
+        assert!(third.json().to_string().contains("201"));
+        // What is again as it was when it was told is not news.
+        set_one(&world, change, 200);
+        assert!(back(&world, query, &second.id).next_within(Duration::from_millis(200)).is_none());
+        // The same result of another operation has another id, as has none.
+        let other = query.replace("subscription", "subscription S");
+        for (query, id) in [(other.as_str(), second.id.as_str()), (query, "x"), (query, "")] {
+            assert_eq!(back(&world, query, id).next().unwrap().json(), second.json(), "{query} {id}");
+        }
+    }
+}
+
+#[test]
+fn a_followed_list_goes_over_to_a_new_version() {
+    let world = World::new();
+    set_one(&world, 5, 105);
+    let mut events = by_events(&world, FOLLOW_LIST);
+    assert_eq!(page_of(&events.next().unwrap().json()), (vec![5], false));
+    set_version(&world.store, &record(3, customers(), VersionState::Building));
+    let mut document = customer(7);
+    document["n"] = json!(777);
+    put(&world.store, 3, &int_key(7), Some(&document));
+    let switch = [record(1, customers(), VersionState::Retired), record(3, customers(), VersionState::Active)];
+    set_versions(&world.store, &switch);
+    assert_eq!(page_of(&events.next().unwrap().json()), (vec![7], false));
+    put(&world.store, 3, &int_key(7), None);
+    assert_eq!(page_of(&events.next().unwrap().json()), (vec![], false));
 }

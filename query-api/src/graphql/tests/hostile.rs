@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::fixture::{Fixture, customer};
 use crate::graphql::plan::Slot;
-use crate::graphql::{GraphQlLimits, GraphQlRequest};
+use crate::graphql::{Follows, GraphQlLimits, GraphQlRequest};
 
 #[tokio::test]
 async fn mistyped_names_are_named_with_the_nearest() {
@@ -359,5 +359,5 @@ async fn what_is_kept_of_a_request_is_not_its_body() {
     assert!(body.is_unique(), "nothing refers to the body");
     assert_eq!(kept.0.variables.len(), 1);
     let followed = fixture.graphql.followed(&kept.1).expect("a document");
-    assert!(followed.1.is_some());
+    assert!(matches!(followed.1, Follows::Document(Some(_))));
 }

@@ -33,6 +33,8 @@ fn names_that_meet_are_kept_apart() {
         "  customer(id: ID!): Customer\n",
         "  customers(id: ID!): Customers\n",
         "  customersList(",
+        "  customersChanged(id: ID!): Customers\n",
+        "  customersListChanged(where: CustomerWhere,",
         "type CustomerInvoices {",
         "type CustomerInvoicesNested {",
     ] {
