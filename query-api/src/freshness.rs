@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -86,15 +86,15 @@ impl Freshness {
     }
 
     /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks, as each where there are
-    /// several: at once, or, where
-    /// it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`. `Some`: the value of
-    /// `Preference-Applied`. The last quarter of the places of those who wait is kept from a `caller` who has a quarter;
+    /// several: at once, or, where it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`; how long
+    /// that was is added to `waited`. `Some`: the value of `Preference-Applied`. The last quarter of the places of those who wait is kept from a `caller` who has a quarter;
     /// `None`: it is not known that it is one caller.
     pub(crate) async fn reach(
         &self,
         headers: &HeaderMap,
         caller: impl FnOnce() -> Option<Caller>,
         wait_max: impl FnOnce() -> Duration,
+        waited: &mut Duration,
     ) -> Result<Option<HeaderValue>, Problem> {
         if !headers.contains_key(CONSISTENCY_TOKEN) {
             return Ok(None);
@@ -125,8 +125,11 @@ impl Freshness {
         let seconds = headers.get_all(PREFER).iter().find_map(preferred_wait).filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(early)?;
         let wait_max = wait_max().min(Duration::from_secs(seconds.into()));
+        let begun = Instant::now();
         // In a box of its own: it is rare, and every request carries the room for it.
-        Box::pin(self.wait(frontiers, &wanted, wait_max, caller())).await.ok_or_else(early)?;
+        let reached = Box::pin(self.wait(frontiers, &wanted, wait_max, caller())).await;
+        *waited += begun.elapsed();
+        reached.ok_or_else(early)?;
         Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok())
     }
 

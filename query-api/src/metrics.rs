@@ -110,7 +110,7 @@ impl ApiMetrics {
         );
         api.register_with_unit(
             "request",
-            "Time from a request's head to its answer, by route, model, version and channel",
+            "Time from a request's head to its answer, without waits it asked for, by route, model, version and channel",
             Unit::Seconds,
             self.request_seconds.clone(),
         );

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::poll;
@@ -67,6 +67,8 @@ struct Answered {
     counted: bool,
     /// Value of `Preference-Applied`.
     applied: Option<HeaderValue>,
+    /// How long it waited because it asked to: that is no time that answering took.
+    waited: Duration,
 }
 
 /// Answers a request from this address. What only some requests need lies in boxes, for the server moves the future.
@@ -86,7 +88,8 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
         return Box::pin(open_socket(api, request, peer, &request_id, started)).await;
     }
     let compression = Compression::of(request.headers(), api.compression);
-    let mut answered = Answered { route: Route::Other, model: None, counted: false, applied: None };
+    let mut answered =
+        Answered { route: Route::Other, model: None, counted: false, applied: None, waited: Duration::ZERO };
     // Kept only where it may have to be told.
     let asked = api.slow_query.map(|_| (request.method().clone(), request.uri().clone()));
     let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
@@ -116,7 +119,7 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
             (response, None, None, None)
         }
     };
-    let took = started.elapsed();
+    let took = started.elapsed().saturating_sub(answered.waited);
     let is_counted =
         answered.counted && (response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED);
     let channel = api.channels.label(context.as_ref().map_or(ChannelId::DEFAULT, |context| context.channel));
@@ -239,7 +242,8 @@ async fn dispatch(
     // The rest of the time is for the answer.
     let wait_max = || api.gate.deadline.saturating_sub(started.elapsed()) / 10 * 9;
     let caller = || api.gate.caller(&context.principal, context.address);
-    answered.applied = api.freshness.reach(request.headers(), caller, wait_max).await?;
+    answered.applied = api.freshness.reach(request.headers(), caller, wait_max, &mut answered.waited).await?;
+    let started = started + answered.waited;
     if target == Target::GraphQl {
         answered.route = Route::GraphQl;
         return Box::pin(graphql_http::answer(api, request, context, Port::Readers)).await;

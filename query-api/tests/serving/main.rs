@@ -14,6 +14,7 @@ mod formats;
 mod graphql;
 mod headers;
 mod hooked;
+mod lines;
 mod live;
 mod live_lists;
 mod observed;

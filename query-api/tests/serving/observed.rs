@@ -1,62 +1,18 @@
 //! What is told of requests: trace and id in answers and log lines, slow ones, counters, times.
 
-use std::io::Write;
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_query_api::{AccessOptions, ApiKeyOptions, AuthOptions, BindingRule, ChannelOptions, ModelRule, Rate};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tracing_subscriber::EnvFilter;
 
-use crate::fixture::{Answer, World, channel, channels, int_key, put, wait_until};
+use crate::fixture::{Answer, World, channel, channels, int_key, put, set_frontier, wait_until};
+use crate::lines::Lines;
 use crate::socket::Socket;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-/// Log lines of the whole test binary.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    fn all() -> Self {
-        static LINES: OnceLock<Lines> = OnceLock::new();
-        LINES
-            .get_or_init(|| {
-                let lines = Self::default();
-                let writer = lines.clone();
-                let subscriber = tracing_subscriber::fmt()
-                    .json()
-                    .flatten_event(true)
-                    .with_env_filter(EnvFilter::new("off,headwater=debug,headwater_query_api=debug"))
-                    .with_writer(move || writer.clone());
-                subscriber.try_init().unwrap();
-                lines
-            })
-            .clone()
-    }
-
-    /// Those of one request.
-    fn of(&self, request_id: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().clone()).unwrap();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.filter(|line| line["request_id"] == request_id).collect()
-    }
-}
 
 fn slow_world(limit: Option<Duration>) -> World {
     World::with_options(|options| {
@@ -105,6 +61,35 @@ fn a_slow_request_is_one_line_without_values() {
     let quiet = slow_world(None);
     get(&quiet, "not-slow", "mobile", "/v1/customer/5");
     assert!(lines.of("not-slow").is_empty());
+}
+
+#[test]
+fn what_a_request_waited_for_is_no_time_that_it_took() {
+    let lines = Lines::all();
+    let world = slow_world(Some(Duration::from_millis(700)));
+    let ask = |id: &str, prefer: &str| {
+        let begun = Instant::now();
+        let headers = [("x-request-id", id), ("consistency-token", "billing=ab"), ("prefer", prefer)];
+        let status = world.get_with("/v1/customer/7", &headers).status;
+        assert!(begun.elapsed() >= Duration::from_secs(1), "{id} waited");
+        status
+    };
+    assert_eq!(ask("waited-in-vain", "wait=1"), 503);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| ask("waited", "wait=9"));
+        std::thread::sleep(Duration::from_millis(1500));
+        set_frontier(&world.store, "billing", 0xab);
+        assert_eq!(waiting.join().unwrap(), 200);
+    });
+    for id in ["waited-in-vain", "waited"] {
+        let told = lines.of(id);
+        assert!(told.iter().all(|line| line["target"] != "headwater::slow"), "{told:?}");
+    }
+    let metrics = world.admin("GET", "/metrics", &[], None).body;
+    for about in [r#"route="Point",model="customer",version="3""#, r#"route="Other",model="",version="0""#] {
+        let quick = format!("headwater_api_request_seconds_bucket{{le=\"0.5\",{about},channel=\"default\"}} 1");
+        assert!(metrics.contains(&quick), "{quick} is not in\n{metrics}");
+    }
 }
 
 #[test]

@@ -27,6 +27,8 @@ mod graphql;
 mod headers;
 #[path = "../serving/hooked.rs"]
 mod hooked;
+#[path = "../serving/lines.rs"]
+mod lines;
 #[path = "../serving/live.rs"]
 mod live;
 #[path = "../serving/live_lists.rs"]
