@@ -37,14 +37,6 @@ pub enum CodecError {
         /// Columns the schema has.
         columns: usize,
     },
-    /// A row without a value for a column of its key, or a table without a key.
-    #[error("a row of {table} has no key: {reason}")]
-    Key {
-        /// The table.
-        table: TableId,
-        /// What is missing.
-        reason: &'static str,
-    },
     /// JSON that is not an event of ours.
     #[error("not a change event: {reason}")]
     Envelope {
