@@ -122,7 +122,9 @@ impl Preflight {
             let taken_out = !uncaptured.is_empty() && uncaptured.iter().all(was_captured);
             match taken_out || versions().any(is_served) {
                 true => wrong.iter().for_each(|wrong| {
-                    tracing::error!("a model does not fit its tables any more; what can be had of it goes on\n{wrong}");
+                    tracing::error!(
+                        "a model does not fit its tables any more; its documents stay as they are\n{wrong}"
+                    );
                 }),
                 false => refused.extend(wrong.iter().cloned()),
             }

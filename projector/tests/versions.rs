@@ -24,7 +24,7 @@ use headwater_store::{
 };
 
 use flaky::EmbeddedDocuments;
-use items::{PREFIX, Record, at, batch, batch_as, item, item_with, renamed, schema};
+use items::{PREFIX, Record, at, batch, batch_as, item, item_with, schema};
 use progress::progress;
 
 fn parsed(yaml: &str) -> ReadModel {
@@ -47,6 +47,13 @@ fn alone() -> ReadModel {
 /// Items with a column, under another name than [`alone`]'s.
 fn noted(column: &str) -> ReadModel {
     parsed(&format!("model: noted\nroot: {{ table: shop.items, key: id }}\nfields: {{ id: id, note: {column} }}\n"))
+}
+
+/// The items' table after its column `note` was renamed.
+fn renamed() -> TableSchema {
+    let mut renamed = schema();
+    renamed.columns[1].name = "words".into();
+    renamed
 }
 
 /// Rows in one engine, documents in another.

@@ -10,7 +10,7 @@ use crate::arguments::{Global, StatusArguments};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::output::say;
-use crate::report::{SILENT_SECONDS, STARTING, UNREACHABLE, status_text};
+use crate::report::{SILENT_SECONDS, STARTING, UNREACHABLE, items, status_text};
 
 /// What rates are taken over when the status is shown once.
 const RATE_OVER: Duration = Duration::from_millis(500);
@@ -42,11 +42,19 @@ pub(super) fn execute(global: &Global, arguments: &StatusArguments) -> Outcome {
         }
         let shown = arguments.json || before.is_some();
         if shown && !arguments.watch {
-            return Ok(if now["ready"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if is_well(&now) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         std::thread::sleep(if before.is_some() || arguments.json { WATCH_EVERY } else { RATE_OVER });
         before = Some(now);
     }
+}
+
+/// Whether everybody is ready, no source has stopped, and nothing is wrong with a model.
+fn is_well(now: &Value) -> bool {
+    let has_stopped = |source: &Value| source["phase"]["name"] == "stopped" && !source["phase"]["error"].is_null();
+    now["ready"] == true
+        && !items(now, "sources").any(has_stopped)
+        && items(now, "models").all(|model| model["problem"].is_null())
 }
 
 /// Asks all at once, so that they tell of the same moment, and one that is silent holds up nobody.
@@ -159,6 +167,8 @@ fn merge_list(
 
 #[cfg(test)]
 mod tests {
+    use headwater_connectors::Phase;
+
     use super::*;
     use crate::client::tests::answering;
 
@@ -203,6 +213,23 @@ mod tests {
         let text = status_text(&all, None);
         let line = text.lines().find(|line| line.contains(admins[0].base()));
         assert!(line.is_some_and(|line| line.contains("no Headwater answers")) && text.contains("billing"), "{text}");
+    }
+
+    #[test]
+    fn a_model_with_a_problem_is_not_well() {
+        let status =
+            |ready: bool, problem: Value| json!({ "ready": ready, "models": [{ "model": "a", "problem": problem }] });
+        assert!(is_well(&status(true, Value::Null)) && !is_well(&status(false, Value::Null)));
+        assert!(!is_well(&status(true, json!("a column is gone"))));
+    }
+
+    #[test]
+    fn a_source_that_had_to_stop_is_not_well() {
+        let status = |error: Value| {
+            let stopped = Phase::Stopped { error: error.as_str().map(str::to_owned) };
+            json!({ "ready": true, "models": [], "sources": [{ "source": "a", "phase": stopped }] })
+        };
+        assert!(is_well(&status(Value::Null)) && !is_well(&status(json!("the slot is lost"))));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_connectors::postgres;
+use headwater_projector::model_shape;
 use headwater_projector::naive::{self, NaiveTables};
 use headwater_schemas::model::definition::{Expression, ReadModel};
 use headwater_schemas::{RowRef, TableId, TableSchema, write_json_value};
@@ -52,6 +53,11 @@ impl Expected {
                 tables.insert(schema.table.clone(), (schema, rows));
             }
         }
+        let schemas = tables.iter().map(|(table, (schema, _))| (table.clone(), schema.clone())).collect();
+        model_shape(model, &schemas).map_err(|error| {
+            Failure::new(format_args!("{error}; change the model's definition, or give the table back what it had"))
+                .with_status(2)
+        })?;
         let ids = ids_by_key(model, &tables);
         let roots = only.map(|only| {
             ids.iter().filter(|(_, id)| only.contains(*id)).map(|(key, _)| key.clone()).collect::<BTreeSet<_>>()

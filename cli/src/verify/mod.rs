@@ -22,6 +22,7 @@ use self::compare::{Difference, Seen, compare};
 use self::expected::Expected;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::report::items;
 
 const ROUNDS_MAX: u32 = 10;
 /// Pause between two looks at the documents in question.
@@ -80,7 +81,7 @@ pub(crate) async fn verify(
         // From the second round on there are few, and they are watched all the while.
         let watch = in_question.clone().map(|ids| Watch::start(api, &model.name, ids));
         let expected = Expected::read(model, options, in_question.as_ref().filter(|_| !whole)).await?;
-        wait_until_passed(admin, &expected.positions, options.wait).await?;
+        wait_until_passed(admin, &model.name, &expected.positions, options.wait).await?;
         let ids = in_question.take().unwrap_or_else(|| expected.ids(options.sample));
         let mut seen = match watch {
             Some(watch) => watch.end().await?,
@@ -129,9 +130,11 @@ fn has_changing(differences: &BTreeMap<String, Difference>) -> bool {
     differences.values().any(|difference| *difference == Difference::Changing)
 }
 
-/// Waits until the projector has passed every position.
+/// Waits until the projector has passed every position. Of a model that it has a problem with nothing is compared: what is
+/// served is as old as that.
 async fn wait_until_passed(
     admin: &Client,
+    model: &str,
     positions: &BTreeMap<String, u64>,
     patience: Duration,
 ) -> Result<(), Failure> {
@@ -139,6 +142,10 @@ async fn wait_until_passed(
     loop {
         let client = admin.clone();
         let status = blocking(move || client.json("/status")).await?;
+        let versions = items(&status, "models").filter(|version| version["model"] == model);
+        if let Some(problem) = versions.filter_map(|version| version["problem"].as_str()).next() {
+            return Err(Failure::new(format_args!("{model} was not compared: {problem}")).with_status(2));
+        }
         let frontier = |source: &str| -> Option<u64> {
             let sources = status["sources"].as_array()?;
             let found = sources.iter().find(|one| one["source"] == source)?;

@@ -65,13 +65,6 @@ pub(crate) fn batch(partition: u32, first: u64, records: &[Record]) -> FetchedBa
     batch_as(&schema(), partition, first, records)
 }
 
-/// The items' table after its column `note` was renamed.
-pub(crate) fn renamed() -> TableSchema {
-    let mut renamed = schema();
-    renamed.columns[1].name = "words".into();
-    renamed
-}
-
 /// Records that were written with this schema.
 pub(crate) fn batch_as(schema: &TableSchema, partition: u32, first: u64, records: &[Record]) -> FetchedBatch {
     let mut buffer = RecordBuffer::default();

@@ -392,6 +392,7 @@ fn who_comes_back_to_a_subscription_is_told_what_was_missed_and_only_then() {
         assert!(third.json().to_string().contains("201"));
         // What is again as it was when it was told is not news.
         set_one(&world, change, 200);
+        wait_until("the change to be read", || world.get(&format!("/v1/customer/{change}")).json()["n"] == 200);
         assert!(back(&world, query, &second.id).next_within(Duration::from_millis(200)).is_none());
         // The same result of another operation has another id, as has none.
         let other = query.replace("subscription", "subscription S");

@@ -51,6 +51,93 @@ fn a_changed_definition_is_built_beside_the_old_one_and_switched() {
     assert!(running.stop().success());
 }
 
+/// What is served stays as it was, and says how old it is. Nobody is told that all is well until the definition follows: then
+/// the documents are of all rows, also of those that nobody changed since.
+#[test]
+fn a_column_that_is_renamed_is_never_served_as_null() {
+    const PERSON: &str =
+        "model: person\nversion: 1\nroot: { table: billing.customers, key: id }\nfields: { id: id, name: full_name }\n";
+    let world = shop::world();
+    world.write_model("person", PERSON);
+    world.postgres.psql(
+        "insert into customers values (1, 'Ada', null, 1, 0);
+         insert into invoices values (1, 1, 1, 'open', 10, null), (1, 2, 1, 'open', 5, null);",
+    );
+    let mut running = world.start_ready();
+    world.verify();
+    world.postgres.psql(
+        "alter table invoices rename column total to amount; update invoices set amount = 12 where number = 1;
+         update customers set full_name = 'Ada L.' where id = 1",
+    );
+    let said = |words: &[&str]| {
+        let output = world.cli(words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    };
+    let is_told = |(code, text): (Option<i32>, String)| {
+        let words =
+            ["billing.public.invoices", "no column `total`", "change the model's definition", "give the table back"];
+        assert!(code != Some(0) || words.iter().all(|word| !text.contains(word)), "{code:?}: {text}");
+        if words.iter().all(|word| text.contains(word)) { Ok(()) } else { Err(text) }
+    };
+    let is_well = || {
+        wait_until("no problem", Duration::from_secs(30), || match said(&["status"]) {
+            (Some(0), _) => Ok(()),
+            (_, text) => Err(text),
+        });
+    };
+    let stays = |as_of: Option<&str>| {
+        wait_until("the problem", Duration::from_secs(30), || is_told(said(&["status"])));
+        is_told(said(&["verify"])).unwrap();
+        world.document_when("/v1/person/1", "a change of another model", |doc| doc["name"] == "Ada L.");
+        let invoice = world.get("/v1/invoice/1~1").unwrap();
+        assert_eq!((invoice.status, &invoice.json()["total"]), (200, &json!("10.00")), "{}", invoice.body);
+        world.document_when("/v1/customer_account/1", "the sum of before", |doc| doc["unpaid_total"] == "15.00");
+        let told = invoice.header("x-data-as-of").to_string();
+        std::thread::sleep(Duration::from_secs(2));
+        let later = world.get("/v1/invoice/1~1").unwrap();
+        assert_eq!(later.header("x-data-as-of"), as_of.unwrap_or(&told), "documents are as old as they were");
+        told
+    };
+    let as_of = stays(None);
+    assert!(running.stop().success());
+    let mut running = world.start_ready();
+    stays(Some(&as_of));
+
+    let invoice = shop::INVOICE.replace("total: total", "total: amount");
+    let account = shop::CUSTOMER_ACCOUNT.replace(
+        "fields: [company, number, issued_on, status, total]",
+        "fields: { company: company, number: number, issued_on: issued_on, status: status, total: amount }",
+    );
+    assert!(invoice != shop::INVOICE && account != shop::CUSTOMER_ACCOUNT);
+    world.write_model("invoice", &invoice);
+    world.write_model("customer_account", &account);
+    let answer = post(&world.admin_url("/reload"), &json!({})).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    world.document_when("/v1/invoice/1~1", "the change", |doc| doc["total"] == "12.00");
+    world.document_when("/v1/invoice/1~2", "a row that nobody changed", |doc| doc["total"] == "5.00");
+    world.document_when("/v1/customer_account/1", "the sum", |doc| doc["unpaid_total"] == "17.00");
+    is_well();
+    world.verify();
+
+    // And back: what is declared by then fits no more, until it is what it was.
+    world
+        .postgres
+        .psql("alter table invoices rename column amount to total; update invoices set total = 13 where number = 1");
+    wait_until("the problem", Duration::from_secs(30), || match said(&["status"]) {
+        (Some(1), text) if text.contains("no column `amount`") => Ok(()),
+        (_, text) => Err(text),
+    });
+    world
+        .postgres
+        .psql("alter table invoices rename column total to amount; update invoices set amount = 14 where number = 1");
+    world.document_when("/v1/invoice/1~1", "the change", |doc| doc["total"] == "14.00");
+    world.document_when("/v1/customer_account/1", "the sum", |doc| doc["unpaid_total"] == "19.00");
+    is_well();
+    world.verify();
+    assert!(running.stop().success());
+}
+
 #[test]
 fn a_replay_rebuilds_beside_the_serving_version() {
     let world = shop::world();
