@@ -155,7 +155,9 @@ impl State {
         let after = after.clone();
         let table = version.model.root.table.clone();
         let mut rows = RowArena::default();
-        batch.scan_rows(&table, after.as_deref(), options.slice_rows, &mut rows)?;
+        // Where documents are large, fewer of them: they go in one commit.
+        let slice_rows = options.slice_rows.min(self.roots_chunk);
+        batch.scan_rows(&table, after.as_deref(), slice_rows, &mut rows)?;
         let Some(last) = rows.slots().last() else {
             self.activate(batch, at)?;
             // It may be what frontiers were held back for, and the next progress may be long in coming.

@@ -1,10 +1,11 @@
 //! Documents of a chunk of roots: one read per relation for all of them, then each written as final bytes.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use headwater_schemas::model::definition::Aggregate;
 use headwater_schemas::{DecimalSum, ValueRef, key, write_json_value};
-use headwater_store::{ByteList, DocumentWrite, RowArena, RowBatch};
+use headwater_store::{ByteList, DocumentWrite, READ_BYTES, READ_BYTES_MAX, RowArena, RowBatch};
 
 use crate::Error;
 use crate::expression::{CastError, Evaluated, Formula, decimal_text};
@@ -14,6 +15,9 @@ use crate::plan::{Access, Plan, PlanCompute, PlanField, PlanNode};
 /// Bytes of a chunk, about: of the rows that are read for it, and of the documents they make. The document
 /// that exceeds them is the last of its chunk: a large row that many documents share would be held once for each of them.
 pub(crate) const CHUNK_BYTES: usize = 16 << 20;
+
+/// Memory that one document has grown to more than this is given back.
+const KEPT_BYTES: usize = 4 * CHUNK_BYTES;
 
 /// Evaluated documents, in the order of the roots. Reused from chunk to chunk, with its memory.
 #[derive(Debug, Default)]
@@ -40,17 +44,22 @@ impl Documents {
         let mut arenas = std::mem::take(&mut self.arenas);
         arenas.resize_with(plan.nodes.len() * 2, RowArena::default);
         let done = loop {
+            if self.bytes.capacity() > KEPT_BYTES {
+                self.bytes = Vec::new();
+            }
             self.bytes.clear();
             self.documents.clear();
             self.entries.clear();
-            let reader = Reader { batch, bounded: roots.len() > 1 };
-            match self.evaluate_in(plan, reader, roots, &mut arenas) {
-                Err(Unread::TooMuch) => roots.truncate(roots.len() / 2),
-                Err(Unread::Failed(Error::Store(error @ headwater_store::Error::TooManyRows { .. }))) => {
-                    self.documents.push(Built { body: None, entries: 0..0, poison: Some(error.to_string()) });
+            let bounded = roots.len() > 1;
+            let left = Cell::new(if bounded { READ_BYTES } else { READ_BYTES_MAX });
+            match self.evaluate_in(plan, Reader { batch, bounded, left: &left }, roots, &mut arenas) {
+                Err((_, Unread::TooMuch)) => roots.truncate(roots.len() / 2),
+                Err((node, Unread::TooManyRows)) => {
+                    let poison = Poison::TooManyRows(plan.nodes[node].path.clone());
+                    self.documents.push(Built { body: None, entries: 0..0, poison: Some(poison.to_string()) });
                     break Ok(());
                 }
-                Err(Unread::Failed(error)) => break Err(error),
+                Err((_, Unread::Failed(error))) => break Err(error),
                 Ok(()) => {
                     roots.truncate(self.documents.len());
                     break Ok(());
@@ -58,27 +67,34 @@ impl Documents {
             }
         };
         self.chunk_bytes = arenas.iter().map(RowArena::byte_len).sum::<usize>() + self.bytes.len();
-        arenas.iter_mut().for_each(RowArena::clear);
+        for arena in &mut arenas {
+            match arena.byte_len() > KEPT_BYTES {
+                true => *arena = RowArena::default(),
+                false => arena.clear(),
+            }
+        }
         self.arenas = arenas;
         done
     }
 
+    /// What could not be read, with the number of its node.
     fn evaluate_in(
         &mut self,
         plan: &Plan,
         reader: Reader<'_>,
         roots: &ByteList,
         mut arenas: &mut [RowArena],
-    ) -> Result<(), Unread> {
+    ) -> Result<(), (usize, Unread)> {
         let root = &plan.nodes[0];
         let (first, rest) = arenas.split_first_mut().expect("an arena per node");
         arenas = rest;
         let access = Access::Key(root.columns.table.clone());
-        let rows = Rows::fetch(reader, &access, roots, &root.columns, root.filter.as_ref(), first)?;
-        let mut levels = vec![Level::roots(rows, roots.len())];
-        for node in &plan.nodes[1..] {
+        let rows = Rows::fetch(reader, &access, roots, &root.columns, root.filter.as_ref(), first);
+        let mut levels = vec![Level::roots(rows.map_err(|unread| (0, unread))?, roots.len())];
+        for (number, node) in plan.nodes.iter().enumerate().skip(1) {
             let parent = node.edge.as_ref().expect("only the root has no edge").parent;
-            let level = Level::below(reader, node, &levels[parent], &mut arenas)?;
+            let level = Level::below(reader, node, &levels[parent], &mut arenas);
+            let level = level.map_err(|unread| (number, unread))?;
             levels.push(level);
         }
         let mut writer = Writer { plan, levels: &levels, out: self };
@@ -126,6 +142,8 @@ enum Poison {
     Cast(CastError),
     NotANumber(String),
     Torn(String),
+    /// Path of the relation.
+    TooManyRows(String),
 }
 
 impl Poison {
@@ -139,6 +157,12 @@ impl std::fmt::Display for Poison {
         match self {
             Self::Cast(error) => error.fmt(f),
             Self::NotANumber(compute) => write!(f, "`{compute}` meets a value that is no number; mend the row"),
+            Self::TooManyRows(relation) => write!(
+                f,
+                "with relation `{relation}` the document leads to more than {} MiB of rows, which are not read for one; a \
+                 column with so few different values cannot carry a relation: change the relation's `on`",
+                READ_BYTES_MAX >> 20
+            ),
             Self::Torn(table) => write!(
                 f,
                 "a row of {table} is without a column that the model needs: its value cannot be represented or is too large \

@@ -248,7 +248,8 @@ impl State {
             floors: std::mem::take(&mut self.floors),
             awaited: std::mem::take(&mut self.awaited),
             swept: std::mem::take(&mut self.swept),
-            roots_chunk: 512,
+            // What was learned of the size of documents counts also where their commit failed.
+            roots_chunk: if self.roots_chunk == 0 { 512 } else { self.roots_chunk },
             unfinished: batch.unfinished()?,
             ..State::default()
         };

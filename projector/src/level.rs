@@ -1,5 +1,6 @@
 //! The rows of one node, for many documents at once: fetched with one call, decoded once, grouped under their parents.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use headwater_schemas::ValueRef;
@@ -19,11 +20,16 @@ pub(crate) struct Reader<'r> {
     pub(crate) batch: &'r dyn RowBatch,
     /// Nothing is read beyond what an arena takes at a time: where that is too little, fewer roots are to be read for.
     pub(crate) bounded: bool,
+    /// Bytes that may still be read, over all nodes.
+    pub(crate) left: &'r Cell<usize>,
 }
 
 /// Why rows were not read.
 pub(crate) enum Unread {
+    /// For so many roots.
     TooMuch,
+    /// For a single root.
+    TooManyRows,
     Failed(Error),
 }
 
@@ -32,8 +38,8 @@ impl Reader<'_> {
         let mut from = 0;
         while from < keys.len() {
             from = match lookup(self.batch, access, keys, from, arena) {
-                Err(Error::Store(headwater_store::Error::TooManyRows { .. })) if self.bounded => {
-                    return Err(Unread::TooMuch);
+                Err(Error::Store(headwater_store::Error::TooManyRows { .. })) => {
+                    return Err(if self.bounded { Unread::TooMuch } else { Unread::TooManyRows });
                 }
                 read => read.map_err(Unread::Failed)?,
             };
@@ -68,7 +74,9 @@ impl<'a> Rows<'a> {
         arena: &'a mut RowArena,
     ) -> Result<Self, Unread> {
         arena.clear();
+        arena.set_bytes_max(reader.left.get());
         reader.read(access, keys, arena)?;
+        reader.left.set(reader.left.get().saturating_sub(arena.byte_len()));
         let arena: &'a RowArena = arena;
         let width = columns.width();
         let count = arena.slots().len();

@@ -5,6 +5,7 @@ mod progress;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,6 +56,9 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Tests that count take turns.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Most bytes held while `work` runs, beyond those held before.
 fn most_held<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.load(Ordering::Relaxed);
@@ -63,26 +67,31 @@ fn most_held<T>(work: impl FnOnce() -> T) -> (T, usize) {
     (done, MOST.load(Ordering::Relaxed) - before)
 }
 
-fn schema(table: &str, second: &str, kind: ColumnType) -> TableSchema {
-    let column = |name: &str, kind: ColumnType, key_ordinal: Option<u16>| Column {
+fn schema(table: &str, others: &[(&str, ColumnType)]) -> TableSchema {
+    let column = |name: &str, kind: &ColumnType, key_ordinal: Option<u16>| Column {
         name: name.into(),
-        kind,
+        kind: kind.clone(),
         source_type: String::new(),
         key_ordinal,
     };
-    let columns = vec![column("id", ColumnType::Int64, Some(0)), column(second, kind, None)];
+    let mut columns = vec![column("id", &ColumnType::Int64, Some(0))];
+    columns.extend(others.iter().map(|(name, kind)| column(name, kind, None)));
     TableSchema { table: TableId::new("shop", "public", table), columns }
 }
 
 fn invoices() -> TableSchema {
-    schema("invoices", "tariff_id", ColumnType::Int64)
+    schema("invoices", &[("tariff_id", ColumnType::Int64)])
 }
 
 fn tariffs() -> TableSchema {
-    schema("tariffs", "terms", ColumnType::Text)
+    schema("tariffs", &[("terms", ColumnType::Text)])
 }
 
-/// New rows as one batch of their table's topic that begins at an offset.
+fn lines() -> TableSchema {
+    schema("lines", &[("text", ColumnType::Text), ("tariff_id", ColumnType::Int64)])
+}
+
+/// New rows as one batch of their table's topic that begins at an offset. Of the column behind the second one all have 7.
 fn batch(schema: &TableSchema, first: u64, rows: impl IntoIterator<Item = (i64, Value)>) -> FetchedBatch {
     let mut records = RecordBuffer::default();
     for (at, (id, second)) in (first..).zip(rows) {
@@ -97,7 +106,8 @@ fn batch(schema: &TableSchema, first: u64, rows: impl IntoIterator<Item = (i64, 
         let id = Value::Int(id);
         let mut write = |out: &mut Vec<u8>| {
             let mut row = RowBuilder::new(out);
-            [&id, &second].into_iter().for_each(|value| row.push_value(value));
+            let third = Value::Int(7);
+            [&id, &second, &third].into_iter().take(schema.columns.len()).for_each(|value| row.push_value(value));
         };
         let after: Option<WriteRow<'_>> = Some(&mut write);
         let key = key::of(id.scalar().unwrap());
@@ -110,7 +120,7 @@ fn batch(schema: &TableSchema, first: u64, rows: impl IntoIterator<Item = (i64, 
 
 /// Says that the first record of each table is all there is.
 fn first_of_each() -> FetchedBatch {
-    let watermarks = [invoices(), tariffs()].map(|schema| (schema.table.topic(PREFIX), vec![1])).into();
+    let watermarks = [invoices(), tariffs(), lines()].map(|schema| (schema.table.topic(PREFIX), vec![1])).into();
     progress(PREFIX, SourcePosition::after_commit(1, 1), watermarks)
 }
 
@@ -125,14 +135,20 @@ fn fold(fold: &mut Fold, batches: &[FetchedBatch]) -> (Folded, Vec<usize>) {
     (folded.unwrap(), pieces)
 }
 
+fn fold_of(model: &str, store: Arc<EmbeddedStore>) -> Fold {
+    let model = parse("invoice.yaml", model, &ParseContext::default()).expect("a sound model");
+    Fold::open(store, &[model], FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() }).unwrap()
+}
+
+fn store(folder: &tempfile::TempDir) -> Arc<EmbeddedStore> {
+    EmbeddedStore::open(EmbeddedOptions { size_max: 2 << 30, ..EmbeddedOptions::new(folder.path()) }).unwrap()
+}
+
 #[test]
 fn it_does_not_grow_with_the_documents_and_letters_of_a_commit() {
+    let _alone = ALONE.lock().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions { size_max: 2 << 30, ..EmbeddedOptions::new(folder.path()) };
-    let store = EmbeddedStore::open(options).unwrap();
-    let model = parse("invoice.yaml", MODEL, &ParseContext::default()).expect("a sound model");
-    let options = FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() };
-    let mut served = Fold::open(store, &[model], options).unwrap();
+    let mut served = fold_of(MODEL, store(&folder));
     let small = Value::Text("as before".into());
     let first = [batch(&invoices(), 0, [(0, Value::Int(1))]), batch(&tariffs(), 0, [(1, small)]), first_of_each()];
     fold(&mut served, &first);
@@ -152,4 +168,67 @@ fn it_does_not_grow_with_the_documents_and_letters_of_a_commit() {
     let unknown = [batch(&tariffs(), 2, [(3, Value::Missing)]), batch(&invoices(), 1_001, of_tariff(3, 2_500))];
     let (folded, pieces) = fold(&mut served, &unknown);
     assert_eq!((folded.dead_letters, pieces), (2_500, vec![1_000, 1_000, 500]));
+}
+
+/// A column of one value cannot carry a relation: the document would be refused by its size anyway.
+#[test]
+fn what_one_document_reads_is_bounded() {
+    let _alone = ALONE.lock().unwrap();
+    let model = "
+model: invoice
+root: { table: shop.invoices, key: id }
+fields: { id: id }
+nest:
+  alike: { many: shop.lines, on: { tariff_id: tariff_id }, fields: [id, text] }
+";
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = fold_of(model, store(&folder));
+    let first = [
+        batch(&invoices(), 0, [(0, Value::Int(1))]),
+        batch(&lines(), 0, [(0, Value::Text("small".into()))]),
+        first_of_each(),
+    ];
+    fold(&mut served, &first);
+    while served.has_background_work() {
+        served.background(Duration::from_secs(1), &mut |_| Ok(())).unwrap();
+    }
+    for piece in 0..11_i64 {
+        let text = Value::Text("x".repeat(256 * KIB));
+        let rows = (0..100).map(|at| (100 * piece + at + 1, text.clone()));
+        fold(&mut served, &[batch(&lines(), 100 * piece.unsigned_abs() + 1, rows)]);
+    }
+    let held = HELD.load(Ordering::Relaxed);
+    let of_them = batch(&invoices(), 1, (1..=3).map(|id| (id, Value::Int(7))));
+    let mut causes = Vec::new();
+    let (folded, most) = most_held(|| {
+        served.micro_batch(&[Input::whole(&of_them)], &mut |letters| {
+            causes.extend(letters.iter().map(|letter| (letter.root.clone(), letter.cause.clone())));
+            Ok(())
+        })
+    });
+    assert_eq!((folded.unwrap().documents.written, causes.len()), (0, 3), "{causes:?}");
+    assert!(causes.iter().all(|(root, cause)| root.is_some() && cause.contains("relation `alike`")), "{causes:?}");
+    // A buffer that grows is there twice for a moment.
+    assert!(most < 800 * MIB, "{} MiB were held at once", most / MIB);
+    let kept = HELD.load(Ordering::Relaxed).saturating_sub(held);
+    assert!(kept < 64 * MIB, "{} MiB were kept", kept / MIB);
+}
+
+/// All that a slice builds goes in one commit.
+#[test]
+fn large_documents_are_built_in_smaller_slices() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut built = fold_of(MODEL, store(&folder));
+    let terms = Value::Text("x".repeat(256 * KIB));
+    let rows = (0..1_000).map(|id| (id, Value::Int(1)));
+    fold(&mut built, &[batch(&tariffs(), 0, [(1, terms)]), batch(&invoices(), 0, rows), first_of_each()]);
+    let mut slices = Vec::new();
+    while built.has_background_work() {
+        let folded = built.background(Duration::ZERO, &mut |_| Ok(())).unwrap();
+        slices.extend(folded.map(|folded| folded.documents.written).filter(|written| *written > 0));
+    }
+    assert_eq!(slices.iter().sum::<u64>(), 1_000);
+    // By the first one it is learned how large they are.
+    assert!(slices[1..].iter().all(|written| *written <= 100), "{slices:?}");
 }

@@ -24,7 +24,7 @@ use headwater_store::{
 };
 
 use flaky::EmbeddedDocuments;
-use items::{PREFIX, Record, at, batch, batch_as, item, item_with, schema};
+use items::{PREFIX, Record, at, batch, batch_as, item, item_with, schema, truncation};
 use progress::progress;
 
 fn parsed(yaml: &str) -> ReadModel {
@@ -395,6 +395,31 @@ fn nothing_is_left_of_a_version_that_is_gone() {
             assert_eq!(batch.note(&name).unwrap(), None, "{name}, {documents} documents");
         }
     }
+}
+
+/// Above every row may stand a document, and the note of all of them goes with the rows.
+#[test]
+fn a_large_truncation_goes_in_parts() {
+    const ROWS: i64 = 25_000;
+    let place = Place::open();
+    let mut whole = place.fold_with(&[alone()], FoldOptions::default());
+    bring(&mut whole, 0, &(0..ROWS).collect::<Vec<i64>>());
+    let end = ROWS.unsigned_abs();
+    tell(&mut whole, end);
+    work(&mut whole);
+    let truncated = batch(0, end, &[truncation(at(1, end + 1), 1)]);
+    let mut left = Vec::new();
+    for calls in (0..).step_by(4) {
+        place.calls_left.store(calls, Ordering::Relaxed);
+        let done = whole.micro_batch(&[Input::whole(&truncated)], &mut |_| Ok(())).is_ok();
+        place.calls_left.store(-1, Ordering::Relaxed);
+        left.push(ProjectionStore::begin(&*place.documents).unwrap().document_count(VersionId(1)).unwrap());
+        if done {
+            break;
+        }
+    }
+    assert_eq!((left.first(), left.last()), (Some(&end), Some(&0)));
+    assert!(left.iter().any(|left| (1..end).contains(left)), "all at once: {left:?}");
 }
 
 /// Its model is gone as well.

@@ -9,6 +9,10 @@ use crate::SchemaId;
 /// A read of rows ends behind the key with which its arena holds so many bytes.
 pub const READ_BYTES: usize = 32 << 20;
 
+/// An arena holds so many bytes at most, unless it is told of fewer. A document ends at 16 MiB: what reads much more of rows
+/// for one would not be stored, and who reads without bound ends with the process.
+pub const READ_BYTES_MAX: usize = 256 << 20;
+
 /// A list of byte strings in one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct ByteList {
@@ -66,10 +70,18 @@ impl ByteList {
 }
 
 /// Rows read from a store, in one buffer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RowArena {
     bytes: Vec<u8>,
     slots: Vec<RowSlot>,
+    bytes_max: usize,
+}
+
+impl Default for RowArena {
+    /// Empty, of [`READ_BYTES_MAX`].
+    fn default() -> Self {
+        Self { bytes: Vec::new(), slots: Vec::new(), bytes_max: READ_BYTES_MAX }
+    }
 }
 
 /// One row of a [`RowArena`].
@@ -123,9 +135,19 @@ impl RowArena {
         self.bytes.len() >= READ_BYTES
     }
 
+    /// Has a read fail with [`TooManyRows`](crate::Error::TooManyRows) where it would hold more than so many bytes.
+    pub fn set_bytes_max(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// How many bytes it holds at most.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Brings the rows from place `first` on into the order of their keys.
     pub(crate) fn sort_from(&mut self, first: usize) {
-        let Self { bytes, slots } = self;
+        let Self { bytes, slots, .. } = self;
         slots[first..].sort_by(|a, b| {
             let key = |slot: &RowSlot| &bytes[slot.key.start as usize..slot.key.end as usize];
             key(a).cmp(key(b))

@@ -116,7 +116,7 @@ pub enum Error {
         #[source]
         source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// More rows than fit in memory were asked for at once.
+    /// More rows were asked for at once than are read for one document.
     #[error(
         "one key of a relation leads to more than {limit} bytes of rows; a column with so few different values cannot carry a relation: change the relation's `on`"
     )]

@@ -18,7 +18,7 @@ mod projection;
 mod query;
 mod registry;
 
-pub use arena::{ByteList, READ_BYTES, RowArena, RowSlot};
+pub use arena::{ByteList, READ_BYTES, READ_BYTES_MAX, RowArena, RowSlot};
 pub use document::{Document, DocumentChange, DocumentReader, Frontier};
 pub use error::{Error, ErrorKind};
 pub use metrics::StoreMetrics;

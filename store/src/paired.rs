@@ -26,6 +26,10 @@ const NOTE: &str = "paired/unfinished";
 /// A piece ends with the root that brings it to this size.
 const PIECE_BYTES: usize = 4 << 20;
 
+/// Rows that a truncation removes in one commit at most: the roots above all of them stand in the note, and are held with
+/// their documents until these are flushed.
+const SWEPT_MAX: u64 = 20_000;
+
 /// Roots, by version.
 type Roots = BTreeMap<VersionId, BTreeSet<Vec<u8>>>;
 
@@ -60,7 +64,7 @@ impl ProjectionStore for Paired {
     }
 
     fn rows_swept_max(&self) -> u64 {
-        self.rows.rows_swept_max()
+        self.rows.rows_swept_max().min(SWEPT_MAX)
     }
 }
 

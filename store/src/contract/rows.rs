@@ -2,7 +2,7 @@ use headwater_schemas::{Column, ColumnType, RowBuilder, RowRef, TableSchema, Val
 
 use super::Place;
 use super::sample::{at, cells, int, join, joined, keys, listed, put, table, text, visited};
-use crate::{Batch, Frontier, JoinIndex, READ_BYTES, RowArena, RowWrite, SchemaId};
+use crate::{Batch, Error, Frontier, JoinIndex, READ_BYTES, RowArena, RowWrite, SchemaId};
 
 pub async fn a_batch_reads_its_own_writes(place: &impl Place) {
     let opened = place.open();
@@ -203,6 +203,19 @@ pub async fn reads_end_when_they_are_full(place: &impl Place) {
         from = end;
     }
     assert_eq!(read, (0..12).map(|n| n / 2).collect::<Vec<_>>());
+    // Who goes on with the same arena gets further, up to what it may hold.
+    let (mut from, mut out) = (0, RowArena::default());
+    while from < joined.len() {
+        let end = batch.rows_by_join(&join, &joined, from, &mut out).unwrap();
+        assert!(end > from, "nothing was read from {from} on");
+        from = end;
+    }
+    assert_eq!(out.slots().len(), 12);
+    let mut small = RowArena::default();
+    small.set_bytes_max(ROW + ROW / 2);
+    let refused = batch.rows_by_join(&join, &joined, 0, &mut small).unwrap_err();
+    assert!(matches!(refused, Error::TooManyRows { limit } if limit == ROW + ROW / 2), "{refused}");
+    assert!(small.byte_len() <= 3 * ROW, "{} bytes at once", small.byte_len());
     let (mut after, mut read): (Option<Vec<u8>>, _) = (None, 0);
     loop {
         let mut out = RowArena::default();

@@ -19,9 +19,6 @@ const TOMBSTONE: u8 = 1;
 const KEY_CUT: u8 = 2;
 const ELSEWHERE: u8 = 4;
 
-/// Greatest size of what one key leads to, in bytes: half of what an arena can address.
-const READ_MAX: usize = 1 << 31;
-
 const BROKEN: Fault = Fault::Damaged("a row is cut short");
 const LOST: Fault = Fault::Damaged("a row is not in the place that is noted under its key");
 
@@ -119,7 +116,7 @@ fn start(key: &mut Vec<u8>, number: u32) {
 }
 
 fn check_size(out: &RowArena) -> Result<(), Fault> {
-    if out.byte_len() > READ_MAX { Err(Fault::TooManyRows(READ_MAX)) } else { Ok(()) }
+    if out.byte_len() > out.bytes_max() { Err(Fault::TooManyRows(out.bytes_max())) } else { Ok(()) }
 }
 
 /// Reads rows of a table by key, for the keys from number `from` on, until `out` is full; answers up to which.

@@ -12,9 +12,6 @@ use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
 use crate::{ByteList, READ_BYTES, RowArena, SchemaId};
 
-/// Greatest size of what one key leads to, in bytes: half of what an arena can address.
-const READ_MAX: usize = 1 << 31;
-
 /// Keys in one query, in bytes and number: far below what a command may hold.
 const ASKED_BYTES: usize = 4 << 20;
 const ASKED_KEYS: usize = 10_000;
@@ -53,12 +50,16 @@ impl<'d> Stored<'d> {
 }
 
 /// Rows as they came, to be put in order.
-#[derive(Default)]
+#[derive(Clone)]
 struct Found {
     bytes: Vec<u8>,
     rows: Vec<FoundRow>,
+    /// How many bytes there is room for, where they are given.
+    room: usize,
+    bytes_max: usize,
 }
 
+#[derive(Clone)]
 struct FoundRow {
     request: u32,
     key: (usize, usize),
@@ -68,6 +69,12 @@ struct FoundRow {
 }
 
 impl Found {
+    /// None as yet, to be given to this arena.
+    fn of(out: &RowArena) -> Self {
+        let bytes_max = out.bytes_max();
+        Self { bytes: Vec::new(), rows: Vec::new(), room: bytes_max.saturating_sub(out.byte_len()), bytes_max }
+    }
+
     fn copy(&mut self, bytes: &[u8]) -> (usize, usize) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
@@ -84,22 +91,18 @@ impl Found {
         for request in requests {
             self.rows.push(FoundRow { request, key, row, schema: stored.schema, position: stored.position });
         }
-        if self.bytes.len() > READ_MAX { Err(Fault::TooManyRows(READ_MAX)) } else { Ok(()) }
+        if self.bytes.len() > self.room { Err(Fault::TooManyRows(self.bytes_max)) } else { Ok(()) }
     }
 
     /// By request, then by key; without the positions unless they are asked for.
-    fn give(mut self, out: &mut RowArena, with_positions: bool) -> Result<(), Fault> {
-        if out.byte_len() + self.bytes.len() > READ_MAX {
-            return Err(Fault::TooManyRows(READ_MAX));
-        }
-        let Self { bytes, rows } = &mut self;
+    fn give(mut self, out: &mut RowArena, with_positions: bool) {
+        let Self { bytes, rows, .. } = &mut self;
         rows.sort_by(|a, b| (a.request, &bytes[a.key.0..a.key.1]).cmp(&(b.request, &bytes[b.key.0..b.key.1])));
         for found in rows {
             let position = if with_positions { found.position } else { SourcePosition::default() };
             let row = found.row.map(|(start, end)| &bytes[start..end]);
             out.push(found.request as usize, &bytes[found.key.0..found.key.1], position, found.schema, row);
         }
-        Ok(())
     }
 }
 
@@ -162,14 +165,16 @@ pub(super) async fn by_key(
     out: &mut RowArena,
 ) -> Result<usize, Fault> {
     let (mut next, mut most) = (from, ASKED_KEYS);
-    while next < keys.len() && !out.is_full() {
+    // Who reads on into an arena that is full gets the next key nevertheless.
+    while next < keys.len() && (next == from || !out.is_full()) {
+        let none = Found::of(out);
         let (asked, found) =
-            ask(server, session, collection, "_id", keys, next, &mut most, text::of, |asked, found, document| {
+            ask(server, session, collection, "_id", keys, next, &mut most, text::of, none, |asked, found, document| {
                 let id = document.get_str("_id").map_err(|_| BROKEN)?;
                 found.push(document, asked.requests(id))
             })
             .await?;
-        found.give(out, true)?;
+        found.give(out, true);
         next = asked.end;
     }
     Ok(next)
@@ -186,16 +191,27 @@ pub(super) async fn by_join(
 ) -> Result<usize, Fault> {
     let stored = |key: &[u8]| stored_join(number, key);
     let (mut next, mut most) = (from, ASKED_KEYS);
-    while next < join_keys.len() && !out.is_full() {
+    while next < join_keys.len() && (next == from || !out.is_full()) {
+        let none = Found::of(out);
         // A row with several of the keys is found for each of them, and with each query that asks for one.
-        let (asked, found) =
-            ask(server, session, collection, "j", join_keys, next, &mut most, &stored, |asked, found, document| {
+        let (asked, found) = ask(
+            server,
+            session,
+            collection,
+            "j",
+            join_keys,
+            next,
+            &mut most,
+            &stored,
+            none,
+            |asked, found, document| {
                 let own = document.get_array("j").map_err(|_| BROKEN)?.into_iter();
                 let requests = own.flatten().filter_map(|key| key.as_str()).flat_map(|key| asked.requests(key));
                 found.push(document, requests)
-            })
-            .await?;
-        found.give(out, false)?;
+            },
+        )
+        .await?;
+        found.give(out, false);
         next = asked.end;
     }
     Ok(next)
@@ -260,11 +276,12 @@ async fn ask(
     from: usize,
     most: &mut usize,
     stored: impl Fn(&[u8]) -> String,
+    none: Found,
     push: impl Fn(&Asked, &mut Found, &RawDocument) -> Result<(), Fault>,
 ) -> Result<(Asked, Found), Fault> {
     loop {
         let asked = Asked::new(keys, from, *most, &stored);
-        let mut found = Found::default();
+        let mut found = none.clone();
         let query = find(server, collection, |command| asked.filter(command, field));
         let whole = server.read_while(query, Some(&mut *session), |document| {
             push(&asked, &mut found, document)?;
@@ -294,13 +311,14 @@ pub(super) async fn scan(
         command.within(DOCUMENT, "sort", |sort| sort.int("_id", 1));
         command.int("limit", i64::try_from(limit).unwrap_or(i64::MAX));
     });
-    let mut found = Found::default();
+    let mut found = Found::of(out);
     let each = |document: &RawDocument| {
         found.push(document, std::iter::once(0))?;
         Ok(found.bytes.len() < READ_BYTES)
     };
     server.read_while(query, Some(session), each).await?;
-    found.give(out, true)
+    found.give(out, true);
+    Ok(())
 }
 
 /// About how many rows a collection has, from what the server knows without looking.
