@@ -90,4 +90,13 @@ mod tests {
         }
         assert_eq!(parse_interval("P"), None);
     }
+
+    #[test]
+    fn intervals_that_are_too_long_are_none() {
+        let longest = ["PT9223372036854.775807S", "PT-9223372036854.775808S"];
+        assert_eq!(longest.map(|it| parse_interval(it).map(|it| it.micros)), [Some(i64::MAX), Some(i64::MIN)]);
+        for written in ["PT9223372036854.999999S", "PT-9223372036854.999999S", "PT1H9223372036854S", "P-2147483649D"] {
+            assert_eq!(parse_interval(written), None, "{written}");
+        }
+    }
 }

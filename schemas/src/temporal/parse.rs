@@ -214,8 +214,8 @@ pub fn parse_interval(text: &str) -> Option<Interval> {
                 } else {
                     fraction.parse::<i64>().ok()? * 10i64.pow(6 - fraction.len() as u32)
                 };
-                let micros = if negative { seconds - fraction } else { seconds + fraction };
-                interval.micros = interval.micros.checked_add(micros)?;
+                let micros = if negative { seconds.checked_sub(fraction) } else { seconds.checked_add(fraction) };
+                interval.micros = interval.micros.checked_add(micros?)?;
             }
             _ => return None,
         }
