@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use headwater_connectors::postgres;
+use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{Diagnostic, TableId, TableSchema};
 use headwater_store::{VersionRecord, VersionState};
 
@@ -71,9 +72,7 @@ pub(crate) struct Preflight {
 /// A model, and what the sources lack of what it names.
 #[derive(Clone, Debug)]
 struct Lacking {
-    model: String,
-    /// Of its definition.
-    hash: String,
+    model: ReadModel,
     wrong: Vec<Diagnostic>,
     /// Tables that are not captured, if those are all there is.
     uncaptured: Vec<TableId>,
@@ -95,7 +94,7 @@ impl Preflight {
             if uncaptured.len() != wrong.len() {
                 uncaptured.clear();
             }
-            Lacking { model: file.model.name.clone(), hash: file.model.hash(), wrong, uncaptured }
+            Lacking { model: file.model.clone(), wrong, uncaptured }
         });
         Self { tables: catalogs.missing, models: models.filter(|lacking| !lacking.wrong.is_empty()).collect() }
     }
@@ -116,8 +115,10 @@ impl Preflight {
             return refused;
         };
         let versions = || versions.iter().filter(|version| version.state == VersionState::Active);
-        for Lacking { model, hash, wrong, uncaptured } in &self.models {
-            let is_served = |version: &VersionRecord| version.model == *model && version.definition_hash == *hash;
+        for Lacking { model, wrong, uncaptured } in &self.models {
+            let is_served = |version: &VersionRecord| {
+                version.model == model.name && model.is_definition_of(&version.definition_hash)
+            };
             let was_captured = |table: &TableId| known.topics.contains(&table.topic(known.prefix));
             let taken_out = !uncaptured.is_empty() && uncaptured.iter().all(was_captured);
             match taken_out || versions().any(is_served) {

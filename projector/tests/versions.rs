@@ -422,6 +422,33 @@ fn a_large_truncation_goes_in_parts() {
     assert!(left.iter().any(|left| (1..end).contains(left)), "all at once: {left:?}");
 }
 
+/// A release makes other documents of the same rows: they are built beside those that serve.
+#[tokio::test]
+async fn a_version_of_another_arithmetic_is_built_anew() {
+    let place = Place::open();
+    let averaged = parsed(
+        "model: item\nroot: { table: shop.items, key: id }\nfields: [id]\n\
+         nest: { same: { many: shop.items, on: { note: note }, fields: [id] } }\ncompute: { mean: { avg: same.id } }\n",
+    );
+    let mut whole = place.fold(std::slice::from_ref(&averaged));
+    bring(&mut whole, 0, &[0, 1]);
+    tell(&mut whole, 2);
+    work(&mut whole);
+    drop(whole);
+    let mut batch = ProjectionStore::begin(&*place.documents).unwrap();
+    let mut record = batch.versions().unwrap().remove(0);
+    record.definition_hash.truncate(16);
+    batch.put_version(&record).unwrap();
+    batch.commit().unwrap();
+
+    let mut whole = place.fold(std::slice::from_ref(&averaged));
+    assert_eq!(place.states(), [(1, VersionState::Active), (2, VersionState::Building)]);
+    work(&mut whole);
+    assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)]);
+    let mean = place.document(2, 0).await.unwrap();
+    assert!(mean.contains(r#""mean":"0.50000000000000000000""#), "{mean}");
+}
+
 /// Its model is gone as well.
 #[test]
 fn what_serves_without_rows_is_retired_with_its_model() {

@@ -86,6 +86,12 @@ pub fn compare_decimals(a: &str, b: &str) -> Ordering {
     }
 }
 
+/// Significant digits that a quotient has at least.
+const QUOTIENT_DIGITS: i64 = 16;
+
+/// Digits that PostgreSQL takes together when it estimates the size of a quotient.
+const GROUP: usize = 4;
+
 /// A text that should have been a decimal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a decimal number: expected digits with an optional point, NaN or ±Infinity")]
@@ -101,7 +107,7 @@ pub struct InvalidDecimal;
 /// sum.add_decimal("0.10")?;
 /// sum.add_int(2);
 /// assert_eq!(sum.to_text(), "2.10");
-/// assert_eq!(sum.average().as_deref(), Some("1.050000"));
+/// assert_eq!(sum.average().as_deref(), Some("1.0500000000000000"));
 /// # Ok::<(), headwater_schemas::InvalidDecimal>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -202,32 +208,50 @@ impl DecimalSum {
         }
     }
 
-    /// The mean with at least six digits after the point, rounded half to even; `None` when nothing was added.
+    /// The mean as PostgreSQL's `avg` of `numeric` writes it: with at least sixteen significant digits and no fewer digits
+    /// after the point than what was added, rounded half away from zero; `None` when nothing was added.
     pub fn average(&self) -> Option<String> {
         if self.count == 0 {
             return None;
         }
-        if self.special != Special::None {
-            return Some(self.to_text());
-        }
+        let text = self.to_text();
+        let Class::Finite(parts) = classify(&text) else { return Some(text) };
         let sum = match &self.wide {
             Some(wide) => (**wide).clone(),
             None => BigDecimal::new(self.unscaled.into(), i64::from(self.scale)),
         };
-        let scale = i64::from(self.scale.max(6));
+        let scale = quotient_scale(&parts, self.count).max(i64::from(self.scale));
         let (unscaled, _) = sum.with_scale(scale).into_bigint_and_exponent();
         let count = BigInt::from(self.count);
         let (quotient, remainder) = (&unscaled / &count, &unscaled % &count);
-        let twice = remainder.magnitude() * 2u8;
-        let away = match twice.cmp(count.magnitude()) {
-            Ordering::Less => false,
-            Ordering::Equal => quotient.bit(0),
-            Ordering::Greater => true,
-        };
+        let is_away = remainder.magnitude() * 2u8 >= *count.magnitude();
         let step = if unscaled.sign() == Sign::Minus { -1 } else { 1 };
-        let rounded = BigDecimal::new(if away { quotient + step } else { quotient }, scale);
+        let rounded = BigDecimal::new(if is_away { quotient + step } else { quotient }, scale);
         Some(rounded.to_plain_string())
     }
+}
+
+/// Digits after the point of a quotient, before what the dividend has: `select_div_scale` in PostgreSQL's `numeric.c`. It
+/// estimates the quotient's size from the first group of digits of both numbers.
+fn quotient_scale(dividend: &Parts<'_>, divisor: u64) -> i64 {
+    let divisor = divisor.to_string();
+    let (dividend, divisor) = (first_group(dividend.whole, dividend.fraction), first_group(&divisor, ""));
+    let smaller = i64::from(dividend.1 <= divisor.1);
+    QUOTIENT_DIGITS - (dividend.0 - divisor.0 - smaller) * GROUP as i64
+}
+
+/// Where the first group of digits that is not zero stands, in groups from the one before the point, and its value; both 0
+/// of zero.
+fn first_group(whole: &str, fraction: &str) -> (i64, u32) {
+    let value = |digits: &str| digits.bytes().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
+    if !whole.is_empty() {
+        let others = (whole.len() - 1) / GROUP;
+        return (others as i64, value(&whole[..whole.len() - others * GROUP]));
+    }
+    let Some(zeros) = fraction.find(|digit| digit != '0') else { return (0, 0) };
+    let start = zeros / GROUP * GROUP;
+    let group = &fraction[start..fraction.len().min(start + GROUP)];
+    (-1 - (start / GROUP) as i64, value(&format!("{group:0<GROUP$}")))
 }
 
 fn parse_unscaled(text: &str) -> Option<i128> {
@@ -289,13 +313,33 @@ mod tests {
         }
     }
 
+    /// Each as PostgreSQL 15 answered `SELECT avg(v) FROM (VALUES …) t(v)`.
     #[test]
-    fn averages_are_rounded_once() {
-        let mut sum = DecimalSum::default();
-        for n in ["10.00", "10.00", "0.00"] {
-            sum.add_decimal(n).expect("valid");
+    fn averages_are_what_postgresql_says() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["10.00", "10.00", "0.00"], "6.6666666666666667"),
+            (&["0.000001", "0.000002"], "0.000001500000000000000000"),
+            (&["1", "2"], "1.5000000000000000"),
+            (&["0.00", "0"], "0.00000000000000000000"),
+            (&["-0.0000000001", "0"], "-0.0000000000500000000000000000"),
+            (&["-2.5", "-2.5", "-3"], "-2.6666666666666667"),
+            (&["123456789012345678901234567890.12", "1", "1"], "41152263004115226300411522630.71"),
+            (&["0.00000000000000000005", "0.00000000000000000000"], "0.000000000000000000025000000000000000"),
+            (&["0.0000000000000001", "0.0000000000000002", "0"], "0.000000000000000100000000000000000000"),
+            (&["99990000", "1", "1"], "33330000.666666666667"),
+            (&["30000", "0", "0"], "10000.0000000000000000"),
+            (&["20000", "0", "0"], "6666.6666666666666667"),
+            (&["0.00012345", "0.5", "7"], "2.5000411500000000"),
+            (&["1000000000000000000000000000000", "1", "1", "1", "1", "1", "1"], "142857142857142857142857142858"),
+            (&["1.00000000000000000000000000000000000005", "0"], "0.50000000000000000000000000000000000003"),
+            (&["1", "NaN"], "NaN"),
+            (&["-Infinity", "1"], "-Infinity"),
+        ];
+        for (numbers, wanted) in cases {
+            let mut sum = DecimalSum::default();
+            numbers.iter().for_each(|number| sum.add_decimal(number).expect("valid"));
+            assert_eq!(sum.average().as_deref(), Some(*wanted));
         }
-        assert_eq!(sum.average().as_deref(), Some("6.666667"));
     }
 
     #[test]

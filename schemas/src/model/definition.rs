@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::predicate::{Literal, Predicate};
 use crate::TableId;
 
+/// Behind the hash of a definition that the first arithmetic made other documents of.
+const ARITHMETIC: &str = ".2";
+
 /// One read model: a tree of nodes over tables, and the indexes readers may query by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReadModel {
@@ -201,7 +204,7 @@ pub enum Aggregate {
     Min,
     /// Largest value.
     Max,
-    /// Exact mean rounded half to even, at least six digits after the point.
+    /// Mean of the exact sum, with the digits and the rounding of PostgreSQL's `avg` of `numeric`.
     Avg,
     /// Whether there is a row.
     Exists,
@@ -230,9 +233,24 @@ impl Node {
 }
 
 impl ReadModel {
-    /// First 8 bytes of a hash over everything that shapes the documents, in hexadecimal: two definitions with the same
-    /// hash make the same documents. Docs do not count.
+    /// A hash over everything that shapes the documents: two definitions with the same hash make the same documents. Docs do
+    /// not count. It is the [hash of the definition](Self::definition_hash), and behind a point the number of the arithmetic
+    /// where that is not the first: a release that makes other documents of the same rows builds such models anew.
     pub fn hash(&self) -> String {
+        let mut hash = self.definition_hash();
+        if self.has_new_arithmetic() {
+            hash.push_str(ARITHMETIC);
+        }
+        hash
+    }
+
+    /// Whether a version with this [`hash`](Self::hash) is of this definition, by whatever arithmetic.
+    pub fn is_definition_of(&self, hash: &str) -> bool {
+        hash.split('.').next() == Some(self.definition_hash().as_str())
+    }
+
+    /// First 8 bytes of a hash over the definition without its docs, in hexadecimal.
+    fn definition_hash(&self) -> String {
         fn strip(node: &mut Node) {
             node.fields.iter_mut().for_each(|field| field.doc = None);
             node.computes.iter_mut().for_each(|compute| compute.doc = None);
@@ -246,6 +264,19 @@ impl ReadModel {
         strip(&mut model.node);
         let json = serde_json::to_vec(&model).expect("a model has only string keys");
         blake3::hash(&json).to_hex()[..16].to_string()
+    }
+
+    /// Averages once had six digits, and `not` held of what is unknown.
+    fn has_new_arithmetic(&self) -> bool {
+        fn has(node: &Node) -> bool {
+            let negates = |filter: &Option<Predicate>| filter.as_ref().is_some_and(Predicate::negates);
+            node.computes.iter().any(|compute| compute.function == Aggregate::Avg || negates(&compute.filter))
+                || node.relations.iter().any(|relation| {
+                    let through = relation.through.as_ref().is_some_and(|through| negates(&through.filter));
+                    through || negates(&relation.filter) || has(&relation.node)
+                })
+        }
+        self.root.filter.as_ref().is_some_and(Predicate::negates) || has(&self.node)
     }
 
     /// Whether documents have a member at this path (names with points between).

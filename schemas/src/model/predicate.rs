@@ -68,7 +68,7 @@ pub enum Predicate<N = String> {
     And(Vec<Predicate<N>>),
     /// One holds; empty is false.
     Or(Vec<Predicate<N>>),
-    /// It does not hold.
+    /// It does not hold, and is not unknown: of a comparison with null neither it nor its opposite holds.
     Not(Box<Predicate<N>>),
     /// One value compared.
     Compare {
@@ -123,6 +123,15 @@ impl<N> Predicate<N> {
         }
     }
 
+    /// Whether there is a `not` in it.
+    pub(crate) fn negates(&self) -> bool {
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::negates),
+            Self::Not(_) => true,
+            Self::Compare { .. } => false,
+        }
+    }
+
     /// The same condition with its values named otherwise.
     pub fn rename<M, E>(&self, rename: &mut impl FnMut(&N) -> Result<M, E>) -> Result<Predicate<M>, E> {
         let mut all = |parts: &[Self]| parts.iter().map(|part| part.rename(rename)).collect::<Result<Vec<_>, E>>();
@@ -136,15 +145,38 @@ impl<N> Predicate<N> {
         })
     }
 
-    /// Whether the condition holds for the values that `lookup` finds.
+    /// Whether the condition holds for the values that `lookup` finds. As in SQL, it is unknown of null whether it stands in
+    /// a relation to a value, and so is the opposite; what is unknown in the end does not hold.
     pub fn matches<'v>(&self, lookup: &mut impl FnMut(&N) -> ValueRef<'v>) -> bool {
+        self.holds(lookup) == Some(true)
+    }
+
+    /// `None`: unknown.
+    fn holds<'v>(&self, lookup: &mut impl FnMut(&N) -> ValueRef<'v>) -> Option<bool> {
         match self {
-            Self::And(parts) => parts.iter().all(|part| part.matches(lookup)),
-            Self::Or(parts) => parts.iter().any(|part| part.matches(lookup)),
-            Self::Not(inner) => !inner.matches(lookup),
-            Self::Compare { name, operator, literals } => operator.matches(lookup(name), literals),
+            Self::And(parts) => one_decides(parts, false, lookup),
+            Self::Or(parts) => one_decides(parts, true, lookup),
+            Self::Not(inner) => inner.holds(lookup).map(|holds| !holds),
+            Self::Compare { name, operator, literals } => operator.holds(lookup(name), literals),
         }
     }
+}
+
+/// `decisive` if one of the parts is, unknown if none is and one is unknown, else the opposite.
+fn one_decides<'v, N>(
+    parts: &[Predicate<N>],
+    decisive: bool,
+    lookup: &mut impl FnMut(&N) -> ValueRef<'v>,
+) -> Option<bool> {
+    let mut holds = Some(!decisive);
+    for part in parts {
+        match part.holds(lookup) {
+            Some(part) if part == decisive => return Some(decisive),
+            Some(_) => {}
+            None => holds = None,
+        }
+    }
+    holds
 }
 
 impl Operator {
@@ -184,6 +216,12 @@ impl Operator {
                 _ => false,
             },
         }
+    }
+
+    /// What [`matches`](Self::matches) says; `None` where the value is null and nothing asks for null.
+    fn holds(self, value: ValueRef<'_>, literals: &[Literal]) -> Option<bool> {
+        let is_known = !value.is_null() || self == Self::Exists || literals.contains(&Literal::Null);
+        is_known.then(|| self.matches(value, literals))
     }
 
     /// The first of these literals that no value of this type can stand in this relation to; null and `exists` ask for
@@ -324,6 +362,46 @@ mod tests {
         ] {
             assert_eq!(operator.matches(value, std::slice::from_ref(&literal)), wanted, "{value:?} {literal:?}");
         }
+    }
+
+    /// SQL's truth table: of `a = 1` for a of 1, 2 and null, and of `b = 1` beside it.
+    #[test]
+    fn what_is_unknown_of_null_stays_unknown_in_its_opposite() {
+        type P = Predicate<usize>;
+        let is_one = |name: usize| P::Compare { name, operator: Operator::Eq, literals: vec![number("1")] };
+        let not = |inner: P| P::Not(Box::new(inner));
+        let holds = |predicate: &P, cells: [ValueRef<'static>; 2]| predicate.matches(&mut |name: &usize| cells[*name]);
+        let (yes, no, null) = (ValueRef::Int(1), ValueRef::Int(2), ValueRef::Null);
+        let (and, or) = (P::And(vec![is_one(0), is_one(1)]), P::Or(vec![is_one(0), is_one(1)]));
+        // The last two: whether it holds, and whether its opposite does.
+        for (predicate, cells, it, opposite) in [
+            (&is_one(0), [yes, yes], true, false),
+            (&is_one(0), [no, yes], false, true),
+            (&is_one(0), [null, yes], false, false),
+            (&and, [yes, yes], true, false),
+            (&and, [yes, no], false, true),
+            (&and, [yes, null], false, false),
+            (&and, [no, null], false, true),
+            (&and, [null, no], false, true),
+            (&and, [null, null], false, false),
+            (&or, [yes, null], true, false),
+            (&or, [null, yes], true, false),
+            (&or, [no, no], false, true),
+            (&or, [no, null], false, false),
+            (&or, [null, null], false, false),
+        ] {
+            let found = (holds(predicate, cells), holds(&not(predicate.clone()), cells));
+            assert_eq!(found, (it, opposite), "{predicate:?} of {cells:?}");
+            assert_eq!(holds(&not(not(predicate.clone())), cells), it, "{predicate:?} of {cells:?}");
+        }
+        let compare = |operator, literal| P::Compare { name: 0, operator, literals: vec![literal] };
+        for (_, operator) in Operator::ALL.iter().filter(|(_, it)| *it != Operator::Exists) {
+            assert!(!holds(&not(compare(*operator, text("a"))), [null, null]), "{operator:?}");
+        }
+        // What asks for null is known of it.
+        assert!(holds(&not(compare(Operator::Ne, Literal::Null)), [null, null]));
+        assert!(holds(&not(compare(Operator::Exists, Literal::Bool(true))), [null, null]));
+        assert!(!holds(&not(compare(Operator::Eq, Literal::Null)), [null, null]));
     }
 
     #[test]

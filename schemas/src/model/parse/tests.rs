@@ -179,6 +179,26 @@ fn an_empty_file_says_what_is_needed() {
 }
 
 #[test]
+fn what_a_newer_arithmetic_makes_other_documents_of_has_another_hash() {
+    let plain = "model: m\nroot: { table: s.t, key: id }\nfields: [id]\n\
+                 nest: { c: { many: s.c, on: { t: id }, fields: [b] } }\n";
+    assert_eq!(parsed(plain).hash().len(), 16, "it was built by the first one as it is by this one");
+    for (from, to) in [
+        ("fields: [id]\n", "fields: [id]\ncompute: { a: { avg: c.b } }\n"),
+        ("fields: [id]\n", "fields: [id]\ncompute: { a: { count: c, where: { not: { c.b: 1 } } } }\n"),
+        ("key: id }", "key: id, where: { or: [{ b: 2 }, { not: { b: 1 } }] } }"),
+        ("{ t: id }, ", "{ t: id }, where: { not: { b: 1 } }, "),
+        ("{ t: id }, ", "{ t: id }, through: { table: s.l, on: { t: id }, where: { not: { b: 1 } } }, "),
+    ] {
+        let model = parsed(&plain.replace(from, to));
+        let hash = model.hash();
+        let before = hash.strip_suffix(".2").expect("the number of the arithmetic");
+        assert!(model.is_definition_of(before) && model.is_definition_of(&hash), "{to}");
+        assert!(!parsed(plain).is_definition_of(&hash), "{to}");
+    }
+}
+
+#[test]
 fn definitions_that_differ_only_in_docs_have_one_hash() {
     let yaml = "model: m\nroot: { table: s.t, key: id }\nfields: { a: { column: a } }\n";
     let hash = parsed(yaml).hash();
