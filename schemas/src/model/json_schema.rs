@@ -158,7 +158,7 @@ fn relation() -> Value {
         "through": reference("through"),
         "where": reference("predicate"),
         "order": {
-            "description": "Columns of the nested table; `-` before a column puts the largest first.",
+            "description": "Columns of the nested table; `-` before a column puts the largest first. Null is less than every value.",
             "anyOf": one_or_more(reference("column"))["anyOf"],
         },
         "limit": { "description": "Keep only this many.", "type": "integer", "minimum": 1 },
@@ -189,7 +189,7 @@ fn compute() -> Value {
 fn predicate() -> Value {
     let several = json!({ "type": "array", "items": reference("predicate"), "minItems": 1 });
     json!({
-        "description": "All of its members hold: `name: value`, `name: { operator: value }`, `and`, `or`, `not`.",
+        "description": "All of its members hold: `name: value`, `name: { operator: value }`, `and`, `or`, `not`. As in SQL, neither a comparison with null nor its `not` holds.",
         "type": "object",
         "properties": { "and": several, "or": several, "not": reference("predicate") },
         "additionalProperties": reference("comparison"),
