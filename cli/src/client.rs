@@ -32,7 +32,7 @@ impl Client {
     /// The admin port: where `given` says, or as configured.
     pub(crate) fn admin(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
         let base = match given {
-            Some(url) => url.to_string(),
+            Some(given) => with_scheme(given),
             None => format!("http://{}", reachable(load(config, "--admin")?.settings.admin.listen.value)),
         };
         Ok(Self::new(base, "admin.listen"))
@@ -41,7 +41,7 @@ impl Client {
     /// The query API: where `given` says, or as configured; with the token of the environment, where there is one.
     pub(crate) fn api(given: Option<&str>, config: &Path) -> Result<Self, Failure> {
         let base = match given {
-            Some(url) => url.to_string(),
+            Some(given) => with_scheme(given),
             None => format!("http://{}", reachable(load(config, "--api")?.settings.api.listen.value)),
         };
         Ok(Self::new(base, API).with_token(token()))
@@ -194,6 +194,11 @@ fn load(config: &Path, option: &str) -> Result<Configuration, Failure> {
     Configuration::load_settings_only(config).map_err(Failure::from)
 }
 
+/// An address without a scheme, `host:port`, is one of HTTP.
+fn with_scheme(given: &str) -> String {
+    if given.contains("://") { given.to_string() } else { format!("http://{given}") }
+}
+
 /// A listener on all addresses is reached on the loopback.
 fn reachable(listen: std::net::SocketAddr) -> std::net::SocketAddr {
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -213,6 +218,13 @@ pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_address_needs_no_scheme() {
+        let client = |given| Client::admin(Some(given), Path::new("nothing.yaml")).unwrap();
+        assert_eq!(client("localhost:8081").base(), "http://localhost:8081");
+        assert_eq!(client("https://admin.example/").base(), "https://admin.example");
+    }
 
     /// A listener that gives these answers, one to each request, and a client of it. In the end the thread tells the heads
     /// of the requests.

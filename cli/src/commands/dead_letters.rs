@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::{AdminAddress, DeadLettersCommand, Global};
 use crate::client::Client;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::say;
 use crate::report::{age, items};
 use crate::table::{count, span, table};
@@ -66,6 +66,14 @@ fn retry(admin: &Client, offset: Option<u64>, as_json: bool) -> Outcome {
     let outcome = admin.post_and_wait("/dead-letters/retry", &request);
     waiting.finish_and_clear();
     let outcome = outcome?;
+    if let Some(offset) = offset
+        && is_nothing(&outcome)
+    {
+        return Err(Failure::new(format_args!(
+            "there is no dead letter at offset {offset}, or it was resolved; `headwater dead-letters list` shows those \
+             that there are"
+        )));
+    }
     if as_json {
         say!("{outcome}");
     } else {
@@ -85,6 +93,11 @@ fn waiting(as_json: bool) -> ProgressBar {
     bar.set_message("trying again …");
     bar.enable_steady_tick(DRAW_EVERY);
     bar
+}
+
+/// Whether a retry found no letter at all.
+fn is_nothing(outcome: &Value) -> bool {
+    ["retried", "skipped", "elsewhere"].into_iter().all(|name| number(outcome, name) == 0)
 }
 
 /// What a retry did, in sentences.
@@ -133,11 +146,23 @@ fn number(outcome: &Value, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::tests::answering;
 
     #[test]
     fn letters_that_are_not_shown_are_told_of() {
         assert_eq!(how_many(3, 3), "showing 3 of 3");
         assert_eq!(how_many(10_000, 12_345), format!("showing {} of {}, the newest", count(10_000), count(12_345)));
+    }
+
+    #[test]
+    fn a_letter_that_is_not_there_is_told() {
+        const NOTHING: &str = "200 OK\r\ncontent-length: 49\r\nconnection: close\r\n\r\n\
+                               {\"retried\":0,\"resolved\":0,\"failed\":0,\"skipped\":0}";
+        let (admin, thread) = answering(&[NOTHING, NOTHING]);
+        let failure = retry(&admin, Some(7), false).unwrap_err();
+        assert!(failure.to_string().contains("no dead letter at offset 7"), "{failure}");
+        retry(&admin, None, false).unwrap();
+        thread.join().unwrap();
     }
 
     #[test]
