@@ -417,7 +417,8 @@ impl State {
                 position: progress.position,
                 at_micros: progress.at_micros,
                 snapshot_done: progress.snapshot_done,
-            };
+            }
+            .after(self.frontiers.get(source));
             let newer = |known: &Frontier| *known != frontier && known.position <= frontier.position;
             if self.frontiers.get(source).is_none_or(newer) && self.is_reached(progress, &options.prefix) {
                 reached.push((source.clone(), frontier));

@@ -17,7 +17,7 @@ use std::time::Duration;
 use headwater_projector::{Fold, FoldOptions, Input};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{TableSchema, ValueRef, key};
+use headwater_schemas::{SourceProgress, TableSchema, ValueRef, key};
 use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headwater_store::{
     DocumentReader, Frontier, Paired, ProjectionStore, RowStore, VersionId, VersionRecord, VersionState,
@@ -323,6 +323,21 @@ fn a_frontier_does_not_go_back() {
     for (end, told) in [(2, 2), (1, 2), (3, 3), (2, 3)] {
         tell(&mut whole, end);
         assert_eq!(place.frontier().position, at(1, told));
+    }
+}
+
+/// Commits do not have the order of their times, nor do the clocks of a source and its standby agree.
+#[test]
+fn the_time_of_a_frontier_does_not_go_back() {
+    let place = Place::open();
+    let mut whole = place.fold(&[alone()]);
+    bring(&mut whole, 0, &[0, 1, 2]);
+    for (commit, at_micros, told) in [(1, 5_000_000, 5_000_000), (2, 3_000_000, 5_000_000), (3, 6_000_000, 6_000_000)] {
+        let watermarks = BTreeMap::from([(schema().table.topic(PREFIX), vec![commit])]);
+        let said = SourceProgress { position: at(1, commit), at_micros, snapshot_done: true, watermarks };
+        whole.micro_batch(&[Input::whole(&progress::of(PREFIX, said))], &mut |_| Ok(())).unwrap();
+        let frontier = place.frontier();
+        assert_eq!((frontier.position, frontier.at_micros), (at(1, commit), told));
     }
 }
 

@@ -45,6 +45,14 @@ pub struct Frontier {
     pub snapshot_done: bool,
 }
 
+impl Frontier {
+    /// This one, told after another. Its time does not go back: transactions commit in another order than their times have,
+    /// and after a failover by another clock, while what readers were told as there is there.
+    pub fn after(self, before: Option<&Self>) -> Self {
+        Self { at_micros: before.map_or(self.at_micros, |before| self.at_micros.max(before.at_micros)), ..self }
+    }
+}
+
 /// Reads documents while they are being written. A read sees whole micro-batches only.
 #[async_trait]
 pub trait DocumentReader: Send + Sync {

@@ -93,7 +93,8 @@ impl Leading {
             let through = waiting.iter().rposition(|(_, marks)| has_passed(&built, marks));
             if let Some(through) = through {
                 let newest = waiting.drain(..=through).next_back();
-                frontiers.extend(newest.map(|(progress, _)| (source.clone(), frontier(&progress))));
+                let before = self.published.get(source);
+                frontiers.extend(newest.map(|(progress, _)| (source.clone(), frontier(&progress).after(before))));
             }
         }
         if frontiers.is_empty() {
@@ -137,7 +138,9 @@ impl Leading {
         let waiting = self.waiting.get(source).map_or(&[][..], |waiting| &waiting[..]);
         let newest = waiting.last().map(|(progress, _)| frontier(progress));
         let newest = newest.or_else(|| self.published.get(source).copied());
-        let newer = |newest: Frontier| newest != frontier(progress) && newest.position <= progress.position;
+        let newer = |newest: Frontier| {
+            newest != frontier(progress).after(Some(&newest)) && newest.position <= progress.position
+        };
         waiting.len() < WAITING_MAX && newest.is_none_or(newer)
     }
 
