@@ -68,6 +68,20 @@ pub enum Error {
         /// Where the log is.
         place: String,
     },
+    /// Another version of the program wrote it, in a form that this one cannot read.
+    #[error(
+        "another version of Headwater wrote the log at {place} (its format is {found}, this version reads {read}); start \
+         that version again, or stop and restore the whole data folder as it was before that version was started; nothing \
+         was changed"
+    )]
+    OtherFormat {
+        /// Where the log is.
+        place: String,
+        /// What the log says.
+        found: String,
+        /// What is understood here.
+        read: u32,
+    },
     /// No room to write. What was acknowledged before is safe.
     #[error(
         "the log at {place} cannot grow: {cause}; free disk space, or raise `broker.embedded.size_max` and start again"

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
 use super::room::no_room;
-use super::tables::{PartitionId, PartitionRow, TABLES, Tables, TopicRow, Topics};
+use super::tables::{FORMAT, PartitionId, PartitionRow, TABLES, Tables, TopicRow, Topics};
 use crate::metrics::{LogMetrics, PartitionLabels};
 use crate::{Error, TopicPartition};
 
@@ -55,6 +55,9 @@ impl Core {
         File::open(&options.folder)
             .and_then(|folder| folder.sync_all())
             .map_err(|e| engine("sync its folder")(e.into()))?;
+        if let Some(found) = Tables::other_format(&env).map_err(|e| engine("read its format")(e.into()))? {
+            return Err(Error::OtherFormat { place, found, read: FORMAT });
+        }
         let read = || -> heed::Result<_> {
             // Slots of readers that were killed would keep old pages from being used again.
             env.clear_stale_readers()?;
@@ -208,6 +211,8 @@ fn open_env(options: &EmbeddedOptions) -> heed::Result<Env<WithoutTls>> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use heed::EnvFlags;
+
     use super::*;
     use crate::ErrorKind;
 
@@ -220,5 +225,42 @@ mod tests {
         assert!(error.to_string().contains("mend the disk"), "{error}");
         let error = core.engine("write", heed::Error::Io(std::io::ErrorKind::Other.into()));
         assert_eq!(error.kind(), ErrorKind::Retryable);
+    }
+
+    #[test]
+    fn a_log_of_another_format_is_refused_and_one_of_before_is_of_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions::new(folder.path());
+        // As earlier versions left it.
+        let put = |format: Option<&str>| {
+            let core = Core::open(&options).unwrap();
+            let mut txn = core.env.write_txn().unwrap();
+            match format {
+                Some(format) => core.tables.meta.put(&mut txn, "format", format).unwrap(),
+                None => core.tables.meta.clear(&mut txn).unwrap(),
+            }
+            txn.commit().unwrap();
+        };
+        put(None);
+        let core = Core::open(&options).unwrap();
+        assert_eq!(core.tables.meta.get(&core.env.read_txn().unwrap(), "format").unwrap(), Some("1"));
+        drop(core);
+        put(Some("2"));
+        let Err(refused) = Core::open(&options) else { panic!("it is of another format") };
+        assert_eq!(refused.kind(), ErrorKind::Fatal);
+        assert!(refused.to_string().contains("its format is 2, this version reads 1"), "{refused}");
+        // That it was refused has changed nothing.
+        assert!(Core::open(&options).is_err());
+    }
+
+    /// A loss of power cannot be had in a test, and a kill loses no page that the system has. That a commit waits for the disk
+    /// is LMDB's promise, which only these flags take back.
+    #[test]
+    fn no_flag_takes_back_that_a_commit_waits_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = Core::open(&EmbeddedOptions::new(folder.path())).unwrap();
+        let flags = EnvFlags::from_bits_truncate(core.env.get_flags().unwrap());
+        let weaker = EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC | EnvFlags::MAP_ASYNC | EnvFlags::WRITE_MAP;
+        assert!(!flags.intersects(weaker), "{flags:?}");
     }
 }

@@ -68,10 +68,24 @@ pub(super) struct Tables {
 /// Number of databases.
 pub(super) const TABLES: u32 = 8;
 
+/// Format of the log; a change that older code cannot read makes it greater.
+pub(super) const FORMAT: u32 = 1;
+
+/// Under this key in `meta`: the format, in decimal. Logs of before have none, and are of the first.
+const FORMAT_KEY: &str = "format";
+
 /// Under this key in `meta`: what tells the log apart from every other one. Logs of before have none until they are opened.
 pub(super) const ID: &str = "id";
 
 impl Tables {
+    /// The format that a log says it has, if it is another one than ours; nothing is changed for that.
+    pub(super) fn other_format(env: &Env<WithoutTls>) -> heed::Result<Option<String>> {
+        let txn = env.read_txn()?;
+        let Some(meta) = env.open_database::<Str, Str>(&txn, Some("meta"))? else { return Ok(None) };
+        let found = meta.get(&txn, FORMAT_KEY)?;
+        Ok(found.filter(|found| found.parse() != Ok(FORMAT)).map(str::to_owned))
+    }
+
     pub(super) fn create(env: &Env<WithoutTls>) -> heed::Result<Self> {
         let mut txn = env.write_txn()?;
         let tables = Self {
@@ -84,6 +98,9 @@ impl Tables {
             producers: env.create_database(&mut txn, Some("producers"))?,
             groups: env.create_database(&mut txn, Some("groups"))?,
         };
+        if tables.meta.get(&txn, FORMAT_KEY)?.is_none() {
+            tables.meta.put(&mut txn, FORMAT_KEY, &FORMAT.to_string())?;
+        }
         if tables.meta.get(&txn, ID)?.is_none() {
             tables.meta.put(&mut txn, ID, &Uuid::now_v7().to_string())?;
         }
