@@ -343,18 +343,16 @@ nest:
     let (no, yes) = (Value::Int(0), Value::Int(1));
     source.append(&invoices(T::Int64), Op::Schema, &[]).await;
     source.read_again(&invoices(T::Int64), &[invoice(10, no.clone()), invoice(11, yes.clone())]).await;
-    let told = running.document_when(1, "another document", |document| document != Some(ada)).await;
-    assert_eq!(told, None, "a void invoice");
+    let has = |words: [&str; 2], status: &ProjectorStatus| {
+        let problem = status.models[0].problem.as_deref().unwrap_or_default();
+        words.iter().all(|word| problem.contains(word))
+    };
+    running.status_when("its problem", |it| has(["condition of `invoices`", "invoices.void"], it)).await;
     source.append(&customers(T::Int64), Op::Schema, &[]).await;
     source.append(&customers(T::Int64), Op::Update, &[customer(2, yes)]).await;
-    running.status_when("a letter for each", |it| it.dead_letters >= 2).await;
+    running.status_when("its problem", |it| has(["condition of `root`", "customers.deleted"], it)).await;
+    assert_eq!(running.document(1).await.as_deref(), Some(ada), "without the void invoice");
     assert_eq!(running.document(2).await, None, "a deleted customer");
-    let status = running.status_when("its problem", |it| it.models.iter().any(|it| it.problem.is_some())).await;
-    let problem = status.models[0].problem.clone().unwrap();
-    assert!(problem.contains("condition of `root`") && problem.contains("customers.deleted"), "{problem}");
-    let letters = running.handle.list_dead_letters(100).await.unwrap();
-    let roots: Vec<_> = letters.iter().filter_map(|it| it.letter.root.as_deref()).collect();
-    assert!(roots.contains(&"1") && roots.contains(&"2"), "{roots:?}");
 
     source.append(&customers(T::Int64), Op::Update, &[customer(1, no)]).await;
     let mended = LIVE.replace("{ ne: true }", "{ ne: 1 }");
