@@ -258,7 +258,15 @@ impl Mongo {
         }
         message.push(0);
         message.extend_from_slice(&command);
-        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
+        // It says that it waits for connections a moment before it does.
+        let deadline = Instant::now() + START_MAX;
+        let mut socket = loop {
+            match TcpStream::connect(("127.0.0.1", self.port)) {
+                Ok(socket) => break socket,
+                Err(error) => assert!(Instant::now() < deadline, "the server does not listen: {error}"),
+            }
+            sleep(Duration::from_millis(20));
+        };
         socket.set_read_timeout(Some(START_MAX)).expect("not zero");
         socket.write_all(&message).expect("the server reads");
         let mut length = [0; 4];

@@ -382,11 +382,14 @@ fn a_model_that_is_added_and_not_built_yet_leaves_the_others_ready() {
     let answer = post(&world.admin_url("/reload"), &json!({})).unwrap();
     assert_eq!((answer.status, &answer.json()["refused"]), (200, &json!([])), "{}", answer.body);
     let now = wait_until("the new model in the status", PATIENCE, || {
-        let now = said_json(&world, &["status", "--json"]);
+        let output = world.cli(&["status", "--json"]);
+        let now: Value = serde_json::from_str(&stdout(&output)).unwrap();
         let models = now["models"].as_array().unwrap();
         let is_there = models.iter().any(|one| one["model"] == "later" && one["state"] == "building");
-        if is_there { Ok(now) } else { Err(now.to_string()) }
+        if is_there { Ok((output.status.code(), now)) } else { Err(now.to_string()) }
     });
+    let (code, now) = now;
+    assert_eq!(code, Some(1), "a model waits for its table: {now}");
     assert_eq!(now["ready"], true, "{now}");
     let ready = world.admin("/readyz").unwrap();
     assert_eq!(ready.status, 200, "{}", ready.body);
