@@ -35,7 +35,7 @@ struct Entry {
 
 impl TokenCache {
     /// The tag of a token: two SipHashes with keys that nobody sees, so that to find a token with the tag of another is to
-    /// guess 128 bits, one try a request. Each request pays for this, and a digest costs five times as much.
+    /// guess 128 bits, one try a request. Each request pays for this, and would pay more for a digest.
     pub(super) fn tag(&self, token: &str) -> TokenTag {
         let [high, low] = [0, 1].map(|half| u128::from(self.keys[half].hash_one(token)));
         high << 64 | low
