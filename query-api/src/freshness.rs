@@ -87,8 +87,8 @@ impl Freshness {
 
     /// Lets a request go on when what is read from now on is as new as its `Consistency-Token` asks, as each where there are
     /// several: at once, or, where it has `Prefer: wait=N`, within so many seconds and not longer than `wait_max`; how long
-    /// that was is added to `waited`. `Some`: the value of `Preference-Applied`. The last quarter of the places of those who wait is kept from a `caller` who has a quarter;
-    /// `None`: it is not known that it is one caller.
+    /// that was is added to `waited`. `Some`: the value of `Preference-Applied`. The last quarter of the places of those who
+    /// wait is kept from a `caller` who has a quarter; `None`: it is not known that it is one caller.
     pub(crate) async fn reach(
         &self,
         headers: &HeaderMap,

@@ -10,15 +10,14 @@
 //! * one that was there has another name or another type, or holds values now that were generated before;
 //! * one has the name that another column has, or had before it was dropped;
 //! * one that was there was written to the catalog anew, and the table has another file too: `ALTER … TYPE … USING` does
-//!   both. `VACUUM FULL`, `CLUSTER` and `TRUNCATE` do only the one, `SET NOT NULL` and `GRANT` only the other.
-//!
+//!   both. `VACUUM FULL`, `CLUSTER` and `TRUNCATE` do only the one, `SET NOT NULL` and `GRANT` only the other;
 //! * one was not there before, and rows of before have a value in it: the catalog holds that value for them, or the table
 //!   has another file, as it gets where the value is another one in each row. That `VACUUM FULL` is taken for the latter
 //!   when a column was added between the same two looks costs a reading.
 //!
 //! Columns that are only dropped, and new ones that are null in all rows, under names that no other had, change no row that
-//! was captured: the layout is noted anew, with the names of what was dropped. A column's type says nothing of the labels of an enum:
-//! those that are renamed leave no trace in the table.
+//! was captured: the layout is noted anew, with the names of what was dropped. A column's type says nothing of the labels of
+//! an enum: those that are renamed leave no trace in the table.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
