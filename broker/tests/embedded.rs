@@ -1,6 +1,7 @@
 //! The embedded engine: what is particular to it.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use headwater_broker::{
     AppendBatch, Error, EventLog, FetchFrom, FetchLimits, Offset, Producer, RecordBuffer, Retention, TopicPartition,
     TopicSpec,
 };
+use headwater_test_servers::on_small_disk;
 
 fn at(topic: &str) -> TopicPartition {
     TopicPartition { topic: topic.into(), partition: 0 }
@@ -23,7 +25,7 @@ fn batch(topic: &str, values: &[&str]) -> AppendBatch {
     AppendBatch { to: at(topic), prelude: Bytes::from_static(b"schema"), records }
 }
 
-async fn open(folder: &std::path::Path) -> Arc<EmbeddedLog> {
+async fn open(folder: &Path) -> Arc<EmbeddedLog> {
     let log = EmbeddedLog::open(EmbeddedOptions::new(folder)).unwrap();
     let spec = TopicSpec { name: "t".into(), partitions: 1, retention: Retention::default() };
     log.create_topics(&[spec]).await.unwrap();
@@ -138,12 +140,16 @@ async fn an_append_larger_than_the_log_fails_alone() {
     assert_eq!(kept.unwrap(), [Offset(0)]);
 }
 
-/// Needs a small disk: `mount -t tmpfs -o size=8m tmpfs DIR`, then run with `HEADWATER_TEST_SMALL_DISK=DIR`, as above.
-#[tokio::test]
-#[ignore = "needs a mounted file system"]
-async fn a_full_disk_stops_cleanly_and_goes_on_when_there_is_room() {
-    let disk = std::path::PathBuf::from(std::env::var_os("HEADWATER_TEST_SMALL_DISK").unwrap());
-    let folder = tempfile::tempdir_in(&disk).unwrap();
+#[test]
+fn a_full_disk_stops_cleanly_and_goes_on_when_there_is_room() {
+    on_small_disk("a_full_disk_stops_cleanly_and_goes_on_when_there_is_room", 8, |disk| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        runtime.block_on(fill_a_disk(disk));
+    });
+}
+
+async fn fill_a_disk(disk: &Path) {
+    let folder = tempfile::tempdir_in(disk).unwrap();
     let other = disk.join("other");
     std::fs::write(&other, vec![1; 3 << 20]).unwrap();
     let log = open(folder.path()).await;

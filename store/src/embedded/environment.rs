@@ -1,7 +1,6 @@
 //! The open LMDB environment and its tables.
 
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind as IoKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RwTxn, WithoutTls}
 use super::EmbeddedOptions;
 use super::catalog;
 use super::checkpoint::{self, Checkpoint, Refused};
+use super::room::no_room;
 use super::settler::{Moment, file_size};
 use crate::Error;
 
@@ -178,13 +178,10 @@ fn fail(place: &str, action: &'static str, fault: Fault) -> Error {
         Fault::NotSettled(source) => return Error::NotSettled { place, source },
         Fault::Engine(source) => source,
     };
+    if let Some(cause) = no_room(Path::new(&place), &source) {
+        return Error::Full { place, cause };
+    }
     match source {
-        heed::Error::Mdb(MdbError::MapFull) => {
-            Error::Full { place, cause: "no room within its greatest size".to_owned() }
-        }
-        heed::Error::Io(e) if matches!(e.kind(), IoKind::StorageFull | IoKind::QuotaExceeded) => {
-            Error::Full { place, cause: e.to_string() }
-        }
         heed::Error::Mdb(e @ (MdbError::Corrupted | MdbError::PageNotFound | MdbError::Invalid)) => {
             Error::Damaged { place, what: e.to_string() }
         }
@@ -251,10 +248,35 @@ mod tests {
             environment.tables.documents.delete(&mut txn, b"id").unwrap();
             txn.commit().unwrap();
         }
-        let refused = Environment::open_with(&options, BOOT, |_, _, _| Err(std::io::Error::from(IoKind::Other).into()));
+        let refused = Environment::open_with(&options, BOOT, |_, _, _| {
+            Err(std::io::Error::from(std::io::ErrorKind::Other).into())
+        });
         assert!(matches!(refused, Err(Error::Engine { .. })));
         let (environment, _settled) = Environment::open(&options, BOOT).unwrap();
         assert!(is_there(&environment), "the deletion did not come to disk");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_one_whatever_part_of_a_write_it_took() {
+        let name = "embedded::environment::tests::a_full_disk_is_told_as_one_whatever_part_of_a_write_it_took";
+        headwater_test_servers::on_small_disk(name, 8, |disk| {
+            // Commits of several sizes, so that some end with a write of which the disk takes a part.
+            for pages in [1, 7, 40, 300] {
+                let folder = tempfile::tempdir_in(disk).unwrap();
+                let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
+                let (environment, _settled) = Environment::open(&options, None).unwrap();
+                let refused = (0u32..).find_map(|id| {
+                    let write = || {
+                        let mut txn = environment.env.write_txn()?;
+                        environment.tables.documents.put(&mut txn, &id.to_be_bytes(), &vec![1; pages << 12])?;
+                        txn.commit()
+                    };
+                    write().err()
+                });
+                let refused = environment.fail("commit a batch", refused.unwrap());
+                assert!(matches!(refused, Error::Full { .. }), "with {pages} pages: {refused:?}");
+            }
+        });
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod documents;
 mod environment;
 mod key;
 mod readers;
+mod room;
 mod rows;
 mod settler;
 mod walk;

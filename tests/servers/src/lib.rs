@@ -9,9 +9,11 @@ mod kafka;
 mod mongodb;
 mod port;
 mod postgres;
+mod small_disk;
 
 pub use certificates::Certificates;
 pub use kafka::{Kafka, KafkaOptions};
 pub use mongodb::{Mongo, MongoOptions};
 pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions};
+pub use small_disk::on_small_disk;
