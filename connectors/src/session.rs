@@ -9,7 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use headwater_broker::{AppendBatch, EventLog, Offset, Producer, RecordBuffer, Retention, TopicPartition, TopicSpec};
+use headwater_broker::{
+    AppendBatch, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, Producer, RecordBuffer, Retention,
+    TopicPartition, TopicSpec, Watermarks,
+};
 use headwater_schemas::{DeadLetter, SourceProgress, dead_letter_topic, progress_topic};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,8 @@ fn in_flight_max(gathered: &Gathered) -> usize {
     if gathered.is_full() { 2 } else { 1 }
 }
 
+/// How long the log may take to hand out what is in a topic.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// While they are on their way, what came meanwhile is taken this often.
 const TAKE_EVERY: Duration = Duration::from_millis(1);
@@ -95,6 +100,9 @@ impl<'a> Session<'a> {
         let mut routes =
             Routes::new(&self.options.prefix, self.options.partitions).refusing(move |topic| log.refuses_topic(topic));
         self.find_topics().await?;
+        if checkpoint.is_none() {
+            check_first_start(&**self.log, &self.options.prefix, self.name).await?;
+        }
         // Opening may be dropped: it is done again from the same checkpoint.
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
@@ -302,6 +310,38 @@ impl<'a> Session<'a> {
             }
         });
         Ok(())
+    }
+}
+
+/// Fails when something of this source was captured, though there is no checkpoint of it: every append that tells progress
+/// brings a checkpoint. To begin anew would put what comes now below what is there, and none of it would count.
+async fn check_first_start(log: &dyn EventLog, prefix: &str, source: &str) -> Result<(), Error> {
+    let topic = progress_topic(prefix, source);
+    let partition = TopicPartition { topic: topic.as_str().into(), partition: 0 };
+    let Watermarks { low: mut offset, high } = log.watermarks(&partition).await?;
+    // Offsets alone tell nothing: an append that was undone has some, too.
+    while offset < high {
+        let from = [FetchFrom { partition: partition.clone(), offset }];
+        let fetched = log.fetch(&from, FetchLimits { bytes_max: 1 << 20, wait_max: ANSWER_MAX }).await?;
+        if fetched.iter().any(|batch| batch.count() > 0) {
+            return Err(checkpoint_lost(source, prefix));
+        }
+        offset = fetched.last().map(FetchedBatch::next).ok_or_else(|| Error::NotReady {
+            problem: format!("the log does not tell what is in topic `{topic}`"),
+            remedy: "see how it is doing; this is tried again".into(),
+        })?;
+    }
+    Ok(())
+}
+
+fn checkpoint_lost(source: &str, prefix: &str) -> Error {
+    Error::Unsafe {
+        problem: format!(
+            "source `{source}` was captured before, says topic `{}`, and its checkpoint is not there: topic `{prefix}.checkpoints` \
+             was lost, if the log is Kafka",
+            progress_topic(prefix, source)
+        ),
+        remedy: "restore it, or choose a new `prefix`, under which all is captured anew".into(),
     }
 }
 

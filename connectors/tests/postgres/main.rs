@@ -7,6 +7,7 @@ mod check;
 mod connection;
 mod handover;
 mod harness;
+mod lost_checkpoint;
 mod picky;
 mod publication;
 mod refusals;
