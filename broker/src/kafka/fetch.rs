@@ -10,7 +10,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::Inner;
 use super::lane::Stop;
 use super::readers::Reader;
-use super::schemas;
 use super::topics::blocking;
 use crate::{Error, FetchFrom, FetchLimits, FetchedBatch, TopicPartition};
 
@@ -89,7 +88,7 @@ pub(super) async fn fetch(
         {
             looked_for_schema = true;
             // Before it is looked for: what comes meanwhile is found.
-            let waited = since.elapsed() > schemas::PATIENCE;
+            let waited = since.elapsed() > inner.options.schema_wait;
             let schemas = Arc::clone(&inner.schemas);
             let is_there = blocking(move || schemas.read_on()).await?;
             if waited && inner.schemas.known(schema).is_none() {

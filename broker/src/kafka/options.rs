@@ -40,13 +40,17 @@ pub struct KafkaOptions {
     pub sources: BTreeMap<String, SourceInfo>,
     /// How long one request may take before the cluster counts as unreachable.
     pub request_timeout: Duration,
+    /// How long an event is waited for whose schema is not in the topic of schemas, before it counts as one that cannot be
+    /// read. Clearly longer than the transaction of a producer that died may keep a partition from being read: its timeout of
+    /// 30 s, and the 10 s after which the cluster looks for such.
+    pub schema_wait: Duration,
     /// Settings of librdkafka for all its clients, as they are; they win over ours. Those on which correctness depends
     /// are refused.
     pub settings: BTreeMap<String, String>,
 }
 
 impl KafkaOptions {
-    /// At these servers, in clear text, topics created as needed, the prefix `headwater`.
+    /// At these servers, in clear text, topics created as needed, the prefix `headwater`, and a minute for schemas.
     pub fn new(bootstrap_servers: impl Into<String>) -> Self {
         Self {
             bootstrap_servers: bootstrap_servers.into(),
@@ -59,6 +63,7 @@ impl KafkaOptions {
             tombstones: false,
             sources: BTreeMap::new(),
             request_timeout: Duration::from_secs(10),
+            schema_wait: Duration::from_secs(60),
             settings: BTreeMap::new(),
         }
     }

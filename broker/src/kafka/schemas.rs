@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_schemas::{SchemaFingerprint, TableSchema};
@@ -16,10 +15,6 @@ use rdkafka::message::Message;
 
 use super::scan::Scanner;
 use crate::{Error, TopicPartition};
-
-/// Clearly longer than the transaction of a producer that died may keep a partition from being read: its timeout of 30 s, and
-/// the 10 s after which the cluster looks for such.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A schema and what is derived from it.
 #[derive(Debug)]

@@ -2,10 +2,11 @@
 
 use std::ffi::CStr;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use headwater_broker::kafka::KafkaLog;
+use headwater_broker::kafka::{KafkaLog, KafkaOptions};
 use headwater_broker::{
     AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, Offset, RecordBuffer, Retention,
 };
@@ -356,11 +357,17 @@ async fn names_of_headers_need_not_be_texts() {
     assert!(batches[1].why_unreadable().unwrap().contains("no fingerprint"), "what is ours is seen behind it");
 }
 
+const SCHEMA_WAIT: Duration = Duration::from_secs(3);
+
+fn log_that_waits_little(prefix: &str) -> Arc<KafkaLog> {
+    KafkaLog::open(KafkaOptions { schema_wait: SCHEMA_WAIT, ..options(prefix) }).unwrap()
+}
+
 /// An event whose schema is nowhere cannot be told from one whose schema is on its way. After a while it is: it is handed
 /// out with the reason, as are its like behind it, and what stands behind them is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_schema_does_not_hold_up_what_is_behind() {
-    let log = log("unknown");
+    let log = log_that_waits_little("unknown");
     create(&*log, "unknown.t", 1, Retention::default()).await;
     log.check().await.unwrap();
     let bootstrap = options("unknown").bootstrap_servers;
@@ -375,8 +382,9 @@ async fn an_unknown_schema_does_not_hold_up_what_is_behind() {
         let limits = FetchLimits { bytes_max: 1 << 20, wait_max: Duration::from_secs(5) };
         found.extend(log.fetch(&from, limits).await.unwrap());
         next = found.last().map_or(Offset(0), FetchedBatch::next);
-        assert!(begun.elapsed() < Duration::from_secs(90), "it is waited for too long: {next:?}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is waited for too long: {next:?}");
     }
+    assert!(begun.elapsed() >= SCHEMA_WAIT, "it may have been on its way");
     let (unreadable, read): (Vec<_>, Vec<_>) = found.into_iter().partition(|batch| batch.why_unreadable().is_some());
     assert_eq!(texts(&unreadable), ["{}", "{\"a\":1}"], "as they were sent");
     let why = unreadable[0].why_unreadable().unwrap();
@@ -387,12 +395,12 @@ async fn an_unknown_schema_does_not_hold_up_what_is_behind() {
 /// Where there is no topic of schemas no event can be read: it is an error, which says what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_schema_is_told() {
-    let log = log("lost");
+    let log = log_that_waits_little("lost");
     create(&*log, "lost.t", 1, Retention::default()).await;
     let bootstrap = options("lost").bootstrap_servers;
     send(&bootstrap, "lost.t", &[("headwater.schema", "00000000000000ff")], "k", "{}").await;
     let from = [FetchFrom { partition: at("lost.t", 0), offset: Offset(0) }];
-    let limits = FetchLimits { bytes_max: 1000, wait_max: Duration::from_secs(90) };
+    let limits = FetchLimits { bytes_max: 1000, wait_max: Duration::from_secs(30) };
     let error = log.fetch(&from, limits).await.unwrap_err();
     assert!(matches!(error, Error::UnknownSchema { offset: 0, .. }), "{error}");
     assert!(error.to_string().contains("`lost.schemas`"), "{error}");
