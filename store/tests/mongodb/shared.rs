@@ -288,6 +288,37 @@ fn a_leader_that_is_late_moves_no_frontier_back() {
     assert_eq!(batch.frontiers().unwrap()["billing"], at(6));
 }
 
+/// A frontier promises what all processes wrote: who hears of it has heard of every document below, also in the process that
+/// sets it.
+#[test]
+fn a_frontier_is_heard_of_behind_the_documents_of_others() {
+    let options = shared();
+    let (leader, other) = (documents(&options).unwrap(), documents(&options).unwrap());
+    let mut batch = leader.begin().unwrap();
+    batch.put_version(&record(VERSION, VersionState::Active, None)).unwrap();
+    batch.flush().unwrap();
+    let reader = leader.reader();
+    let mut changes = reader.changes();
+    // So many that the stream has not told all of them when the frontier is set.
+    let ids: Vec<Vec<u8>> = (0..3000).map(int).collect();
+    for n in 1..=5 {
+        let body = n.to_string();
+        let write = |id| DocumentWrite { id, body: Some(body.as_bytes()), entries: &[], stamp: Some(n) };
+        let writes: Vec<DocumentWrite<'_>> = ids.iter().map(|id| write(id)).collect();
+        let mut batch = other.begin().unwrap();
+        batch.put_documents(VERSION, 0, &writes).unwrap();
+        batch.flush().unwrap();
+        let frontier = Frontier { position: SourcePosition::after_commit(1, n), ..Frontier::default() };
+        let mut batch = leader.begin().unwrap();
+        batch.set_frontier("billing", frontier).unwrap();
+        batch.flush().unwrap();
+        let mut frontiers = reader.frontiers();
+        wait(async move { frontiers.wait_for(|all| all.get("billing") == Some(&frontier)).await.map(drop) }).unwrap();
+        let told: usize = std::iter::from_fn(|| changes.try_recv().ok()).map(|changes| changes.len()).sum();
+        assert_eq!(told, ids.len(), "of the documents below the frontier");
+    }
+}
+
 #[test]
 fn who_claimed_the_registry_last_writes_it() {
     let options = shared();

@@ -245,7 +245,7 @@ impl MongoDocuments {
             });
         }
         if !gathered.frontiers.is_empty() {
-            registry.change_frontiers(|state| {
+            registry.set_frontiers(|state| {
                 for (source, frontier) in &gathered.frontiers {
                     state.frontiers.insert((self.projector.clone(), source.clone()), *frontier);
                 }

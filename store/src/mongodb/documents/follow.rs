@@ -160,31 +160,30 @@ impl Follower {
     async fn take(&mut self, event: Event) -> Result<(), Fault> {
         let transaction = event.transaction();
         let own = transaction.as_ref().is_some_and(|(session, _)| self.registry.is_own(session));
-        if !own {
-            match event.ns.coll.as_deref() {
-                Some(VERSIONS) => {
-                    self.tell();
-                    self.registry.read_versions(&self.server).await?;
+        match event.ns.coll.as_deref() {
+            Some(FRONTIERS) if self.registry.learns_frontiers_of(own) => {
+                // Behind the documents it promises.
+                self.tell();
+                if let Some(frontier) = &event.full_document {
+                    let mut learned = Ok(());
+                    self.registry.change_frontiers(|state| learned = state.learn_frontier(frontier));
+                    learned?;
                 }
-                Some(FRONTIERS) => {
-                    // Behind the documents it promises.
-                    self.tell();
-                    if let Some(frontier) = &event.full_document {
-                        let mut learned = Ok(());
-                        self.registry.change_frontiers(|state| learned = state.learn_frontier(frontier));
-                        learned?;
+            }
+            _ if own => {}
+            Some(VERSIONS) => {
+                self.tell();
+                self.registry.read_versions(&self.server).await?;
+            }
+            Some(FRONTIERS) | None => {}
+            Some(collection) => {
+                if let Some(change) = self.change(collection, &event) {
+                    if self.told != transaction || self.changes.len() == CHANGES_MAX {
+                        self.tell();
                     }
+                    self.told = transaction;
+                    self.changes.push(change);
                 }
-                Some(collection) => {
-                    if let Some(change) = self.change(collection, &event) {
-                        if self.told != transaction || self.changes.len() == CHANGES_MAX {
-                            self.tell();
-                        }
-                        self.told = transaction;
-                        self.changes.push(change);
-                    }
-                }
-                None => {}
             }
         }
         Ok(())

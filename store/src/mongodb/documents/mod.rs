@@ -35,7 +35,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub use self::reader::MongoReader;
-use self::registry::{COUNTS, FRONTIERS, VERSIONS};
+use self::registry::{COUNTS, FRONTIERS, Registry, VERSIONS};
 use self::remembered::Remembered;
 pub use self::retire::{RetiredVersion, retire_model};
 use self::transaction::MongoDocumentTransaction;
@@ -91,7 +91,8 @@ impl MongoDocuments {
             server.within("make its collections", stamped::make_traces(&server)).await?;
         }
         // After that, so that it sees all that was written by the owner before.
-        let reader = MongoReader::follow(server).await?;
+        let registry = if options.shared { Registry::of_several_writers() } else { Registry::of_one_writer() };
+        let reader = MongoReader::follow(server, registry).await?;
         let writing = Mutex::new(Writing {
             stamp: owner.number << STAMPS_BITS,
             unsettled: false,

@@ -35,11 +35,11 @@ pub struct MongoReader {
 impl MongoReader {
     /// Connects, for reading only. Uses the runtime it is called in from then on.
     pub async fn open(options: MongoOptions) -> Result<Arc<Self>, Error> {
-        Self::follow(Server::connect(&options).await?).await
+        Self::follow(Server::connect(&options).await?, Registry::of_one_writer()).await
     }
 
-    pub(super) async fn follow(server: Server) -> Result<Arc<Self>, Error> {
-        let (server, registry) = (Arc::new(server), Arc::new(Registry::new()));
+    pub(super) async fn follow(server: Server, registry: Registry) -> Result<Arc<Self>, Error> {
+        let (server, registry) = (Arc::new(server), Arc::new(registry));
         let stream = server.within("watch for changes", follow::begin(&server, &registry)).await?;
         let following = server.handle().spawn(follow::follow(server.clone(), registry.clone(), stream)).abort_handle();
         Ok(Arc::new(Self { server, registry, following }))

@@ -66,13 +66,27 @@ pub(super) struct Registry {
     pub(super) frontiers: watch::Sender<Arc<BTreeMap<String, Frontier>>>,
     pub(super) changes: broadcast::Sender<Arc<Vec<DocumentChange>>>,
     own_sessions: Mutex<VecDeque<Vec<u8>>>,
+    /// Whether frontiers that this process sets itself are published when the server's stream tells them: they promise
+    /// documents of other processes, too, which the stream has told by then.
+    frontiers_by_stream: bool,
     /// When the server last said what has changed, or that nothing has.
     heard: Mutex<Instant>,
 }
 
 impl Registry {
-    pub(super) fn new() -> Self {
+    /// Of a process that writes all the documents its own frontiers promise, or none.
+    pub(super) fn of_one_writer() -> Self {
+        Self::new(false)
+    }
+
+    /// Of one of the processes that share documents.
+    pub(super) fn of_several_writers() -> Self {
+        Self::new(true)
+    }
+
+    fn new(frontiers_by_stream: bool) -> Self {
         Self {
+            frontiers_by_stream,
             held: Mutex::default(),
             versions: watch::Sender::default(),
             frontiers: watch::Sender::default(),
@@ -127,6 +141,18 @@ impl Registry {
         change(&mut held.state);
         held.version_changes += 1;
         self.publish(&held.state);
+    }
+
+    /// Publishes frontiers that this process has set, unless the server's stream is to do so.
+    pub(super) fn set_frontiers(&self, change: impl FnOnce(&mut State)) {
+        if !self.frontiers_by_stream {
+            self.change_frontiers(change);
+        }
+    }
+
+    /// Whether a change of the frontiers, by this process or by another, is news.
+    pub(super) fn learns_frontiers_of(&self, own: bool) -> bool {
+        !own || self.frontiers_by_stream
     }
 
     /// Changes frontiers, as the one who set or heard of them, and publishes what is new.
