@@ -59,6 +59,9 @@ pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
         if let Some(problem) = model["problem"].as_str() {
             parts.push(format!("{}: {problem}", text(model, "model")));
         }
+        if let Some(missed) = overtaken(model) {
+            parts.push(format!("{}: {missed}", text(model, "model")));
+        }
     }
     parts.join("\n\n")
 }
@@ -126,6 +129,17 @@ fn behind(now: &Value) -> Vec<String> {
         format!("  {}-{}: {} events{age} behind", text(one, "topic"), one["partition"], one["lag"])
     })
     .collect()
+}
+
+/// What the replay that made a version did not do, where retention overtook it.
+pub(crate) fn overtaken(model: &Value) -> Option<String> {
+    let missed = model["replay_missed"].as_u64().filter(|missed| *missed > 0)?;
+    Some(format!(
+        "its replay was overtaken by retention, which removed {} records before they were read again: rows that only those \
+         would have mended are as before; `headwater verify` tells which those are; raise the retention of its topics and \
+         replay again, or have the tables read again, by taking them out of their connector's `tables` for one start",
+        count(missed)
+    ))
 }
 
 /// How much of a version is built, from 0 to 1.

@@ -129,8 +129,8 @@ pub enum Error {
         /// Its name.
         model: String,
     },
-    /// The model is being rebuilt already.
-    #[error("read model `{model}` is being rebuilt already; wait until `headwater status` shows it active")]
+    /// A version of the model is being built already.
+    #[error("read model `{model}` is being built already; wait until `headwater status` shows it active")]
     RebuildRunning {
         /// The model.
         model: String,

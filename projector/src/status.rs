@@ -43,6 +43,9 @@ pub struct ModelStatus {
     pub progress: Option<Progress>,
     /// Why it cannot be built, or stays as it is: the model does not fit its tables.
     pub problem: Option<String>,
+    /// Records of the replay that made it which retention removed before they were read: it is as the rows are, and what
+    /// those records would have mended in them is not mended.
+    pub replay_missed: u64,
 }
 
 /// What a version does.

@@ -60,6 +60,9 @@ pub(crate) struct Replay {
     pub(crate) total: u64,
     /// Time spent reading, milliseconds.
     pub(crate) spent_ms: u64,
+    /// Records that retention removed before they were read, of all parts; kept as long as the version is.
+    #[serde(default)]
+    pub(crate) missed: u64,
 }
 
 /// What a replay reads of one partition.
@@ -101,6 +104,10 @@ impl Version {
         let model: ReadModel = serde_json::from_slice(&definition).map_err(|_| damaged(&name))?;
         let mut version = Self::new(record, Arc::new(model));
         version.frozen = batch.note(&frozen_note(id))?.is_some();
+        let name = replay_note(id);
+        if let Some(note) = batch.note(&name)? {
+            version.replay = Some(serde_json::from_slice(&note).map_err(|_| damaged(&name))?);
+        }
         if !version.is_building() {
             return Ok(Some(version));
         }
@@ -111,10 +118,6 @@ impl Version {
             let done = u64::from_be_bytes(*done);
             let total = batch.row_count(&version.model.root.table)?;
             version.scan = Scan::Running { after, done, total, started: (Instant::now(), done) };
-        }
-        let name = replay_note(id);
-        if let Some(note) = batch.note(&name)? {
-            version.replay = Some(serde_json::from_slice(&note).map_err(|_| damaged(&name))?);
         }
         Ok(Some(version))
     }

@@ -30,12 +30,12 @@ impl Fold {
     /// before its predecessors, from which its missing cells are filled in.
     pub fn begin_replay(&mut self, model: &str, parts: Vec<ReplayPart>) -> Result<VersionId, Error> {
         self.step(|state, batch, _| {
-            let Some(at) = state.versions.iter().position(|it| it.record.model == model && it.is_active()) else {
-                return Err(state.unknown_model(model));
-            };
             if state.versions.iter().any(|it| it.record.model == model && it.is_building()) {
                 return Err(Error::RebuildRunning { model: model.to_string() });
             }
+            let Some(at) = state.versions.iter().position(|it| it.record.model == model && it.is_active()) else {
+                return Err(state.unknown_model(model));
+            };
             let definition = state.versions[at].model.clone();
             let folded = |part: ReplayPart| {
                 let folded = state.offsets.get(&(part.topic.clone(), part.partition)).copied().unwrap_or(0);
@@ -144,7 +144,6 @@ impl State {
         self.retire_lost(batch, |record| record.model == model)?;
         let version = self.versions.iter_mut().find(|it| it.record.id == id).expect("only another one was retired");
         version.record.state = VersionState::Active;
-        version.replay = None;
         batch.put_version(&version.record)?;
         tracing::info!(model, version = id.0, "version is active");
         Ok(())

@@ -7,6 +7,7 @@ mod flaky;
 #[path = "runs/source.rs"]
 mod source;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headwater_broker::{AppendBatch, EventLog, Offset, RecordBuffer, TopicPartition, TopicSpec};
 use headwater_projector::{
-    ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, ReplayFrom, start,
+    Fold, FoldOptions, ModelState, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, ReplayFrom,
+    ReplayPart, start,
 };
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{ColumnType, Op, Payload, SourcePosition, Value, dead_letter_topic, key};
@@ -180,6 +182,10 @@ async fn a_replay_and_a_changed_definition_are_built_beside_and_switched() {
     assert_eq!(running.document(1).await.as_deref(), Some(ADA));
     let error = running.handle.replay("custmer", ReplayFrom::Earliest).await.unwrap_err();
     assert!(error.to_string().contains("did you mean `customer`?"), "{error}");
+    // Nor does it silently begin elsewhere.
+    let beyond = BTreeMap::from([("t.shop.public.lines".to_owned(), 1_000)]);
+    let error = running.handle.replay("customer", ReplayFrom::Offsets(beyond)).await.unwrap_err();
+    assert!(error.to_string().contains("offset 1000 is behind the end"), "{error}");
 
     let changed =
         MODEL.replace("fields: { id: id, name: name }", "fields: { id: id, called: name }").replace("[name,", "[");
@@ -190,6 +196,48 @@ async fn a_replay_and_a_changed_definition_are_built_beside_and_switched() {
     running.handle.reload(vec![]).await.unwrap();
     running.status_when("no model", |it| it.models.is_empty()).await;
     assert_eq!(running.document(1).await, None);
+    running.stop().await;
+}
+
+/// Retention removes what a replay is about to read. It goes on with what is left, and that is not what was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_retention_overtakes_ends_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+    running.document_when(1, "the first document", |document| document == Some(ADA)).await;
+    let store = running.stop().await;
+    let topic = "t.shop.public.lines";
+    let end = source.log.watermarks(&TopicPartition { topic: topic.into(), partition: 0 }).await.unwrap().high.0;
+    {
+        let writer: Arc<dyn ProjectionStore> = store.clone();
+        let mut fold =
+            Fold::open(writer, &[model(MODEL)], FoldOptions { prefix: PREFIX.into(), ..FoldOptions::default() })
+                .unwrap();
+        let part = ReplayPart { topic: topic.to_owned(), partition: 0, next: 0, end };
+        fold.begin_replay("customer", vec![part]).unwrap();
+    }
+    source.forget_topic(topic).await;
+    let is_told = |it: &ProjectorStatus| matches!(&it.models[..], [it] if it.version_id == 2 && it.state == ModelState::Active && it.replay_missed == end);
+    let running = Running::start(&source, store, vec![model(MODEL)]);
+    running.status_when("the end of the replay", is_told).await;
+    assert_eq!(running.document(1).await.as_deref(), Some(ADA));
+    let running = Running::start(&source, running.stop().await, vec![model(MODEL)]);
+    running.status_when("the same after a restart", is_told).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_a_model_that_is_being_built_is_refused_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    source.tell(false, 0).await;
+    let running = Running::start(&source, open_store(folder.path()), vec![model(MODEL)]);
+    running.status_when("a first version", |it| it.models.iter().any(|it| it.state == ModelState::Building)).await;
+    let error = running.handle.replay("customer", ReplayFrom::Earliest).await.unwrap_err();
+    assert!(error.to_string().contains("is being built already"), "{error}");
     running.stop().await;
 }
 

@@ -11,7 +11,7 @@ use crate::arguments::{Global, ReplayArguments};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::output::say;
-use crate::report::items;
+use crate::report::{items, overtaken};
 use crate::table::{count, span};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -51,6 +51,14 @@ pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
             )));
         };
         if model["state"] == "active" {
+            // It serves, and is not what was asked for.
+            if let Some(missed) = overtaken(model) {
+                bar.finish_and_clear();
+                return Err(Failure::new(format_args!(
+                    "version {version} of {} serves, but {missed}",
+                    arguments.model
+                )));
+            }
             break model["documents"].as_u64().unwrap_or(0);
         }
         if let Some(problem) = model["problem"].as_str() {

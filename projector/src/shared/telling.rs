@@ -71,6 +71,8 @@ impl Worker {
                 documents: version.documents,
                 progress,
                 problem: version.problem,
+                // It reads rows alone.
+                replay_missed: 0,
             });
         }
         models.sort_by(|a, b| (&a.model, a.version_id).cmp(&(&b.model, b.version_id)));
