@@ -21,8 +21,9 @@ use crate::failure::chain;
 use crate::preflight::Catalogs;
 use crate::report::SILENT_SECONDS;
 use crate::roles::Roles;
+use crate::watch::LogWatch;
 
-/// A document store that is well says every second what has changed. An election of its servers may take some seconds.
+/// Engines that are well are heard of every second or two. An election of their servers may take some seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Asks a connector how it is doing.
@@ -35,6 +36,8 @@ pub(crate) struct Control {
     pub(crate) sources: Vec<AskSource>,
     /// The projector, if it runs here.
     pub(crate) projector: Option<ProjectorHandle>,
+    /// The broker, where this process needs it to be ready, and it is in another place.
+    pub(crate) broker: Option<LogWatch>,
     /// The documents, where this process reads or writes them.
     pub(crate) reader: Option<Arc<dyn DocumentReader>>,
     /// As it was at the start, but for the models.
@@ -60,8 +63,8 @@ pub(crate) struct Reloaded {
 
 impl Control {
     /// Whether this process does what it is there for: not stopping; a server found something to serve at its start, or
-    /// had every declared model to serve once, and hears of changes; a connector holds its sources; a projector alone
-    /// works as long as it runs.
+    /// had every declared model to serve once, and hears of changes; a connector holds its sources, and a projector runs,
+    /// and the engines of both answer.
     fn readiness(&self) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
@@ -69,18 +72,37 @@ impl Control {
         if self.roles.serve {
             return self.lets_readers_in().and_then(|()| self.hears());
         }
+        self.broker_answers()?;
+        if self.roles.project {
+            self.hears()?;
+        }
         let held = |status: &SourceStatus| {
             matches!(
                 status.phase,
                 SourcePhase::Snapshotting { .. } | SourcePhase::Streaming | SourcePhase::WaitingForSlot { .. }
             )
         };
-        let lost: Vec<String> =
-            self.sources.iter().map(|ask| ask()).filter(|status| !held(status)).map(|status| status.source).collect();
+        let why = |status: SourceStatus| match status.phase {
+            SourcePhase::Retrying { error, .. } | SourcePhase::Stopped { error: Some(error) } => {
+                format!("{}: {error}", status.source)
+            }
+            _ => status.source,
+        };
+        let lost: Vec<String> = self.sources.iter().map(|ask| ask()).filter(|status| !held(status)).map(why).collect();
         match lost.is_empty() {
             true => Ok(()),
-            false => Err(format!("not captured: {}", lost.join(", "))),
+            false => Err(format!("not captured: {}", lost.join("; "))),
         }
+    }
+
+    /// Whether the broker answers. While it does not, nothing is captured or projected.
+    fn broker_answers(&self) -> Result<(), String> {
+        let Some((silent, trouble)) = self.broker.as_ref().map(LogWatch::silent_for) else { return Ok(()) };
+        if silent <= SILENCE_MAX {
+            return Ok(());
+        }
+        let trouble = trouble.unwrap_or_else(|| "is it running, and reachable from here?".into());
+        Err(format!("the broker, Kafka, has not answered for {} s: {trouble}", silent.as_secs()))
     }
 
     /// Whether readers may come. Who starts over a store without any declared model waits until all of them are built;
@@ -121,10 +143,16 @@ impl Control {
     /// Whether the document store says what changes. While it does not, what is kept of it grows old.
     fn hears(&self) -> Result<(), String> {
         match self.silence() {
-            Some(seconds) => Err(format!(
-                "the document store has not been heard of for {seconds} s: answers may be as old, and what is not kept \
-                 here cannot be read; is it running, and reachable from here?"
-            )),
+            Some(seconds) => {
+                let meanwhile = match self.roles.serve {
+                    true => "answers may be as old, and what is not kept here cannot be read",
+                    false => "documents stay as they are",
+                };
+                Err(format!(
+                    "the document store, MongoDB, has not been heard of for {seconds} s: {meanwhile}; is it running, and \
+                     reachable from here?"
+                ))
+            }
             None => Ok(()),
         }
     }

@@ -23,6 +23,7 @@ mod report;
 mod roles;
 mod table;
 mod verify;
+mod watch;
 mod workload;
 
 use std::process::ExitCode;

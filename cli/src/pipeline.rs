@@ -32,6 +32,7 @@ use crate::failure::{Failure, chain};
 use crate::gauges::StateGauges;
 use crate::preflight::{Known, Preflight};
 use crate::roles::Roles;
+use crate::watch::LogWatch;
 
 /// How long the roles may take to end in order, all together, beside [`LINGER`]. What operators are told to allow for a stop
 /// (README, "On Kubernetes") is the sum of both, of what the runtime then waits for leftovers, and some seconds.
@@ -238,6 +239,7 @@ impl Parts {
             roles,
             sources,
             projector: projector.clone(),
+            broker: watched(roles, configuration, engines),
             reader: engines.reader.clone(),
             configuration: configuration.clone(),
             models: Mutex::new(configuration.models.clone()),
@@ -312,6 +314,12 @@ fn lingering(api: Option<SocketAddr>) -> Duration {
         Some(address) if !address.ip().to_canonical().is_loopback() => LINGER,
         _ => Duration::ZERO,
     }
+}
+
+/// The broker, if it is in another place and is needed for being ready: who serves is ready without.
+fn watched(roles: Roles, configuration: &Configuration, engines: &Engines) -> Option<LogWatch> {
+    let is_needed = configuration.settings.broker.kafka.is_some() && !roles.serve;
+    engines.log.clone().filter(|_| is_needed).map(LogWatch::start)
 }
 
 /// Waits for the end of the projector; for ever where there is none.

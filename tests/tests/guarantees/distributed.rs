@@ -243,6 +243,48 @@ fn engines_that_are_away_are_waited_for() {
     assert!(process.running().stop().success(), "{}", process.log_tail(&world));
 }
 
+/// Each role says by its probe which engine it lacks and why, and is ready again by itself once that is back.
+#[test]
+fn roles_are_ready_while_their_engines_answer() {
+    const WITHIN: Duration = Duration::from_secs(40);
+    let world = shop::world();
+    let mut cluster = Cluster::start();
+    let settings = cluster.settings("embedded");
+    let roles = ["connect", "project", "serve"];
+    let mut fleet =
+        Fleet { processes: roles.map(|role| Process::new(&world, role, &[role], &settings)).into_iter().collect() };
+    fleet.processes.iter_mut().for_each(|process| process.start(&world));
+    fleet.wait_ready(&world);
+    let lacks = |fleet: &Fleet, role: &str, words: &[&str]| {
+        let process = fleet.processes.iter().find(|process| process.name == role).unwrap();
+        wait_until(&format!("{role} to lack {words:?}"), WITHIN, || {
+            let answer = process.admin("/readyz")?;
+            let is_told = answer.status == 503 && words.iter().all(|word| answer.body.contains(word));
+            if is_told { Ok(()) } else { Err(format!("{} {}", answer.status, answer.body)) }
+        });
+    };
+    let is_ready = |fleet: &Fleet, role: &str| {
+        let process = fleet.processes.iter().find(|process| process.name == role).unwrap();
+        let answer = process.admin("/readyz").unwrap();
+        assert_eq!(answer.status, 200, "{role}: {}", answer.body);
+    };
+
+    let kafka = cluster.kafka.bootstrap();
+    cluster.kafka.kill();
+    lacks(&fleet, "connect", &["Kafka", &kafka]);
+    lacks(&fleet, "project", &["Kafka", &kafka]);
+    is_ready(&fleet, "serve");
+    cluster.kafka.resume();
+    fleet.wait_ready(&world);
+
+    cluster.mongo.kill();
+    lacks(&fleet, "project", &["MongoDB", "documents stay as they are"]);
+    lacks(&fleet, "serve", &["MongoDB", "answers may be as old"]);
+    is_ready(&fleet, "connect");
+    cluster.mongo.resume();
+    fleet.wait_ready(&world);
+}
+
 /// Whoever looks after processes must not take one that waits for an engine for a dead one, nor for a ready one.
 #[test]
 fn a_start_that_waits_for_an_engine_lives_and_says_so() {
