@@ -46,6 +46,11 @@ pub(super) enum Fault {
     Refused(String),
     NoAnswer,
     Damaged(&'static str),
+    /// The rows are of this format, and not of the one that is read here.
+    OtherFormat {
+        found: Option<i64>,
+        read: i64,
+    },
     TooManyRows(usize),
     /// The server does not take so much in one transaction.
     TooLarge(String),
@@ -328,6 +333,18 @@ impl Server {
                 Error::Engine { place, action, source }
             }
             Fault::Damaged(what) => Error::Damaged { place, what: what.into() },
+            Fault::OtherFormat { found, read } => {
+                let found = found.map_or("unreadable".to_owned(), |format| format.to_string());
+                Error::Unusable {
+                    place,
+                    what: format!(
+                        "another version of Headwater wrote its rows (their format is {found}, this version reads {read})"
+                    ),
+                    remedy: "start that version again, or name another `store.mongodb.database`: rows and documents are made \
+                             there from the broker's log",
+                    source: None,
+                }
+            }
             Fault::TooManyRows(limit) => Error::TooManyRows { limit },
             Fault::TooLarge(cause) => Error::BatchTooLarge { place, cause },
             Fault::TakenOver => Error::TakenOver { place },

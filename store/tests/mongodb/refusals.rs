@@ -9,7 +9,7 @@ use headwater_store::{
     VersionState,
 };
 use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 
 use crate::common::{VERSION, documents, fresh, int, join, raw, reader, record, rows, wait};
 
@@ -241,4 +241,47 @@ fn the_largest_rows_that_are_not_refused_can_be_written() {
             assert!(read.slots().iter().map(|slot| read.row(slot).unwrap().0).eq([&cells[..]]));
         }
     }
+}
+
+#[test]
+fn rows_of_another_format_are_refused_and_those_of_before_are_of_the_first() {
+    for options in [fresh(), MongoOptions { shared: true, ..fresh() }] {
+        rows(&options).unwrap();
+        let names = raw(&options).collection::<Document>(&format!("headwater.rows.{}", options.projector));
+        let format = |n: Option<i64>| {
+            let names = names.clone();
+            wait(async move {
+                let found = names.find_one_and_delete(doc! { "_id": "format:" }).await.unwrap();
+                if let Some(n) = n {
+                    names.insert_one(doc! { "_id": "format:", "n": n }).await.unwrap();
+                }
+                found.map(|found| found.get_i64("n").unwrap())
+            })
+        };
+        assert_eq!(format(None), Some(1));
+        rows(&options).unwrap();
+        assert_eq!(format(Some(2)), Some(1));
+
+        let refused = rows(&options).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::Fatal);
+        let message = told(&refused);
+        assert!(
+            message.contains("their format is 2, this version reads 1") && message.contains("store.mongodb.database"),
+            "{message}"
+        );
+        assert_eq!(format(None), Some(2), "it is left as it is");
+    }
+}
+
+/// Who reads another format shuts nobody out.
+#[test]
+fn a_refused_format_takes_nothing_over() {
+    let options = fresh();
+    let writer = rows(&options).unwrap();
+    let names = raw(&options).collection::<Document>(&format!("headwater.rows.{}", options.projector));
+    wait(async move { names.update_one(doc! { "_id": "format:" }, doc! { "$set": { "n": 2_i64 } }).await.unwrap() });
+    rows(&options).err().unwrap();
+    let mut batch = writer.begin().unwrap();
+    batch.set_offset("events", 0, 1).unwrap();
+    batch.commit().unwrap();
 }

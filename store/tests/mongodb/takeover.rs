@@ -4,7 +4,9 @@ use headwater_store::{
     DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, Frontier, RowStore, VersionState,
 };
 
-use crate::common::{VERSION, documents, fresh, int, joined, put_row, raw, record, rows};
+use mongodb::bson::{Document, doc};
+
+use crate::common::{VERSION, documents, fresh, int, joined, put_row, raw, reader, record, rows, wait};
 
 fn is_taken_over(error: &Error) -> bool {
     assert_eq!(error.kind(), ErrorKind::Fatal);
@@ -118,5 +120,35 @@ async fn a_writer_who_is_wrong_about_a_document_asks_again() {
     put(&[write(&one, Some(b"c")), write(&two, Some(b"c"))]).unwrap();
     for id in [&one, &two] {
         assert_eq!(store.reader().get(VERSION, id).await.unwrap().unwrap().body, "c");
+    }
+}
+
+/// As after a restore, which takes back the registry and the counters and leaves the collections made since.
+#[tokio::test]
+async fn a_new_version_has_no_documents_of_one_that_a_restore_forgot() {
+    let options = fresh();
+    let written = |ids: &[i64]| {
+        let store = documents(&options).unwrap();
+        let mut batch = store.begin().unwrap();
+        let version = batch.new_version_id().unwrap();
+        batch.put_version(&record(version, VersionState::Active, None)).unwrap();
+        for id in ids {
+            let write = DocumentWrite { id: &int(*id), body: Some(b"1"), entries: &[], stamp: None };
+            batch.put_documents(version, 0, &[write]).unwrap();
+        }
+        batch.flush().unwrap();
+        (store, version)
+    };
+    drop(written(&[1, 2]));
+    let database = raw(&options);
+    wait(async move {
+        for taken_back in ["headwater.versions", "headwater.counts", "headwater.counters"] {
+            database.collection::<Document>(taken_back).delete_many(doc! {}).await.unwrap();
+        }
+    });
+    let (store, version) = written(&[1]);
+    for reader in [store.reader(), reader(&options).unwrap()] {
+        assert!(reader.get(version, &int(1)).await.unwrap().is_some());
+        assert!(reader.get(version, &int(2)).await.unwrap().is_none(), "it is of the version before");
     }
 }

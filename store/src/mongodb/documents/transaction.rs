@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use headwater_schemas::model::ModelShape;
+use mongodb::bson::doc;
 use parking_lot::MutexGuard;
 
 use super::gathered::{Gathered, Items, Now, Stamped};
@@ -11,6 +12,7 @@ use super::stored::{self, Hash, STORED_BYTES_MAX};
 use super::{MongoDocuments, MongoReader, Writing};
 use crate::mongodb::bson::{ARRAY, DOCUMENT, STRING, Writer};
 use crate::mongodb::owner::{self, Owner};
+use crate::mongodb::server::{Fault, Server};
 use crate::mongodb::text;
 use crate::{DocumentBatch, DocumentTransaction, DocumentWrite, Error, Frontier, VersionId, VersionRecord, Written};
 
@@ -165,6 +167,20 @@ pub(super) fn registry_claim(projector: &str) -> String {
     format!("registry/{projector}")
 }
 
+/// A number that no version has had. A restored database counts again from where it was when it was saved, while what was
+/// made since may be there still: documents of another version, which nothing would ever remove from the new one.
+async fn number_version(server: &Server) -> Result<u64, Fault> {
+    loop {
+        let number = owner::next(server, "version", 1).await?;
+        let of_number = doc! { "name": { "$regex": format!("_v{number}$") } };
+        let left = server.database.list_collection_names().filter(of_number).await?;
+        if left.is_empty() {
+            return Ok(number);
+        }
+        tracing::warn!(number, collections = ?left, "a new version gets another number: there are documents of one that had it");
+    }
+}
+
 impl DocumentTransaction for MongoDocumentTransaction<'_> {
     fn flush(self: Box<Self>) -> Result<(), Error> {
         super::flush::flush(*self)
@@ -189,8 +205,8 @@ impl DocumentBatch for MongoDocumentTransaction<'_> {
 
     fn new_version_id(&mut self) -> Result<VersionId, Error> {
         let server = &self.store.reader.server;
-        let next = server.block("number a version", owner::next(server, "version", 1))?;
-        Ok(VersionId(u32::try_from(next).expect("far fewer versions than that")))
+        let number = server.block("number a version", number_version(server))?;
+        Ok(VersionId(u32::try_from(number).expect("far fewer versions than that")))
     }
 
     fn claim_registry(&mut self) -> Result<u64, Error> {

@@ -1,7 +1,7 @@
 //! Rows in MongoDB: a collection per table, a document per row, everything of a micro-batch in one transaction.
 //!
 //! ```text
-//! headwater.rows.{projector}                schemas, join indexes, counts, offsets, notes
+//! headwater.rows.{projector}                format, schemas, join indexes, counts, offsets, notes
 //! headwater.rows.{projector}.{table}_{hash} { _id: key, s: schema, p: position, r: row (null: tombstone), j: [join keys] }
 //! ```
 //!
@@ -19,14 +19,21 @@ mod writes;
 
 use std::sync::Arc;
 
+use mongodb::bson::{Document, doc};
 use parking_lot::Mutex;
 
 use self::catalog::Catalog;
 use self::transaction::MongoRowTransaction;
 use super::MongoOptions;
 use super::owner::Owner;
-use super::server::Server;
+use super::server::{Fault, Server};
 use crate::{Error, RowStore, RowTransaction, StoreMetrics};
+
+/// Format of the rows; a change that older code cannot read makes it greater.
+const FORMAT: i64 = 1;
+
+/// Where the format is kept, beside schemas, offsets and notes. Rows of before have none, and are of the first.
+const FORMAT_ID: &str = "format:";
 
 /// Rows of a truncated table that are removed in one transaction. The server ends one that takes a minute.
 const SWEPT_MAX: u64 = 20_000;
@@ -49,6 +56,9 @@ impl MongoRows {
         let server = Server::connect(&options).await?;
         let prefix = format!("headwater.rows.{}", options.projector);
         let name = format!("rows/{}", options.projector);
+        server.within("make its collection", server.make_collection(&prefix)).await?;
+        // Before anything is taken over: whoever writes another format goes on.
+        server.within("look up the format of its rows", check_format(&server, &prefix)).await?;
         let owner = match options.shared {
             true => {
                 server.within("shut out who writes alone", Owner::shut_out(&server, name)).await?;
@@ -56,7 +66,6 @@ impl MongoRows {
             }
             false => Some(server.within("take over its rows", Owner::take(&server, name)).await?),
         };
-        server.within("make its collection", server.make_collection(&prefix)).await?;
         let catalog = match &owner {
             Some(owner) => server.within("read its names", Catalog::read(&server, owner, &prefix)).await?,
             // Each transaction looks for itself.
@@ -68,6 +77,23 @@ impl MongoRows {
     /// What it counts.
     pub fn metrics(&self) -> &StoreMetrics {
         &self.metrics
+    }
+}
+
+/// Refuses rows of another format, and has those without one say that they are of ours.
+async fn check_format(server: &Server, prefix: &str) -> Result<(), Fault> {
+    let names = server.database.collection::<Document>(prefix);
+    let of_format = doc! { "_id": FORMAT_ID };
+    match names.find_one(of_format.clone()).max_time(server.operation_max()).await? {
+        Some(found) => match found.get_i64("n").ok() {
+            Some(FORMAT) => Ok(()),
+            found => Err(Fault::OtherFormat { found, read: FORMAT }),
+        },
+        // Only here is anything written: an open that changes nothing needs no majority for it.
+        None => {
+            names.update_one(of_format, doc! { "$setOnInsert": { "n": FORMAT } }).upsert(true).await?;
+            Ok(())
+        }
     }
 }
 
