@@ -62,17 +62,29 @@ impl Fold {
 impl State {
     /// Reads the versions that serve or are being built; retired ones wait for their removal.
     pub(crate) fn load_versions(&mut self, batch: &mut dyn Batch) -> Result<(), Error> {
+        let apart = batch.is_apart();
+        let why =
+            if apart { "rows and documents are of different times, as after a restore" } else { "its rows are gone" };
         for record in batch.versions()? {
             if record.state == VersionState::Retired {
                 continue;
+            }
+            if apart {
+                // From this commit on the two are of one time, but not what this version serves.
+                Version::forget(batch, record.id.0)?;
             }
             // Left by a commit that broke off: a grace that it began is none.
             batch.set_note(&retired_note(record.id.0), None)?;
             match Version::load(&*batch, record.clone())? {
                 Some(version) => self.versions.push(version),
                 None => {
-                    let why = "its rows are gone: it stays as it is until it is replaced";
-                    tracing::warn!(model = record.model, version = record.id.0, why, "version is not followed");
+                    let (model, version) = (&record.model, record.id.0);
+                    tracing::warn!(
+                        model,
+                        version,
+                        why,
+                        "version is not followed: it stays as it is until it is replaced"
+                    );
                     self.lost.push(record);
                 }
             }

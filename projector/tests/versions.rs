@@ -120,8 +120,23 @@ impl Place {
 
 fn store() -> (Arc<EmbeddedStore>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
+    (opened(&folder), folder)
+}
+
+fn opened(folder: &tempfile::TempDir) -> Arc<EmbeddedStore> {
     let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
-    (EmbeddedStore::open(options).unwrap(), folder)
+    EmbeddedStore::open(options).unwrap()
+}
+
+/// A backup of a store, which nobody is writing to.
+fn saved(store: &EmbeddedStore, folder: &tempfile::TempDir) -> tempfile::TempDir {
+    ProjectionStore::settle(store, Duration::ZERO).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
 }
 
 /// Folds new items from an offset on, all of one note.
@@ -387,6 +402,53 @@ async fn documents_that_are_lost_are_made_again_from_the_rows() {
     assert_eq!(place.states(), [(1, VersionState::Active)]);
     for id in 0..4 {
         assert_eq!(place.document(1, id).await, Some(format!(r#"{{"id":{id}}}"#)));
+    }
+}
+
+/// One of the two engines, or both, is restored from a backup. Where it is one, nobody knows which documents lack what the rows
+/// have, or the reverse.
+#[tokio::test]
+async fn documents_of_another_time_than_their_rows_are_built_anew() {
+    let models = [noted("note")];
+    for (rows, documents) in [(false, true), (true, false), (true, true), (false, false)] {
+        let mut place = Place::open();
+        let mut whole = place.fold(&models);
+        bring(&mut whole, 0, &[0, 1]);
+        tell(&mut whole, 2);
+        work(&mut whole);
+        drop(whole);
+        let (saved_rows, saved_documents) =
+            (saved(&place.rows, &place.folders[0]), saved(&place.documents, &place.folders[1]));
+        let mut whole = place.fold(&models);
+        change(&mut whole, &schema(), 2, 0, "after");
+        tell(&mut whole, 3);
+        drop(whole);
+        if rows {
+            place.rows = opened(&saved_rows);
+        }
+        if documents {
+            place.documents = opened(&saved_documents);
+        }
+
+        let (one, apart) = ([(1, VersionState::Active)], rows != documents);
+        let stands = if documents { "new" } else { "after" };
+        // It is not forgotten with the next start.
+        for _ in 0..2 {
+            drop(place.fold(&models));
+            let two = [(1, VersionState::Active), (2, VersionState::Building)];
+            assert_eq!(place.states(), if apart { &two[..] } else { &one }, "{rows} {documents}");
+            assert_eq!(place.served("noted", 0).await, Some(format!(r#"{{"id":0,"note":"{stands}"}}"#)));
+        }
+        let mut whole = place.fold(&models);
+        if rows {
+            change(&mut whole, &schema(), 2, 0, "after");
+        }
+        tell(&mut whole, 3);
+        work(&mut whole);
+        let built = [(1, VersionState::Retired), (2, VersionState::Active)];
+        assert_eq!(place.states(), if apart { &built[..] } else { &one }, "{rows} {documents}");
+        assert_eq!(place.served("noted", 0).await.as_deref(), Some(r#"{"id":0,"note":"after"}"#));
+        assert_eq!(place.served("noted", 1).await.as_deref(), Some(r#"{"id":1,"note":"new"}"#));
     }
 }
 

@@ -5,6 +5,9 @@
 //! of the rows, and what breaks off in between is known: the roots of the note are [unfinished](Batch::unfinished), and
 //! are rebuilt from the rows first thing. Writing a document twice is harmless, since it is a function of the rows.
 //!
+//! Each engine may be restored from a backup without the other. So what is flushed has a mark, which the rows note
+//! beforehand beside the one before it: documents with any other mark are of [another time](Batch::is_apart).
+//!
 //! One event may change very many documents, and MongoDB keeps at most 16 MiB in one of its own: the note is in pieces.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +26,9 @@ use crate::{
 /// The notes that hold the roots of the last commit: the first piece has this name, each further one its number behind it.
 const NOTE: &str = "paired/unfinished";
 
+/// The note that holds the marks that documents may have which go with the rows: of the flush before the last, and the last.
+const MARKS: &str = "paired/marks";
+
 /// A piece ends with the root that brings it to this size.
 const PIECE_BYTES: usize = 4 << 20;
 
@@ -37,30 +43,44 @@ type Roots = BTreeMap<VersionId, BTreeSet<Vec<u8>>>;
 pub struct Paired {
     rows: Arc<dyn RowStore>,
     documents: Arc<dyn DocumentStore>,
-    /// Roots that are not finished; `None`: the note must be read.
-    unfinished: Mutex<Option<Roots>>,
+    /// How the two stand to each other; `None`: the notes must be read.
+    known: Mutex<Option<Known>>,
+}
+
+/// How documents stand to their rows.
+struct Known {
+    /// Roots that are not finished.
+    unfinished: Roots,
+    /// Mark of the documents.
+    mark: u64,
+    /// Whether it is none that the rows know.
+    apart: bool,
 }
 
 impl Paired {
     /// Puts two engines together. `rows` must not be used with another document store.
     pub fn new(rows: Arc<dyn RowStore>, documents: Arc<dyn DocumentStore>) -> Arc<Self> {
-        Arc::new(Self { rows, documents, unfinished: Mutex::new(None) })
+        Arc::new(Self { rows, documents, known: Mutex::new(None) })
     }
 }
 
 impl ProjectionStore for Paired {
     fn begin(&self) -> Result<Box<dyn Batch + '_>, Error> {
-        let mut unfinished = self.unfinished.lock();
+        let mut known = self.known.lock();
         let rows = self.rows.begin()?;
         let documents = self.documents.begin()?;
-        if unfinished.is_none() {
+        if known.is_none() {
             let mut roots = read(&*rows)?;
             let versions = documents.versions()?;
             // Documents of a version that is gone are nobody's business.
             roots.retain(|id, _| versions.iter().any(|it| it.id == *id && it.state != VersionState::Retired));
-            *unfinished = Some(roots);
+            let mark = documents.stored_mark()?;
+            // Rows that no marked flush has gone with yet know nothing of it.
+            let fits = |note: Vec<u8>| note.chunks(8).any(|known| known == mark.to_le_bytes());
+            let apart = !rows.note(MARKS)?.is_none_or(fits);
+            *known = Some(Known { unfinished: roots, mark, apart });
         }
-        Ok(Box::new(PairedBatch { store: self, rows, documents, unfinished, put: Roots::default() }))
+        Ok(Box::new(PairedBatch { store: self, rows, documents, known, put: Roots::default() }))
     }
 
     fn rows_swept_max(&self) -> u64 {
@@ -72,14 +92,14 @@ struct PairedBatch<'s> {
     store: &'s Paired,
     rows: Box<dyn RowTransaction + 's>,
     documents: Box<dyn DocumentTransaction + 's>,
-    unfinished: MutexGuard<'s, Option<Roots>>,
+    known: MutexGuard<'s, Option<Known>>,
     /// Roots whose documents this batch writes.
     put: Roots,
 }
 
 impl Batch for PairedBatch<'_> {
     fn unfinished(&self) -> Result<Vec<(VersionId, ByteList)>, Error> {
-        let roots = self.unfinished.iter().flatten();
+        let roots = self.known.iter().flat_map(|known| &known.unfinished);
         let list = |(id, roots): (&VersionId, &BTreeSet<Vec<u8>>)| {
             let mut list = ByteList::default();
             roots.iter().for_each(|root| list.push(root));
@@ -88,15 +108,23 @@ impl Batch for PairedBatch<'_> {
         Ok(roots.map(list).collect())
     }
 
+    fn is_apart(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.apart)
+    }
+
     fn commit(self: Box<Self>) -> Result<(), Error> {
-        let Self { store, mut rows, documents, mut unfinished, put } = *self;
-        let before = unfinished.take().unwrap_or_default();
+        let Self { store, mut rows, mut documents, known: mut held, put } = *self;
+        let Known { unfinished: before, mark: stored, apart } = held.take().expect("read when the batch began");
         let mut all = before.clone();
         for (id, roots) in &put {
             all.entry(*id).or_default().extend(roots.iter().cloned());
         }
-        // An error from here on leaves `unfinished` unknown: the note is read again.
+        // An error from here on leaves it unknown: the notes are read again.
         write(&mut *rows, &all)?;
+        let mark = documents.mark();
+        if let Some(mark) = mark {
+            rows.set_note(MARKS, Some([stored, mark].map(u64::to_le_bytes).as_flattened()))?;
+        }
         rows.commit()?;
         // Or documents and the registry of versions would be ahead of the rows after a stop of the machine.
         store.rows.settle(Duration::ZERO)?;
@@ -109,7 +137,7 @@ impl Batch for PairedBatch<'_> {
             }
         }
         left.retain(|_, roots| !roots.is_empty());
-        *unfinished = Some(left);
+        *held = Some(Known { unfinished: left, mark: mark.unwrap_or(stored), apart: apart && mark.is_none() });
         Ok(())
     }
 }

@@ -100,6 +100,13 @@ pub trait Batch: RowBatch + DocumentBatch {
     /// ([`DocumentBatch::put_documents`]) in a batch that was committed. Always empty where both are one engine.
     fn unfinished(&self) -> Result<Vec<(VersionId, ByteList)>, Error>;
 
+    /// Whether rows and documents are of different times, of two engines of which one was restored from a backup: then
+    /// nobody knows which documents lack, or are ahead of, what the rows have. Told until the first commit that writes
+    /// documents or versions. Never so where both are one engine.
+    fn is_apart(&self) -> bool {
+        false
+    }
+
     /// Commits. Readers see the batch when this returns, and listeners of changed documents are told.
     fn commit(self: Box<Self>) -> Result<(), Error>;
 }
@@ -274,4 +281,11 @@ pub trait DocumentTransaction: DocumentBatch {
     /// Makes the writes durable and visible: documents first, then versions, then frontiers, so that nothing is promised
     /// to readers before it can be read. A failure may leave a part of them written; doing it again heals that.
     fn flush(self: Box<Self>) -> Result<(), Error>;
+
+    /// Gives what is gathered a mark that no other has, above 0, which the flush stores with it; asked when all is gathered.
+    /// `None`: nothing is, and the mark stays.
+    fn mark(&mut self) -> Option<u64>;
+
+    /// The mark that was stored last; 0 where none has been.
+    fn stored_mark(&self) -> Result<u64, Error>;
 }

@@ -130,6 +130,14 @@ impl DocumentTransaction for FlakyTransaction<'_> {
         fail(&self.calls_left)?;
         self.inner.flush()
     }
+
+    fn mark(&mut self) -> Option<u64> {
+        self.inner.mark()
+    }
+
+    fn stored_mark(&self) -> Result<u64, Error> {
+        self.inner.stored_mark()
+    }
 }
 
 pass_on_documents!(FlakyTransaction<'_>);
@@ -147,6 +155,8 @@ impl DocumentStore for EmbeddedDocuments {
     }
 }
 
+const MARK: &str = "mark";
+
 struct EmbeddedTransaction<'s> {
     inner: Box<dyn Batch + 's>,
     calls_left: Arc<AtomicI64>,
@@ -156,6 +166,18 @@ impl DocumentTransaction for EmbeddedTransaction<'_> {
     fn flush(self: Box<Self>) -> Result<(), Error> {
         fail(&self.calls_left)?;
         self.inner.commit()
+    }
+
+    /// Of every flush, and kept in a note.
+    fn mark(&mut self) -> Option<u64> {
+        let mark = self.stored_mark().unwrap() + 1;
+        self.inner.set_note(MARK, Some(&mark.to_le_bytes())).unwrap();
+        Some(mark)
+    }
+
+    fn stored_mark(&self) -> Result<u64, Error> {
+        let note = self.inner.note(MARK)?;
+        Ok(note.map_or(0, |mark| u64::from_le_bytes(mark.try_into().unwrap())))
     }
 }
 

@@ -74,6 +74,14 @@ impl DocumentTransaction for Gathered<'_> {
         *stored = self.state;
         Ok(())
     }
+
+    fn mark(&mut self) -> Option<u64> {
+        None
+    }
+
+    fn stored_mark(&self) -> Result<u64, Error> {
+        Ok(0)
+    }
 }
 
 impl DocumentBatch for Gathered<'_> {

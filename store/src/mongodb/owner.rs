@@ -56,16 +56,15 @@ impl Owner {
         Ok((Self { name, number }, stands == Some(number as i64)))
     }
 
-    /// Makes the transaction fail unless we are still the owner.
-    pub(super) async fn assert(&self, server: &Server, session: &mut ClientSession) -> Result<(), Fault> {
+    /// Makes the transaction fail unless we are still the owner; leaves its mark, if it has one.
+    async fn assert(&self, server: &Server, session: &mut ClientSession, mark: Option<u64>) -> Result<(), Fault> {
         let owners = server.database.collection::<Document>(OWNERS);
-        let still = owners
-            .update_one(
-                doc! { "_id": &self.name, "number": self.number as i64 },
-                doc! { "$inc": { "transactions": 1_i64 } },
-            )
-            .session(session)
-            .await?;
+        let mut change = doc! { "$inc": { "transactions": 1_i64 } };
+        if let Some(mark) = mark {
+            change.insert("$set", doc! { "mark": mark as i64 });
+        }
+        let of_owner = doc! { "_id": &self.name, "number": self.number as i64 };
+        let still = owners.update_one(of_owner, change).session(session).await?;
         if still.matched_count == 1 { Ok(()) } else { Err(Fault::TakenOver) }
     }
 
@@ -92,8 +91,25 @@ impl Owner {
     /// Commits, as the owner. That is shown last, so that a process that is stopped in the middle keeps nobody from taking
     /// over for longer than it must.
     pub(super) async fn commit(&self, server: &Server, session: &mut ClientSession) -> Result<(), Fault> {
-        self.assert(server, session).await?;
+        self.commit_marked(server, session, None).await
+    }
+
+    /// The same, and leaves a mark of what is committed.
+    pub(super) async fn commit_marked(
+        &self,
+        server: &Server,
+        session: &mut ClientSession,
+        mark: Option<u64>,
+    ) -> Result<(), Fault> {
+        self.assert(server, session, mark).await?;
         Ok(session.commit_transaction().await?)
+    }
+
+    /// The mark that was left last; 0 where none was.
+    pub(super) async fn mark(&self, server: &Server) -> Result<u64, Fault> {
+        let owners = server.database.collection::<Document>(OWNERS);
+        let owner = owners.find_one(doc! { "_id": &self.name }).max_time(server.operation_max()).await?;
+        Ok(owner.and_then(|owner| owner.get_i64("mark").ok()).map_or(0, |mark| mark as u64))
     }
 }
 

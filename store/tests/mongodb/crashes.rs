@@ -122,6 +122,14 @@ impl DocumentTransaction for FailsOnceTransaction<'_> {
         }
         self.inner.flush()
     }
+
+    fn mark(&mut self) -> Option<u64> {
+        self.inner.mark()
+    }
+
+    fn stored_mark(&self) -> Result<u64, Error> {
+        self.inner.stored_mark()
+    }
 }
 
 impl DocumentBatch for FailsOnceTransaction<'_> {
@@ -193,6 +201,7 @@ async fn documents_that_were_left_behind_are_known_and_healed() {
     let unfinished = batch.unfinished().unwrap();
     let [(VERSION, roots)] = &unfinished[..] else { panic!("{unfinished:?}") };
     assert_eq!(roots.iter().map(<[u8]>::to_vec).collect::<Vec<_>>(), (0..ROWS).map(int).collect::<Vec<_>>());
+    assert!(!batch.is_apart(), "a crash is no restore");
     drop(batch);
     write_everywhere(&*other, 2).unwrap();
     let healed = other_reader.get(VERSION, &int(0)).await.unwrap().unwrap();
@@ -228,6 +237,48 @@ fn however_many_were_left_behind_all_are_known() {
     // The next commit forgets them.
     other.begin().unwrap().commit().unwrap();
     let catalog = raw(&options).collection::<Document>("headwater.rows.default");
-    let notes = wait(async move { catalog.count_documents(doc! { "_id": { "$regex": "^note:paired" } }).await });
+    let notes =
+        wait(async move { catalog.count_documents(doc! { "_id": { "$regex": "^note:paired/unfinished" } }).await });
     assert_eq!(notes.unwrap(), 0);
+}
+
+/// As after a restore of the documents alone.
+#[test]
+fn documents_of_another_time_are_known() {
+    let options = fresh();
+    let mark = |set: Option<i64>| {
+        let owners = raw(&options).collection::<Document>("headwater.owners");
+        let of_documents = doc! { "_id": format!("documents/{}", options.projector) };
+        wait(async move {
+            if let Some(mark) = set {
+                owners.update_one(of_documents.clone(), doc! { "$set": { "mark": mark } }).await.unwrap();
+            }
+            owners.find_one(of_documents).await.unwrap().unwrap().get_i64("mark").unwrap()
+        })
+    };
+    let is_apart = |store: &Paired| store.begin().unwrap().is_apart();
+    let (store, ..) = open(&options);
+    write_everywhere(&*store, 1).unwrap();
+    let before = mark(None);
+    for n in 2..4 {
+        write_everywhere(&*store, n).unwrap();
+        assert!(!is_apart(&store));
+    }
+    let last = mark(None);
+    assert!(before < last);
+    // Offsets alone have no documents with them.
+    let mut batch = store.begin().unwrap();
+    batch.set_offset("events", 0, 9).unwrap();
+    batch.commit().unwrap();
+    assert!(!is_apart(&open(&options).0));
+
+    for other in [before, last + 1] {
+        mark(Some(other));
+        let (store, ..) = open(&options);
+        assert!(is_apart(&store));
+        store.begin().unwrap().commit().unwrap();
+        assert!(is_apart(&store), "nothing was done about it");
+        write_everywhere(&*store, other as u64).unwrap();
+        assert!(!is_apart(&store) && !is_apart(&open(&options).0));
+    }
 }

@@ -28,14 +28,7 @@ pub(super) const ENTRIES_DOWN: &str = "entries_down";
 pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Error> {
     let started = Instant::now();
     let MongoDocumentTransaction { store, mut writing, gathered, mut written, bytes_written } = transaction;
-    let nothing =
-        gathered.documents.values().all(|items| items.items.iter().all(|item| matches!(item.now, Now::AsStored)));
-    if nothing
-        && gathered.stamped.is_empty()
-        && gathered.versions.is_empty()
-        && gathered.removed.is_empty()
-        && gathered.frontiers.is_empty()
-    {
+    if gathered.is_nothing() {
         tell_missed(store, std::mem::take(&mut writing.unsettled));
         store.metrics.committed(started.elapsed(), 0, 0, written);
         return Ok(());
@@ -55,8 +48,9 @@ pub(super) fn flush(transaction: MongoDocumentTransaction<'_>) -> Result<(), Err
     let mut last = parts.pop().unwrap_or_default();
     last.registry = registry_writes(store, &gathered);
     parts.push(last);
-    for part in parts.iter().filter(|part| !part.is_empty()) {
-        block(store.write(part, gathered.claim)).map_err(|fault| server.fail("write documents", fault))?;
+    // What was put and deleted again leaves nothing to write but its mark.
+    for part in parts.iter().filter(|part| !part.is_empty() || gathered.mark.is_some()) {
+        block(store.write(part, &gathered)).map_err(|fault| server.fail("write documents", fault))?;
     }
     writing.unsettled = false;
     if store.owner.is_some() {
@@ -118,13 +112,13 @@ impl MongoDocuments {
         Ok(())
     }
 
-    /// Writes a part; `claim` must be the last to the registry, where one is given.
-    async fn write(&self, part: &Part, claim: Option<u64>) -> Result<(), Fault> {
+    /// Writes a part; the claim must be the last to the registry, where there is one.
+    async fn write(&self, part: &Part, of: &Gathered) -> Result<(), Fault> {
         // Commands that go together, the next ones last. What is behind the documents goes with the last of them.
         let mut left: Vec<&[Write]> = vec![&part.writes[..]];
         while let Some(writes) = left.pop() {
             let registry = if left.is_empty() { &part.registry[..] } else { &[] };
-            match self.write_at_once(writes, registry, claim).await {
+            match self.write_at_once(writes, registry, of).await {
                 // How much the server takes depends on its cache. Made again as it is, it would fail again.
                 Err(Fault::TooLarge(_)) if writes.len() > 1 => {
                     let (first, rest) = writes.split_at(writes.len() / 2);
@@ -137,19 +131,14 @@ impl MongoDocuments {
     }
 
     /// Writes in one transaction.
-    async fn write_at_once(
-        &self,
-        writes: &[Write],
-        registry: &[RawDocumentBuf],
-        claim: Option<u64>,
-    ) -> Result<(), Fault> {
+    async fn write_at_once(&self, writes: &[Write], registry: &[RawDocumentBuf], of: &Gathered) -> Result<(), Fault> {
         let server = &self.reader.server;
-        let claim = claim.map(|number| Owner { name: registry_claim(&self.projector), number });
+        let claim = of.claim.map(|number| Owner { name: registry_claim(&self.projector), number });
         let written = server.again_while_in_the_way(async || {
             let work = async |session: &mut ClientSession| self.write_all(writes, registry, session).await;
             let ((), mut session) = self.begun(work).await?;
             match (&self.owner, &claim) {
-                (Some(owner), _) => owner.commit(server, &mut session).await,
+                (Some(owner), _) => owner.commit_marked(server, &mut session, of.mark).await,
                 (None, Some(claim)) => match claim.commit(server, &mut session).await {
                     Err(Fault::TakenOver) => Err(Fault::Superseded),
                     done => done,

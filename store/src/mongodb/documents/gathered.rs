@@ -17,6 +17,8 @@ pub(super) struct Gathered {
     pub(super) frontiers: BTreeMap<String, Frontier>,
     /// Number of the claim to the registry under which this is gathered.
     pub(super) claim: Option<u64>,
+    /// What the owner leaves as a mark of this.
+    pub(super) mark: Option<u64>,
 }
 
 /// Documents of one version in the order in which they were first written.
@@ -49,6 +51,18 @@ pub(super) enum Now {
     AsStored,
     Put { stamp: u64, hash: Hash, document: Vec<u8> },
     Deleted,
+}
+
+impl Gathered {
+    /// Whether there is nothing to flush.
+    pub(super) fn is_nothing(&self) -> bool {
+        let untouched = |items: &Items| items.items.iter().all(|item| matches!(item.now, Now::AsStored));
+        self.documents.values().all(untouched)
+            && self.stamped.is_empty()
+            && self.versions.is_empty()
+            && self.removed.is_empty()
+            && self.frontiers.is_empty()
+    }
 }
 
 impl Items {

@@ -185,6 +185,24 @@ impl DocumentTransaction for MongoDocumentTransaction<'_> {
     fn flush(self: Box<Self>) -> Result<(), Error> {
         super::flush::flush(*self)
     }
+
+    fn mark(&mut self) -> Option<u64> {
+        // Where several processes write, nobody's mark would be the last.
+        if self.store.owner.is_none() || self.gathered.is_nothing() {
+            return None;
+        }
+        self.writing.stamp += 1;
+        self.gathered.mark = Some(self.writing.stamp);
+        self.gathered.mark
+    }
+
+    fn stored_mark(&self) -> Result<u64, Error> {
+        let server = &self.store.reader.server;
+        match &self.store.owner {
+            Some(owner) => server.block("read the mark of its documents", owner.mark(server)),
+            None => Ok(0),
+        }
+    }
 }
 
 impl DocumentBatch for MongoDocumentTransaction<'_> {
