@@ -20,6 +20,7 @@ use crate::found::FoundLetters;
 use crate::keys::KeySet;
 use crate::records::{Input, decode, progress_source};
 use crate::resolved::Resolved;
+use crate::told::Told;
 
 /// Characters of a payload that are listed.
 const LISTED_MAX: usize = 8 << 10;
@@ -83,15 +84,34 @@ pub(crate) struct LetterBox {
     place: TopicPartition,
     /// Whether the topic is known to be there.
     made: bool,
+    /// What need not be written again; `None`: everything is.
+    told: Option<Told>,
 }
 
 impl LetterBox {
+    /// One that writes each letter it is given.
     pub(crate) fn new(log: Arc<dyn EventLog>, prefix: &str) -> Self {
-        Self { log, place: place(prefix), made: false }
+        Self { log, place: place(prefix), made: false, told: None }
     }
 
-    /// Appends; durable when answered.
+    /// One of a projector that nobody else retries letters for: a document that fails again and again, with each change of
+    /// its rows, has one letter for a while.
+    pub(crate) fn of_one(log: Arc<dyn EventLog>, prefix: &str) -> Self {
+        Self { told: Some(Told::default()), ..Self::new(log, prefix) }
+    }
+
+    /// From here on each letter is written once more: those that are there may be resolved.
+    pub(crate) fn forget_told(&mut self) {
+        self.told = self.told.take().map(|_| Told::default());
+    }
+
+    /// Appends what has not been told lately; durable when answered.
     pub(crate) async fn append(&mut self, letters: &[DeadLetter]) -> Result<(), Error> {
+        let is_new = |letter: &&DeadLetter| self.told.as_ref().is_none_or(|told| !told.has(letter));
+        let letters: Vec<&DeadLetter> = letters.iter().filter(is_new).collect();
+        if letters.is_empty() {
+            return Ok(());
+        }
         if !self.made {
             let topic = self.place.topic.clone();
             if !self.log.topics().await?.iter().any(|(name, _)| *name == topic) {
@@ -100,13 +120,17 @@ impl LetterBox {
             self.made = true;
         }
         let mut records = RecordBuffer::default();
-        for letter in letters {
+        for letter in &letters {
             let json = serde_json::to_vec(letter).expect("a letter has only string keys");
             records.push(now_ms(), &[], Some(|out: &mut Vec<u8>| out.extend_from_slice(&json)));
         }
         let batch = AppendBatch { to: self.place.clone(), prelude: Bytes::new(), records };
         // A letter may be there twice; that a projector writes it which was taken over meanwhile does no harm either.
-        Ok(self.log.append(vec![batch]).await?)
+        self.log.append(vec![batch]).await?;
+        if let Some(told) = &mut self.told {
+            letters.into_iter().for_each(|letter| told.add(letter));
+        }
+        Ok(())
     }
 }
 
@@ -192,37 +216,71 @@ async fn fetch(log: &dyn EventLog, place: &TopicPartition, from: Offset) -> Resu
     }
 }
 
-/// The newest letters, at most `limit`, without those that were resolved; oldest first. Their payloads are
+/// Letters, a fetch at a time and oldest first, up to where they ended when it began. Their payloads are
 /// [shortened](DeadLetter::shorten): there may be very many.
+pub(crate) struct Pages {
+    place: TopicPartition,
+    next: Offset,
+    end: Offset,
+}
+
+impl Pages {
+    /// All that are there.
+    pub(crate) async fn of_all(log: &dyn EventLog, prefix: &str) -> Result<Self, Error> {
+        let place = place(prefix);
+        let is_there = log.topics().await?.iter().any(|(name, _)| *name == place.topic);
+        let (next, end) = match is_there {
+            true => log.watermarks(&place).await.map(|marks| (marks.low, marks.high))?,
+            false => (Offset(0), Offset(0)),
+        };
+        Ok(Self { place, next, end })
+    }
+
+    /// Some more, without those that were resolved, of which there may be none; `None`: that was all.
+    pub(crate) async fn next(
+        &mut self,
+        log: &dyn EventLog,
+        resolved: &Resolved,
+    ) -> Result<Option<Vec<ListedLetter>>, Error> {
+        if self.next >= self.end {
+            return Ok(None);
+        }
+        let batches = fetch(log, &self.place, self.next).await?;
+        let Some(last) = batches.last() else { return Ok(None) };
+        self.next = last.next();
+        let mut letters = Vec::new();
+        for record in batches.iter().flat_map(FetchedBatch::records) {
+            if record.offset >= self.end || resolved.contains(record.offset.0) {
+                continue;
+            }
+            let letter: Option<DeadLetter> = record.value.and_then(|value| serde_json::from_slice(value).ok());
+            if let Some(mut letter) = letter {
+                letter.shorten(LISTED_MAX);
+                letters.push(ListedLetter { offset: record.offset.0, letter });
+            }
+        }
+        Ok(Some(letters))
+    }
+}
+
+/// The newest letters, at most `limit`, without those that were resolved; oldest first.
 pub(crate) async fn list(
     log: &dyn EventLog,
     prefix: &str,
     resolved: &Resolved,
     limit: usize,
 ) -> Result<Vec<ListedLetter>, Error> {
-    let place = place(prefix);
-    if !log.topics().await?.iter().any(|(name, _)| *name == place.topic) {
-        return Ok(Vec::new());
-    }
-    let marks = log.watermarks(&place).await?;
+    let mut pages = Pages::of_all(log, prefix).await?;
     // Twice as far: every letter may be followed by the mark of its transaction.
-    let back = (limit as u64).saturating_add(resolved.count_from(marks.low.0)).saturating_mul(2);
-    let mut next = marks.low.max(Offset(marks.high.0.saturating_sub(back)));
-    let mut letters = Vec::new();
-    while next < marks.high {
-        let batches = fetch(log, &place, next).await?;
-        let Some(last) = batches.last() else { break };
-        next = last.next();
-        for record in batches.iter().flat_map(FetchedBatch::records) {
-            let letter: Option<DeadLetter> = record.value.and_then(|value| serde_json::from_slice(value).ok());
-            if let Some(mut letter) = letter.filter(|_| !resolved.contains(record.offset.0)) {
-                letter.shorten(LISTED_MAX);
-                letters.push(ListedLetter { offset: record.offset.0, letter });
-            }
-        }
+    let back = (limit as u64).saturating_add(resolved.count_from(pages.next.0)).saturating_mul(2);
+    pages.next = pages.next.max(Offset(pages.end.0.saturating_sub(back)));
+    let mut newest = Vec::new();
+    while let Some(letters) = pages.next(log, resolved).await? {
+        newest.extend(letters);
+        let surplus = newest.len().saturating_sub(limit);
+        newest.drain(..surplus);
     }
-    let surplus = letters.len().saturating_sub(limit);
-    Ok(letters.split_off(surplus))
+    Ok(newest)
 }
 
 /// A listed letter with all of its record, which is read from the letter itself or, where it is too large for one, from
@@ -447,8 +505,16 @@ mod tests {
         let mut count = LetterCount::new("t");
         assert_eq!(count.bring_up_to_date(&*log, &topics).await.unwrap().letters, HIGH - LOW);
         let listed = list(&*log, "t", &Resolved::default(), 100).await.unwrap();
-        let offsets: Vec<u64> = listed.iter().map(|letter| letter.offset).collect();
-        assert_eq!(offsets, [6, 7, 8, 9]);
+        let offsets = |letters: &[ListedLetter]| letters.iter().map(|letter| letter.offset).collect::<Vec<u64>>();
+        assert_eq!(offsets(&listed), [6, 7, 8, 9]);
+        let newest = list(&*log, "t", &Resolved::from_iter([8]), 2).await.unwrap();
+        assert_eq!(offsets(&newest), [7, 9]);
+
+        // What comes while they are gone through is not of them.
+        let (mut pages, resolved) = (Pages::of_all(&*log, "t").await.unwrap(), Resolved::from_iter([7]));
+        pages.end = Offset(9);
+        assert_eq!(offsets(&pages.next(&*log, &resolved).await.unwrap().unwrap()), [6, 8]);
+        assert_eq!(pages.next(&*log, &resolved).await.unwrap(), None);
     }
 
     #[test]

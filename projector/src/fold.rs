@@ -60,7 +60,7 @@ pub struct Folded {
     pub rows: u64,
     /// Documents written, deleted, and found unchanged.
     pub documents: Written,
-    /// Dead letters written.
+    /// Dead letters found.
     pub dead_letters: u64,
     /// Commit times of the source transactions that were folded, microseconds since 1970.
     pub committed_at: Vec<i64>,

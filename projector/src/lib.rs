@@ -39,6 +39,7 @@ mod shape;
 mod shared;
 mod status;
 mod sweep;
+mod told;
 mod too_large;
 mod truncations;
 mod typing;

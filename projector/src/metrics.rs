@@ -25,7 +25,7 @@ pub struct ProjectorMetrics {
     pub documents_deleted: Counter,
     /// Documents rebuilt whose bytes were the same.
     pub documents_unchanged: Counter,
-    /// Dead letters written.
+    /// Events and documents that became dead letters, each time they failed.
     pub dead_letters: Counter,
     /// Errors after which a batch was done again.
     pub retries: Counter,
@@ -87,7 +87,11 @@ impl ProjectorMetrics {
         own.register("documents_written", "Documents created or changed", self.documents_written.clone());
         own.register("documents_deleted", "Documents deleted", self.documents_deleted.clone());
         own.register("documents_unchanged", "Documents rebuilt and found the same", self.documents_unchanged.clone());
-        own.register("dead_letters", "Dead letters written", self.dead_letters.clone());
+        own.register(
+            "dead_letters",
+            "Events and documents that became dead letters, each time they failed",
+            self.dead_letters.clone(),
+        );
         own.register("retries", "Batches done again after an error", self.retries.clone());
         own.register("lag_records", "Records that are not folded yet", self.lag_records.clone());
         own.register_with_unit("batch", "Time of a micro-batch", Unit::Seconds, self.batch_seconds.clone());

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters::{self, LetterBox, ListedLetter, RetryOutcome};
+use crate::dead_letters::{self, LetterBox, ListedLetter, Pages, RetryOutcome};
 use crate::fold::{Fold, Folded};
 use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::observer::{Observation, Observer};
@@ -64,9 +64,11 @@ pub(crate) struct Projector {
 
 /// Letters that somebody wants to be tried again.
 struct Retry {
+    /// Where the next ones are read.
+    pages: Pages,
     left: VecDeque<ListedLetter>,
-    /// Whether each was named.
-    named: bool,
+    /// Those that were named; `None`: all.
+    offsets: Option<Vec<u64>>,
     outcome: RetryOutcome,
     answer: oneshot::Sender<Result<RetryOutcome, Error>>,
 }
@@ -83,7 +85,7 @@ impl Projector {
         commands: mpsc::Receiver<Command>,
         runtime: Handle,
     ) -> Self {
-        let letters = LetterBox::new(log.clone(), &options.prefix);
+        let letters = LetterBox::of_one(log.clone(), &options.prefix);
         let observer = Observer::new(log.clone(), &options.prefix, runtime.clone());
         Self {
             events_max: options.batch_events_max,
@@ -408,10 +410,10 @@ impl Projector {
         match command {
             Command::Reload { models, answer } => rounds::answer(answer, self.declare(&models)),
             Command::Replay { model, from, answer } => rounds::answer(answer, self.begin_replay(&model, &from)),
-            Command::Retry { offsets, answer } => match self.letters_to_retry(offsets.as_deref()) {
-                Ok(left) => {
-                    let named = offsets.is_some();
-                    self.retries.push_back(Retry { left, named, outcome: RetryOutcome::default(), answer });
+            Command::Retry { offsets, answer } => match self.begin_retry() {
+                Ok(pages) => {
+                    let (left, outcome) = (VecDeque::new(), RetryOutcome::default());
+                    self.retries.push_back(Retry { pages, left, offsets, outcome, answer });
                     Ok(())
                 }
                 Err(error) => rounds::answer(answer, Err(error)),
@@ -443,13 +445,12 @@ impl Projector {
         Ok(self.fold.begin_replay(model, parts)?.0)
     }
 
-    /// The letters that are meant, without those that were resolved.
-    fn letters_to_retry(&self, offsets: Option<&[u64]>) -> Result<VecDeque<ListedLetter>, Error> {
-        let resolved = self.shared.resolved.lock().clone();
-        let prefix = &self.options.prefix;
-        let all = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &resolved, usize::MAX))?;
-        let is_meant = |listed: &ListedLetter| offsets.is_none_or(|offsets| offsets.contains(&listed.offset));
-        Ok(all.into_iter().filter(is_meant).collect())
+    /// The letters that are there.
+    fn begin_retry(&mut self) -> Result<Pages, Error> {
+        let pages = self.runtime.block_on(Pages::of_all(&*self.log, &self.options.prefix))?;
+        // A document that fails after its letter was resolved has another one.
+        self.letters.forget_told();
+        Ok(pages)
     }
 
     /// Tries some letters again, and answers who asked when there are none left, or one fails in a way of its own: there may
@@ -478,12 +479,22 @@ impl Projector {
 
     /// Tries letters again for a slice of time; answers whether none are left.
     fn retry_some(&mut self, resolved: &mut Vec<u64>) -> Result<bool, Error> {
-        let Self { retries, fold, letters, runtime, log, options, .. } = self;
-        let Some(Retry { left, named, outcome, .. }) = retries.front_mut() else { return Ok(false) };
+        let Self { retries, fold, letters, runtime, log, options, shared, .. } = self;
+        let Some(Retry { pages, left, offsets, outcome, .. }) = retries.front_mut() else { return Ok(false) };
+        let is_meant = |listed: &ListedLetter| offsets.as_ref().is_none_or(|meant| meant.contains(&listed.offset));
         let until = Instant::now() + SLICE.0;
-        while let Some(listed) = left.front() {
+        loop {
+            let Some(listed) = left.front() else {
+                let known = shared.resolved.lock().clone();
+                let Some(page) = runtime.block_on(pages.next(&**log, &known))? else { return Ok(true) };
+                left.extend(page.into_iter().filter(is_meant));
+                if Instant::now() >= until {
+                    return Ok(false);
+                }
+                continue;
+            };
             if !fold.has(&listed.letter) {
-                outcome.leave(*named, listed.offset, resolved);
+                outcome.leave(offsets.is_some(), listed.offset, resolved);
                 left.pop_front();
                 continue;
             }
@@ -503,9 +514,8 @@ impl Projector {
             }
             left.pop_front();
             if Instant::now() >= until {
-                break;
+                return Ok(false);
             }
         }
-        Ok(left.is_empty())
     }
 }

@@ -450,6 +450,39 @@ async fn what_cannot_be_processed_is_kept_told_and_retried() {
     assert!(committed.iter().any(|(place, offset)| place.topic.ends_with("lines") && *offset > Offset(1)));
 }
 
+/// Its letters would push out those of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_fails_with_each_change_has_one_letter() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let customers = &schemas()[0];
+    let cast = MODEL.replace("name: name }", "name: { column: name, cast: integer } }");
+    let running = Running::start(&source, open_store(folder.path()), vec![model(&cast)]);
+    let roots = async || {
+        let letters = running.handle.list_dead_letters(100).await.unwrap();
+        letters.into_iter().map(|it| it.letter.root.unwrap()).collect::<Vec<_>>()
+    };
+    running.status_when("their letters", |it| it.dead_letters == 2).await;
+    for n in 0..20 {
+        let before = running.handle.status().events_total;
+        source.append(customers, Op::Update, &[vec![Value::Int(1), text(&format!("no {n}"))]]).await;
+        running.status_when("the change", |it| it.events_total > before).await;
+    }
+    assert_eq!(roots().await, ["1", "2"]);
+
+    source.append(customers, Op::Update, &[vec![Value::Int(1), text("11")]]).await;
+    running.document_when(1, "the mended row", |it| it.is_some_and(|it| it.contains(r#""name":11"#))).await;
+    let outcome = running.handle.retry_dead_letters(None).await.unwrap();
+    assert_eq!((outcome.retried, outcome.resolved), (2, 1));
+    assert_eq!(roots().await, ["2"]);
+    // That letter is done with, so that this is another one.
+    source.append(customers, Op::Update, &[vec![Value::Int(1), text("no")]]).await;
+    running.status_when("its letter", |it| it.dead_letters == 2).await;
+    assert_eq!(roots().await, ["2", "1"]);
+    running.stop().await;
+}
+
 /// The note of them is read whole, and written anew, with every retry.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_of_resolved_letters_is_little() {

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::applying::records;
 use super::runtime::Worker;
-use crate::dead_letters::{self, ListedLetter, RetryOutcome};
+use crate::dead_letters::{self, ListedLetter, Pages, RetryOutcome};
 use crate::handle::Command;
 use crate::keys::KeySet;
 use crate::observer::Observation;
@@ -137,11 +137,22 @@ impl Worker {
     /// Calls the roots of dead letters dirty again. That is in the log before the letters are resolved, and a document
     /// that fails again makes a new one. Records are not read a second time: the place of each is passed for good.
     fn retry(&mut self, offsets: Option<&[u64]>) -> Result<RetryOutcome, Error> {
-        let (prefix, all) = (&self.options.prefix, Resolved::default());
-        let letters = self.runtime.block_on(dead_letters::list(&*self.log, prefix, &all, usize::MAX))?;
+        let mut pages = self.runtime.block_on(Pages::of_all(&*self.log, &self.options.prefix))?;
+        let mut outcome = RetryOutcome::default();
+        while let Some(letters) = self.runtime.block_on(pages.next(&*self.log, &Resolved::default()))? {
+            self.retry_some(letters, offsets, &mut outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    fn retry_some(
+        &mut self,
+        letters: Vec<ListedLetter>,
+        offsets: Option<&[u64]>,
+        outcome: &mut RetryOutcome,
+    ) -> Result<(), Error> {
         // Looked at after the letters: a version that one of them is about is known by then.
         let resolved = self.patiently(|worker| worker.share.resolved())?;
-        let mut outcome = RetryOutcome::default();
         let mut done = Vec::new();
         let mut dirty: BTreeMap<String, (KeySet, u64)> = BTreeMap::new();
         for ListedLetter { offset, letter } in letters {
@@ -174,10 +185,13 @@ impl Worker {
             }
             self.append(batches)?;
         }
+        if done.is_empty() {
+            return Ok(());
+        }
         let first_left = self.runtime.block_on(dead_letters::first_left(&*self.log, &self.options.prefix));
         let resolved = self.patiently(|worker| worker.share.note(|batch| Resolved::mark(batch, &done, first_left)))?;
         self.shared.resolved.lock().extend(&resolved);
-        Ok(outcome)
+        Ok(())
     }
 }
 
