@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::config::{Configuration, ModelFile};
 use crate::failure::chain;
 use crate::preflight::Catalogs;
-use crate::report::SILENT_SECONDS;
+use crate::report::{GROUPS, SILENT_SECONDS, groups_of};
 use crate::roles::Roles;
 use crate::watch::LogWatch;
 
@@ -167,7 +167,7 @@ impl Control {
     pub(crate) fn overview(&self) -> Value {
         let projector = self.projector.as_ref().map(ProjectorHandle::status);
         let lag: u64 = projector.iter().flat_map(|it| &it.consumers).map(|consumer| consumer.lag).sum();
-        json!({
+        let mut all = json!({
             "at_micros": now_micros(),
             "ready": self.readiness().is_ok(),
             SILENT_SECONDS: self.silence(),
@@ -183,7 +183,9 @@ impl Control {
             })),
             "consumers": projector.as_ref().map(|it| it.consumers.clone()).unwrap_or_default(),
             "dead_letters": projector.as_ref().map(|it| it.dead_letters),
-        })
+        });
+        all[GROUPS] = groups_of(&all);
+        all
     }
 
     /// Every configured source: how its connector is doing, where that runs here, and how far it is projected.

@@ -1,9 +1,10 @@
 //! What `/status` of the admin port says, for people.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::Table;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::table::{bytes, count, span, table};
 
@@ -15,6 +16,9 @@ pub(crate) const STARTING: &str = "starting";
 
 /// The processes that do not answer, each with the reason.
 pub(crate) const UNREACHABLE: &str = "unreachable";
+
+/// How far each consumer group is.
+pub(crate) const GROUPS: &str = "groups";
 
 /// The status as tables: sources, models, consumers; rates are between `before` and `now`, where there was a before.
 pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
@@ -31,6 +35,7 @@ pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
     parts.extend([sources(now, before).to_string(), models(now).to_string()]);
     if !now["projector"].is_null() {
         parts.push(projector(now, before).to_string());
+        parts.push(groups(now).to_string());
     }
     if let Some(letters) = now["dead_letters"].as_u64().filter(|letters| *letters > 0) {
         parts.push(format!("{} dead letters: headwater dead-letters list", count(letters)));
@@ -88,7 +93,7 @@ fn sources(now: &Value, before: Option<&Value>) -> Table {
 }
 
 fn models(now: &Value) -> Table {
-    let mut out = table(&["MODEL", "VERSION", "STATE", "DOCUMENTS", "DEFINITION"]);
+    let mut out = table(&["MODEL", "VERSION", "STATE", "DOCUMENTS", "FRESH IN (P50, P99)", "DEFINITION"]);
     for model in items(now, "models") {
         let mut state = text(model, "state");
         if let Some(share) = progress_of(model).filter(|_| state == "building") {
@@ -99,10 +104,49 @@ fn models(now: &Value) -> Table {
             text(model, "version"),
             state,
             model["documents"].as_u64().map_or("?".into(), count),
+            freshness(model),
             text(model, "definition_hash"),
         ]);
     }
     out
+}
+
+/// How soon changes were readable of late; only the projector knows.
+fn freshness(model: &Value) -> String {
+    let Some(freshness) = model.get("freshness") else { return "?".into() };
+    let within = |name: &str| seconds(&freshness[name]).map(span);
+    match (within("p50_seconds"), within("p99_seconds")) {
+        (Some(half), Some(nearly_all)) => format!("{half}, {nearly_all}"),
+        _ => "no change yet".into(),
+    }
+}
+
+/// How far each consumer group is behind the end of the log: in records, and in time where it is furthest.
+fn groups(now: &Value) -> Table {
+    let mut out = table(&["CONSUMER GROUP", "PARTITIONS", "BEHIND", "IN TIME"]);
+    for group in items(now, GROUPS) {
+        out.add_row([
+            text(group, "group"),
+            text(group, "partitions"),
+            group["lag"].as_u64().map_or("?".into(), |lag| format!("{} records", count(lag))),
+            seconds(&group["lag_seconds"]).map_or("?".into(), span),
+        ]);
+    }
+    out
+}
+
+/// The consumer groups of all consumers: their partitions, the records they are behind by, and the longest time.
+pub(crate) fn groups_of(now: &Value) -> Value {
+    let mut groups: BTreeMap<&str, (u64, u64, Option<f64>)> = BTreeMap::new();
+    for one in items(now, "consumers") {
+        let Some(name) = one["group"].as_str() else { continue };
+        let (partitions, lag, late) = groups.entry(name).or_insert((0, 0, Some(0.0)));
+        *partitions += 1;
+        *lag += one["lag"].as_u64().unwrap_or(0);
+        *late = late.zip(one["lag_seconds"].as_f64()).map(|(a, b)| a.max(b));
+    }
+    let told = |(group, (partitions, lag, seconds)): (&str, (u64, u64, Option<f64>))| json!({ "group": group, "partitions": partitions, "lag": lag, "lag_seconds": seconds });
+    groups.into_iter().map(told).collect()
 }
 
 fn projector(now: &Value, before: Option<&Value>) -> Table {
@@ -124,8 +168,7 @@ fn projector(now: &Value, before: Option<&Value>) -> Table {
 fn behind(now: &Value) -> Vec<String> {
     let late = items(now, "consumers").filter(|one| one["lag"].as_u64().unwrap_or(0) > 0);
     late.map(|one| {
-        let age = one["lag_seconds"].as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let age = age.map(|age| format!(", {}", span(age))).unwrap_or_default();
+        let age = seconds(&one["lag_seconds"]).map(|age| format!(", {}", span(age))).unwrap_or_default();
         format!("  {}-{}: {} events{age} behind", text(one, "topic"), one["partition"], one["lag"])
     })
     .collect()
@@ -198,6 +241,10 @@ pub(crate) fn age(now: &Value, at_micros: i64) -> Duration {
 /// The members of a list.
 pub(crate) fn items<'v>(value: &'v Value, name: &str) -> impl Iterator<Item = &'v Value> {
     value[name].as_array().into_iter().flatten()
+}
+
+fn seconds(value: &Value) -> Option<Duration> {
+    value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
 fn text(value: &Value, name: &str) -> String {

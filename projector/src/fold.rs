@@ -64,6 +64,8 @@ pub struct Folded {
     pub dead_letters: u64,
     /// Commit times of the source transactions that were folded, microseconds since 1970.
     pub committed_at: Vec<i64>,
+    /// Versions of which documents were rebuilt for those.
+    pub rebuilt: Vec<VersionId>,
 }
 
 impl Folded {
@@ -74,6 +76,9 @@ impl Folded {
         self.documents = sum(self.documents, other.documents);
         self.dead_letters += other.dead_letters;
         self.committed_at.extend(other.committed_at);
+        self.rebuilt.extend(other.rebuilt);
+        self.rebuilt.sort();
+        self.rebuilt.dedup();
         self
     }
 }
@@ -329,6 +334,8 @@ impl State {
         let rows = ascents.changed;
         self.climb_all(batch, ascents, &mut dirty)?;
         self.advance(batch, options)?;
+        let is_dirty = |(version, dirty): (&Version, &KeySet)| (!dirty.is_empty()).then_some(version.record.id);
+        let rebuilt = self.versions.iter().zip(&dirty).filter_map(is_dirty).collect();
         let documents = self.build_all(batch, dirty, decoded.latest_at, &mut found)?;
         Ok(Folded {
             events: decoded.events,
@@ -336,6 +343,7 @@ impl State {
             documents,
             dead_letters: found.finish()?,
             committed_at: decoded.committed_at,
+            rebuilt,
         })
     }
 

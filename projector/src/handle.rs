@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dead_letters::{self, ListedLetter, RetryOutcome};
 use crate::fold::{Fold, FoldOptions, Folded};
+use crate::fresh::Recent;
 use crate::projector::Projector;
 use crate::resolved::Resolved;
 use crate::shared::Agreement;
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) status: Mutex<ProjectorStatus>,
     /// Letters that were resolved, those included that retention has removed since: they were counted before.
     pub(crate) resolved: Mutex<Resolved>,
+    /// How soon what was folded of late was readable.
+    pub(crate) fresh: Mutex<Recent>,
 }
 
 impl Shared {
@@ -94,7 +97,11 @@ impl Shared {
     }
 
     /// Shows how far things are, and that the last error is over where nothing is left to be read.
-    pub(crate) fn look(&self, models: Vec<ModelStatus>, consumers: Vec<ConsumerStatus>, dead_letters: u64) {
+    pub(crate) fn look(&self, mut models: Vec<ModelStatus>, consumers: Vec<ConsumerStatus>, dead_letters: u64) {
+        let mut fresh = self.fresh.lock();
+        fresh.retain(|version| models.iter().any(|model| model.version_id == version));
+        models.iter_mut().for_each(|model| model.freshness = fresh.of(model.version_id));
+        drop(fresh);
         let mut status = self.status.lock();
         if consumers.iter().all(|one| one.lag == 0) {
             status.last_error = None;

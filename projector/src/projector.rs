@@ -20,6 +20,7 @@ use crate::observer::{Observation, Observer};
 use crate::records::{Input, divided, micro_batches, progress_source, record_count};
 use crate::rounds::{self, BackOff, Woken};
 use crate::status::ConsumerStatus;
+use crate::times::Times;
 use crate::{Error, ProjectorMetrics, replay};
 
 /// How often the log is told what was read. It is told what was so one interval before: a store may lose its last
@@ -48,8 +49,8 @@ pub(crate) struct Projector {
     runtime: Handle,
     /// Where to read on.
     places: BTreeMap<TopicPartition, Offset>,
-    /// When the last folded record of a place was written, milliseconds since 1970.
-    written_at: BTreeMap<TopicPartition, i64>,
+    /// How far behind in time each place is.
+    times: Times,
     /// Whether the log was looked at since the start, the last error or the last command.
     looked: bool,
     committed: Option<Instant>,
@@ -100,7 +101,7 @@ impl Projector {
             commands,
             runtime,
             places: BTreeMap::new(),
-            written_at: BTreeMap::new(),
+            times: Times::default(),
             looked: false,
             committed: None,
             settled: Vec::new(),
@@ -174,6 +175,7 @@ impl Projector {
 
     /// Folds what was fetched, in as many micro-batches as it takes.
     fn fold_fetched(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
+        self.times.met(batches);
         micro_batches(batches, self.events_max, |inputs| self.in_parts(inputs, Self::micro_batch))
     }
 
@@ -197,9 +199,10 @@ impl Projector {
         let began = Instant::now();
         let Self { fold, letters, runtime, .. } = self;
         let folded = fold.micro_batch(inputs, &mut |found| runtime.block_on(letters.append(found)))?;
-        rounds::passed(inputs, &mut self.places, &mut self.written_at, &self.metrics);
+        rounds::passed(inputs, &mut self.places, &mut self.times, &self.metrics);
         self.metrics.batch_seconds.observe(began.elapsed().as_secs_f64());
         self.metrics.fresh(&folded);
+        self.shared.fresh.lock().note(&folded);
         self.metrics.batches.inc();
         self.shared.status.lock().batches_total += 1;
         self.events_max = self.events_max.saturating_mul(2).min(self.options.batch_events_max);
@@ -282,7 +285,8 @@ impl Projector {
         }
         // Retired versions are removed here, at the latest.
         self.background()?;
-        let consumers = ConsumerStatus::all(self.places.iter(), &ends, &self.written_at);
+        let group = self.group();
+        let consumers = ConsumerStatus::all(&group, self.places.iter(), &ends, &mut self.times);
         let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.fold.model_status()?;
         self.metrics.lag_records.set(i64::try_from(behind).unwrap_or(i64::MAX));

@@ -224,6 +224,7 @@ impl Fold {
                 progress,
                 problem: lacks(version).or_else(|| version.problem.clone()),
                 replay_missed: version.replay.as_ref().map_or(0, |replay| replay.missed),
+                freshness: None,
             });
         }
         models.sort_by(|a, b| (&a.model, a.version_id).cmp(&(&b.model, b.version_id)));

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::handle::{Command, Shared};
 use crate::records::Input;
+use crate::times::Times;
 use crate::{Error, ErrorKind, ProjectorMetrics};
 
 /// What waiting for the log ended with.
@@ -86,14 +87,14 @@ pub(crate) async fn fetch<'p>(
 pub(crate) fn passed(
     inputs: &[Input<'_>],
     next: &mut BTreeMap<TopicPartition, Offset>,
-    written_at: &mut BTreeMap<TopicPartition, i64>,
+    times: &mut Times,
     metrics: &ProjectorMetrics,
 ) {
     for input in inputs {
         let from = &input.batch.from;
         next.insert(from.clone(), input.next());
         if let Some(at) = input.written_at() {
-            written_at.insert(from.clone(), at);
+            times.folded(from, at);
         }
         // A batch that is read in parts counts with the first.
         if input.skip == 0 {

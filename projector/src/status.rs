@@ -6,6 +6,8 @@ use headwater_broker::{Offset, TopicPartition};
 use serde::Serialize;
 
 use crate::clock::now_ms;
+use crate::fresh::Freshness;
+use crate::times::Times;
 
 /// The projector at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -46,6 +48,8 @@ pub struct ModelStatus {
     /// Records of the replay that made it which retention removed before they were read: it is as the rows are, and what
     /// those records would have mended in them is not mended.
     pub replay_missed: u64,
+    /// How soon changes were readable in it of late; `None` where there were none since the start.
+    pub freshness: Option<Freshness>,
 }
 
 /// What a version does.
@@ -88,6 +92,8 @@ pub enum Phase {
 /// One partition that is read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ConsumerStatus {
+    /// The consumer group that reads it.
+    pub group: String,
     /// Its topic.
     pub topic: String,
     /// Its number.
@@ -98,33 +104,32 @@ pub struct ConsumerStatus {
     pub high: u64,
     /// Records between the two.
     pub lag: u64,
-    /// Seconds since the last folded record was written; 0 without lag, `None` before a record was folded.
+    /// The same in time: seconds between the record that was folded last, or the first to be folded, and the newest one; 0
+    /// without lag, `None` before a record was met.
     pub lag_seconds: Option<f64>,
 }
 
 impl ConsumerStatus {
-    /// Of all places that are read, from where reading goes on, where they ended a moment ago, and when the last record
-    /// read of each was written.
+    /// Of the places that a group reads, from where reading goes on, and where they ended a moment ago.
     pub(crate) fn all<'p>(
+        group: &str,
         places: impl Iterator<Item = (&'p TopicPartition, &'p Offset)>,
         ends: &BTreeMap<TopicPartition, Offset>,
-        written_at: &BTreeMap<TopicPartition, i64>,
+        times: &mut Times,
     ) -> Vec<Self> {
+        let now = now_ms();
         let one = |(place, offset): (&TopicPartition, &Offset)| {
             // More was read since.
             let high = ends.get(place).copied().unwrap_or_default().max(*offset);
             let lag = high.0.saturating_sub(offset.0);
             Self {
+                group: group.to_owned(),
                 topic: place.topic.to_string(),
                 partition: place.partition,
                 offset: offset.0,
                 high: high.0,
                 lag,
-                lag_seconds: match (lag, written_at.get(place)) {
-                    (0, _) => Some(0.0),
-                    (_, Some(at)) => Some(now_ms().saturating_sub(*at).max(0) as f64 / 1000.0),
-                    (_, None) => None,
-                },
+                lag_seconds: times.lag_seconds(place, *offset, high, now),
             }
         };
         places.map(one).collect()

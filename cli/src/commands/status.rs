@@ -1,5 +1,6 @@
 //! `headwater status`: where everything stands.
 
+use std::cmp::Ordering::Equal;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::arguments::{Global, StatusArguments};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::output::say;
-use crate::report::{SILENT_SECONDS, STARTING, UNREACHABLE, items, status_text};
+use crate::report::{GROUPS, SILENT_SECONDS, STARTING, UNREACHABLE, groups_of, items, status_text};
 
 /// What rates are taken over when the status is shown once.
 const RATE_OVER: Duration = Duration::from_millis(500);
@@ -133,10 +134,12 @@ fn merged(mut parts: Vec<Value>) -> Value {
             ours.insert(name.clone(), merged);
         }
     }
+    all[GROUPS] = groups_of(&all);
     all
 }
 
-/// Adds the members of `part`; of two that are the `same` the one that `knows` more stays, with the frontier of either.
+/// Adds the members of `part`; of two that are the `same` the one that `knows` more stays, with the frontier of either and
+/// the worse freshness.
 fn merge_list(
     all: &mut Value,
     part: &Value,
@@ -154,15 +157,25 @@ fn merge_list(
             None => ours.push(theirs.clone()),
             Some(our) => {
                 let frontier = [&our["frontier"], &theirs["frontier"]].into_iter().find(|it| !it.is_null()).cloned();
+                let freshness = staler(&our["freshness"], &theirs["freshness"]).cloned();
                 if knows(theirs) {
                     *our = theirs.clone();
                 }
-                if let Some(frontier) = frontier {
-                    our["frontier"] = frontier;
-                }
+                let kept = [("frontier", frontier), ("freshness", freshness)];
+                kept.into_iter().for_each(|(name, kept)| {
+                    if let Some(kept) = kept {
+                        our[name] = kept;
+                    }
+                });
             }
         }
     }
+}
+
+/// Of the freshness of two processes, each of which built other documents of the same model, the worse.
+fn staler<'v>(a: &'v Value, b: &'v Value) -> Option<&'v Value> {
+    let late = |it: &Value| it["p99_seconds"].as_f64();
+    [a, b].into_iter().filter(|it| late(it).is_some()).max_by(|a, b| late(a).partial_cmp(&late(b)).unwrap_or(Equal))
 }
 
 #[cfg(test)]
@@ -176,11 +189,13 @@ mod tests {
     fn the_parts_of_a_pipeline_are_shown_as_one() {
         let connector = json!({ "ready": true, "roles": ["connect"], "models": [], "consumers": [], "projector": null,
             "sources": [{ "source": "billing", "position": "1/2", "frontier": null }], "dead_letters": null });
+        let fresh = |seconds: u64| json!({ "p50_seconds": seconds, "p99_seconds": seconds });
         let projector = |model: &str, id: u32, lag: u64| {
             json!({ "ready": true, "roles": ["project"], "dead_letters": 3,
                 "sources": [{ "source": "billing", "phase": {}, "frontier": { "position": "1/1" } }],
-                "models": [{ "model": model, "version_id": id, "documents": 7 }],
-                "consumers": [{ "topic": "t", "lag": lag }],
+                "models": [{ "model": model, "version_id": id, "documents": 7, "freshness": fresh(lag) },
+                           { "model": "both", "version_id": 3, "documents": 7, "freshness": fresh(lag) }],
+                "consumers": [{ "group": "apply", "topic": "t", "lag": lag, "lag_seconds": lag * 2 }],
                 "projector": { "lag_events": lag, "last_error": null } })
         };
         let all = merged(vec![projector("a", 1, 5), connector, projector("b", 2, 6)]);
@@ -188,8 +203,15 @@ mod tests {
             all["sources"],
             json!([{ "source": "billing", "position": "1/2", "frontier": { "position": "1/1" } }])
         );
-        assert_eq!(all["models"].as_array().unwrap().len(), 2);
+        assert_eq!(all["models"].as_array().unwrap().len(), 3);
+        let both = items(&all, "models").find(|model| model["model"] == "both").unwrap();
+        assert_eq!(both["freshness"], fresh(6), "the worse of the two");
         assert_eq!(all["consumers"].as_array().unwrap().len(), 2);
+        let group = json!({ "group": "apply", "partitions": 2, "lag": 11, "lag_seconds": 12.0 });
+        assert_eq!(all["groups"], json!([group]));
+        let text = status_text(&all, None);
+        let said = ["apply", "11 records", "12.0 s", "6.0 s, 6.0 s"];
+        assert!(said.iter().all(|word| text.contains(word)), "{text}");
         assert_eq!(all["roles"], json!(["project", "connect"]));
         assert_eq!((&all["projector"]["lag_events"], &all["dead_letters"]), (&json!(11), &json!(3)));
     }

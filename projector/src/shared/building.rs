@@ -183,8 +183,9 @@ impl Building {
             letters(&found)?;
         }
         transaction.flush()?;
-        let committed_at = std::mem::take(&mut ready.committed_at);
+        let (committed_at, rebuilt) = (std::mem::take(&mut ready.committed_at), vec![ready.version]);
         self.ready = None;
-        Ok(Folded { documents: written, dead_letters: found.len() as u64, committed_at, ..Folded::default() })
+        let dead_letters = found.len() as u64;
+        Ok(Folded { documents: written, dead_letters, committed_at, rebuilt, ..Folded::default() })
     }
 }

@@ -24,6 +24,7 @@ use crate::handle::{Command, ProjectorOptions, Shared};
 use crate::observer::Observer;
 use crate::records::{Input, divided, micro_batches};
 use crate::rounds::{self, BackOff, Woken};
+use crate::times::Times;
 use crate::{Error, ProjectorMetrics};
 
 /// How often assignments, topics and claims are looked at.
@@ -63,8 +64,8 @@ pub(crate) struct Worker {
     pub(super) dirty_next: BTreeMap<TopicPartition, Offset>,
     /// Partitions of tables that no model reads, which were not read for so long that they cannot be read on.
     pub(super) left_out: BTreeSet<TopicPartition>,
-    /// When the last record read of a place was written, milliseconds since 1970.
-    pub(super) written_at: BTreeMap<TopicPartition, i64>,
+    /// How far behind in time each place is.
+    pub(super) times: Times,
     pub(super) asked: Vec<Asked>,
     pub(super) looked: Option<Instant>,
     pub(super) settled: Instant,
@@ -129,6 +130,7 @@ impl Worker {
             }
             Woken::Fetched(batches) => batches,
         };
+        self.times.met(&batches);
         let (events, roots): (Vec<FetchedBatch>, Vec<FetchedBatch>) =
             batches.into_iter().partition(|batch| self.source_next.contains_key(&batch.from));
         self.build(&roots)?;
@@ -181,7 +183,7 @@ impl Worker {
                     continue;
                 }
                 Applied::Whole { folded, lost } => {
-                    rounds::passed(&inputs, &mut self.source_next, &mut self.written_at, &self.metrics);
+                    rounds::passed(&inputs, &mut self.source_next, &mut self.times, &self.metrics);
                     inputs.clear();
                     if !lost.is_empty() {
                         // Another worker has claimed them; whether they are ours again is looked at at once.
@@ -236,13 +238,14 @@ impl Worker {
             let Self { share, letters, runtime, .. } = self;
             let folded = share.write(&mut |found| runtime.block_on(letters.append(found)))?;
             self.metrics.fresh(&folded);
+            self.shared.fresh.lock().note(&folded);
             self.count(&folded);
         }
         let mut next: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
         for batch in batches {
             next.insert(batch.from.clone(), batch.next());
             if let Some(last) = batch.records().last() {
-                self.written_at.insert(batch.from.clone(), last.timestamp_ms);
+                self.times.folded(&batch.from, last.timestamp_ms);
             }
         }
         let next: Vec<(TopicPartition, Offset)> = next.into_iter().collect();

@@ -368,6 +368,11 @@ pub(crate) struct SharedVersion {
     pub(crate) problem: Option<String>,
 }
 
+/// The consumer group of stage one.
+pub(super) fn apply_group(prefix: &str, name: &str) -> String {
+    format!("{prefix}.{name}.apply")
+}
+
 /// The consumer group of stage two.
 fn build_group(prefix: &str, name: &str) -> String {
     format!("{prefix}.{name}.build")

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::assignment::Assignment;
 use super::runtime::Worker;
-use super::share::{Share, ShareOptions};
+use super::share::{Share, ShareOptions, apply_group};
 use crate::dead_letters::LetterBox;
 use crate::handle::{ProjectorOptions, QUEUE, Shared};
 use crate::observer::Observer;
 use crate::resolved::Resolved;
+use crate::times::Times;
 use crate::{Error, ProjectorHandle, ProjectorMetrics};
 
 /// Events of one transaction, at most: the rows of a transaction and what waits to be emitted are bounded by it.
@@ -67,11 +68,10 @@ pub fn start_shared(
     let share = Share::new(share, log.clone(), rows, documents, runtime.clone());
     let (commands, queue) = mpsc::channel(QUEUE);
     let prefix = options.prefix.clone();
-    let name = format!("{prefix}.{}", options.name);
     let worker = Worker {
         letters: LetterBox::new(log.clone(), &prefix),
         observer: Observer::new(log.clone(), &prefix, runtime.clone()),
-        sources: Assignment::new(format!("{name}.apply")),
+        sources: Assignment::new(apply_group(&prefix, &options.name)),
         dirty: Assignment::new(share.build_group().to_string()),
         options,
         share,
@@ -84,7 +84,7 @@ pub fn start_shared(
         source_next: BTreeMap::new(),
         dirty_next: BTreeMap::new(),
         left_out: BTreeSet::new(),
-        written_at: BTreeMap::new(),
+        times: Times::default(),
         asked: Vec::new(),
         looked: None,
         settled: Instant::now(),

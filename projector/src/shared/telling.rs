@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::applying::records;
 use super::runtime::Worker;
+use super::share::apply_group;
 use crate::dead_letters::{self, ListedLetter, Pages, RetryOutcome};
 use crate::handle::Command;
 use crate::keys::KeySet;
@@ -36,8 +37,10 @@ impl Worker {
     /// Makes the status anew.
     pub(super) fn tell(&mut self, observed: Observation) -> Result<(), Error> {
         let Observation { ends, letters, .. } = observed;
-        let places = self.source_next.iter().chain(&self.dirty_next);
-        let consumers = ConsumerStatus::all(places, &ends, &self.written_at);
+        let apply_group = apply_group(&self.options.prefix, &self.options.name);
+        let mut consumers = ConsumerStatus::all(&apply_group, self.source_next.iter(), &ends, &mut self.times);
+        let build_group = self.share.build_group();
+        consumers.extend(ConsumerStatus::all(build_group, self.dirty_next.iter(), &ends, &mut self.times));
         let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.models()?;
         // Another worker may have resolved some.
@@ -73,6 +76,7 @@ impl Worker {
                 problem: version.problem,
                 // It reads rows alone.
                 replay_missed: 0,
+                freshness: None,
             });
         }
         models.sort_by(|a, b| (&a.model, a.version_id).cmp(&(&b.model, b.version_id)));

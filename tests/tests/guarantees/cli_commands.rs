@@ -122,7 +122,12 @@ fn check_status_and_models_tell_how_it_stands() {
     let consumers = now["consumers"].as_array().unwrap();
     assert!(consumers.len() >= shop::TABLES.len() && consumers.iter().all(|one| one["lag"] == 0), "{now}");
     assert_eq!(now["dead_letters"], 0);
-    contains(&said(&world, &["status"]), &["billing", "streaming", "customer_account", "active", "200", "invoice"]);
+    let groups = now["groups"].as_array().unwrap();
+    assert!(groups.len() == 1 && groups[0]["lag"] == 0 && groups[0]["lag_seconds"] == 0.0, "{now}");
+    let text = said(&world, &["status"]);
+    contains(&text, &["billing", "streaming", "customer_account", "active", "200", "invoice"]);
+    contains(&text, &["CONSUMER GROUP", "headwater.projector", "0 records", "no change yet"]);
+    a_change_shows_how_fresh_its_models_are(&world);
     // The admin address suffices, without a configuration.
     let elsewhere = Command::new(headwater())
         .current_dir("/")
@@ -162,6 +167,22 @@ fn check_status_and_models_tell_how_it_stands() {
     assert!(report["ok"] == false && report.to_string().contains(&world.postgres.port().to_string()), "{report}");
     refused(&world, &["verify", "--model", "invoice"], 2, &["billing"]);
     assert!(running.stop().success());
+}
+
+/// Snapshot rows are as old as they are: only changes tell how fresh documents are, and only of the models that have them.
+fn a_change_shows_how_fresh_its_models_are(world: &World) {
+    world.postgres.psql("update customers set full_name = full_name || '.' where id = 1");
+    let now = wait_until("the freshness of the accounts", PATIENCE, || {
+        let now = said_json(world, &["status", "--json"]);
+        let is_known = |one: &Value| one["model"] == "customer_account" && one["freshness"].is_object();
+        if now["models"].as_array().unwrap().iter().any(is_known) { Ok(now) } else { Err(now.to_string()) }
+    });
+    for model in now["models"].as_array().unwrap().iter().filter(|one| one["freshness"].is_object()) {
+        let seconds = |name: &str| model["freshness"][name].as_f64().unwrap();
+        let (half, nearly_all) = (seconds("p50_seconds"), seconds("p99_seconds"));
+        assert!(half > 0.0 && half <= nearly_all && nearly_all < 60.0 && seconds("last_seconds") > 0.0, "{now}");
+    }
+    contains(&said(world, &["status"]), &[" ms, "]);
 }
 
 /// `status --watch --json`: one object a line, again and again.
