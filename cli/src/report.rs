@@ -101,7 +101,7 @@ fn models(now: &Value) -> Table {
         }
         out.add_row([
             text(model, "model"),
-            text(model, "version"),
+            version_of(model),
             state,
             model["documents"].as_u64().map_or("?".into(), count),
             freshness(model),
@@ -183,6 +183,16 @@ pub(crate) fn overtaken(model: &Value) -> Option<String> {
          replay again, or have the tables read again, by taking them out of their connector's `tables` for one start",
         count(missed)
     ))
+}
+
+/// A version as people call it: by the number that its author gave it, where that is known, and by its own, which no other
+/// version of any model has: a replay makes a new version of the same author's number.
+pub(crate) fn version_of(model: &Value) -> String {
+    let own = text(model, "version_id");
+    match model["version"].as_u64() {
+        Some(number) => format!("{number} (#{own})"),
+        None => format!("#{own}"),
+    }
 }
 
 /// How much of a version is built, from 0 to 1.

@@ -16,7 +16,7 @@ use crate::failure::{Failure, Outcome, chain};
 use crate::logging;
 use crate::output::say;
 use crate::preflight::Catalogs;
-use crate::report::items;
+use crate::report::{items, version_of};
 use crate::table::{count, table};
 
 pub(super) fn execute(global: &Global, arguments: &ModelsArguments) -> Outcome {
@@ -41,16 +41,18 @@ fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
     let mut rows = Vec::new();
     for file in configuration.models.iter().filter(|file| wanted(arguments, &file.model.name)) {
         let model = &file.model;
+        let hash = model.hash();
         let serving = items(&status, "models").find(|one| one["model"] == model.name && one["state"] == "active");
         rows.push(json!({
             "model": model.name,
             "version": model.version,
-            "definition_hash": model.hash(),
+            "definition_hash": hash,
+            "version_id": serving.filter(|one| one["definition_hash"] == hash).map(|one| one["version_id"].clone()),
             "root": model.root.table.to_string(),
             "indexes": model.indexes.iter().map(|index| index.name()).collect::<Vec<_>>(),
             "file": file.file,
             "running": !status.is_null(),
-            "serves": serving.is_some_and(|one| one["definition_hash"] == model.hash()),
+            "serves": serving.is_some_and(|one| one["definition_hash"] == hash),
             "documents": serving.map(|one| one["documents"].clone()),
         }));
     }
@@ -72,7 +74,7 @@ fn list(global: &Global, arguments: &ModelsArguments) -> Outcome {
         };
         out.add_row([
             text("model"),
-            row["version"].to_string(),
+            if row["version_id"].is_null() { row["version"].to_string() } else { version_of(row) },
             serves.to_string(),
             row["documents"].as_u64().map_or(String::new(), count),
             text("root"),

@@ -11,7 +11,7 @@ use crate::arguments::{Global, ReplayArguments};
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 use crate::output::say;
-use crate::report::{items, overtaken};
+use crate::report::{items, overtaken, version_of};
 use crate::table::{count, span};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -30,12 +30,12 @@ pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
     let version = begun["version_id"].clone();
     if arguments.no_wait {
         return report(arguments, &json!({ "model": arguments.model, "version_id": version, "done": false }), || {
-            format!("version {version} of {} is being built beside the one that serves", arguments.model)
+            format!("version {} of {} is being built beside the one that serves", version_of(&begun), arguments.model)
         });
     }
     let bar = progress_bar(arguments);
     let mut listed = false;
-    let documents = loop {
+    let built = loop {
         let status = admin.json("/status")?;
         let found = items(&status, "models").find(|model| model["version_id"] == version);
         listed |= found.is_some();
@@ -46,7 +46,8 @@ pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
         let Some(model) = found else {
             bar.finish_and_clear();
             return Err(Failure::new(format_args!(
-                "version {version} of {} was given up: a newer definition or replay took its place",
+                "version {} of {} was given up: a newer definition or replay took its place",
+                version_of(&begun),
                 arguments.model
             )));
         };
@@ -55,11 +56,12 @@ pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
             if let Some(missed) = overtaken(model) {
                 bar.finish_and_clear();
                 return Err(Failure::new(format_args!(
-                    "version {version} of {} serves, but {missed}",
+                    "version {} of {} serves, but {missed}",
+                    version_of(model),
                     arguments.model
                 )));
             }
-            break model["documents"].as_u64().unwrap_or(0);
+            break model.clone();
         }
         if let Some(problem) = model["problem"].as_str() {
             bar.finish_and_clear();
@@ -70,12 +72,14 @@ pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
     };
     bar.finish_and_clear();
     let elapsed = start.elapsed();
+    let documents = built["documents"].as_u64().unwrap_or(0);
     let done = json!({
-        "model": arguments.model, "version_id": version, "done": true, "documents": documents,
-        "seconds": elapsed.as_secs_f64(),
+        "model": arguments.model, "version_id": version, "version": built["version"], "done": true,
+        "documents": documents, "seconds": elapsed.as_secs_f64(),
     });
     report(arguments, &done, || {
-        format!("{}: version {version} serves {} documents, after {}", arguments.model, count(documents), span(elapsed))
+        let (model, version) = (&arguments.model, version_of(&built));
+        format!("{model}: version {version} serves {} documents, after {}", count(documents), span(elapsed))
     })
 }
 

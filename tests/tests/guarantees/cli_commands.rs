@@ -215,7 +215,17 @@ fn replay_and_verify_speak_to_people_and_to_scripts() {
         if serves { Ok(()) } else { Err(now.to_string()) }
     });
     assert_eq!(said(&world, &["replay", "--model", "invoice", "--quiet"]), "");
-    contains(&said(&world, &["replay", "--model", "customer_account", "--from", "0"]), &["customer_account", "200"]);
+    let text = said(&world, &["replay", "--model", "customer_account", "--from", "0"]);
+    contains(&text, &["customer_account", "200"]);
+    // All call the version by one name.
+    let listed = said_json(&world, &["models", "--json", "--model", "customer_account"]);
+    let name = format!("{} (#{})", listed[0]["version"], listed[0]["version_id"]);
+    assert!(name.starts_with("1 (#") && listed[0]["version_id"].is_u64(), "{listed}");
+    contains(&text, &[&format!("version {name} serves")]);
+    contains(&said(&world, &["status"]), &[&name]);
+    contains(&said(&world, &["models"]), &[&name]);
+    let said_of_offset = ["offset 1000000 is behind the end", "partition 0 of `headwater.billing.", "`earliest`"];
+    refused(&world, &["replay", "--model", "invoice", "--from", "1000000"], 1, &said_of_offset);
     refused(&world, &["replay", "--model", "invoice", "--from", "yesterday"], 1, &["yesterday", "earliest"]);
     refused(&world, &["replay", "--model", "invoices"], 2, &["did you mean `invoice`"]);
     refused(&world, &["replay", "--model", "invoice", "--json", "--quiet"], 2, &["--quiet"]);
