@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Catalogs {
     /// Captured tables.
     pub(crate) tables: BTreeMap<TableId, TableSchema>,
+    /// Tables that the sources have beside those.
+    pub(crate) others: BTreeSet<TableId>,
     /// Configured tables that are not there.
     pub(crate) missing: Vec<(TableId, Diagnostic)>,
     /// Sources that did not answer, and why.
@@ -48,15 +50,16 @@ impl Catalogs {
             let is_captured = |table: &TableId| {
                 all || config.postgres.table_names().any(|name| name == (&*table.schema, &*table.table))
             };
-            let captured = found.into_iter().filter(|schema| is_captured(&schema.table));
-            out.tables.extend(captured.map(|schema| (schema.table.clone(), schema)));
+            let (captured, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|schema| is_captured(&schema.table));
+            out.tables.extend(captured.into_iter().map(|schema| (schema.table.clone(), schema)));
+            out.others.extend(others.into_iter().map(|schema| schema.table));
         }
         out
     }
 
     /// What the models name and the sources do not have.
     pub(crate) fn check(&self, models: &[ModelFile]) -> Vec<Diagnostic> {
-        models.iter().flat_map(|file| check_columns(file, &self.tables)).collect()
+        models.iter().flat_map(|file| check_columns(file, &self.tables, &self.others)).collect()
     }
 }
 
@@ -86,7 +89,7 @@ impl Preflight {
             tracing::warn!(%source, %why, "the source does not answer yet; models are checked when it does");
         }
         let models = configuration.models.iter().map(|file| {
-            let wrong = check_columns(file, &catalogs.tables);
+            let wrong = check_columns(file, &catalogs.tables, &catalogs.others);
             let named = file.model.tables().into_iter();
             let mut uncaptured: Vec<TableId> =
                 named.filter(|table| !catalogs.tables.contains_key(*table)).cloned().collect();

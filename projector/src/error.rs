@@ -96,7 +96,7 @@ pub enum Error {
     },
     /// A condition holds for no value, or for every one.
     #[error(
-        "read model `{model}`: the condition of `{place}` says nothing: {why}; write what the database writes: 1 for true \
+        "read model `{model}`: the condition of `{place}` says nothing: `{name}` {why}; write what the database writes: 1 for true \
          in a column of numbers, '2026-01-31' for a day"
     )]
     NeverCompared {
@@ -104,7 +104,9 @@ pub enum Error {
         model: String,
         /// Path of the computed field or of the relation, or `root`.
         place: String,
-        /// Which column or field cannot be compared with what.
+        /// The column, with its table, or the path of the field.
+        name: String,
+        /// What it cannot be compared with.
         why: String,
     },
     /// A path that the model does not have; the parser of definitions refuses it first.

@@ -375,7 +375,9 @@ impl<'m> Planner<'m> {
         let table = columns.table.clone();
         for (name, operator, literals) in predicate.map(Predicate::comparisons).unwrap_or_default() {
             let kind = self.check(&table, name)?;
-            shape::fits(&self.model.name, place, &format!("{table}.{name}"), kind, operator, literals)?;
+            let schema = &self.tables[&table];
+            let called = schema.column_index(name).map_or("?", |at| &*schema.columns[at].source_type);
+            shape::fits(&self.model.name, place, &format!("{table}.{name}"), (kind, called), operator, literals)?;
             columns.compare(Expression::Column(name.clone()), operator, literals);
         }
         predicate

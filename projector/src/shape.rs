@@ -38,12 +38,13 @@ pub(crate) fn comparable(a: &ColumnType, b: &ColumnType) -> bool {
     family(a) == family(b)
 }
 
-/// Refuses a condition of `place` that holds for no value of `name`, or for every one.
+/// Refuses a condition of `place` that holds for no value of `name`, which is of a type that people call `called`, or for
+/// every one.
 pub(crate) fn fits(
     model: &str,
     place: &str,
     name: &str,
-    kind: &ColumnType,
+    (kind, called): (&ColumnType, &str),
     operator: Operator,
     literals: &[Literal],
 ) -> Result<(), Error> {
@@ -52,10 +53,8 @@ pub(crate) fn fits(
         Some(literal) => Err(Error::NeverCompared {
             model: model.into(),
             place: place.into(),
-            why: format!(
-                "`{name}` is of the type {kind:?} and cannot be compared with {literal} (`{}`)",
-                operator.word()
-            ),
+            name: name.into(),
+            why: format!("is of the type {called} and cannot be compared with {literal} (`{}`)", operator.word()),
         }),
     }
 }
@@ -145,7 +144,8 @@ impl Deriving<'_> {
             let level = levels.get(relations.matches('.').count());
             let kind = self.field(level, field).ok_or_else(unknown)?;
             let place = format!("{path}{}", compute.name);
-            fits(&self.model.name, &place, &format!("{path}{name}"), &kind, operator, literals)?;
+            let called = format!("{kind:?}");
+            fits(&self.model.name, &place, &format!("{path}{name}"), (&kind, &called), operator, literals)?;
         }
         Ok(())
     }

@@ -317,7 +317,7 @@ fn a_missing_file_is_named_with_its_neighbour() {
 
 #[test]
 fn columns_are_held_against_the_tables() {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
 
@@ -334,22 +334,99 @@ fn columns_are_held_against_the_tables() {
                 name: nm_lst\nnest:\n  invoices:\n    many: billing.custs\n    on: { a: cust_no }\n    fields: [b]\n";
     let model = model::parse("customer.yaml", text, &ParseContext::default()).unwrap();
     let file = ModelFile { file: "customer.yaml".into(), text: text.into(), model };
-    let shown: Vec<String> = check_columns(&file, &known).iter().map(ToString::to_string).collect();
+    let shown: Vec<String> = check_columns(&file, &known, &BTreeSet::new()).iter().map(ToString::to_string).collect();
     let expected = "
 customer.yaml:5:9: the table billing.public.cust has no column `nm_lst`
     5 |   name: nm_lst
       |         ^
   help: did you mean `nm_last`?
-customer.yaml:8:19: the source `billing` captures no table `custs`
+customer.yaml:8:11: the source `billing` captures no table `custs`
     8 |     many: billing.custs
-      |                   ^
+      |           ^
   help: did you mean `billing.cust`?";
     assert_eq!(shown.join("\n"), expected.trim_start());
 }
 
 #[test]
+fn a_column_is_shown_where_it_is_named() {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
+
+    let table = |name: &str, columns: &[&str]| {
+        let table = TableId::new("billing", "public", name);
+        let column = |(at, name): (usize, &&str)| Column {
+            name: (*name).into(),
+            kind: ColumnType::Text,
+            source_type: "text".into(),
+            key_ordinal: (at == 0).then_some(0),
+        };
+        (table.clone(), TableSchema { table, columns: columns.iter().enumerate().map(column).collect() })
+    };
+    // Every name stands in places where it is no mistake, too.
+    let text = "model: customer
+root: { table: billing.cust, key: id }
+fields:
+  note: { coalesce: [name, { constant: gone }] }
+  gone: name
+nest:
+  invoices:
+    many: billing.inv
+    on: { id: id }
+    where: { or: [{ state: gone }, { gone: state }] }
+    order: [id, -late]
+    fields: [id, state]
+  tags:
+    many: billing.tag
+    through: { table: billing.tagged, on: { lost: id } }
+    on: { id: id }
+    fields:
+      - id
+      - lost
+compute:
+  gone_count: { count: invoices }
+";
+    let known: BTreeMap<TableId, TableSchema> = BTreeMap::from([
+        table("cust", &["id", "name"]),
+        table("inv", &["id", "state"]),
+        table("tag", &["id"]),
+        table("tagged", &["id"]),
+    ]);
+    let check = |text: &str, known: &BTreeMap<TableId, TableSchema>, others: &BTreeSet<TableId>| -> Vec<String> {
+        let model = model::parse("a.yaml", text, &ParseContext::default()).unwrap();
+        let file = ModelFile { file: "a.yaml".into(), text: text.into(), model };
+        let told = check_columns(&file, known, others);
+        told.iter()
+            .map(|it| format!("{}:{} {} {}", it.line, it.column, it.message, it.help.as_deref().unwrap_or("")))
+            .collect()
+    };
+    let shown = check(text, &known, &BTreeSet::new());
+    let expected = [
+        ("10:38 ", "inv has no column `gone`"),
+        ("11:17 ", "inv has no column `late`"),
+        ("15:45 ", "tagged has no column `lost`"),
+        ("19:9 ", "tag has no column `lost`"),
+    ];
+    assert_eq!(shown.len(), expected.len(), "{shown:#?}");
+    for (shown, (place, words)) in shown.iter().zip(expected) {
+        assert!(shown.starts_with(place) && shown.contains(words), "{shown}");
+    }
+
+    // What to do about a table depends on whether the database has it.
+    let mut fewer = known.clone();
+    let (tag, _) = fewer.remove_entry(&TableId::new("billing", "public", "tag")).unwrap();
+    let told = check(text, &fewer, &BTreeSet::from([tag]));
+    let told = told.iter().find(|told| told.contains("captures no table `tag`")).unwrap();
+    assert!(told.starts_with("14:11 ") && told.contains("the database has it: add it to `tables`"), "{told}");
+    fewer.remove(&TableId::new("billing", "public", "inv"));
+    let told = check(text, &fewer, &BTreeSet::new());
+    let told = told.iter().find(|told| told.contains("captures no table `inv`")).unwrap();
+    assert!(told.starts_with("8:11 ") && told.contains("the database has none of that name either"), "{told}");
+}
+
+#[test]
 fn models_that_can_never_be_built_are_told() {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use headwater_schemas::{Column, ColumnType, TableId, TableSchema};
 
@@ -375,8 +452,8 @@ fn models_that_can_never_be_built_are_told() {
         let model = model::parse("a.yaml", text, &ParseContext::default()).unwrap();
         let file = ModelFile { file: "a.yaml".into(), text: text.into(), model };
         // Without the tables nothing can be said.
-        assert!(check_columns(&file, &BTreeMap::new()).is_empty());
-        check_columns(&file, &known).iter().map(ToString::to_string).collect()
+        assert!(check_columns(&file, &BTreeMap::new(), &BTreeSet::new()).is_empty());
+        check_columns(&file, &known, &BTreeSet::new()).iter().map(ToString::to_string).collect()
     };
     let customer = |on: &str, field: &str, compute: &str| {
         check(&format!(
@@ -394,7 +471,7 @@ fn models_that_can_never_be_built_are_told() {
     told(&invoice("num, co"), "a.yaml:2:", "is (co, num), not (num, co)");
     told(&invoice("co"), "a.yaml:2:", "is (co, num), not (co)");
     assert_eq!(customer("note", "co", "sum: invoices.co"), [""; 0]);
-    told(&customer("cust", "co", "sum: invoices.co"), "a.yaml:5:", "never compare equal");
+    told(&customer("cust", "co", "sum: invoices.co"), "a.yaml:7:", "never compare equal");
     told(&customer("note", "note", "sum: invoices.note"), "a.yaml:10:", "is no number");
     let counted = |field: &str, condition: &str| {
         customer("note", field, &format!("count: invoices, where: {{ invoices.{field}: {condition} }}"))

@@ -1,5 +1,7 @@
 //! Whether a database is ready to be captured, and what to do where it is not.
 
+use std::collections::BTreeSet;
+
 use headwater_schemas::{TableId, nearest};
 use serde::Serialize;
 
@@ -271,9 +273,6 @@ async fn look_at_tables(
         ),
         Some(publication) => findings.ok(&subject, format!("exists, with {} tables", publication.tables.len())),
     }
-    if let Some(publication) = &publication {
-        look_at_identities(sql, publication, findings).await?;
-    }
     let mut names: Vec<(String, String)> = if config.postgres.tables.is_empty() {
         publication.iter().flat_map(|publication| publication.tables.keys().cloned()).collect()
     } else {
@@ -282,8 +281,14 @@ async fn look_at_tables(
     names.sort();
     names.dedup();
     let mut types = Types::default();
-    let pairs = names.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
-    let tables = catalog::tables(sql, &mut types, &catalog::named(pairs)).await?;
+    let published = publication.iter().flat_map(|publication| publication.tables.keys());
+    let both: BTreeSet<(&str, &str)> =
+        names.iter().chain(published).map(|(schema, table)| (schema.as_str(), table.as_str())).collect();
+    let mut tables = catalog::tables(sql, &mut types, &catalog::named(both.into_iter())).await?;
+    if let Some(publication) = &publication {
+        look_at_identities(&tables, publication, findings);
+    }
+    tables.retain(|table| names.iter().any(|(schema, name)| *schema == *table.schema && *name == *table.table));
     let mut looked_at = tables.clone();
     if is_to_be_made {
         // Whose they are is told of the publication, and not of each.
@@ -334,14 +339,15 @@ async fn look_at_tables(
 }
 
 /// Tells of tables that the application cannot write to since they are published, whoever captures them.
-async fn look_at_identities(sql: &Sql, publication: &Publication, findings: &mut Findings) -> Result<(), Error> {
+fn look_at_identities(tables: &[CatalogTable], publication: &Publication, findings: &mut Findings) {
     let refuses = ["update", "delete"].into_iter().filter(|kind| !publication.left_out.contains(kind));
     let refuses: Vec<String> = refuses.map(str::to_uppercase).collect();
     if refuses.is_empty() {
-        return Ok(());
+        return;
     }
-    let pairs = publication.tables.keys().map(|(schema, table)| (schema.as_str(), table.as_str()));
-    for table in catalog::tables(sql, &mut Types::default(), &catalog::named(pairs)).await? {
+    let is_published =
+        |table: &&CatalogTable| publication.tables.contains_key(&(table.schema.clone(), table.table.clone()));
+    for table in tables.iter().filter(is_published) {
         let without = table.without_identity();
         let Some((name, remedy)) = without.first() else { continue };
         let others = match without.len() - 1 {
@@ -358,7 +364,6 @@ async fn look_at_identities(sql: &Sql, publication: &Publication, findings: &mut
             remedy.as_str(),
         );
     }
-    Ok(())
 }
 
 /// Whether the publication can be made for the tables that are `fit`, some of which belong to `others`.
