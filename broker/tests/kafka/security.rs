@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use headwater_broker::kafka::{KafkaLog, KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
 use headwater_broker::{Error, ErrorKind, EventLog, FetchFrom, FetchLimits, Offset, Retention};
-use headwater_test_servers::Kafka;
+use headwater_test_servers::{Kafka, forward_to};
 
 use crate::world::{at as place, broker, create, read_all, texts, values};
 
@@ -58,6 +58,22 @@ async fn certificates() {
     options.tls = Some(KafkaTls { ca: Some(certificates.other_ca.clone()), certificate });
     let error = KafkaLog::open(options).unwrap().check().await.unwrap_err();
     assert!(matches!(error, Error::Unencrypted { .. }), "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+/// Whoever has any certificate of the authority could else pass for a broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_for_another_name_is_refused() {
+    let (bootstrap, certificates) = {
+        let broker = broker().lock().unwrap();
+        (broker.tls_bootstrap(), broker.certificates().unwrap().clone())
+    };
+    let port: u16 = bootstrap.rsplit(':').next().unwrap().parse().unwrap();
+    let mut options = at(&forward_to(port).to_string(), "certificates");
+    let certificate = Some((certificates.client_cert.clone(), certificates.client_key.clone()));
+    options.tls = Some(KafkaTls { ca: Some(certificates.ca.clone()), certificate });
+    let error = KafkaLog::open(options).unwrap().check().await.unwrap_err();
+    assert!(matches!(error, Error::Unencrypted { .. }) && error.is_refusal(), "{error}");
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 

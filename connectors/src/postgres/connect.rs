@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgwire_replication::{Lsn, ReplicationClient, ReplicationConfig};
+use rustls::CertificateError;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
@@ -57,7 +58,7 @@ impl Sql {
         let connected = tokio::time::timeout(CONNECT_MAX * 2, driver.connect(tls)).await;
         let (client, connection) = connected
             .map_err(|elapsed| not_connected(config, "no answer in time: check host, port and firewall", elapsed))?
-            .map_err(|error| not_connected(config, &hint(&error), error))?;
+            .map_err(|error| not_connected(config, &hint(config, &error), error))?;
         let connection = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a database session ended");
@@ -98,7 +99,7 @@ fn not_connected(
     Error::Connect { place: place(config), hint: hint.into(), source: source.into() }
 }
 
-fn hint(error: &tokio_postgres::Error) -> String {
+fn hint(config: &PostgresConfig, error: &tokio_postgres::Error) -> String {
     let said = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
     match error.code() {
         Some(&SqlState::INVALID_PASSWORD) => "the password is wrong".into(),
@@ -108,8 +109,37 @@ fn hint(error: &tokio_postgres::Error) -> String {
         Some(&SqlState::INVALID_CATALOG_NAME) => said,
         Some(&SqlState::TOO_MANY_CONNECTIONS) => format!("{said}; raise max_connections"),
         Some(_) => said,
-        None => "the server does not answer; check host, port, firewall and TLS settings".into(),
+        None => match refused_certificate(error) {
+            Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => format!(
+                "the server's certificate is not for `{}`: set `host` to a name that it is for, or have the server give one \
+                 for this name",
+                config.host
+            ),
+            Some(CertificateError::UnknownIssuer) => {
+                "the server's certificate was not signed by an authority of `tls.ca`: name the file of the one that did"
+                    .into()
+            }
+            Some(_) => "the server's certificate is not accepted; renew it, or check `tls.ca`".into(),
+            None => "the server does not answer; check host, port, firewall and TLS settings".into(),
+        },
     }
+}
+
+/// Why the server's certificate was not accepted, if that is what is wrong.
+fn refused_certificate(error: &tokio_postgres::Error) -> Option<&CertificateError> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let tls = match error.downcast_ref::<std::io::Error>() {
+            // Its cause is the cause of what it holds, not that itself.
+            Some(error) => error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
+            None => error.downcast_ref::<rustls::Error>(),
+        };
+        if let Some(rustls::Error::InvalidCertificate(why)) = tls {
+            return Some(why);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// Wraps a failed query with what was being done.

@@ -31,7 +31,9 @@ async fn verified_tls_with_client_certificate_and_scram() {
         let other = Some(certificates.other_ca.clone());
         harness.config.postgres.tls = TlsConfig { mode, ca: other, ..good.clone() };
         harness.start();
-        harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+        let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+        let Phase::Retrying { error, .. } = status.phase else { panic!("{status:?}") };
+        assert!(error.contains("was not signed by an authority of `tls.ca`"), "{error}");
         harness.stop().await;
     }
     // No certificate of ours.
@@ -45,6 +47,30 @@ async fn verified_tls_with_client_certificate_and_scram() {
     harness.server.psql("INSERT INTO t VALUES (2)");
     harness.caught_up().await;
     assert_eq!(harness.folded("t").await.len(), 2);
+}
+
+/// Whoever has any certificate of the authority could else pass for the database.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_for_another_name_is_refused() {
+    let server = Postgres::start_with(&PostgresOptions { tls: true, ..PostgresOptions::default() });
+    server.psql("CREATE TABLE t (id int PRIMARY KEY)");
+    let certificates = server.certificates().unwrap().clone();
+    server.psql(&format!("ALTER SYSTEM SET ssl_cert_file = '{}'", certificates.elsewhere_cert.display()));
+    let mut harness = Harness::new(server, &["t"]);
+    harness.server.restart();
+    harness.config.postgres.host = "localhost".into();
+    harness.config.postgres.tls =
+        TlsConfig { mode: TlsMode::VerifyFull, ca: Some(certificates.ca.clone()), cert: None, key: None };
+    let findings = headwater_connectors::postgres::check(&harness.config, &[]).await;
+    assert!(findings[0].problem.contains("not valid for name"), "{findings:?}");
+    assert!(findings[0].remedy.contains("the server's certificate is not for `localhost`"), "{findings:?}");
+    harness.start();
+    let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+    let Phase::Retrying { error, .. } = status.phase else { panic!("{status:?}") };
+    assert!(error.contains("the server's certificate is not for `localhost`"), "{error}");
+    harness.server.psql(&format!("ALTER SYSTEM SET ssl_cert_file = '{}'", certificates.server_cert.display()));
+    harness.server.restart();
+    harness.until_streaming().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

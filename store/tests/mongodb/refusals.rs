@@ -8,7 +8,7 @@ use headwater_store::{
     ByteList, DocumentReader, DocumentStore, DocumentWrite, Error, ErrorKind, RowArena, RowStore, RowWrite, SchemaId,
     VersionState,
 };
-use headwater_test_servers::{Mongo, MongoOptions as ServerOptions};
+use headwater_test_servers::{Mongo, MongoOptions as ServerOptions, forward_to};
 use mongodb::bson::{Document, doc};
 
 use crate::common::{VERSION, documents, fresh, int, join, raw, reader, record, rows, wait};
@@ -51,8 +51,14 @@ async fn tls_and_a_login_work_and_wrong_ones_are_explained() {
 
     let ca = server.certificates().unwrap();
     let foreign = server.url().replace(ca.ca.to_str().unwrap(), ca.other_ca.to_str().unwrap());
-    let refused = rows(&MongoOptions { uri: foreign, ..options }).err().unwrap();
+    let refused = rows(&MongoOptions { uri: foreign, ..options.clone() }).err().unwrap();
     assert!(!told(&refused).contains(server.password()), "{refused:?}");
+
+    // A certificate for another name.
+    let other = forward_to(server.port());
+    let other = server.url().replace(&format!("127.0.0.1:{}", server.port()), &other.to_string());
+    let refused = told(&rows(&MongoOptions { uri: other, ..options }).err().unwrap());
+    assert!(refused.contains("not valid for name \"127.0.0.2\""), "{refused}");
 }
 
 /// What was taken away while we run is told as what may be given back, and once it is, the same store goes on.

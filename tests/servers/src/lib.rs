@@ -5,6 +5,7 @@
 
 mod certificates;
 mod command;
+mod forward;
 mod kafka;
 mod mongodb;
 mod port;
@@ -12,6 +13,7 @@ mod postgres;
 mod small_disk;
 
 pub use certificates::Certificates;
+pub use forward::forward_to;
 pub use kafka::{Kafka, KafkaOptions};
 pub use mongodb::{Mongo, MongoOptions};
 pub use port::free_port;
