@@ -172,6 +172,36 @@ impl Engines {
     }
 }
 
+/// What is found at the engines that are in other places, as the start would find it: what each is to this process, what it
+/// is, and why it cannot be used, if so. Changes nothing there.
+pub(crate) async fn look(configuration: &Configuration) -> Vec<(&'static str, String, Result<(), String>)> {
+    let settings = &configuration.settings;
+    let mut found = Vec::new();
+    if let Some(kafka) = &settings.broker.kafka {
+        let options = KafkaOptions { create_topics: false, ..kafka_options(configuration, kafka) };
+        let looked = async {
+            match KafkaLog::open(options)?.check().await {
+                // The first start makes them.
+                Err(headwater_broker::Error::Topic { .. }) if kafka.create_topics => Ok(()),
+                looked => looked,
+            }
+        };
+        let place = format!("Kafka at {}", kafka.servers.value.join(","));
+        found.push(("broker", place, looked.await.map_err(|error: headwater_broker::Error| chain(&error))));
+    }
+    if let Some(mongodb) =
+        settings.store.mongodb.as_ref().filter(|_| settings.store.documents() == StoreEngine::Mongodb)
+    {
+        let options = MongoOptions {
+            shared: settings.shares_rows(),
+            ..MongoOptions::new(mongodb.uri.reveal(), mongodb.database.value.clone())
+        };
+        let looked = MongoReader::open(options).await;
+        found.push(("store", "MongoDB".to_owned(), looked.map(drop).map_err(|error| chain(&error))));
+    }
+    found
+}
+
 /// Whether waiting may mend an error of the broker at the start.
 pub(crate) fn broker_is_away(error: &headwater_broker::Error) -> bool {
     error.kind() == headwater_broker::ErrorKind::Retryable && !error.is_refusal()

@@ -59,7 +59,11 @@ impl Cluster {
     /// An error of a call as the log's own.
     pub(super) fn error(&self, action: &'static str, error: KafkaError) -> Error {
         use RDKafkaErrorCode as C;
-        let code = error.rdkafka_error_code();
+        let code = match &error {
+            // The library tells none for what managing topics fails by.
+            KafkaError::AdminOp(code) => Some(*code),
+            error => error.rdkafka_error_code(),
+        };
         let place = || self.place.clone();
         match code {
             Some(C::Authentication | C::SaslAuthenticationFailed) => {
@@ -161,6 +165,22 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// There is no old cluster to try it on.
+    #[test]
+    fn a_cluster_that_is_too_old_is_told_whatever_is_asked_of_it() {
+        let cluster = Cluster::new("old:9092");
+        for code in [RDKafkaErrorCode::UnsupportedVersion, RDKafkaErrorCode::UnsupportedFeature] {
+            for error in
+                [KafkaError::AdminOp(code), KafkaError::MetadataFetch(code), KafkaError::MessageProduction(code)]
+            {
+                let error = cluster.error("create a topic", error);
+                assert!(matches!(error, Error::TooOld { .. }), "{error}");
+                let told = "Kafka at old:9092 is too old to create a topic: it must be Apache Kafka 2.5 or newer";
+                assert!(error.to_string().contains(told), "{error}");
+            }
+        }
+    }
 
     /// What librdkafka says where TLS is wrong, and where a connection of TLS merely breaks.
     #[test]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{block_on, unless_stopped};
 use crate::arguments::{CheckArguments, Global};
 use crate::config::Configuration;
+use crate::engines;
 use crate::failure::Outcome;
 use crate::logging;
 use crate::output::say;
@@ -41,7 +42,7 @@ pub(super) fn execute(global: &Global, arguments: &CheckArguments) -> Outcome {
     })
 }
 
-/// What is found at each source, and what does not fit it in the files; each thing once.
+/// What is found at each source and engine, and what does not fit it in the files; each thing once.
 async fn look(configuration: &Configuration) -> (Vec<(String, Finding)>, Vec<Diagnostic>) {
     let catalogs = Catalogs::ask(&configuration.connectors).await;
     let named: BTreeSet<&TableId> = configuration.models.iter().flat_map(|file| file.model.tables()).collect();
@@ -65,6 +66,14 @@ async fn look(configuration: &Configuration) -> (Vec<(String, Finding)>, Vec<Dia
         };
         !catalogs.missing.iter().any(is_missing)
     });
+    for (name, subject, found) in engines::look(configuration).await {
+        let (severity, problem) = match found {
+            Ok(()) => (Severity::Ok, "answers, and is as it must be".to_owned()),
+            // With what is to be done.
+            Err(problem) => (Severity::Error, problem),
+        };
+        findings.push((name.to_owned(), Finding { severity, subject, problem, remedy: String::new() }));
+    }
     let mut diagnostics: Vec<Diagnostic> = catalogs.missing.iter().map(|(_, missing)| missing.clone()).collect();
     diagnostics.extend(catalogs.check(&configuration.models));
     (findings, diagnostics)

@@ -146,3 +146,24 @@ pub(crate) async fn look_again(
     tables.captured = captured;
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_is_told() {
+        let server = |version, wal_level: &str| Server {
+            version,
+            wal_level: wal_level.into(),
+            encoding: "UTF8".into(),
+            in_recovery: false,
+        };
+        let told = check_server(&server(130_022, "logical")).unwrap_err().to_string();
+        assert!(told.contains("PostgreSQL 13.22 is too old") && told.contains("version 14 or later"), "{told}");
+        assert!(check_server(&server(140_000, "logical")).is_ok());
+        let told = check_server(&server(140_000, "replica")).unwrap_err().to_string();
+        assert!(told.contains("ALTER SYSTEM SET wal_level"), "{told}");
+    }
+}

@@ -123,25 +123,12 @@ impl Server {
             Ok(self.database.run_command(doc! { "hello": 1 }).await?)
         });
         let hello = hello.await?;
-        let number = |name: &str| hello.get_i32(name).map(i64::from).or_else(|_| hello.get_i64(name)).unwrap_or(0);
-        let unusable = |what: String, remedy| Error::Unusable { place: self.place.clone(), what, remedy, source: None };
-        if number("maxWireVersion") < WIRE_VERSION_MIN {
-            let what = "the server is older than MongoDB 5.0".to_owned();
-            return Err(unusable(what, "upgrade the server"));
+        match misfit(&hello, shared) {
+            None => Ok(()),
+            Some((what, remedy)) => {
+                Err(Error::Unusable { place: self.place.clone(), what: what.into(), remedy, source: None })
+            }
         }
-        let is_sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-        if is_sharded && shared {
-            // A router begins a transaction at the latest time it knows of, which may be before what another one committed.
-            let what = "through the routers of a sharded cluster a projector may not see what another one has committed, so \
-                        several cannot share rows there";
-            return Err(unusable(what.to_owned(), "use a replica set, or let one projector keep its rows to itself"));
-        }
-        if !hello.contains_key("setName") && !is_sharded {
-            let what = "the server is no replica set, and so has neither transactions nor change streams".to_owned();
-            let remedy = "start mongod with `--replSet rs0` and run `rs.initiate()` once; one node is enough";
-            return Err(unusable(what, remedy));
-        }
-        Ok(())
     }
 
     /// Runs something of the driver's, for a bounded time.
@@ -353,6 +340,26 @@ impl Server {
     }
 }
 
+/// Why a server that greets like this cannot be used, and what to do.
+fn misfit(hello: &Document, shared: bool) -> Option<(&'static str, &'static str)> {
+    let number = |name: &str| hello.get_i32(name).map(i64::from).or_else(|_| hello.get_i64(name)).unwrap_or(0);
+    if number("maxWireVersion") < WIRE_VERSION_MIN {
+        return Some(("the server is older than MongoDB 5.0", "upgrade the server"));
+    }
+    let is_sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    if is_sharded && shared {
+        // A router begins a transaction at the latest time it knows of, which may be before what another one committed.
+        let what = "through the routers of a sharded cluster a projector may not see what another one has committed, so \
+                    several cannot share rows there";
+        return Some((what, "use a replica set, or let one projector keep its rows to itself"));
+    }
+    if !hello.contains_key("setName") && !is_sharded {
+        let what = "the server is no replica set, and so has neither transactions nor change streams";
+        return Some((what, "start mongod with `--replSet rs0` and run `rs.initiate()` once; one node is enough"));
+    }
+    None
+}
+
 fn durable(wait_max: Duration) -> WriteConcern {
     WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(wait_max).build()
 }
@@ -393,4 +400,24 @@ fn from_driver(place: &str, action: &'static str, error: mongodb::error::Error) 
         };
     }
     Error::Engine { place, action, source: Box::new(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_fit_is_told_by_its_greeting() {
+        let problem = |hello: Document, shared| misfit(&hello, shared).map(|(what, _)| what);
+        // MongoDB 4.4, and 5.0 of either kind.
+        let old = problem(doc! { "maxWireVersion": 9, "setName": "rs0" }, false);
+        assert!(old.is_some_and(|what| what.contains("older than MongoDB 5.0")), "{old:?}");
+        assert_eq!(problem(doc! { "maxWireVersion": 13, "setName": "rs0" }, true), None);
+        assert_eq!(problem(doc! { "maxWireVersion": 13_i64, "msg": "isdbgrid" }, false), None);
+        let sharded = problem(doc! { "maxWireVersion": 13, "msg": "isdbgrid" }, true);
+        assert!(sharded.is_some_and(|what| what.contains("cannot share rows")), "{sharded:?}");
+        let alone = problem(doc! { "maxWireVersion": 21 }, false);
+        assert!(alone.is_some_and(|what| what.contains("no replica set")), "{alone:?}");
+        assert!(problem(doc! {}, false).is_some_and(|what| what.contains("older")));
+    }
 }

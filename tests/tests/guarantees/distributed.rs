@@ -270,7 +270,21 @@ fn roles_are_ready_while_their_engines_answer() {
     };
 
     let kafka = cluster.kafka.bootstrap();
+    let check = || {
+        let output = world.command_with("connect.yaml", &["check", "--json"]).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |engine: &str| {
+            let found = report["findings"].as_array().unwrap().iter().find(|finding| finding["source"] == engine);
+            found.map(|found| (found["severity"] == "ok", found["problem"].to_string())).unwrap()
+        };
+        (output.status.success(), of("broker"), of("store"))
+    };
+    let (succeeded, broker, store) = check();
+    assert!(succeeded && broker.0 && store.0, "{broker:?} {store:?}");
     cluster.kafka.kill();
+    let (succeeded, broker, store) = check();
+    assert!(!succeeded && !broker.0 && store.0, "{broker:?} {store:?}");
+    assert!(broker.1.contains(&kafka) && broker.1.contains("is it running"), "{broker:?}");
     lacks(&fleet, "connect", &["Kafka", &kafka]);
     lacks(&fleet, "project", &["Kafka", &kafka]);
     is_ready(&fleet, "serve");
