@@ -32,7 +32,9 @@ pub(crate) fn status_text(now: &Value, before: Option<&Value>) -> String {
             return parts.concat();
         }
     }
-    parts.extend([sources(now, before).to_string(), models(now).to_string()]);
+    parts.push(sources(now, before).to_string());
+    parts.extend(items(now, "sources").filter_map(snapshot_bars));
+    parts.push(models(now).to_string());
     if !now["projector"].is_null() {
         parts.push(projector(now, before).to_string());
         parts.push(groups(now).to_string());
@@ -220,6 +222,32 @@ pub(crate) fn phase_words(phase: &Value) -> String {
     }
 }
 
+/// How far each table of a snapshot is, one line a table that is not done.
+fn snapshot_bars(source: &Value) -> Option<String> {
+    let left = items(&source["phase"], "tables").filter(|table| table["done"] != true);
+    let lines: Vec<String> = left
+        .map(|table| {
+            let done = table["rows_done"].as_u64().unwrap_or(0);
+            let name = format!("{} {}", text(source, "source"), text(table, "table"));
+            match table["rows_estimate"].as_u64().filter(|all| *all > 0) {
+                Some(all) => {
+                    let (all, share) = (all.max(done), (done as f64 / all as f64).min(1.0));
+                    format!("{} {name}: {} of about {} rows", bar(share), count(done), count(all))
+                }
+                None => format!("{} {name}: {} rows", bar(0.0), count(done)),
+            }
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// `[######······] 50 %`
+fn bar(share: f64) -> String {
+    const WIDTH: usize = 24;
+    let done = (share * WIDTH as f64) as usize;
+    format!("[{}{}] {:>3.0} %", "#".repeat(done), "·".repeat(WIDTH - done), (share * 100.0).floor())
+}
+
 fn troubles(source: &Value) -> Vec<String> {
     let name = text(source, "source");
     let mut out = Vec::new();
@@ -262,5 +290,40 @@ fn text(value: &Value, name: &str) -> String {
         Value::String(text) => text.clone(),
         Value::Null => "?".to_string(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_connectors::{Phase, TableProgress};
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_shows_how_far_each_table_is() {
+        let table = |table: &str, rows_done, rows_estimate, done| TableProgress {
+            table: table.into(),
+            rows_done,
+            rows_estimate,
+            done,
+        };
+        let tables = vec![
+            table("public.invoices", 1_500, Some(3_000), false),
+            table("public.lines", 70, Some(60), false),
+            table("public.tags", 7, None, false),
+            table("public.customers", 5, Some(5), true),
+        ];
+        let status = json!({ "sources": [{ "source": "billing", "phase": Phase::Snapshotting { tables } }] });
+        let text = status_text(&status, None);
+        for line in [
+            "[############············]  50 % billing public.invoices: 1,500 of about 3,000 rows",
+            "[########################] 100 % billing public.lines: 70 of about 70 rows",
+            "[························]   0 % billing public.tags: 7 rows",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("public.customers"), "{text}");
+        let streaming = json!({ "sources": [{ "source": "billing", "phase": Phase::Streaming }] });
+        assert!(!status_text(&streaming, None).contains('%'));
     }
 }

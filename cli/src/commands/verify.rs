@@ -1,7 +1,7 @@
 //! `headwater verify`: is what is served what the source's tables say?
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -28,6 +28,7 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
         wait: Duration::from_secs(arguments.wait),
     };
     block_on(|stop| async move {
+        let begun = Instant::now();
         let mut reports = Vec::new();
         for file in models {
             // Nothing is left behind by an interrupted comparison: it only reads.
@@ -41,8 +42,16 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
             reports.push(report);
         }
         let (wrong, changing) = summary::tally(&reports);
+        let took = begun.elapsed();
         if arguments.json {
-            say!("{}", json!({ "equal": wrong == 0 && changing == 0, "models": reports }));
+            let compared: u64 = reports.iter().map(|report| report.compared).sum();
+            say!(
+                "{}",
+                json!({ "equal": wrong == 0 && changing == 0, "models": reports, "compared": compared,
+                        "differences": wrong, "changing": changing, "seconds": took.as_secs_f64() })
+            );
+        } else {
+            say!("{}", summary::total(&reports, took));
         }
         Ok(match (wrong, changing) {
             (0, 0) => ExitCode::SUCCESS,

@@ -1,8 +1,10 @@
 //! What a comparison found, for people.
 
+use std::time::Duration;
+
 use super::ModelReport;
 use super::compare::Difference;
-use crate::table::count;
+use crate::table::{count, span};
 
 /// Differences shown of one model; all are in the JSON.
 const SHOWN_MAX: usize = 20;
@@ -15,6 +17,21 @@ pub(crate) fn tally(reports: &[ModelReport]) -> (u64, u64) {
     let changing = all().filter(|difference| **difference == Difference::Changing).count();
     let lost: u64 = reports.iter().map(|report| report.unrepresentable).sum();
     ((all().count() - changing) as u64 + lost, changing as u64)
+}
+
+/// All of it in one line.
+pub(crate) fn total(reports: &[ModelReport], took: Duration) -> String {
+    let (wrong, changing) = tally(reports);
+    let compared: u64 = reports.iter().map(|report| report.compared).sum();
+    let models = match reports.len() {
+        1 => "1 model".to_owned(),
+        n => format!("{n} models"),
+    };
+    let undecided = match changing {
+        0 => String::new(),
+        n => format!(", {} that kept changing", count(n)),
+    };
+    format!("{models}, {} roots compared, {} differences{undecided}, {}", count(compared), count(wrong), span(took))
 }
 
 /// What was found of one model, line by line.

@@ -231,9 +231,12 @@ fn replay_and_verify_speak_to_people_and_to_scripts() {
     refused(&world, &["replay", "--model", "invoice", "--json", "--quiet"], 2, &["--quiet"]);
     refused(&world, &["replay"], 2, &["--model"]);
 
-    contains(&said(&world, &["verify"]), &["customer_account: 200", "invoice: 100"]);
+    let text = said(&world, &["verify"]);
+    contains(&text, &["customer_account: 200", "invoice: 100"]);
+    contains(text.lines().last().unwrap(), &["2 models, 300 roots compared, 0 differences, ", "s"]);
     let report = said_json(&world, &["verify", "--json", "--model", "invoice"]);
     assert_eq!(report["equal"], true, "{report}");
+    assert!(report["compared"] == 100 && report["differences"] == 0 && report["seconds"].is_f64(), "{report}");
     assert_eq!(report["models"].as_array().unwrap().len(), 1);
     assert_eq!((&report["models"][0]["model"], &report["models"][0]["compared"]), (&"invoice".into(), &100.into()));
     let report = said_json(&world, &["verify", "--json", "--sample", "20", "--model", "customer_account"]);
