@@ -155,12 +155,9 @@ need_front_end() {
 }
 
 need_tests() {
-  need_servers
-  need_kafka
-  need_mongodb
+  need_engines
   need_front_end
   has openssl || apt_install openssl
-  need_python
   if ! "$cache/python/bin/python" -c 'import openapi_spec_validator' 2>/dev/null; then
     printf 'need: installing the OpenAPI validator\n'
     "$cache/python/bin/pip" install -q 'openapi-spec-validator>=0.7' || fail "pip could not install openapi-spec-validator"

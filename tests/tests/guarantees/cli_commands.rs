@@ -610,24 +610,52 @@ fn processes_in(folder: &Path) -> Vec<String> {
         .collect()
 }
 
+/// A folder in which a database server of another user may make its own.
+fn open_folder() -> tempfile::TempDir {
+    let folder = tempfile::Builder::new().prefix("headwater-test-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    folder
+}
+
+fn nothing_left_in(folder: &Path) {
+    wait_until("nothing to be left of the demo", PATIENCE, || {
+        let files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let processes = processes_in(folder);
+        if files.is_empty() && processes.is_empty() { Ok(()) } else { Err(format!("{files:?} {processes:?}")) }
+    });
+}
+
+/// What `make demo ENGINES=distributed` runs.
+#[test]
+fn the_demo_runs_over_kafka_and_mongodb_and_leaves_nothing_behind() {
+    let folder = open_folder();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/with-engines.sh");
+    let output = Command::new(script)
+        .arg(headwater())
+        .args(["demo", "--port", "0", "--admin-port", "0", "--seconds", "5"])
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = both(&output);
+    assert!(output.status.success(), "{text}");
+    contains(&text, &["Starting Kafka and MongoDB", "/v1/customer_account/", "rows changed"]);
+    contains(&text, &["customer_account:", "all as the source says"]);
+    assert!(!text.contains("differ"), "{text}");
+    nothing_left_in(folder.path());
+}
+
 #[test]
 fn the_demo_runs_by_itself_and_leaves_nothing_behind() {
     // Whatever it makes, it makes below this folder, to which its database server's user has access.
-    let folder = tempfile::Builder::new().prefix("headwater-test-").tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let folder = open_folder();
     let demo = |more: &[&str]| {
         let mut command = Command::new(headwater());
         command.current_dir("/").env("TMPDIR", folder.path()).stdin(Stdio::null()).stdout(Stdio::piped());
         command.args(["demo", "--port", "0", "--admin-port", "0"]).args(more);
         command
     };
-    let nothing_left = || {
-        wait_until("nothing to be left of the demo", PATIENCE, || {
-            let files: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-            let processes = processes_in(folder.path());
-            if files.is_empty() && processes.is_empty() { Ok(()) } else { Err(format!("{files:?} {processes:?}")) }
-        });
-    };
+    let nothing_left = || nothing_left_in(folder.path());
 
     let output = demo(&["--seconds", "5"]).output().unwrap();
     let text = both(&output);
