@@ -252,6 +252,29 @@ fn a_store_without_its_checkpoint_is_refused() {
     assert_eq!(refused.kind(), ErrorKind::Fatal);
 }
 
+/// The first read of a page that is missing would end the process.
+#[tokio::test]
+async fn a_store_that_was_cut_off_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).unwrap();
+    for n in 1..20 {
+        let mut batch = store.begin().unwrap();
+        write_everywhere(&mut *batch, n);
+        batch.commit().unwrap();
+    }
+    drop(store);
+    let data = std::fs::File::options().write(true).open(folder.path().join("data.mdb")).unwrap();
+    let whole = std::fs::read(folder.path().join("data.mdb")).unwrap();
+    for missing in [1, Image::PAGE, whole.len() / 2] {
+        data.set_len((whole.len() - missing) as u64).unwrap();
+        let refused = open(folder.path()).err().unwrap();
+        assert!(matches!(refused, Error::Damaged { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("shorter"), "{refused}");
+    }
+    std::fs::write(folder.path().join("data.mdb"), whole).unwrap();
+    assert_eq!(read_everywhere(&open(folder.path()).unwrap()).await, 19);
+}
+
 /// Rows lie in the entries of one of their join indexes; they move when it goes. Tried by hand: without the move, reading
 /// by key fails.
 #[test]

@@ -42,6 +42,9 @@ pub(super) enum Held {
 pub(super) struct Metas {
     page_size: u32,
     heads: Box<[[u8; HEAD]; 2]>,
+    /// Length of the file, which never shrinks; 0 where an earlier version wrote it. LMDB's own number of pages says nothing
+    /// of it: the last ones may have been given back before they were ever written.
+    len: u64,
 }
 
 impl Metas {
@@ -51,7 +54,7 @@ impl Metas {
         for (head, at) in heads.iter_mut().zip([0, u64::from(page_size)]) {
             data.read_exact_at(head, at)?;
         }
-        Ok(Self { page_size, heads })
+        Ok(Self { page_size, heads, len: data.metadata()?.len() })
     }
 
     fn put_back(&self, data: &File) -> io::Result<()> {
@@ -117,6 +120,12 @@ impl Checkpoint {
             }
             (Some(_), Some(Slot { held: Held::Nothing, .. })) => remove_file(&data_path)?,
             (Some(data), Some(Slot { held: Held::Metas(metas), boot: written_in, .. })) => {
+                // Or the first read of what is missing would end the process.
+                if data.metadata()?.len() < metas.len {
+                    return Err(Refused::Damaged(
+                        "data.mdb is shorter than when it was last brought to disk (it was cut off, or copied in part)",
+                    ));
+                }
                 if written_in.is_none() || written_in != boot {
                     metas.put_back(&data)?;
                 }
@@ -181,6 +190,7 @@ impl Slot {
         if let Held::Metas(metas) = &self.held {
             out.extend_from_slice(&metas.page_size.to_le_bytes());
             out.extend_from_slice(metas.heads.as_flattened());
+            out.extend_from_slice(&metas.len.to_le_bytes());
         }
         out.resize(SLOT - HASH, 0);
         let hash = blake3::hash(&out);
@@ -203,7 +213,8 @@ impl Slot {
             0 => Held::Nothing,
             page_size => {
                 let mut head = || take(rest, HEAD)?.try_into().ok();
-                Held::Metas(Metas { page_size, heads: Box::new([head()?, head()?]) })
+                let heads = Box::new([head()?, head()?]);
+                Held::Metas(Metas { page_size, heads, len: take_u64(rest)? })
             }
         };
         Some(Self { number, boot, held })
@@ -216,7 +227,7 @@ mod tests {
     use super::*;
 
     fn metas(n: u8) -> Held {
-        Held::Metas(Metas { page_size: 4096, heads: Box::new([[n; HEAD], [n + 1; HEAD]]) })
+        Held::Metas(Metas { page_size: 4096, heads: Box::new([[n; HEAD], [n + 1; HEAD]]), len: 0 })
     }
 
     fn last(folder: &Path) -> Held {
