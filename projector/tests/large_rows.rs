@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "shared_rows/log.rs"]
+#[allow(dead_code, reason = "some of it is for the tests of topics")]
 mod log;
 #[path = "runs/source.rs"]
 #[allow(dead_code, reason = "some of it is for the tests of what retention removed")]

@@ -1,6 +1,8 @@
 //! The running worker of a shared projection between a real log and a real MongoDB.
 #![allow(clippy::unwrap_used)]
 
+#[path = "shared_runs/group_log.rs"]
+mod group_log;
 #[path = "runs/source.rs"]
 #[allow(dead_code, reason = "some of it is for the projector that works alone")]
 mod source;
@@ -8,6 +10,8 @@ mod source;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use group_log::GroupLog;
+use headwater_broker::EventLog;
 use headwater_projector::{
     ModelState, ModelStatus, ProjectorHandle, ProjectorMetrics, ProjectorOptions, ProjectorStatus, WorkerOptions,
     start_shared,
@@ -31,9 +35,13 @@ struct Running {
 
 impl Running {
     async fn start(source: &Source, options: &MongoOptions, models: Vec<ReadModel>) -> Self {
+        Self::start_with(source.log.clone(), options, models).await
+    }
+
+    async fn start_with(log: Arc<dyn EventLog>, options: &MongoOptions, models: Vec<ReadModel>) -> Self {
         let rows = MongoRows::open(options.clone()).await.unwrap();
         let documents = MongoDocuments::open(options.clone()).await.unwrap();
-        let (log, metrics, cancel) = (source.log.clone(), ProjectorMetrics::default(), CancellationToken::new());
+        let (metrics, cancel) = (ProjectorMetrics::default(), CancellationToken::new());
         let projector = ProjectorOptions::new(PREFIX, models);
         let worker = WorkerOptions { dirty_partitions: 2 };
         let handle = start_shared(projector, worker, log, rows, documents.clone(), metrics, cancel.clone()).unwrap();
@@ -234,4 +242,33 @@ async fn a_model_that_does_not_fit_its_tables_stays_as_it_is_where_rows_are_shar
         .status_when("no problem", |it| it.models.len() == 2 && it.models.iter().all(|it| it.problem.is_none()))
         .await;
     running.stop().await;
+}
+
+/// Whoever may make the topic reads in the status of any worker which one, and nothing else waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_cannot_be_made_is_told_by_all_workers() {
+    const PLAIN: &str = "model: plain\nroot: { table: shop.customers, key: id }\nfields: { id: id }\n";
+    let (server, folder) = (Mongo::start(), tempfile::tempdir().unwrap());
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let options = MongoOptions { shared: true, ..MongoOptions::new(server.url(), "refused") };
+    let log = GroupLog::new(source.log.clone());
+    *log.refused.lock() = Some("dirty.plain");
+    let both = || vec![model(PLAIN), model(MODEL)];
+    let leader = Running::start_with(log.clone(), &options, both()).await;
+    let is_told = |it: &ProjectorStatus| {
+        let plain = it.models.iter().find(|it| it.model == "plain");
+        plain.and_then(|it| it.problem.as_ref()).is_some_and(|it| it.contains("run: make-topic"))
+    };
+    let serves =
+        |it: &ProjectorStatus| it.models.iter().any(|it| it.model == "customer" && it.state == ModelState::Active);
+    leader.status_when("the problem, and the other model", |it| is_told(it) && serves(it)).await;
+    let other = Running::start_with(log.clone(), &options, both()).await;
+    other.status_when("the same of another worker", |it| is_told(it) && serves(it)).await;
+    *log.refused.lock() = None;
+    for worker in [&leader, &other] {
+        worker.status_when("both", |it| it.models.len() == 2 && is_served(it) && !is_told(it)).await;
+    }
+    other.stop().await;
+    leader.stop().await;
 }

@@ -31,6 +31,7 @@ pub(crate) struct Sharing {
     pub(crate) id: VersionId,
     /// Topic of its dirty roots.
     pub(crate) topic: String,
+    /// Partitions of the topic; none until it is made.
     pub(crate) partitions: u32,
     /// Upper part of the stamps; greater in every later topic of this name.
     pub(crate) epoch: u64,
@@ -39,6 +40,9 @@ pub(crate) struct Sharing {
     /// Whether it is [frozen](crate::frozen): changes are followed no longer.
     #[serde(default)]
     pub(crate) frozen: bool,
+    /// Why its topic could not be made when that was tried last.
+    #[serde(default)]
+    pub(crate) refused: Option<String>,
 }
 
 /// How far one partition of a source is, and who reads it.
@@ -89,6 +93,13 @@ impl Agreement {
         let all: Vec<TopicPartition> = self.places.iter().map(at).collect();
         let places = Place::read_all(batch, &all)?;
         Ok(all.into_iter().zip(places).filter_map(|(at, place)| Some((at, place?))).collect())
+    }
+}
+
+impl Sharing {
+    /// Whether the topic is there.
+    pub(crate) fn is_made(&self) -> bool {
+        self.partitions > 0
     }
 }
 

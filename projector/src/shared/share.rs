@@ -109,7 +109,7 @@ impl Share {
 
     /// Topics of dirty roots, with their partitions.
     pub fn dirty_topics(&self) -> Vec<(String, u32)> {
-        let versions = self.rows.view().versions.iter();
+        let versions = self.rows.view().versions.iter().filter(|version| version.sharing.is_made());
         versions.map(|version| (version.sharing.topic.clone(), version.sharing.partitions)).collect()
     }
 
@@ -288,7 +288,13 @@ impl Share {
                 scanned: scanned.and_then(|scanned| scanned.get(&id).copied()).unwrap_or(0),
                 rows: 0,
                 root: followed.model.root.table.clone(),
-                problem: view.late.lacks(&followed.model, &self.options.prefix).or_else(|| followed.problem.clone()),
+                problem: view
+                    .late
+                    .lacks(&followed.model, &self.options.prefix)
+                    .or_else(|| followed.problem.clone())
+                    .or_else(|| {
+                        followed.sharing.refused.as_ref().map(|why| format!("its topic cannot be made: {why}"))
+                    }),
             });
         }
         drop(transaction);
@@ -338,7 +344,7 @@ impl Share {
     fn parts(&mut self) -> (&mut SharedRows, Surroundings<'_>) {
         let Self { options, log, documents, runtime, rows, group, .. } = self;
         let around = Surroundings {
-            log: &**log,
+            log,
             documents: &**documents,
             runtime,
             prefix: &options.prefix,

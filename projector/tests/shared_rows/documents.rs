@@ -41,6 +41,10 @@ impl State {
         active.cloned().collect()
     }
 
+    pub(crate) fn versions(&self, model: &str) -> Vec<VersionRecord> {
+        self.versions.values().filter(|it| it.model == model).cloned().collect()
+    }
+
     pub(crate) fn contents(&self, version: VersionId) -> Contents {
         let mut contents = Contents::default();
         for ((_, id), stored) in self.documents.range((version, Vec::new())..(VersionId(version.0 + 1), Vec::new())) {

@@ -26,11 +26,20 @@ struct State {
     topics: BTreeMap<Arc<str>, u32>,
     partitions: BTreeMap<TopicPartition, Vec<Run>>,
     committed: BTreeMap<(String, TopicPartition), Offset>,
+    /// Part of the names of topics that cannot be made.
+    refused: Option<&'static str>,
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct MemoryLog {
     state: Arc<Mutex<State>>,
+}
+
+impl MemoryLog {
+    /// From here on no topic can be made in whose name this is.
+    pub(crate) fn refuse(&self, part: Option<&'static str>) {
+        self.state.lock().refused = part;
+    }
 }
 
 impl State {
@@ -42,8 +51,12 @@ impl State {
 #[async_trait]
 impl EventLog for MemoryLog {
     async fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), Error> {
-        let topics = &mut self.state.lock().topics;
+        let State { topics, refused, .. } = &mut *self.state.lock();
         for spec in specs {
+            if refused.is_some_and(|part| spec.name.contains(part)) {
+                let (topic, problem) = (spec.name.to_string(), "does not exist".into());
+                return Err(Error::Topic { topic, problem, remedy: "make it".into() });
+            }
             topics.entry(spec.name.clone()).or_insert(spec.partitions);
         }
         Ok(())

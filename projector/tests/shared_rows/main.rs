@@ -25,6 +25,7 @@ mod log;
 mod lost;
 #[path = "../follow_rows/models.rs"]
 mod models;
+mod place;
 #[path = "../follow_rows/random.rs"]
 mod random;
 mod reading_again;
@@ -32,6 +33,7 @@ mod replaced;
 mod source;
 #[path = "../follow_rows/tables.rs"]
 mod tables;
+mod topics;
 mod worker;
 
 use case::{Case, Tally};

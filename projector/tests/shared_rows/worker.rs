@@ -180,7 +180,12 @@ impl Worker {
                 runtime.block_on(self.log.commit_offsets(self.share.build_group(), &offsets))?;
             }
             Step::Publish => self.share.publish()?,
-            Step::Work => return self.share.work(),
+            Step::Work => {
+                let done = self.share.work();
+                // What the leader does not wait for gets its turn.
+                runtime.block_on(tokio::task::yield_now());
+                return done;
+            }
         }
         Ok(true)
     }

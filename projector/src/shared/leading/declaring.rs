@@ -1,8 +1,7 @@
-//! Which versions there are: the declared models become versions, each with a topic of its dirty roots.
+//! Which versions there are: the declared models become versions.
 
 use std::time::Instant;
 
-use headwater_broker::{Retention, TopicSpec};
 use headwater_schemas::model::definition::ReadModel;
 use headwater_store::{RowBatch, VersionId, VersionRecord, VersionState};
 
@@ -153,15 +152,10 @@ impl Leading {
         transaction.flush()?;
         let id = record.id;
         self.records.insert(id, record);
+        // Agreed on before its topic is made, however often that is refused: nobody gives it another number meanwhile, and it
+        // is one topic that somebody is asked to make.
         let topic = dirty_topic(around.prefix, around.name, &model.name, id);
-        // Of each root only the last record must stay: none may be lost before it is built, however long that takes.
-        let retention = Retention { compact: true, ..Retention::default() };
-        let spec = TopicSpec { name: topic.as_str().into(), partitions: around.dirty_partitions, retention };
-        around.runtime.block_on(around.log.create_topics(&[spec]))?;
-        let topics = around.runtime.block_on(around.log.topics())?;
-        let found = topics.iter().find(|(name, _)| **name == *topic);
-        let partitions = found.map_or(around.dirty_partitions, |(_, partitions)| *partitions);
-        let sharing = Sharing { id, topic, partitions, epoch: epoch(), follow: false, frozen: false };
+        let sharing = Sharing { id, topic, partitions: 0, epoch: epoch(), follow: false, frozen: false, refused: None };
         let added = self.write(rows, |view, batch| {
             save_definition(batch, id, model)?;
             view.agreement.versions.push(sharing);
@@ -184,6 +178,7 @@ impl Leading {
         let done = self.write(rows, |view, batch| forget_version(view, batch, id))?;
         rows.outdate();
         self.gates.remove(&id);
+        self.making.remove(&id);
         self.purge_at = Some(Instant::now());
         Ok(done.is_some())
     }

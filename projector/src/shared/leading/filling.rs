@@ -40,7 +40,9 @@ impl Leading {
         let building = view.versions.iter().filter(|version| is_building(&self.records, version));
         let is_due = |version: &&Followed| {
             let lacks = view.late.lacks(&version.model, around.prefix).is_some();
-            !lacks && (version.sharing.follow || self.is_ready(view, version, around, &emitted))
+            !lacks
+                && version.sharing.is_made()
+                && (version.sharing.follow || self.is_ready(view, version, around, &emitted))
         };
         let building = building.filter(is_due);
         Ok(building.map(|version| (version.sharing.id, version.sharing.follow)).collect())

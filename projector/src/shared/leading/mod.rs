@@ -1,6 +1,6 @@
-//! What one worker does for all: registers versions ([`declaring`]), fills join indexes and has new versions built
-//! ([`filling`]), lets them serve, removes what nobody needs any more ([`removing`]), and tells readers how far each source
-//! is projected ([`publishing`]).
+//! What one worker does for all: registers versions ([`declaring`]), makes their topics ([`topics`]), fills join indexes
+//! and has new versions built ([`filling`]), lets them serve, removes what nobody needs any more ([`removing`]), and tells
+//! readers how far each source is projected ([`publishing`]).
 //!
 //! The leader is whoever is assigned the one partition of the leaders' topic. Everything it changes in the rows it changes
 //! under the condition that its claim still stands, as with any other partition; what it changes in the registry of the
@@ -10,8 +10,10 @@ mod declaring;
 mod filling;
 mod publishing;
 mod removing;
+mod topics;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use headwater_broker::{EventLog, Offset, TopicPartition};
@@ -19,13 +21,14 @@ use headwater_schemas::SourceProgress;
 use headwater_store::{DocumentStore, DocumentTransaction, Frontier, RowBatch, VersionId, VersionRecord};
 use tokio::runtime::Handle;
 
+use self::topics::Making;
 use super::agreement::{Place, Sharing};
 use super::view::{SharedRows, View};
 use crate::Error;
 
 /// What leading needs to know of the worker's surroundings.
 pub(crate) struct Surroundings<'w> {
-    pub(crate) log: &'w dyn EventLog,
+    pub(crate) log: &'w Arc<dyn EventLog>,
     pub(crate) documents: &'w dyn DocumentStore,
     pub(crate) runtime: &'w Handle,
     pub(crate) prefix: &'w str,
@@ -60,6 +63,8 @@ pub(crate) struct Leading {
     records: BTreeMap<VersionId, VersionRecord>,
     /// Building versions whose scan has ended: the dirty roots that must be built before they serve.
     gates: BTreeMap<VersionId, Marks>,
+    /// Topics that are being made.
+    making: BTreeMap<VersionId, Making>,
     /// Rows scanned for building versions, since this worker leads.
     pub(crate) scanned: BTreeMap<VersionId, u64>,
     /// When retired versions are looked at next; `None` while there are none.
@@ -102,6 +107,7 @@ impl Leading {
             published,
             records,
             gates: BTreeMap::new(),
+            making: BTreeMap::new(),
             scanned: BTreeMap::new(),
             purge_at: Some(Instant::now()),
         })
@@ -143,6 +149,9 @@ impl Leading {
     pub(crate) fn work(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<Option<bool>, Error> {
         if !self.publish_shapes(rows, around)? {
             return Ok(None);
+        }
+        if let Some(told) = self.make_topics(rows, around)? {
+            return Ok(told.then_some(true));
         }
         if let Some(begun) = self.begin_asked(rows, around)? {
             return Ok(begun.then_some(true));
