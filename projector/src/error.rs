@@ -223,6 +223,11 @@ impl Error {
         matches!(self, Self::Store(headwater_store::Error::BatchTooLarge { .. }))
     }
 
+    /// Whether a store does not answer us.
+    pub(crate) fn is_store_away(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_unreachable())
+    }
+
     /// Whether an engine answers, and refuses us: see [`headwater_broker::Error::is_refusal`].
     pub fn is_refusal(&self) -> bool {
         match self {

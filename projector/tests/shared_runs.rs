@@ -8,6 +8,7 @@ mod group_log;
 mod source;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use group_log::GroupLog;
@@ -19,7 +20,7 @@ use headwater_projector::{
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::{ColumnType, Op, SourcePosition, Value, ValueRef, key};
 use headwater_store::mongodb::{MongoDocuments, MongoOptions, MongoRows};
-use headwater_store::{DocumentReader, VersionId};
+use headwater_store::{DocumentReader, Error, RowStore, RowTransaction, VersionId};
 use headwater_test_servers::Mongo;
 use source::{ADA, MODEL, PREFIX, Source, fill, model, schema, schemas, text};
 use tokio_util::sync::CancellationToken;
@@ -35,11 +36,16 @@ struct Running {
 
 impl Running {
     async fn start(source: &Source, options: &MongoOptions, models: Vec<ReadModel>) -> Self {
-        Self::start_with(source.log.clone(), options, models).await
+        let rows = MongoRows::open(options.clone()).await.unwrap();
+        Self::start_with(source.log.clone(), rows, options, models).await
     }
 
-    async fn start_with(log: Arc<dyn EventLog>, options: &MongoOptions, models: Vec<ReadModel>) -> Self {
-        let rows = MongoRows::open(options.clone()).await.unwrap();
+    async fn start_with(
+        log: Arc<dyn EventLog>,
+        rows: Arc<dyn RowStore>,
+        options: &MongoOptions,
+        models: Vec<ReadModel>,
+    ) -> Self {
         let documents = MongoDocuments::open(options.clone()).await.unwrap();
         let (metrics, cancel) = (ProjectorMetrics::default(), CancellationToken::new());
         let projector = ProjectorOptions::new(PREFIX, models);
@@ -94,6 +100,25 @@ impl Running {
         let version = status.models.iter().find(|it| it.state == ModelState::Active)?.version_id;
         let document = self.documents.reader().get(VersionId(version), &key::of(ValueRef::Int(id))).await.unwrap()?;
         Some(String::from_utf8(document.body.to_vec()).unwrap())
+    }
+}
+
+/// Rows that cannot be reached for a while.
+struct Unreachable {
+    inner: Arc<MongoRows>,
+    is_away: AtomicBool,
+}
+
+impl RowStore for Unreachable {
+    fn begin(&self) -> Result<Box<dyn RowTransaction + '_>, Error> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(Error::Unreachable {
+                place: "test".into(),
+                action: "begin",
+                source: "of the test's making".into(),
+            });
+        }
+        self.inner.begin()
     }
 }
 
@@ -255,7 +280,8 @@ async fn a_topic_that_cannot_be_made_is_told_by_all_workers() {
     let log = GroupLog::new(source.log.clone());
     *log.refused.lock() = Some("dirty.plain");
     let both = || vec![model(PLAIN), model(MODEL)];
-    let leader = Running::start_with(log.clone(), &options, both()).await;
+    let rows = async || MongoRows::open(options.clone()).await.unwrap();
+    let leader = Running::start_with(log.clone(), rows().await, &options, both()).await;
     let is_told = |it: &ProjectorStatus| {
         let plain = it.models.iter().find(|it| it.model == "plain");
         plain.and_then(|it| it.problem.as_ref()).is_some_and(|it| it.contains("run: make-topic"))
@@ -263,7 +289,7 @@ async fn a_topic_that_cannot_be_made_is_told_by_all_workers() {
     let serves =
         |it: &ProjectorStatus| it.models.iter().any(|it| it.model == "customer" && it.state == ModelState::Active);
     leader.status_when("the problem, and the other model", |it| is_told(it) && serves(it)).await;
-    let other = Running::start_with(log.clone(), &options, both()).await;
+    let other = Running::start_with(log.clone(), rows().await, &options, both()).await;
     other.status_when("the same of another worker", |it| is_told(it) && serves(it)).await;
     *log.refused.lock() = None;
     for worker in [&leader, &other] {
@@ -271,4 +297,45 @@ async fn a_topic_that_cannot_be_made_is_told_by_all_workers() {
     }
     other.stop().await;
     leader.stop().await;
+}
+
+/// A worker that reaches the log and not the rows leaves its partitions to the others, and comes back when it reaches them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_rows_do_not_answer_leaves_its_share_to_others() {
+    let (server, folder) = (Mongo::start(), tempfile::tempdir().unwrap());
+    let mut source = Source::new(folder.path()).await;
+    fill(&mut source).await;
+    let options = MongoOptions { shared: true, ..MongoOptions::new(server.url(), "away") };
+    let log = GroupLog::new(source.log.clone());
+    let rows = async || MongoRows::open(options.clone()).await.unwrap();
+    let flaky = Arc::new(Unreachable { inner: rows().await, is_away: AtomicBool::new(false) });
+    let sick = Running::start_with(log.clone(), flaky.clone(), &options, vec![model(MODEL)]).await;
+    sick.status_when("it to be served", |it| !it.models.is_empty() && is_served(it)).await;
+    let well = Running::start_with(log.clone(), rows().await, &options, vec![model(MODEL)]).await;
+    sick.status_when("a part of the partitions", |it| !it.consumers.is_empty() && it.consumers.len() < PLACES).await;
+    well.status_when("the other part", |it| !it.consumers.is_empty()).await;
+
+    flaky.is_away.store(true, Ordering::Relaxed);
+    let [customers, invoices, lines] = schemas();
+    source.append(&customers, Op::Update, &[vec![Value::Int(1), text("Ada King")]]).await;
+    source.append(&invoices, Op::Update, &[vec![Value::Int(11), Value::Int(1), text("paid")]]).await;
+    let line = vec![Value::Int(102), Value::Int(11), Value::Decimal("4.00".into())];
+    source.append(&lines, Op::Update, &[line]).await;
+    let names = ["Ada King", r#"{"id":11,"status":"paid""#, "4.00"];
+    let began = Instant::now();
+    loop {
+        let document = well.document(1).await.unwrap_or_default();
+        if names.iter().all(|name| document.contains(name)) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{document}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    well.status_when("all partitions", is_all_read).await;
+    assert!(sick.handle.status().last_error.is_some());
+
+    flaky.is_away.store(false, Ordering::Relaxed);
+    well.status_when("one that shares", |it| it.consumers.len() < PLACES).await;
+    sick.stop().await;
+    well.stop().await;
 }

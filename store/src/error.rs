@@ -42,6 +42,19 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The server does not answer.
+    #[error(
+        "the store at {place} does not answer, so it was not possible to {action}; is it running, and reachable from here?"
+    )]
+    Unreachable {
+        /// Where the store is.
+        place: String,
+        /// What was being done.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// More was written than the engine takes in one transaction; nothing of it is there. Write less at a time.
     #[error(
         "the store at {place} does not take so much in one transaction: {cause}; where it is a single row, give the server more memory for its cache"
@@ -174,6 +187,7 @@ impl Error {
         match self {
             // Room can come back without us; the batch is made again.
             Self::Engine { .. }
+            | Self::Unreachable { .. }
             | Self::Refused { .. }
             | Self::Full { .. }
             | Self::BatchTooLarge { .. }
@@ -188,6 +202,11 @@ impl Error {
             | Self::Damaged { .. } => ErrorKind::Fatal,
             Self::RowTooLarge { .. } | Self::DocumentTooLarge { .. } => ErrorKind::Poison,
         }
+    }
+
+    /// Whether the server does not answer us. Others may reach it.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 
     /// Whether the server answers, and refuses us. Passwords and privileges are mended there while we run, so it may heal as

@@ -51,6 +51,15 @@ impl Assignment {
         Ok(())
     }
 
+    /// Gives all partitions up to the other members, until the next [`Self::join`].
+    pub(crate) fn leave(&mut self) {
+        self.joined = None;
+    }
+
+    pub(crate) fn is_joined(&self) -> bool {
+        self.joined.is_some()
+    }
+
     /// What is assigned now; later changes are told by [`Self::changed`].
     pub(crate) fn take(&mut self) -> BTreeSet<TopicPartition> {
         let assigned = self.joined.as_mut().map(|joined| BTreeSet::clone(&joined.assigned.borrow_and_update()));

@@ -43,6 +43,9 @@ const SLICE: Duration = Duration::from_millis(25);
 /// Back-off after an error that may pass. Two workers that were in each other's way are the usual case.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(10));
 
+/// How long a worker keeps its partitions while a store does not answer it. Others may reach the store.
+const AWAY_MAX: Duration = Duration::from_secs(10);
+
 /// Records appended at once.
 const APPEND_BYTES: usize = 4 << 20;
 
@@ -77,13 +80,19 @@ impl Worker {
     /// Runs until it is cancelled, or an error cannot be mended by trying again.
     pub(crate) fn run(mut self) -> Result<(), Error> {
         let mut back_off = BackOff::new(BACK_OFF);
+        let mut away = Away::default();
         while !self.cancel.is_cancelled() {
             let Err(error) = self.turn() else {
                 back_off.reset();
+                away = Away::default();
                 continue;
             };
+            let is_away = away.is_for_long(&error, Instant::now());
             let time = back_off.after(error, &self.shared, &self.metrics)?;
             self.start_over();
+            if is_away {
+                self.leave();
+            }
             rounds::pause(&self.runtime, &self.cancel, time);
         }
         // What is left undone here, whoever claims the partitions next finds and does.
@@ -100,6 +109,19 @@ impl Worker {
         self.left_out.clear();
         self.share.forget_taken();
         self.looked = None;
+    }
+
+    /// Lets others have the partitions, and the lead, until the stores answer again. The log sees by itself who does not reach
+    /// the log.
+    fn leave(&mut self) {
+        if self.dirty.is_joined() {
+            tracing::warn!(
+                after = ?AWAY_MAX,
+                "a store does not answer this projector: it leaves its partitions to others until it does"
+            );
+        }
+        self.sources.leave();
+        self.dirty.leave();
     }
 
     /// One round: look around if it is time, finish what is begun, wait for records, take them through their stage.
@@ -286,6 +308,10 @@ impl Worker {
     /// Learns what is ours by now.
     fn look(&mut self) -> Result<(), Error> {
         self.share.refresh()?;
+        if !self.dirty.is_joined() {
+            // Nothing is taken from others that would be stuck here.
+            self.share.reach_documents()?;
+        }
         let leader: Arc<str> = leader_topic(&self.options.prefix, &self.options.name).into();
         if self.looked.is_none() {
             let spec = TopicSpec { name: leader.clone(), partitions: 1, retention: Retention::default() };
@@ -354,6 +380,19 @@ impl Worker {
     }
 }
 
+/// How long a store has not answered.
+#[derive(Default)]
+struct Away(Option<Instant>);
+
+impl Away {
+    /// Whether a store has not answered in all rounds of [`AWAY_MAX`], the last of which ended now with this error. One that
+    /// answers otherwise, because another worker was faster, say, is not away.
+    fn is_for_long(&mut self, error: &Error, now: Instant) -> bool {
+        self.0 = error.is_store_away().then(|| self.0.unwrap_or(now));
+        self.0.is_some_and(|since| now.duration_since(since) >= AWAY_MAX)
+    }
+}
+
 /// Takes the leader's topic out of what is assigned, and tells whether it makes us the leader. Its first partition alone
 /// does: an operator may have given the topic more, and two leaders would take turns.
 fn take_lead(assigned: &mut BTreeSet<TopicPartition>, leader: &str) -> bool {
@@ -365,6 +404,20 @@ fn take_lead(assigned: &mut BTreeSet<TopicPartition>, leader: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_is_away_that_did_not_answer_all_the_while() {
+        use headwater_store::Error as StoreError;
+        let (place, began) = (|| "here".to_owned(), Instant::now());
+        let silent = || StoreError::Unreachable { place: place(), action: "read", source: "silence".into() };
+        let conflict = || StoreError::Engine { place: place(), action: "commit", source: "a conflict".into() };
+        let fenced = || StoreError::Superseded { place: place() };
+        let mut away = Away::default();
+        let mut after = |seconds, error| away.is_for_long(&Error::Store(error), began + Duration::from_secs(seconds));
+        assert!(!after(0, silent()) && !after(9, silent()) && after(10, silent()) && after(11, silent()));
+        assert!(!after(12, conflict()) && !after(13, silent()) && !after(22, silent()) && after(23, silent()));
+        assert!(!after(24, fenced()) && !after(60, conflict()) && !after(61, silent()));
+    }
 
     #[test]
     fn the_first_partition_alone_makes_a_leader() {

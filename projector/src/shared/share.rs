@@ -87,6 +87,12 @@ impl Share {
         Ok(())
     }
 
+    /// Fails where the documents cannot be reached.
+    pub(crate) fn reach_documents(&self) -> Result<(), Error> {
+        self.documents.begin()?.versions()?;
+        Ok(())
+    }
+
     /// Topics to read: of the tables of the models, and of those of which there are rows. A table whose last model is gone is
     /// followed on, so that a model that comes back, or another one, finds its rows as they are now.
     pub fn source_topics(&self) -> Vec<String> {

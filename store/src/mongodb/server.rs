@@ -317,7 +317,7 @@ impl Server {
             Fault::Refused(why) => Error::Engine { place, action, source: why.into() },
             Fault::NoAnswer => {
                 let source = format!("no answer within {:?}", self.answer_max).into();
-                Error::Engine { place, action, source }
+                Error::Unreachable { place, action, source }
             }
             Fault::Damaged(what) => Error::Damaged { place, what: what.into() },
             Fault::OtherFormat { found, read } => {
@@ -387,6 +387,13 @@ fn from_driver(place: &str, action: &'static str, error: mongodb::error::Error) 
         ErrorKind::InvalidArgument { .. } | ErrorKind::InvalidTlsConfig { .. } => (false, true),
         _ => (false, false),
     };
+    let is_away = matches!(
+        &*error.kind,
+        ErrorKind::Io(_)
+            | ErrorKind::ServerSelection { .. }
+            | ErrorKind::ConnectionPoolCleared { .. }
+            | ErrorKind::DnsResolve { .. }
+    );
     let place = place.to_owned();
     if denied {
         return Error::Refused { place, action, source: Box::new(error) };
@@ -398,6 +405,9 @@ fn from_driver(place: &str, action: &'static str, error: mongodb::error::Error) 
             remedy: "see the cause, and MongoDB's page on connection strings",
             source: Some(Box::new(error)),
         };
+    }
+    if is_away {
+        return Error::Unreachable { place, action, source: Box::new(error) };
     }
     Error::Engine { place, action, source: Box::new(error) }
 }
@@ -419,5 +429,12 @@ mod tests {
         let alone = problem(doc! { "maxWireVersion": 21 }, false);
         assert!(alone.is_some_and(|what| what.contains("no replica set")), "{alone:?}");
         assert!(problem(doc! {}, false).is_some_and(|what| what.contains("older")));
+    }
+
+    #[test]
+    fn what_does_not_answer_is_told_from_what_answers_otherwise() {
+        let told = |error: mongodb::error::Error| from_driver("here", "read", error).is_unreachable();
+        assert!(told(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()));
+        assert!(!told(mongodb::error::Error::custom("another one")));
     }
 }
