@@ -102,6 +102,7 @@ impl Api {
             channel,
             vary: self.channels.vary(self.gate.asks()),
             reads: Reads::new(started, self.server_timing),
+            is_followed: false,
         }
     }
 }

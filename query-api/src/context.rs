@@ -41,6 +41,8 @@ pub(crate) struct ReadContext {
     pub(crate) vary: HeaderValue,
     /// What is read for it.
     pub(crate) reads: Reads,
+    /// Whether it was answered, and what is read now is read again for one who follows it.
+    pub(crate) is_followed: bool,
 }
 
 impl ReadContext {

@@ -45,6 +45,7 @@ impl Executor {
             channel: ChannelId::DEFAULT,
             vary: HeaderValue::from_static("accept"),
             reads: Reads::new(Instant::now(), false),
+            is_followed: false,
         };
         Ok(Self { graphql, reader, context })
     }

@@ -18,7 +18,7 @@ use super::limiter::{Limiter, Verdict, seconds};
 use super::options::AccessOptions;
 use super::policy::Policy;
 use super::principal::{self, Caller, Principal, RoleNames};
-use super::{address, audit};
+use super::{Denial, address};
 use crate::context::{ReadContext, RequestId};
 use crate::http::Body;
 use crate::places::{Places, TakenPlace};
@@ -76,20 +76,44 @@ pub(crate) struct Admitted<'g> {
 /// A request that was not let in.
 pub(crate) struct Refusal {
     pub(crate) problem: Problem,
+    /// For the audit log; `None`: there was no room, whoever asked.
+    denial: Option<Denial>,
     /// `RateLimit-Policy` and `RateLimit` of the limit that was passed.
     limit: Option<(HeaderValue, Option<HeaderValue>)>,
 }
 
 impl Refusal {
-    /// One that has nothing to do with a limit.
+    /// One that denies nobody anything.
     pub(crate) fn plain(problem: Problem) -> Box<Self> {
-        Box::new(Self { problem, limit: None })
+        Box::new(Self { problem, denial: None, limit: None })
     }
 
-    fn of(limit: &Limiter, who: &str, verdict: Verdict) -> Box<Self> {
+    fn of(problem: Problem, denial: Denial) -> Box<Self> {
+        Box::new(Self { problem, denial: Some(denial), limit: None })
+    }
+
+    fn of_limit(limit: &Limiter, who: &str, verdict: Verdict, denial: Denial) -> Box<Self> {
         let detail = format!("{who} sends too many requests; wait and try again");
         let problem = Problem::too_many(detail, seconds(verdict.wait).max(1));
-        Box::new(Self { problem, limit: Some((limit.policy(), limit.header(verdict))) })
+        Box::new(Self { problem, denial: Some(denial), limit: Some((limit.policy(), limit.header(verdict))) })
+    }
+
+    /// Writes the audit log's line. To be called once, where the caller is told.
+    pub(crate) fn audit(&self, request_id: &RequestId) {
+        if let Some(denial) = &self.denial {
+            denial.tell(request_id);
+        }
+    }
+
+    /// What the caller is told, and the audit log.
+    pub(crate) fn told(self, request_id: &RequestId) -> Problem {
+        self.audit(request_id);
+        self.problem
+    }
+
+    /// What the caller is told, and what the audit log is to be told then.
+    pub(crate) fn parts(self) -> (Problem, Option<Denial>) {
+        (self.problem, self.denial)
     }
 
     /// Adds what is told of the limit to the answer.
@@ -159,14 +183,13 @@ impl Gate {
         &self,
         peer: IpAddr,
         headers: &HeaderMap,
-        request_id: &RequestId,
         now: Instant,
     ) -> Result<Admitted<'_>, Box<Refusal>> {
         let mut place = self.place().map_err(Refusal::plain)?;
-        let address = self.enter(peer, headers, request_id, now)?;
-        let principal = self.identify(headers, address, request_id).await?;
-        place.of_caller = self.place_of_caller(&principal, address, request_id)?;
-        let verdict = self.count(&principal, address, request_id, now)?;
+        let address = self.enter(peer, headers, now)?;
+        let principal = self.identify(headers, address).await?;
+        place.of_caller = self.place_of_caller(&principal, address)?;
+        let verdict = self.count(&principal, address, now)?;
         Ok(Admitted { place, principal, address, verdict })
     }
 
@@ -175,68 +198,53 @@ impl Gate {
         &self,
         principal: &Arc<Principal>,
         address: IpAddr,
-        request_id: &RequestId,
         now: Instant,
     ) -> Result<Admitted<'_>, Box<Refusal>> {
         let mut place = self.place().map_err(Refusal::plain)?;
-        self.count_address(address, request_id, now)?;
-        place.of_caller = self.place_of_caller(principal, address, request_id)?;
-        let verdict = self.count(principal, address, request_id, now)?;
+        self.count_address(address, now)?;
+        place.of_caller = self.place_of_caller(principal, address)?;
+        let verdict = self.count(principal, address, now)?;
         Ok(Admitted { place, principal: principal.clone(), address, verdict })
     }
 
     /// The first step alone: whether anybody at this address may ask. Answers with the address behind trusted hops.
-    pub(crate) fn enter(
-        &self,
-        peer: IpAddr,
-        headers: &HeaderMap,
-        request_id: &RequestId,
-        now: Instant,
-    ) -> Result<IpAddr, Box<Refusal>> {
+    pub(crate) fn enter(&self, peer: IpAddr, headers: &HeaderMap, now: Instant) -> Result<IpAddr, Box<Refusal>> {
         let address = address::of(peer, headers, self.trusted_hops);
-        self.count_address(address, request_id, now)?;
+        self.count_address(address, now)?;
         Ok(address)
     }
 
     /// Whether one more request may come from an address.
-    fn count_address(&self, address: IpAddr, request_id: &RequestId, now: Instant) -> Result<(), Box<Refusal>> {
+    fn count_address(&self, address: IpAddr, now: Instant) -> Result<(), Box<Refusal>> {
         if let Some(limit) = &self.address_limit {
             let verdict = limit.check(principal::limited(address), now);
             if !verdict.allowed {
-                audit::turned_away(request_id, address, "address_rate");
-                return Err(Refusal::of(limit, "this address", verdict));
+                let denial = Denial::of_stranger(address, "address_rate");
+                return Err(Refusal::of_limit(limit, "this address", verdict, denial));
             }
         }
         Ok(())
     }
 
     /// The second: who asks.
-    pub(crate) async fn identify(
-        &self,
-        headers: &HeaderMap,
-        address: IpAddr,
-        request_id: &RequestId,
-    ) -> Result<Arc<Principal>, Box<Refusal>> {
-        self.authenticator.principal(headers).await.map_err(|Denied { reason, problem }| {
-            audit::turned_away(request_id, address, reason);
-            Refusal::plain(problem)
-        })
+    pub(crate) async fn identify(&self, headers: &HeaderMap, address: IpAddr) -> Result<Arc<Principal>, Box<Refusal>> {
+        let denied = |Denied { reason, problem }| Refusal::of(problem, Denial::of_stranger(address, reason));
+        self.authenticator.principal(headers).await.map_err(denied)
     }
 
     /// The third: whether that caller may ask once more. `None`: there is no limit.
     fn count(
         &self,
-        principal: &Principal,
+        principal: &Arc<Principal>,
         address: IpAddr,
-        request_id: &RequestId,
         now: Instant,
     ) -> Result<Option<Verdict>, Box<Refusal>> {
         let verdict = self.principal_limit.as_ref().map(|limit| limit.check(principal.caller(address), now));
         if let (Some(limit), Some(verdict)) = (&self.principal_limit, verdict)
             && !verdict.allowed
         {
-            audit::limited(request_id, &principal.name, address, "principal_rate");
-            return Err(Refusal::of(limit, "this caller", verdict));
+            let denial = Denial::of_caller(principal, address, "principal_rate");
+            return Err(Refusal::of_limit(limit, "this caller", verdict, denial));
         }
         Ok(verdict)
     }
@@ -251,16 +259,14 @@ impl Gate {
     /// caller.
     fn place_of_caller(
         &self,
-        principal: &Principal,
+        principal: &Arc<Principal>,
         address: IpAddr,
-        request_id: &RequestId,
     ) -> Result<Option<TakenPlace<Caller>>, Box<Refusal>> {
         let Some(caller) = self.caller(principal, address) else { return Ok(None) };
         let quarter = self.of_callers.max();
         let room = || self.requests.load(Ordering::Relaxed) + quarter <= self.requests_max;
         let place = self.of_callers.take_while(caller, room).ok_or_else(|| {
-            audit::limited(request_id, &principal.name, address, "requests");
-            Refusal::plain(too_many_requests(quarter))
+            Refusal::of(too_many_requests(quarter), Denial::of_caller(principal, address, "requests"))
         })?;
         Ok(Some(place))
     }
@@ -270,12 +276,11 @@ impl Gate {
     /// # Errors
     ///
     /// The caller has as many as may be.
-    pub(crate) fn begin_stream(&self, context: &ReadContext) -> Result<Option<TakenPlace<Caller>>, Problem> {
+    pub(crate) fn begin_stream(&self, context: &ReadContext) -> Result<Option<TakenPlace<Caller>>, Box<Refusal>> {
         let Some(streams) = &self.streams else { return Ok(None) };
-        let ReadContext { principal, address, request_id, .. } = context;
+        let ReadContext { principal, address, .. } = context;
         let place = streams.take(principal.caller(*address)).ok_or_else(|| {
-            audit::limited(request_id, &principal.name, *address, "streams");
-            too_many_streams(streams.max())
+            Refusal::of(too_many_streams(streams.max()), Denial::of_caller(principal, *address, "streams"))
         })?;
         Ok(Some(place))
     }
@@ -287,7 +292,7 @@ impl Gate {
 
     /// Refuses what a page of another origin does that may not read answers: browsers leave that to the server where a
     /// WebSocket is opened.
-    pub(crate) fn check_page(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(crate) fn check_page(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Box<Refusal>> {
         let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
         let host = headers.get(HOST).map(HeaderValue::as_bytes);
         let from = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, from)| from.as_bytes());
@@ -296,7 +301,9 @@ impl Gate {
         }
         let title = "A page of this origin may not do this";
         let detail = "add the page's origin to `api.cors.origins`";
-        Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", title, detail))
+        let problem = Problem::new(StatusCode::FORBIDDEN, "foreign_origin", title, detail);
+        let address = address::of(peer, headers, self.trusted_hops);
+        Err(Refusal::of(problem, Denial::of_stranger(address, "foreign_origin")))
     }
 
     fn place(&self) -> Result<Place<'_>, Problem> {

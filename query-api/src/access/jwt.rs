@@ -172,7 +172,10 @@ pub(super) async fn verify(
         return Err(Refused::Malformed);
     }
     // `none` and algorithms nobody knows fail here: the header names none of those there are.
-    let header = decode_header(token).map_err(|_| Refused::Algorithm)?;
+    let header = decode_header(token).map_err(|_| match is_of_no_algorithm(token) {
+        true => Refused::Algorithm,
+        false => Refused::Malformed,
+    })?;
     // An extension that must be understood, or a token that is not in plain form: none is.
     if header.crit.is_some()
         || header.enc.is_some()
@@ -188,9 +191,19 @@ pub(super) async fn verify(
 
 /// The issuer a token says it is of, before anything is verified: good to choose the keys by, and for nothing else.
 fn claimed_issuer(token: &str) -> Option<String> {
-    let payload = token.split('.').nth(1)?;
-    let claims: Map<String, Value> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    Some(claims.get("iss")?.as_str()?.to_string())
+    Some(part(token, 1)?.get("iss")?.as_str()?.to_string())
+}
+
+/// Whether a token's header names an algorithm that is none.
+fn is_of_no_algorithm(token: &str) -> bool {
+    let header = part(token, 0);
+    let algorithm = header.as_ref().and_then(|header| header.get("alg")).and_then(Value::as_str);
+    algorithm.is_some_and(|algorithm| algorithm.parse::<Algorithm>().is_err())
+}
+
+/// The object that a part of a token is.
+fn part(token: &str, number: usize) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(number)?).ok()?).ok()
 }
 
 /// Whether HMAC and other algorithms are mixed, by which a public key could be taken for a secret.

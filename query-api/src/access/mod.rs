@@ -25,7 +25,7 @@ mod principal;
 mod token_cache;
 mod visibility;
 
-pub(crate) use audit::denied;
+pub(crate) use audit::{Denial, denied};
 pub(crate) use authenticate::X_API_KEY;
 pub(crate) use binding::Bound;
 pub(crate) use gate::{Admitted, Gate, Refusal};

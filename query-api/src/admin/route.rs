@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::host::check_host;
 use super::{Admin, AdminError};
-use crate::access::Principal;
+use crate::access::{Denial, Principal};
 use crate::api::Api;
 use crate::channel::{ChannelId, ChannelProblem};
 use crate::context::RequestId;
@@ -71,7 +71,12 @@ pub(super) async fn answer(port: &AdminPort, request: Request<Incoming>, peer: I
             headers.insert(X_REQUEST_ID, request_id.header());
             response
         }
-        Err(problem) => problem.to_response(&request_id),
+        Err(problem) => {
+            if problem.status == StatusCode::FORBIDDEN {
+                Denial::of_stranger(peer, problem.code).tell(&request_id);
+            }
+            problem.to_response(&request_id)
+        }
     }
 }
 

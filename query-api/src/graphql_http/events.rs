@@ -14,7 +14,7 @@ use crate::context::ReadContext;
 use crate::graphql::{GraphQlRequest, Operation, Refused};
 use crate::http::{Body, LAST_EVENT_ID};
 use crate::live::event::{self, COMMENT, HEARTBEAT};
-use crate::live::{Next, Subscription, Told};
+use crate::live::{Counted, Next, Subscription, Told};
 use crate::observe::scope;
 use crate::serving::View;
 
@@ -32,7 +32,8 @@ pub(super) async fn follow(
     context: &ReadContext,
 ) -> Result<Response<Body>, Refused> {
     let seen = headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes);
-    let (subscription, first) = Subscription::begin(api, view, request, operation, seen, context).await?;
+    let counted = Counted::new(api, context).map_err(|refusal| refusal.told(&context.request_id))?;
+    let (subscription, first) = Subscription::begin(api, view, request, operation, seen, counted, context).await?;
     let state = State { first, subscription: Some(subscription), context: context.clone() };
     let events = stream::unfold(state, |mut state| async move {
         let request_id = state.context.request_id.clone();

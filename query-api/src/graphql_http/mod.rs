@@ -16,6 +16,7 @@ use tokio::task::yield_now;
 pub(crate) use self::given::Asked;
 use self::given::Given;
 use self::media::Media;
+use crate::access;
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::freshness::Moment;
@@ -123,7 +124,11 @@ pub(crate) fn prepare(
         Port::Readers if api.channels.trusted_only(context.channel) => Answered::Trusted,
         Port::Readers => Answered::Usual,
     };
-    let resolved = api.known_texts.resolve(text, answered)?;
+    let resolved = api.known_texts.resolve(text, answered).inspect_err(|refused| {
+        if refused.status() == StatusCode::FORBIDDEN.as_u16() {
+            access::denied(context, None, refused.code());
+        }
+    })?;
     let request = GraphQlRequest { query: resolved.query.clone(), operation_name, variables };
     let operation = graphql.operation(&request)?;
     api.known_texts.keep(resolved);

@@ -55,11 +55,11 @@ pub(crate) async fn open(
     now: Instant,
 ) -> Result<Response<Body>, Box<Refusal>> {
     let accept = accept_key(request.headers()).map_err(Refusal::plain)?;
-    api.gate.check_page(request.headers()).map_err(Refusal::plain)?;
-    let address = api.gate.enter(peer, request.headers(), request_id, now)?;
+    api.gate.check_page(peer, request.headers())?;
+    let address = api.gate.enter(peer, request.headers(), now)?;
     // Whoever shows nothing here has to in the first message.
     let principal = match api.gate.shows_credentials(request.headers()) {
-        true => Some(api.gate.identify(request.headers(), address, request_id).await?),
+        true => Some(api.gate.identify(request.headers(), address).await?),
         false => None,
     };
     let held = request.extensions_mut().remove::<Held>();

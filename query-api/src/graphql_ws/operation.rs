@@ -13,11 +13,12 @@ use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::patience::Patience;
+use crate::access::{Denial, Refusal};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::graphql::Refused;
 use crate::graphql_http::{Asked, Port, prepare};
-use crate::live::{Next, Subscription};
+use crate::live::{Counted, Next, Subscription};
 use crate::metrics::{About, Route};
 use crate::observe::scope;
 use crate::observe::slow::Slow;
@@ -68,6 +69,34 @@ struct Read {
     subscription: Box<Subscription>,
     told: Option<Next>,
     _ahead: Option<OwnedSemaphorePermit>,
+}
+
+/// An operation that was not answered. It may be tried again, and then nothing is told of it.
+struct Unbegun {
+    refused: Refused,
+    denial: Option<Denial>,
+}
+
+impl Unbegun {
+    /// One that was not let in.
+    fn denied(refusal: Box<Refusal>) -> Self {
+        let (problem, denial) = refusal.parts();
+        Self { refused: problem.into(), denial }
+    }
+
+    /// What the client is told, and the audit log.
+    fn told(self, context: &ReadContext) -> Refused {
+        if let Some(denial) = &self.denial {
+            denial.tell(&context.request_id);
+        }
+        self.refused
+    }
+}
+
+impl<E: Into<Refused>> From<E> for Unbegun {
+    fn from(refused: E) -> Self {
+        Self { refused: refused.into(), denial: None }
+    }
 }
 
 /// Who asks, and where.
@@ -175,13 +204,14 @@ async fn begin_patiently(payload: JsonValue, asker: Asker, ahead: Arc<Semaphore>
         let place = ahead.clone().acquire_owned().await.ok();
         let started = Instant::now();
         let answered = begin(payload.clone(), &asker, started).await;
-        match answered.as_ref().err().and_then(|refused| patience.wait(refused)) {
+        match answered.as_ref().err().and_then(|unbegun| patience.wait(&unbegun.refused)) {
             Some(wait) => {
                 drop((answered, place));
                 tokio::time::sleep(wait).await;
             }
             None => {
-                // Of what is tried again the client hears nothing.
+                // Of what is tried again nobody hears.
+                let answered = answered.map_err(|unbegun| unbegun.told(&asker.context));
                 asker.count(answered.as_ref().map(|(result, _)| result.len()), started.elapsed());
                 return Begun { answered, _ahead: place };
             }
@@ -190,24 +220,26 @@ async fn begin_patiently(payload: JsonValue, asker: Asker, ahead: Arc<Semaphore>
 }
 
 /// Passes the limits that every request passes, and answers.
-async fn begin(payload: JsonValue, asker: &Asker, started: Instant) -> Result<(Bytes, Option<Subscription>), Refused> {
+async fn begin(payload: JsonValue, asker: &Asker, started: Instant) -> Result<(Bytes, Option<Subscription>), Unbegun> {
     let Asker { api, context, address, .. } = asker;
     // Each operation has its own count of what it reads.
     let context = &context.clone();
-    let (answered, _admitted) = match api.gate.admit_again(&context.principal, *address, &context.request_id, started) {
+    let (answered, _admitted) = match api.gate.admit_again(&context.principal, *address, started) {
         Ok(admitted) => {
             let answered = tokio::time::timeout(api.gate.deadline, answer(payload, api, context)).await;
             let detail = "this took too long; try again, or ask for less";
             let too_slow = || Problem::unavailable("deadline", detail, RETRY_SECONDS).into();
             (answered.unwrap_or_else(|_| Err(too_slow())), Some(admitted))
         }
-        Err(refusal) => (Err(Refused::from(refusal.problem)), None),
+        Err(refusal) => (Err(Unbegun::denied(refusal)), None),
     };
     let took = started.elapsed();
     if api.slow_query.is_some_and(|limit| took >= limit) {
         let (request_id, reads) = (&context.request_id, &context.reads);
-        let (channel, status) =
-            (api.channels.label(context.channel), status_of(answered.as_ref().map(|_| ())).as_u16());
+        let (channel, status) = (
+            api.channels.label(context.channel),
+            status_of(answered.as_ref().map(|_| ()).map_err(|unbegun| &unbegun.refused)).as_u16(),
+        );
         let (route, model, method, uri) = (Route::GraphQl, "", &Method::GET, &Uri::from_static("/graphql"));
         Slow { request_id, route, model, channel, method, uri, reads, status, took }.tell();
     }
@@ -226,12 +258,14 @@ async fn answer(
     payload: JsonValue,
     api: &Arc<Api>,
     context: &ReadContext,
-) -> Result<(Bytes, Option<Subscription>), Refused> {
+) -> Result<(Bytes, Option<Subscription>), Unbegun> {
     let view = api.serving().view(context);
     let graphql = view.graphql()?;
     let (request, operation) = prepare(api, graphql, Asked::from_json(payload)?, Port::Readers, context)?;
     if operation.is_subscription() {
-        let (subscription, first) = Subscription::begin(api, view.clone(), request, operation, None, context).await?;
+        let counted = Counted::new(api, context).map_err(Unbegun::denied)?;
+        let begun = Subscription::begin(api, view.clone(), request, operation, None, counted, context).await;
+        let (subscription, first) = begun?;
         // Nothing was seen before, so there is one.
         return Ok((first.map(|told| told.body).unwrap_or_default(), Some(subscription)));
     }

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::message::{self, Ending, Received};
 use super::operation::{self, Asker, Event, Said};
-use crate::access::{Principal, X_API_KEY};
+use crate::access::{Denial, Principal, X_API_KEY};
 use crate::api::Api;
 use crate::channel::ChannelId;
 use crate::context::RequestId;
@@ -171,17 +171,24 @@ impl Session {
                 _ => continue,
             };
             let value = value.as_str().and_then(|value| HeaderValue::from_str(value).ok());
-            given.append(header, value.ok_or(End::Said(Ending::FORBIDDEN))?);
+            let value = value.ok_or_else(|| self.denied("credentials_malformed", Ending::FORBIDDEN))?;
+            given.append(header, value);
         }
         match self.shown.take() {
             Some(shown) if given.is_empty() => Ok(shown),
             // Two answers to one question: whichever is meant, the other is not.
-            Some(_) => Err(End::Said(Ending::FORBIDDEN)),
-            None => {
-                let identified = self.api.gate.identify(&given, self.address, &self.request_id).await;
-                identified.map_err(|_| End::Said(Ending::FORBIDDEN))
-            }
+            Some(_) => Err(self.denied("credentials_twice", Ending::FORBIDDEN)),
+            None => self.api.gate.identify(&given, self.address).await.map_err(|refusal| {
+                refusal.audit(&self.request_id);
+                End::Said(Ending::FORBIDDEN)
+            }),
         }
+    }
+
+    /// Ends the connection of a caller that is not known.
+    fn denied(&self, reason: &'static str, ending: Ending) -> End {
+        Denial::of_stranger(self.address, reason).tell(&self.request_id);
+        End::Said(ending)
     }
 
     /// The channel, by what the connection was opened with and what the first message adds: browsers send no headers of
@@ -203,7 +210,7 @@ impl Session {
     }
 
     async fn subscribe(&mut self, socket: &mut Socket, id: Arc<str>, payload: JsonValue) -> Result<(), End> {
-        let asker = self.asker.as_ref().ok_or(End::Said(Ending::UNAUTHORIZED))?;
+        let asker = self.asker.as_ref().ok_or_else(|| self.denied("no_credentials", Ending::UNAUTHORIZED))?;
         if self.running.contains_key(&id) {
             return Err(End::Said(Ending(4409, "Subscriber for this id already exists")));
         }
@@ -212,6 +219,7 @@ impl Session {
             let message = format!("{max} operations run on this connection already: complete one of them");
             let refused = Refused::new("limit_exceeded", 429, message);
             asker.count(Err(&refused), Duration::ZERO);
+            Denial::of_caller(&asker.context.principal, self.address, "operations").tell(&self.request_id);
             let refused = refused.list(&asker.context);
             return send(socket, operation_message("error", &id, Some(&refused))?).await;
         }

@@ -45,7 +45,7 @@ pub(crate) async fn list(
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
     check_live(model)?;
-    let counted = Counted::new(api, context)?;
+    let counted = Counted::new(api, context).map_err(|refusal| refusal.told(&context.request_id))?;
     let seen = headers.get(LAST_EVENT_ID).map(|seen| seen.as_bytes().to_vec());
     let mut live = Live {
         serving: api.serving.clone(),

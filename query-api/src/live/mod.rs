@@ -18,7 +18,7 @@ pub(crate) use listeners::{Listeners, dispatch};
 pub(crate) use stream::stream;
 pub(crate) use subscription::{Next, Subscription, Told};
 
-use crate::access::Caller;
+use crate::access::{Caller, Refusal};
 use crate::api::Api;
 use crate::context::ReadContext;
 use crate::places::TakenPlace;
@@ -47,14 +47,14 @@ fn warn_of_end(context: &ReadContext, problem: &Problem, what: &str) {
 }
 
 /// Counts a stream while it is there, and holds its place among those of its caller.
-struct Counted {
+pub(crate) struct Counted {
     gauge: Gauge,
     _place: Option<TakenPlace<Caller>>,
 }
 
 impl Counted {
     /// Refuses what would be one too many of its caller.
-    fn new(api: &Api, context: &ReadContext) -> Result<Self, Problem> {
+    pub(crate) fn new(api: &Api, context: &ReadContext) -> Result<Self, Box<Refusal>> {
         let place = api.gate.begin_stream(context)?;
         let gauge = api.metrics.live_streams.clone();
         gauge.inc();

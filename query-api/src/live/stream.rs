@@ -35,7 +35,7 @@ pub(crate) async fn stream(
     context: &ReadContext,
 ) -> Result<Response<Body>, Problem> {
     check_live(model)?;
-    let counted = Counted::new(api, context)?;
+    let counted = Counted::new(api, context).map_err(|refusal| refusal.told(&context.request_id))?;
     let selection = selection(query, model)?;
     let absent = || Problem::no_document(model.name());
     let key = model.parse_id(id).ok_or_else(absent)?;
@@ -57,7 +57,7 @@ pub(crate) async fn stream(
         id: id.to_string(),
         key,
         query: query.to_string(),
-        context: context.clone(),
+        context: ReadContext { is_followed: true, ..context.clone() },
         selection,
         seen,
         read: Some(document),

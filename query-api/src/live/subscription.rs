@@ -65,8 +65,8 @@ pub(crate) enum Next {
 }
 
 impl Subscription {
-    /// Begins, and answers with the first result, too; `None`: it is the one of which the client that comes back has
-    /// `seen` the id.
+    /// Begins what was `counted`, and answers with the first result, too; `None`: it is the one of which the client that
+    /// comes back has `seen` the id.
     ///
     /// # Errors
     ///
@@ -77,9 +77,9 @@ impl Subscription {
         request: GraphQlRequest,
         operation: Operation,
         seen: Option<&[u8]>,
+        counted: Counted,
         context: &ReadContext,
     ) -> Result<(Self, Option<Told>), Refused> {
-        let counted = Counted::new(api, context)?;
         let (request, operation) = view.graphql()?.keep(&request, &operation)?;
         let (version, followed) = listen(api, &view, &operation)?;
         let mut begun = Self {
@@ -97,6 +97,7 @@ impl Subscription {
             api: api.clone(),
         };
         let first = begun.result().await?;
+        begun.context.is_followed = true;
         Ok((begun, first.filter(|told| seen != Some(told.id.as_bytes()))))
     }
 

@@ -92,7 +92,7 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
         Answered { route: Route::Other, model: None, counted: false, applied: None, waited: Duration::ZERO };
     // Kept only where it may have to be told.
     let asked = api.slow_query.map(|_| (request.method().clone(), request.uri().clone()));
-    let admitted = api.gate.admit(peer, request.headers(), &request_id, started).await;
+    let admitted = api.gate.admit(peer, request.headers(), started).await;
     let (mut response, context, verdict, _place) = match admitted {
         Ok(Admitted { place, principal, address, verdict }) => {
             // A channel that is not there is found out when it is known who asks.
@@ -113,6 +113,10 @@ pub(crate) async fn answer(api: &Arc<Api>, request: Request<Incoming>, peer: IpA
                 .flatten();
             if page.as_ref().is_some_and(|page| page.status() == StatusCode::UNAUTHORIZED) {
                 api.metrics.failed(refusal.problem.code);
+            }
+            // Files that everybody gets are denied nobody.
+            if page.as_ref().is_none_or(|page| page.status() == StatusCode::UNAUTHORIZED) {
+                refusal.audit(&request_id);
             }
             let mut response = page.unwrap_or_else(|| failed(api, &refusal.problem, &request_id));
             refusal.tell_limit(&mut response);
@@ -187,6 +191,7 @@ async fn open_socket(
 ) -> Response<Body> {
     let opened = scope(request_id.clone(), graphql_ws::open(api, request, peer, request_id, started)).await;
     let mut response = opened.unwrap_or_else(|refusal| {
+        refusal.audit(request_id);
         let mut response = failed(api, &refusal.problem, request_id);
         refusal.tell_limit(&mut response);
         response
@@ -375,7 +380,7 @@ async fn queried(
 fn find<'v>(view: &'v View, name: &str, context: &ReadContext) -> Result<&'v Arc<Model>, Problem> {
     view.model(name).inspect_err(|_| {
         if context.is_private {
-            access::denied(context, problem::shown(name), "unknown_model");
+            access::denied(context, Some(problem::shown(name)), "unknown_model");
         }
     })
 }

@@ -7,6 +7,7 @@ mod events;
 #[allow(dead_code, reason = "shared with the tests of serving")]
 mod fixture;
 
+mod audited;
 mod channels;
 mod channels_property;
 mod floods;
@@ -16,6 +17,8 @@ mod headers;
 mod hidden;
 mod issuer;
 mod limits;
+#[path = "../serving/lines.rs"]
+mod lines;
 mod one_stamp;
 mod ownership;
 mod property;

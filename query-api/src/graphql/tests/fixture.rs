@@ -186,6 +186,7 @@ impl Fixture {
             channel: crate::channel::ChannelId::DEFAULT,
             vary: hyper::header::HeaderValue::from_static("accept"),
             reads: crate::observe::Reads::new(std::time::Instant::now(), false),
+            is_followed: false,
         };
         let fixture = Self { store, graphql, context, _folder: folder };
         let customers_written = (1..=10).map(|n| (Value::Int(n), customer(n)));
