@@ -386,3 +386,54 @@ fn too_many_streams(max: usize) -> Problem {
 fn overloaded() -> Problem {
     Problem::unavailable("overloaded", "there are too many requests at the moment; try again", RETRY_SECONDS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(change: impl FnOnce(&mut AccessOptions)) -> Arc<Gate> {
+        let mut options = AccessOptions::default();
+        change(&mut options);
+        Arc::new(Gate::new(&options, &[], b"secret").0)
+    }
+
+    #[test]
+    fn so_many_requests_have_places_and_no_more() {
+        let gate = gate(|options| options.limits.requests_max = 3);
+        let mut places: Vec<_> = (0..3).map(|_| gate.place().expect("there is room")).collect();
+        for _ in 0..10 {
+            // Those that are turned away take none.
+            assert_eq!(gate.place().err().map(|problem| problem.code), Some("overloaded"));
+        }
+        places.pop();
+        places.push(gate.place().expect("one is free again"));
+        assert!(gate.place().is_err());
+        drop(places);
+        assert_eq!(gate.requests.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_part_of_requests_is_turned_away_while_work_waits_for_a_processor() {
+        let gate = gate(|options| options.limits.queue_delay_max = Duration::from_millis(20));
+        let stop = CancellationToken::new();
+        let (watching, watched) = (stop.clone(), gate.clone());
+        let watch = tokio::spawn(async move { watched.watch(watching).await });
+        let turned_away = || (0..256).filter(|_| gate.place().is_err()).count();
+        assert_eq!(turned_away(), 0);
+        // This test's only thread does nothing else meanwhile.
+        for _ in 0..LOOKS + 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            std::thread::sleep(LOOK_EVERY + Duration::from_millis(50));
+        }
+        tokio::task::yield_now().await;
+        let while_late = turned_away();
+        assert!((1..256).contains(&while_late), "{while_late}");
+        let begun = Instant::now();
+        while turned_away() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is over and requests are turned away still");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        stop.cancel();
+        watch.await.expect("it ends");
+    }
+}

@@ -1,6 +1,8 @@
 //! How much one caller may ask for.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use headwater_query_api::{AccessOptions, ModelRule, Rate};
@@ -175,6 +177,31 @@ fn what_is_too_much_is_turned_away_cheaply() {
     drop(hanging);
     let ask = || world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]).status;
     wait_until("every place to be free again", || ask() == 200);
+}
+
+#[test]
+fn some_are_turned_away_while_work_waits_for_a_processor() {
+    let world = Guarded::with(ModelRule::default(), |access| access.limits.queue_delay_max = Duration::from_millis(20));
+    let ask = || world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]);
+    assert_eq!(ask().status, 200);
+    // Work that lets go of a processor far too seldom, on each of two.
+    let end = Arc::new(AtomicBool::new(false));
+    for _ in 0..2 {
+        let end = end.clone();
+        world.runtime.spawn(async move {
+            while !end.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(60));
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    wait_until("a request to be turned away", || {
+        let answer = ask();
+        assert!(answer.status == 200 || answer.json()["code"] == "overloaded", "{}", answer.body);
+        answer.status == 503
+    });
+    end.store(true, Ordering::Relaxed);
+    wait_until("all to be let in again", || (0..64).all(|_| ask().status == 200));
 }
 
 #[test]
