@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::fixture::{TestAdmin, World, admin_server, request};
+use crate::fixture::{Answer, TestAdmin, World, admin_server, request};
 
 #[test]
 fn probes_metrics_and_commands() {
@@ -120,14 +120,48 @@ fn names_that_others_may_own_are_refused() {
     }
 }
 
+/// What stands in an attribute, wherever a page has it.
+fn named<'p>(page: &'p str, attribute: &str) -> Vec<&'p str> {
+    page.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
 #[test]
-fn pages_load_nothing_from_elsewhere() {
+fn pages_name_nothing_but_what_is_served_beside_them() {
     let world = World::new();
-    for path in ["/console", "/graphiql", "/"] {
-        let page = world.admin("GET", path, &[], None);
-        assert!(page.body.contains("<html"), "{path}");
-        assert!(!page.body.contains("src=\"http") && !page.body.contains("href=\"http"), "{path}");
-        assert!(page.header("content-security-policy").contains("default-src 'none'"), "{path}");
+    let (readers, operators) = (|path: &str| world.get(path), |path: &str| world.admin("GET", path, &[], None));
+    let at: [(&dyn Fn(&str) -> Answer, &[&str]); 2] =
+        [(&operators, &["/", "/console", "/graphiql"]), (&readers, &["/docs", "/v1/customer/docs", "/v1/rate/docs"])];
+    for (get, pages) in at {
+        for path in pages {
+            let page = get(path);
+            assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
+            // Without an icon of its own a browser asks for one that nobody has.
+            assert!(page.body.contains("<link rel=\"icon\" href=\"data:,\">"), "{path}");
+            let policy = page.header("content-security-policy");
+            let allows = |what: &str| policy.split("; ").any(|directive| directive == what);
+            for what in ["default-src 'none'", "connect-src 'self'", "img-src data:", "frame-ancestors 'none'"] {
+                assert!(allows(what), "{path}: {what} is not in {policy}");
+            }
+            let is_inline = page.body.contains("<script>");
+            let source = if is_inline { "'unsafe-inline'" } else { "'self'" };
+            assert!(
+                allows(&format!("script-src {source}")) && allows(&format!("style-src {source}")),
+                "{path}: {policy}"
+            );
+            let loaded = named(&page.body, " src=\"");
+            assert!(is_inline == loaded.is_empty(), "{path}: {loaded:?}");
+            for other in loaded.into_iter().chain(named(&page.body, " href=\"")) {
+                if other == "data:," || other.starts_with('#') {
+                    continue;
+                }
+                assert!(other.starts_with('/') && !other.starts_with("//"), "{path} names {other}");
+                let found = get(other);
+                assert_eq!(found.status, 200, "{path} names {other}");
+                let kind = found.header("content-type");
+                assert!(!other.ends_with(".js") || kind.starts_with("text/javascript"), "{other}: {kind}");
+                assert!(!other.ends_with(".css") || kind.starts_with("text/css"), "{other}: {kind}");
+            }
+        }
     }
     let body = json!({"query": "{customer(id: 7) {id}}"}).to_string();
     let answer = world.admin("POST", "/graphql", &[("content-type", "application/json")], Some(&body));
