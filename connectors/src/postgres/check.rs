@@ -284,7 +284,7 @@ async fn look_at_tables(
     let published = publication.iter().flat_map(|publication| publication.tables.keys());
     let both: BTreeSet<(&str, &str)> =
         names.iter().chain(published).map(|(schema, table)| (schema.as_str(), table.as_str())).collect();
-    let mut tables = catalog::tables(sql, &mut types, &catalog::named(both.into_iter())).await?;
+    let mut tables = catalog::tables(sql, &mut types, &catalog::named(both)).await?;
     if let Some(publication) = &publication {
         look_at_identities(&tables, publication, findings);
     }
