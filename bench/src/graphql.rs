@@ -96,6 +96,7 @@ fn filled(folder: &std::path::Path) -> Arc<EmbeddedStore> {
         model: "customer_account".into(),
         definition_hash: "0".into(),
         state: VersionState::Active,
+        sources: Vec::new(),
         shape: Some(shape()),
         created_at_ms: 0,
     };

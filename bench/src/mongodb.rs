@@ -140,6 +140,7 @@ fn register(store: &MongoDocuments) {
         model: "account".into(),
         definition_hash: "bench".into(),
         state: VersionState::Active,
+        sources: Vec::new(),
         shape: Some(shape),
         created_at_ms: 0,
     };

@@ -216,8 +216,7 @@ impl Fold {
 
     /// Sources that the models read.
     pub fn sources(&self) -> Vec<String> {
-        let tables = self.state.versions.iter().flat_map(|version| version.model.tables());
-        let mut sources: Vec<String> = tables.map(|table| table.source.to_string()).collect();
+        let mut sources: Vec<String> = self.state.versions.iter().flat_map(|version| version.model.sources()).collect();
         sources.sort();
         sources.dedup();
         sources

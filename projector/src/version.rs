@@ -124,6 +124,12 @@ impl Version {
 
     /// Makes the plan by the tables as they are now. A version that follows changes and does not fit them is frozen.
     pub(crate) fn replan(&mut self, batch: &mut dyn Batch, catalog: &Catalog) -> Result<(), Error> {
+        let sources = self.model.sources();
+        if self.record.sources != sources {
+            // It was registered before this was noted.
+            self.record.sources = sources;
+            batch.put_version(&self.record)?;
+        }
         let Some(tables) = catalog.current(&self.model.tables()) else {
             self.problem = Some(catalog.awaits(&self.model));
             return Ok(());

@@ -133,6 +133,7 @@ impl State {
             model: model.name.clone(),
             definition_hash: model.hash(),
             state: VersionState::Building,
+            sources: model.sources(),
             shape: None,
             created_at_ms: now_ms(),
         };

@@ -341,6 +341,20 @@ fn a_frontier_does_not_go_back() {
     }
 }
 
+/// Readers wait for those alone. Older versions did not tell.
+#[test]
+fn the_registry_tells_what_sources_a_version_reads() {
+    let place = Place::open();
+    let record = || place.documents.versions().borrow()[0].clone();
+    drop(place.fold(&[alone()]));
+    assert_eq!(record().sources, ["shop"]);
+    let mut batch = ProjectionStore::begin(&*place.documents).unwrap();
+    batch.put_version(&VersionRecord { sources: Vec::new(), ..record() }).unwrap();
+    batch.commit().unwrap();
+    drop(place.fold(&[alone()]));
+    assert_eq!(record().sources, ["shop"]);
+}
+
 /// Commits do not have the order of their times, nor do the clocks of a source and its standby agree.
 #[test]
 fn the_time_of_a_frontier_does_not_go_back() {

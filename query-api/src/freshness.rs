@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use headwater_schemas::{SourcePosition, ValueRef, temporal};
-use headwater_store::Frontier;
+use headwater_store::{Frontier, VersionRecord, VersionState};
 use hyper::header::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -34,15 +34,23 @@ const OF_CALLER: usize = 4;
 
 type Frontiers = Arc<BTreeMap<String, Frontier>>;
 
-/// How far every source is projected, for answers and for requests that ask for no less.
+/// How far every source is projected, for answers and for requests that ask for no less. A source that nothing served reads
+/// counts for neither: its frontier stays where it is for ever.
 pub(crate) struct Freshness {
-    frontiers: watch::Receiver<Frontiers>,
-    /// What is said of the frontiers seen last.
-    said: Mutex<(watch::Receiver<Frontiers>, Moment)>,
+    known: Known,
+    /// What is said of what was seen last.
+    said: Mutex<(Known, Moment)>,
     /// Requests that may wait at the same time: each holds a place of those being answered.
     waiting: Semaphore,
     /// Those of each caller.
     of_callers: Places<Caller>,
+}
+
+/// What the store tells.
+#[derive(Clone)]
+struct Known {
+    frontiers: watch::Receiver<Frontiers>,
+    versions: watch::Receiver<Arc<Vec<VersionRecord>>>,
 }
 
 /// What an answer is complete up to.
@@ -67,20 +75,25 @@ enum Source {
 }
 
 impl Freshness {
-    /// Follows these frontiers. At most `waiting_max` requests wait for them at the same time.
-    pub(crate) fn new(frontiers: watch::Receiver<Frontiers>, waiting_max: usize) -> Self {
-        let mut seen = frontiers.clone();
-        let moment = Moment::of(&seen.borrow_and_update());
+    /// Follows these frontiers, of the sources that these versions read. At most `waiting_max` requests wait for them at the
+    /// same time.
+    pub(crate) fn new(
+        frontiers: watch::Receiver<Frontiers>,
+        versions: watch::Receiver<Arc<Vec<VersionRecord>>>,
+        waiting_max: usize,
+    ) -> Self {
+        let known = Known { frontiers, versions };
+        let mut seen = known.clone();
+        let moment = seen.moment();
         let of_callers = Places::new((waiting_max / OF_CALLER).max(1));
-        Self { frontiers, said: Mutex::new((seen, moment)), waiting: Semaphore::new(waiting_max), of_callers }
+        Self { known, said: Mutex::new((seen, moment)), waiting: Semaphore::new(waiting_max), of_callers }
     }
 
     /// What every document read after this call is complete up to.
     pub(crate) fn now(&self) -> Moment {
         let (seen, moment) = &mut *self.said.lock();
-        // An error says that nobody tells more: the last word stays.
-        if seen.has_changed().unwrap_or(false) {
-            *moment = Moment::of(&seen.borrow_and_update());
+        if seen.has_changed() {
+            *moment = seen.moment();
         }
         moment.clone()
     }
@@ -105,8 +118,8 @@ impl Freshness {
             Problem { code: "invalid_consistency_token", ..Problem::parameter("Consistency-Token", detail) }
         };
         let wanted = Wanted::of(headers).ok_or_else(malformed)?;
-        let mut frontiers = self.frontiers.clone();
-        let now = frontiers.borrow_and_update().clone();
+        let mut known = self.known.clone();
+        let now = known.frontiers.borrow_and_update().clone();
         if let Some(name) = wanted.unknown(&now) {
             let detail = format!("there is no source `{name}`");
             return Err(Problem {
@@ -114,7 +127,7 @@ impl Freshness {
                 ..Problem::parameter("Consistency-Token", detail)
             });
         }
-        if wanted.is_reached(&now) {
+        if wanted.is_reached(&now, &known.versions.borrow()) {
             return Ok(None);
         }
         let early = || {
@@ -127,7 +140,7 @@ impl Freshness {
         let wait_max = wait_max().min(Duration::from_secs(seconds.into()));
         let begun = Instant::now();
         // In a box of its own: it is rare, and every request carries the room for it.
-        let reached = Box::pin(self.wait(frontiers, &wanted, wait_max, caller())).await;
+        let reached = Box::pin(self.wait(known, &wanted, wait_max, caller())).await;
         *waited += begun.elapsed();
         reached.ok_or_else(early)?;
         Ok(HeaderValue::from_str(&format!("wait={seconds}")).ok())
@@ -135,23 +148,36 @@ impl Freshness {
 
     /// Waits until the frontiers are as far as is wanted. `None`: in time they were not, nothing comes any more, or as many
     /// wait as may.
-    async fn wait(
-        &self,
-        mut frontiers: watch::Receiver<Frontiers>,
-        wanted: &Wanted,
-        wait_max: Duration,
-        caller: Option<Caller>,
-    ) -> Option<()> {
+    async fn wait(&self, known: Known, wanted: &Wanted, wait_max: Duration, caller: Option<Caller>) -> Option<()> {
         let room = || self.waiting.available_permits() > self.of_callers.max();
         let _of_caller = match caller {
             Some(caller) => Some(self.of_callers.take_while(caller, room)?),
             None => None,
         };
         let _place = self.waiting.try_acquire().ok()?;
-        let reached = frontiers.wait_for(|frontiers| wanted.is_reached(frontiers));
+        let Known { mut frontiers, versions } = known;
+        let reached = frontiers.wait_for(|frontiers| wanted.is_reached(frontiers, &versions.borrow()));
         let reached = tokio::time::timeout(wait_max, reached).await;
         matches!(reached, Ok(Ok(_))).then_some(())
     }
+}
+
+impl Known {
+    /// Whether there is news. That nobody tells more is none: the last word stays.
+    fn has_changed(&self) -> bool {
+        self.frontiers.has_changed().unwrap_or(false) || self.versions.has_changed().unwrap_or(false)
+    }
+
+    /// What is to be said now.
+    fn moment(&mut self) -> Moment {
+        let frontiers = self.frontiers.borrow_and_update().clone();
+        Moment::of(&frontiers, &self.versions.borrow_and_update())
+    }
+}
+
+/// Whether anything that is served reads a source.
+fn is_read(source: &str, versions: &[VersionRecord]) -> bool {
+    versions.iter().any(|version| version.state == VersionState::Active && version.reads(source))
 }
 
 impl Moment {
@@ -163,8 +189,9 @@ impl Moment {
         }
     }
 
-    fn of(frontiers: &BTreeMap<String, Frontier>) -> Self {
-        let micros = frontiers.values().map(|frontier| frontier.at_micros).min().filter(|micros| *micros > 0);
+    fn of(frontiers: &BTreeMap<String, Frontier>, versions: &[VersionRecord]) -> Self {
+        let read = || frontiers.iter().filter(|(source, _)| is_read(source, versions));
+        let micros = read().map(|(_, frontier)| frontier.at_micros).min().filter(|micros| *micros > 0);
         let as_of = micros.and_then(|micros| {
             let mut text = String::with_capacity(32);
             temporal::format_into(&mut text, ValueRef::TimestampTz(micros));
@@ -172,7 +199,7 @@ impl Moment {
         });
         let mut bytes = Vec::with_capacity(1 + frontiers.len() * (NAME_LEN + SourcePosition::LEN));
         bytes.push(FORMAT);
-        for (source, frontier) in frontiers.iter().take(SOURCES_MAX) {
+        for (source, frontier) in read().take(SOURCES_MAX) {
             bytes.extend_from_slice(&hash(source));
             bytes.extend_from_slice(&frontier.position.to_bytes());
         }
@@ -258,19 +285,29 @@ impl Wanted {
         })
     }
 
-    fn is_reached(&self, frontiers: &BTreeMap<String, Frontier>) -> bool {
-        let hashed = || frontiers.iter().map(|(name, frontier)| (hash(name), frontier.position));
-        self.0.iter().all(|(source, wanted)| match source {
+    fn is_reached(&self, frontiers: &BTreeMap<String, Frontier>, versions: &[VersionRecord]) -> bool {
+        self.0.iter().all(|(source, wanted)| {
             // A source this server has not heard of yet has not got there.
-            Source::Hash(of) => hashed().any(|(name, position)| name == *of && position >= *wanted),
-            // A writer knows the log it wrote to, which is the present one.
-            Source::Name(name) => frontiers.get(name).is_some_and(|frontier| frontier.position.commit >= wanted.commit),
+            let is_it = |name: &String| match source {
+                Source::Hash(of) => hash(name) == *of,
+                Source::Name(of) => name == of,
+            };
+            let Some((name, Frontier { position, .. })) = frontiers.iter().find(|(name, _)| is_it(name)) else {
+                return false;
+            };
+            let reached = match source {
+                Source::Hash(_) => position >= wanted,
+                // A writer knows the log it wrote to, which is the present one.
+                Source::Name(_) => position.commit >= wanted.commit,
+            };
+            reached || !is_read(name, versions)
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use headwater_store::VersionId;
     use proptest::prelude::*;
 
     use super::*;
@@ -286,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_token_is_reached_by_what_is_no_older() {
-        let moment = Moment::of(&frontiers(&[("billing", 10), ("crm", 20)]));
+        let moment = Moment::of(&frontiers(&[("billing", 10), ("crm", 20)]), &reading(&[]));
         let wanted = Wanted::parse(moment.token.to_str().expect("text")).expect("a token");
         for (now, reached) in [
             (&[("billing", 10), ("crm", 20)][..], true),
@@ -295,9 +332,38 @@ mod tests {
             (&[("billing", 10)], false),
             (&[], false),
         ] {
-            assert_eq!(wanted.is_reached(&frontiers(now)), reached, "{now:?}");
+            assert_eq!(wanted.is_reached(&frontiers(now), &reading(&[])), reached, "{now:?}");
         }
         assert!(!moment.token.to_str().expect("text").contains("billing"));
+    }
+
+    /// One version that serves and reads these sources; none: all.
+    fn reading(sources: &[&str]) -> Vec<VersionRecord> {
+        let sources = sources.iter().map(|source| source.to_string()).collect();
+        let (id, model, definition_hash) = (VersionId(1), "customer".to_owned(), String::new());
+        let state = VersionState::Active;
+        vec![VersionRecord { id, model, definition_hash, state, sources, shape: None, created_at_ms: 0 }]
+    }
+
+    #[test]
+    fn a_source_that_nothing_served_reads_holds_nobody() {
+        let mut now = frontiers(&[("billing", 10), ("crm", 20)]);
+        now.get_mut("billing").expect("it is there").at_micros = 7_200_000_000;
+        now.get_mut("crm").expect("it is there").at_micros = 3_600_000_000;
+        let wanted = |moment: &Moment| Wanted::parse(moment.token.to_str().expect("text")).expect("a token");
+        let as_of = |moment: &Moment| moment.as_of.clone().map(|it| it.to_str().expect("text").to_owned());
+        let (both, one) = (reading(&["billing", "crm"]), reading(&["billing"]));
+        assert_eq!(as_of(&Moment::of(&now, &both)).as_deref(), Some("1970-01-01T01:00:00Z"));
+        let moment = Moment::of(&now, &one);
+        assert_eq!(as_of(&moment).as_deref(), Some("1970-01-01T02:00:00Z"));
+        assert_eq!(wanted(&moment).0.len(), 1, "of what is not read no position is told");
+        let later = wanted(&Moment::of(&frontiers(&[("billing", 10), ("crm", 21)]), &both));
+        assert!(!later.is_reached(&now, &both) && later.is_reached(&now, &one));
+        let written = Wanted::parse("crm=15").expect("a position");
+        assert!(!written.is_reached(&now, &both) && written.is_reached(&now, &one));
+        let mut building = reading(&["crm"]);
+        building[0].state = VersionState::Building;
+        assert!(written.is_reached(&now, &building), "it is not served yet");
     }
 
     #[test]
@@ -313,7 +379,7 @@ mod tests {
             ("billing=1/100000000", None),
             ("billing=1/AB,", None),
         ] {
-            assert_eq!(Wanted::parse(text).map(|wanted| wanted.is_reached(&now)), reached, "{text}");
+            assert_eq!(Wanted::parse(text).map(|wanted| wanted.is_reached(&now, &reading(&[]))), reached, "{text}");
         }
         assert_eq!(Wanted::parse("crm=1").expect("a position").unknown(&now), Some("crm"));
     }
@@ -321,7 +387,7 @@ mod tests {
     #[test]
     fn each_token_of_a_request_counts() {
         let now = frontiers(&[("billing", 10), ("crm", 20)]);
-        let hashed = Moment::of(&frontiers(&[("billing", 11)])).token;
+        let hashed = Moment::of(&frontiers(&[("billing", 11)]), &reading(&[])).token;
         let hashed = hashed.to_str().expect("text");
         for (given, reached) in [
             (&["billing=a", "crm=14"][..], Some(true)),
@@ -335,7 +401,7 @@ mod tests {
             for text in given {
                 headers.append(CONSISTENCY_TOKEN, HeaderValue::from_str(text).expect("text"));
             }
-            assert_eq!(Wanted::of(&headers).map(|wanted| wanted.is_reached(&now)), reached, "{given:?}");
+            assert_eq!(Wanted::of(&headers).map(|wanted| wanted.is_reached(&now, &reading(&[]))), reached, "{given:?}");
         }
     }
 

@@ -164,7 +164,7 @@ pub async fn start(
     let sender = watch::Sender::new(Arc::new(first));
     let api = Arc::new(Api {
         serving: sender.subscribe(),
-        freshness: Freshness::new(reader.frontiers(), options.access.limits.requests_max / 4),
+        freshness: Freshness::new(reader.frontiers(), reader.versions(), options.access.limits.requests_max / 4),
         cursors: Arc::new(CursorKey::new(&options.cursor_secret)),
         entries_max: options.entries_max,
         documents_bytes_max: options.documents_bytes_max,

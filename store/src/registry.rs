@@ -18,10 +18,20 @@ pub struct VersionRecord {
     pub definition_hash: String,
     /// Whether it serves.
     pub state: VersionState,
+    /// Sources whose rows its documents are made of; empty where it was registered before this was noted.
+    #[serde(default)]
+    pub sources: Vec<String>,
     /// What its documents look like; `None` until the tables it reads are known.
     pub shape: Option<ModelShape>,
     /// When it was registered, milliseconds since 1970-01-01T00:00:00Z.
     pub created_at_ms: i64,
+}
+
+impl VersionRecord {
+    /// Whether its documents are made of rows of this source, as far as is known.
+    pub fn reads(&self, source: &str) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|read| read == source)
+    }
 }
 
 /// Life of a version. At most one version of a model is active.

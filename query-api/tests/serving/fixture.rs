@@ -108,6 +108,7 @@ pub(crate) fn record(id: u32, shape: ModelShape, state: VersionState) -> Version
         model: shape.model.clone(),
         definition_hash: format!("{id:016x}"),
         state,
+        sources: Vec::new(),
         shape: Some(shape),
         created_at_ms: 0,
     }

@@ -313,4 +313,12 @@ impl ReadModel {
         visit(&self.node, &mut out);
         out
     }
+
+    /// Every source of whose tables the model reads any, each once, by name.
+    pub fn sources(&self) -> Vec<String> {
+        let mut sources: Vec<String> = self.tables().iter().map(|table| table.source.to_string()).collect();
+        sources.sort();
+        sources.dedup();
+        sources
+    }
 }

@@ -30,7 +30,7 @@ fn ids(page: &Page) -> Vec<Vec<u8>> {
 
 fn record(id: VersionId, state: VersionState) -> VersionRecord {
     let (model, definition_hash) = ("customer".to_owned(), "h".to_owned());
-    VersionRecord { id, model, definition_hash, state, shape: None, created_at_ms: 1 }
+    VersionRecord { id, model, definition_hash, state, sources: Vec::new(), shape: None, created_at_ms: 1 }
 }
 
 fn put<'a>(id: &'a [u8], entries: &'a [(u16, &'a [u8])]) -> DocumentWrite<'a> {

@@ -55,7 +55,7 @@ pub(crate) const VERSION: VersionId = VersionId(7);
 
 pub(crate) fn record(id: VersionId, state: VersionState, shape: Option<ModelShape>) -> VersionRecord {
     let (model, definition_hash) = ("customer".to_owned(), "h".to_owned());
-    VersionRecord { id, model, definition_hash, state, shape, created_at_ms: 1 }
+    VersionRecord { id, model, definition_hash, state, sources: Vec::new(), shape, created_at_ms: 1 }
 }
 
 pub(crate) fn int(n: i64) -> Vec<u8> {

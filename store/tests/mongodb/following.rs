@@ -174,6 +174,23 @@ async fn a_model_whose_projector_has_gone_is_retired() {
     assert_eq!(back.begin().unwrap().versions().unwrap()[0].state, VersionState::Retired);
 }
 
+/// What it was behind with when its last model of that source was removed holds back nobody.
+#[tokio::test]
+async fn only_who_reads_a_source_holds_its_frontier() {
+    let here = fresh();
+    let other = MongoOptions { projector: "other".into(), ..here.clone() };
+    for (options, model, source, commit) in [(&here, "invoice", "billing", 9), (&other, "customer", "crm", 4)] {
+        let store = documents(options).unwrap();
+        let mut batch = store.begin().unwrap();
+        let record = record(batch.new_version_id().unwrap(), VersionState::Active, None);
+        batch.put_version(&VersionRecord { model: model.into(), sources: vec![source.into()], ..record }).unwrap();
+        batch.set_frontier("billing", frontier(commit)).unwrap();
+        batch.flush().unwrap();
+    }
+    let elsewhere = reader(&here).unwrap();
+    assert!(is_billing_at(&elsewhere.frontiers().borrow(), 9));
+}
+
 fn is_billing_at(frontiers: &BTreeMap<String, Frontier>, commit: u64) -> bool {
     frontiers.get("billing") == Some(&frontier(commit))
 }

@@ -145,6 +145,7 @@ impl Leading {
             model: model.name.clone(),
             definition_hash: model.hash(),
             state: VersionState::Building,
+            sources: model.sources(),
             shape: None,
             created_at_ms: now_ms(),
         };
@@ -183,14 +184,18 @@ impl Leading {
         Ok(done.is_some())
     }
 
-    /// Tells readers what the documents of a version look like, once its tables are known.
+    /// Tells readers what the documents of a version look like, once its tables are known, and what sources it reads, which
+    /// older versions did not.
     pub(super) fn publish_shapes(&mut self, rows: &mut SharedRows, around: &Surroundings<'_>) -> Result<bool, Error> {
         let mut changed = Vec::new();
         for version in &rows.view().versions {
-            let (Some(plan), None) = (&version.plan, &version.problem) else { continue };
             let Some(record) = self.records.get_mut(&version.sharing.id) else { continue };
-            if record.shape.as_ref() != Some(&plan.shape) {
-                record.shape = Some(plan.shape.clone());
+            let plan = version.plan.as_ref().filter(|_| version.problem.is_none());
+            let reshaped = plan.map(|plan| &plan.shape).filter(|shape| record.shape.as_ref() != Some(shape));
+            let sources = version.model.sources();
+            if reshaped.is_some() || record.sources != sources {
+                record.shape = reshaped.cloned().or(record.shape.take());
+                record.sources = sources;
                 changed.push(record.clone());
             }
         }

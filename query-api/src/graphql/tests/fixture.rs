@@ -204,6 +204,7 @@ impl Fixture {
             model: shape.model.clone(),
             definition_hash: "0".into(),
             state: VersionState::Active,
+            sources: Vec::new(),
             shape: Some(shape.clone()),
             created_at_ms: 0,
         };

@@ -238,18 +238,16 @@ impl State {
         Ok(read)
     }
 
-    /// Per source the least of the projectors that keep versions up to date, or of all where none does.
+    /// Per source the least of the projectors that keep versions up to date which read it, or of all where none does.
     fn least_frontiers(&self) -> BTreeMap<String, Frontier> {
-        let lives = |projector: &str| {
-            let live = |known: &Known| {
-                known.projector == projector
-                    && known.record.as_ref().is_some_and(|record| record.state != VersionState::Retired)
-            };
+        let lives = |projector: &str, source: &str| {
+            let live = |record: &VersionRecord| record.state != VersionState::Retired && record.reads(source);
+            let live = |known: &Known| known.projector == projector && known.record.as_ref().is_some_and(live);
             self.versions.values().any(live)
         };
         let mut least: BTreeMap<String, (bool, Frontier)> = BTreeMap::new();
         for ((projector, source), frontier) in &self.frontiers {
-            let counts = lives(projector);
+            let counts = lives(projector, source);
             match least.get_mut(source) {
                 None => {
                     least.insert(source.clone(), (counts, *frontier));
