@@ -1,7 +1,6 @@
 //! The embedded engine: what is particular to it.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use headwater_broker::{
     AppendBatch, Error, EventLog, FetchFrom, FetchLimits, Offset, Producer, RecordBuffer, Retention, TopicPartition,
     TopicSpec,
 };
-use headwater_test_servers::on_small_disk;
 
 fn at(topic: &str) -> TopicPartition {
     TopicPartition { topic: topic.into(), partition: 0 }
@@ -25,7 +23,7 @@ fn batch(topic: &str, values: &[&str]) -> AppendBatch {
     AppendBatch { to: at(topic), prelude: Bytes::from_static(b"schema"), records }
 }
 
-async fn open(folder: &Path) -> Arc<EmbeddedLog> {
+async fn open(folder: &std::path::Path) -> Arc<EmbeddedLog> {
     let log = EmbeddedLog::open(EmbeddedOptions::new(folder)).unwrap();
     let spec = TopicSpec { name: "t".into(), partitions: 1, retention: Retention::default() };
     log.create_topics(&[spec]).await.unwrap();
@@ -138,44 +136,6 @@ async fn an_append_larger_than_the_log_fails_alone() {
     let (refused, kept) = tokio::join!(large.append(too_large, None), small.append(few, None));
     assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
     assert_eq!(kept.unwrap(), [Offset(0)]);
-}
-
-#[test]
-fn a_full_disk_stops_cleanly_and_goes_on_when_there_is_room() {
-    on_small_disk("a_full_disk_stops_cleanly_and_goes_on_when_there_is_room", 8, |disk| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        runtime.block_on(fill_a_disk(disk));
-    });
-}
-
-async fn fill_a_disk(disk: &Path) {
-    let folder = tempfile::tempdir_in(disk).unwrap();
-    let other = disk.join("other");
-    std::fs::write(&other, vec![1; 3 << 20]).unwrap();
-    let log = open(folder.path()).await;
-    let producer = log.producer("p").await.unwrap();
-    let large = batch("t", &[&"x".repeat(50_000)]);
-    let full = fill(&producer, &large).await;
-    assert!(full > 40, "{full}");
-    assert_eq!(log.watermarks(&at("t")).await.unwrap().high, Offset(full));
-    std::fs::remove_file(other).unwrap();
-    drop(producer);
-    let producer = log.producer("p").await.unwrap();
-    assert_eq!(producer.checkpoint().await.unwrap(), Some(Bytes::from((full - 1).to_string())));
-    for next in full..full + 20 {
-        assert_eq!(producer.append(vec![large.clone()], None).await.unwrap(), [Offset(next)]);
-    }
-    drop((log, producer));
-    let log = open(folder.path()).await;
-    let (mut next, limits) = (0, FetchLimits { bytes_max: 1 << 20, wait_max: Duration::ZERO });
-    while next < full + 20 {
-        let from = [FetchFrom { partition: at("t"), offset: Offset(next) }];
-        for batch in log.fetch(&from, limits).await.unwrap() {
-            assert!(batch.records().all(|record| record.value.is_some_and(|value| value.len() == 50_000)));
-            next = batch.next().0;
-        }
-    }
-    assert_eq!(next, full + 20);
 }
 
 #[tokio::test]

@@ -257,29 +257,6 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_as_one_whatever_part_of_a_write_it_took() {
-        let name = "embedded::environment::tests::a_full_disk_is_told_as_one_whatever_part_of_a_write_it_took";
-        headwater_test_servers::on_small_disk(name, 8, |disk| {
-            // Commits of several sizes, so that some end with a write of which the disk takes a part.
-            for pages in [1, 7, 40, 300] {
-                let folder = tempfile::tempdir_in(disk).unwrap();
-                let options = EmbeddedOptions { size_max: 1 << 30, ..EmbeddedOptions::new(folder.path()) };
-                let (environment, _settled) = Environment::open(&options, None).unwrap();
-                let refused = (0u32..).find_map(|id| {
-                    let write = || {
-                        let mut txn = environment.env.write_txn()?;
-                        environment.tables.documents.put(&mut txn, &id.to_be_bytes(), &vec![1; pages << 12])?;
-                        txn.commit()
-                    };
-                    write().err()
-                });
-                let refused = environment.fail("commit a batch", refused.unwrap());
-                assert!(matches!(refused, Error::Full { .. }), "with {pages} pages: {refused:?}");
-            }
-        });
-    }
-
-    #[test]
     fn a_meta_page_that_was_not_written_is_not_tried_again() {
         let error = fail("here", "commit a batch", heed::Error::Mdb(MdbError::Panic).into());
         assert_eq!(error.kind(), ErrorKind::Fatal);

@@ -10,6 +10,8 @@ const MOUNT: &str = "mount -t tmpfs -o size=$1 tmpfs \"$0\" && shift && exec \"$
 
 /// Runs `body` with a folder that is a file system of its own of so many mebibytes, in memory.
 ///
+/// Best in a test binary of its own: programs that are being started have for a moment what other tests have locked.
+///
 /// Only the test's process and those that it starts see it, so that nothing is left of it however they end: the process of
 /// the caller runs itself once more for the one test, whose name is `test`, in a mount namespace. Where the system does not
 /// allow that, which a container may not, the test is left out, and says so.
@@ -36,7 +38,15 @@ pub fn on_small_disk(test: &str, mebibytes: u32, body: impl FnOnce(&Path)) {
     }
     let program = std::env::current_exe().expect("a test runs from a file");
     let program = program.to_str().expect("a path of a target folder is text");
-    let status = on_disk(&[program, "--exact", test, "--nocapture"]).env(MOUNTED_AT, folder.path()).status();
-    let status = status.expect("it ran a moment ago");
-    assert!(status.success(), "{test} failed on a disk of {mebibytes} MiB: {status}");
+    // Its report is not one of the caller's process: it is shown when something is wrong.
+    let output = on_disk(&[program, "--exact", test, "--nocapture"]).env(MOUNTED_AT, folder.path()).output();
+    let output = output.expect("it ran a moment ago");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{test} failed on a disk of {mebibytes} MiB: {}\n{}{}",
+        output.status,
+        said(&output.stdout),
+        said(&output.stderr)
+    );
 }
