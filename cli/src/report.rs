@@ -147,8 +147,12 @@ pub(crate) fn groups_of(now: &Value) -> Value {
         *lag += one["lag"].as_u64().unwrap_or(0);
         *late = late.zip(one["lag_seconds"].as_f64()).map(|(a, b)| a.max(b));
     }
-    let told = |(group, (partitions, lag, seconds)): (&str, (u64, u64, Option<f64>))| json!({ "group": group, "partitions": partitions, "lag": lag, "lag_seconds": seconds });
-    groups.into_iter().map(told).collect()
+    groups
+        .into_iter()
+        .map(|(group, (partitions, lag, late))| {
+            json!({ "group": group, "partitions": partitions, "lag": lag, "lag_seconds": late })
+        })
+        .collect()
 }
 
 fn projector(now: &Value, before: Option<&Value>) -> Table {

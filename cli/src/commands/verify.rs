@@ -44,10 +44,9 @@ pub(super) fn execute(global: &Global, arguments: &VerifyArguments) -> Outcome {
         let (wrong, changing) = summary::tally(&reports);
         let took = begun.elapsed();
         if arguments.json {
-            let compared: u64 = reports.iter().map(|report| report.compared).sum();
             say!(
                 "{}",
-                json!({ "equal": wrong == 0 && changing == 0, "models": reports, "compared": compared,
+                json!({ "equal": wrong == 0 && changing == 0, "models": reports, "compared": summary::compared(&reports),
                         "differences": wrong, "changing": changing, "seconds": took.as_secs_f64() })
             );
         } else {

@@ -19,10 +19,14 @@ pub(crate) fn tally(reports: &[ModelReport]) -> (u64, u64) {
     ((all().count() - changing) as u64 + lost, changing as u64)
 }
 
+/// How many roots were compared.
+pub(crate) fn compared(reports: &[ModelReport]) -> u64 {
+    reports.iter().map(|report| report.compared).sum()
+}
+
 /// All of it in one line.
 pub(crate) fn total(reports: &[ModelReport], took: Duration) -> String {
     let (wrong, changing) = tally(reports);
-    let compared: u64 = reports.iter().map(|report| report.compared).sum();
     let models = match reports.len() {
         1 => "1 model".to_owned(),
         n => format!("{n} models"),
@@ -31,7 +35,12 @@ pub(crate) fn total(reports: &[ModelReport], took: Duration) -> String {
         0 => String::new(),
         n => format!(", {} that kept changing", count(n)),
     };
-    format!("{models}, {} roots compared, {} differences{undecided}, {}", count(compared), count(wrong), span(took))
+    format!(
+        "{models}, {} roots compared, {} differences{undecided}, {}",
+        count(compared(reports)),
+        count(wrong),
+        span(took)
+    )
 }
 
 /// What was found of one model, line by line.

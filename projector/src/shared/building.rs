@@ -124,9 +124,7 @@ impl Building {
                 let (model, table) = (&plan.model, plan.root_table());
                 letters.push(project_letter(batch, &view.catalog, model, table, roots.get(at), cause.to_string())?);
             }
-            let mut sources: Vec<String> =
-                version.model.tables().iter().map(|table| table.source.to_string()).collect();
-            sources.dedup();
+            let sources = version.model.sources();
             let (latest_at, committed_at) = (work.latest_at, Vec::new());
             Ok(Some(Ready { version: version.sharing.id, sources, roots, stamps, letters, latest_at, committed_at }))
         })?;

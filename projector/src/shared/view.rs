@@ -240,8 +240,7 @@ impl View {
 
     /// Sources that the versions read.
     pub(crate) fn sources(&self) -> Vec<String> {
-        let tables = self.versions.iter().flat_map(|version| version.model.tables());
-        let mut sources: Vec<String> = tables.map(|table| table.source.to_string()).collect();
+        let mut sources: Vec<String> = self.versions.iter().flat_map(|version| version.model.sources()).collect();
         sources.sort();
         sources.dedup();
         sources

@@ -129,7 +129,7 @@ impl Leading {
             self.records.get(&version.sharing.id).is_some_and(|record| record.state == VersionState::Active)
         };
         let frozen = view.versions.iter().filter(|version| version.sharing.frozen).filter(serves);
-        frozen.flat_map(|version| version.model.tables()).map(|table| table.source.to_string()).collect()
+        frozen.flat_map(|version| version.model.sources()).collect()
     }
 
     /// Whether the newest progress of a source goes beyond what is projected or waits to be.
