@@ -62,7 +62,7 @@ impl Running {
     async fn status_when(&self, what: &str, done: impl Fn(&ProjectorStatus) -> bool) {
         let began = Instant::now();
         while !done(&self.handle.status()) {
-            assert!(began.elapsed() < Duration::from_secs(30), "waited for {what}: {:#?}", self.handle.status());
+            assert!(began.elapsed() < Duration::from_secs(60), "waited for {what}: {:#?}", self.handle.status());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -82,7 +82,7 @@ impl Running {
             if document.as_ref().is_some_and(|document| document.body == wanted) {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "waited for {wanted}: {document:?} {status:#?}");
+            assert!(began.elapsed() < Duration::from_secs(60), "waited for {wanted}: {document:?} {status:#?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -138,7 +138,7 @@ async fn events_come_back_as_they_were() {
     later.append(vec![all_kinds("events.t")], None).await.unwrap();
     let start = std::time::Instant::now();
     while found(&reading, "events.t").await.len() < 17 + 8 {
-        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() < Duration::from_secs(60));
     }
 }
 

@@ -151,7 +151,7 @@ async fn who_is_overtaken_is_told() {
         .unwrap();
     let start = std::time::Instant::now();
     while log.watermarks(&at("overtaken.t", 0)).await.unwrap().low.0 <= next {
-        assert!(start.elapsed() < Duration::from_secs(30), "old segments go");
+        assert!(start.elapsed() < Duration::from_secs(90), "old segments go");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let from = [FetchFrom { partition: at("overtaken.t", 0), offset: Offset(0) }];
@@ -283,7 +283,7 @@ async fn compaction_leaves_the_last_of_each_key() {
             assert_eq!(found.into_iter().collect::<std::collections::BTreeMap<_, _>>(), last);
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(40), "{} of {} are left", found.len(), last.len());
+        assert!(start.elapsed() < Duration::from_secs(90), "{} of {} are left", found.len(), last.len());
     }
 }
 
@@ -301,7 +301,7 @@ async fn the_end_can_be_reached() {
             for batch in fetch(&*log, "end.t", next.0, Duration::from_millis(200)).await {
                 *next = batch.next();
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "the end is not reached from {next:?}");
+            assert!(start.elapsed() < Duration::from_secs(60), "the end is not reached from {next:?}");
         }
     };
     stand_at_end(&mut next).await;

@@ -276,7 +276,7 @@ pub(crate) async fn until_ids(harness: &Harness, table: &str, wanted: &[i64]) {
         if rows.values().map(|row| &row["id"]).eq(&wanted.iter().map(|id| Value::Int(*id)).collect::<Vec<_>>()) {
             return;
         }
-        assert!(begin.elapsed() < Duration::from_secs(30), "{wanted:?}, and captured {rows:?}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{wanted:?}, and captured {rows:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

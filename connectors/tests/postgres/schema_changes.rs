@@ -521,7 +521,7 @@ async fn a_table_that_gets_a_column_with_values_is_read_again() {
             if captured == wanted {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "{table}.{column} {wanted} was captured as {captured}");
+            assert!(began.elapsed() < Duration::from_secs(60), "{table}.{column} {wanted} was captured as {captured}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };

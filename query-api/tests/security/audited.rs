@@ -1,6 +1,5 @@
 //! Every denial is one line of the audit log: who, from where, and why.
 
-use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -8,11 +7,11 @@ use headwater_query_api::{ModelRule, Rate, TrustedDocuments};
 use serde_json::{Value, json};
 
 use crate::events::follow_with;
-use crate::fixture::{customer, int_key, put, wait_until};
+use crate::fixture::{customer, int_key, put};
 use crate::issuer::{RSA, Signing, claims, good, now, token};
 use crate::lines::Lines;
 use crate::socket::{PROTOCOL, Socket};
-use crate::world::{API_KEY, Guarded, by_id};
+use crate::world::{API_KEY, Guarded, HANGS, by_id, hang};
 
 const FOLLOW: &str = "subscription { customerChanged(id: 7) { n } }";
 
@@ -203,19 +202,6 @@ fn what_is_not_the_callers_is_told_of_once_where_it_is_followed() {
     }
 }
 
-/// Bodies that are announced and never sent take three places.
-fn hang(world: &Guarded) -> [TcpStream; 3] {
-    use std::io::Write;
-    let head = format!(
-        "POST /graphql HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
-    );
-    [(); 3].map(|()| {
-        let mut stream = TcpStream::connect(world.api.address).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        stream
-    })
-}
-
 #[test]
 fn whoever_asks_too_much_is_told_of() {
     Lines::all();
@@ -231,14 +217,10 @@ fn whoever_asks_too_much_is_told_of() {
     assert_eq!(ask("the-last", &[]), 200);
     assert_eq!(ask("principal_rate", &[]), 429);
 
-    let crowded = Guarded::with(ModelRule::default(), |access| access.limits.requests_max = 4);
-    let _hanging = hang(&crowded);
-    let mut tries = 0..;
-    let mut next = || format!("try-{}", tries.next().unwrap());
-    wait_until("the places to be taken", || {
-        let headers = [("x-api-key", API_KEY), ("x-request-id", &next())];
-        crowded.get_with("/v1/customer/7", &headers).status == 429
+    let crowded = Guarded::with(ModelRule::default(), |access| {
+        (access.limits.requests_max, access.limits.deadline) = (4, HANGS);
     });
+    let _hanging = [(); 3].map(|()| hang(&crowded, &[("X-API-Key", API_KEY)]));
     let headers = [("x-api-key", API_KEY), ("x-request-id", "requests")];
     assert_eq!(crowded.get_with("/v1/customer/7", &headers).status, 429);
 

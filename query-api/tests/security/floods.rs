@@ -61,14 +61,14 @@ fn floods_are_refused_before_anything_is_read() {
         let (status, body) = graphql(&world, &query);
         assert_eq!((status, body.get("data")), (400, None), "{shown}: {body}");
         assert!(is_told(limit, &body["errors"]), "{shown}: {body}");
-        assert!(begin.elapsed().as_secs() < 5, "{shown} took {:?}", begin.elapsed());
+        assert!(begin.elapsed().as_secs() < 20, "{shown} took {:?}", begin.elapsed());
     }
     let fragments = many(30, &|n| format!("fragment F{n} on Customer {{ ...F{} ...F{} }} ", n + 1, n + 1));
     let bomb = format!("{{ customer(id: 1) {{ ...F0 }} }} {fragments} fragment F30 on Customer {{ id }}");
     // Spreading the same fragment twice is the same as once: it is answered, and not after 2^30 steps.
     let begin = std::time::Instant::now();
     graphql(&world, &bomb);
-    assert!(begin.elapsed().as_secs() < 5, "fragments took {:?}", begin.elapsed());
+    assert!(begin.elapsed().as_secs() < 20, "fragments took {:?}", begin.elapsed());
     let headers = [("content-type", "application/json"), ("x-api-key", API_KEY)];
     let batch = json!(vec![json!({"query": "{ customer(id: 1) { id } }"}); 1000]).to_string();
     assert_eq!(world.ask("POST", "/graphql", &headers, Some(&batch)).status, 400, "so many at once");

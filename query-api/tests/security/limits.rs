@@ -12,7 +12,7 @@ use crate::events::follow_with;
 use crate::fixture::{World, customer, int_key, put, wait_until};
 use crate::issuer::good;
 use crate::socket::Socket;
-use crate::world::{API_KEY, Guarded};
+use crate::world::{API_KEY, Guarded, HANGS, hang};
 
 const FOLLOW: &str = "subscription { customerChanged(id: 7) { n } }";
 
@@ -155,19 +155,11 @@ fn callers_who_are_not_known_are_told_apart_by_their_addresses() {
 
 #[test]
 fn what_is_too_much_is_turned_away_cheaply() {
-    use std::io::Write;
-    let world = Guarded::with(ModelRule::default(), |access| access.limits.requests_max = 2);
-    // Bodies that are announced and never sent take both places.
-    let of_other = format!("Bearer {}", good(json!({"sub": "other"})));
-    let hanging = [("X-API-Key", API_KEY), ("Authorization", &of_other)].map(|(name, credentials)| {
-        let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
-        let head = format!("POST /graphql HTTP/1.1\r\nHost: x\r\n{name}: {credentials}\r\n");
-        let body = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
-        stream.write_all((head + body).as_bytes()).unwrap();
-        stream
+    let world = Guarded::with(ModelRule::default(), |access| {
+        (access.limits.requests_max, access.limits.deadline) = (2, HANGS);
     });
-    // What is asked meanwhile could take the place of one that hangs.
-    std::thread::sleep(Duration::from_millis(500));
+    let of_other = format!("Bearer {}", good(json!({"sub": "other"})));
+    let hanging = [("X-API-Key", API_KEY), ("Authorization", &of_other)].map(|who| hang(&world, &[who]));
     // Whoever asks: it is not even looked at who that is.
     for credentials in [API_KEY, "of nobody"] {
         let answer = world.get_with("/v1/customer/7", &[("x-api-key", credentials)]);
@@ -223,24 +215,12 @@ fn a_request_that_does_not_end_is_ended() {
 
 #[test]
 fn one_caller_leaves_places_for_others() {
-    use std::io::Write;
     let world = Guarded::with_options(ModelRule::default(), |options| {
-        options.access.limits.requests_max = 8;
+        (options.access.limits.requests_max, options.access.limits.deadline) = (8, HANGS);
         options.graphql.patience = Duration::ZERO;
     });
-    // Bodies that are announced and never sent.
-    let head = format!(
-        "POST /graphql HTTP/1.1\r\nHost: x\r\nX-API-Key: {API_KEY}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
-    );
-    let hanging = [(); 7].map(|()| {
-        let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        stream
-    });
+    let hanging = [(); 6].map(|()| hang(&world, &[("X-API-Key", API_KEY)]));
     let ask = || world.get_with("/v1/customer/7", &[("x-api-key", API_KEY)]);
-    // What is asked meanwhile could take the place of one that hangs.
-    std::thread::sleep(Duration::from_millis(300));
-    wait_until("the places to be taken", || ask().status == 429);
     let refused = ask();
     assert_eq!((refused.header("retry-after"), refused.json()["code"].as_str()), ("1", Some("too_many_requests")));
     assert!(refused.body.contains("more than 2 requests of this caller"), "{}", refused.body);
@@ -257,20 +237,20 @@ fn one_caller_leaves_places_for_others() {
 #[test]
 fn one_caller_leaves_places_for_others_to_wait() {
     let world = Guarded::with(ModelRule::default(), |access| {
-        (access.limits.requests_max, access.limits.deadline) = (16, Duration::from_secs(4));
+        (access.limits.requests_max, access.limits.deadline) = (16, Duration::from_secs(10));
     });
     let other = format!("Bearer {}", good(json!({"sub": "other"})));
     let wait = |who: (&str, &str)| {
         let begin = Instant::now();
-        let headers = [who, ("consistency-token", "billing=ffff"), ("prefer", "wait=3")];
+        let headers = [who, ("consistency-token", "billing=ffff"), ("prefer", "wait=9")];
         let answer = world.get_with("/v1/customer/7", &headers);
         assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("not_yet_consistent")));
-        begin.elapsed() >= Duration::from_secs(2)
+        begin.elapsed() >= Duration::from_secs(6)
     };
     std::thread::scope(|scope| {
         let wait = &wait;
         let hanging = [(); 3].map(|()| scope.spawn(move || wait(("x-api-key", API_KEY))));
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(1));
         // A quarter of 16 may wait, and the last of these is for others.
         assert!(!wait(("x-api-key", API_KEY)), "this caller waits for all that may");
         assert!(wait(("authorization", &other)), "the place of another");
@@ -318,21 +298,13 @@ fn an_answer_that_is_not_taken_is_counted() {
 
 #[test]
 fn an_address_is_one_caller_where_it_tells_callers_apart() {
-    use std::io::Write;
     for (trusted_hops, wanted) in [(1, 429), (0, 200)] {
         let mut access = AccessOptions::default();
-        (access.limits.requests_max, access.limits.trusted_hops) = (8, trusted_hops);
+        (access.limits.requests_max, access.limits.deadline) = (8, HANGS);
+        access.limits.trusted_hops = trusted_hops;
         let world = World::with(access);
-        let head = "POST /graphql HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.1.1.1\r\nContent-Type: application/json\r\n\
-                    Content-Length: 100\r\n\r\n{";
-        let _hanging = [(); 6].map(|()| {
-            let mut stream = std::net::TcpStream::connect(world.api.address).unwrap();
-            stream.write_all(head.as_bytes()).unwrap();
-            stream
-        });
-        std::thread::sleep(Duration::from_millis(300));
+        let _hanging = [(); 6].map(|()| hang(&world, &[("X-Forwarded-For", "1.1.1.1")]));
         let ask = |address| world.get_with("/v1/customer/7", &[("x-forwarded-for", address)]).status;
-        wait_until("the places", || ask("1.1.1.1") == wanted);
         assert_eq!((ask("1.1.1.1"), ask("2.2.2.2")), (wanted, 200), "behind {trusted_hops} proxies");
     }
 }

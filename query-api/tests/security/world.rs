@@ -1,8 +1,12 @@
 //! A store with documents of many owners, an issuer, and an API that asks.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_query_api::{
     AccessOptions, Algorithm, ApiKeyOptions, ApiOptions, AuthOptions, BindingRule, IssuerOptions, KeySource, Mask,
@@ -98,4 +102,24 @@ impl Guarded {
         let headers = [("content-type", "application/json"), ("authorization", token.as_str())];
         self.ask("POST", "/graphql", &headers, Some(&json!({"query": query}).to_string()))
     }
+}
+
+/// How long a request that hangs may: longer than any test.
+pub(crate) const HANGS: Duration = Duration::from_secs(300);
+
+/// A request whose body is announced and never sent. It has its place when this returns: the body is asked for only
+/// then, and what is asked meanwhile could otherwise take the place of one that hangs.
+pub(crate) fn hang(world: &World, headers: &[(&str, &str)]) -> TcpStream {
+    let mut stream = TcpStream::connect(world.api.address).unwrap();
+    let mut head = "POST /graphql HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n".to_string();
+    for (name, value) in headers {
+        write!(head, "{name}: {value}\r\n").unwrap();
+    }
+    head += "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; 25];
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.read_exact(&mut answer).expect("the body is asked for");
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 100 Continue\r\n\r\n");
+    stream
 }

@@ -80,7 +80,7 @@ fn a_request_waits_as_long_as_it_prefers() {
         let answer = waiting.join().unwrap();
         assert_eq!((answer.status, &answer.json()["n"]), (200, &json!(1001)));
         assert_eq!(answer.header("preference-applied"), "wait=9");
-        assert!(begun.elapsed() < Duration::from_secs(2), "it is told, and does not ask now and then");
+        assert!(begun.elapsed() < Duration::from_secs(6), "it is told, and does not ask now and then");
     });
     // Who need not wait does not.
     let at_once = behind.get_with("/v1/customer/7", &[("consistency-token", &token), ("prefer", "wait=9")]);
@@ -91,19 +91,19 @@ fn a_request_waits_as_long_as_it_prefers() {
 fn waiting_has_its_bounds() {
     let mut access = AccessOptions::default();
     access.limits.requests_max = 4;
-    access.limits.deadline = Duration::from_secs(2);
+    access.limits.deadline = Duration::from_secs(8);
     let world = World::with(access);
     let ask = |wait: &str| world.get_with("/v1/customer/7", &[("consistency-token", "billing=ffff"), ("prefer", wait)]);
     std::thread::scope(|scope| {
         let begun = Instant::now();
         let long = scope.spawn(|| ask("wait=3600"));
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_secs(1));
         // One of four places may be taken by those who wait: others are told at once, and answered.
         assert_eq!((ask("wait=3600").status, world.get("/v1/customer/7").status), (503, 200));
-        assert!(begun.elapsed() < Duration::from_millis(1500));
+        assert!(begun.elapsed() < Duration::from_secs(7));
         let answer = long.join().unwrap();
         assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_yet_consistent")));
-        assert!(begun.elapsed() < Duration::from_secs(3), "never longer than the deadline");
+        assert!(begun.elapsed() < Duration::from_secs(20), "never longer than the deadline");
     });
 }
 

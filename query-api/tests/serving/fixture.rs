@@ -397,7 +397,7 @@ pub(crate) fn channels(all: impl IntoIterator<Item = (&'static str, ChannelOptio
 
 /// Asks until it is so.
 pub(crate) fn wait_until(what: &str, mut check: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     while !check() {
         assert!(Instant::now() < end, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));

@@ -217,7 +217,7 @@ fn a_client_that_takes_nothing_keeps_nobody_from_what_it_follows() {
     }
     let begun = Instant::now();
     assert_eq!(world.get("/v1/customer/7").json()["n"], 1);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     drop(socket);
 }
 

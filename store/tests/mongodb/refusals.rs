@@ -100,7 +100,7 @@ fn a_server_that_is_not_there_is_waited_for_a_bounded_time() {
     let began = Instant::now();
     let options = MongoOptions::new("mongodb://user:s3cret@127.0.0.1:1/", "hw");
     let missing = rows(&MongoOptions { selection_max: Duration::from_secs(1), ..options }).err().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(30));
     assert_eq!(missing.kind(), ErrorKind::Retryable);
     assert!(!told(&missing).contains("s3cret") && told(&missing).contains("127.0.0.1:1"), "{}", told(&missing));
 }
