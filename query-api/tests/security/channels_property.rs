@@ -11,8 +11,7 @@ use headwater_query_api::{
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, Value as Scalar, key};
-use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentWrite, ProjectionStore, VersionId, VersionState};
+use headwater_store::{DocumentWrite, VersionId, VersionState};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
@@ -20,8 +19,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{TestAdmin, admin_server, any_port, record, request, set_version};
-use crate::property::{document, field, masked, named, paths, without_hashes};
+use crate::fixture::{TestAdmin, admin_server, any_port, engine, record, request, set_version};
+use crate::property::{document, field, masked, named, paths, so_many, without_hashes};
 
 /// A random model, what is masked of it, a channel, and documents.
 #[derive(Clone, Debug)]
@@ -211,9 +210,10 @@ fn check(case: &Case) {
         indexes: indexes.collect(),
     };
     let folder = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
-    set_version(&store, &record(1, shape, VersionState::Active));
-    let mut batch = store.begin().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let opened = engine::open(engine::OF_THIS_PROGRAM, folder.path(), &runtime);
+    set_version(&opened.store, &record(1, shape, VersionState::Active));
+    let mut batch = opened.store.begin().unwrap();
     for (id, document) in case.documents.iter().enumerate() {
         let indexed = first.as_ref().map(|(name, kind)| {
             let value = match &document[name] {
@@ -250,10 +250,9 @@ fn check(case: &Case) {
         required: false,
     };
     let options = ApiOptions { access, channels, ..ApiOptions::new(b"secret".to_vec()) };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stop = CancellationToken::new();
     let registry = Arc::new(Mutex::new(Registry::default()));
-    let start = start(options, any_port(), store.clone(), registry.clone(), stop.clone());
+    let start = start(options, any_port(), opened.reader(&runtime), registry.clone(), stop.clone());
     let api = runtime.block_on(start).unwrap();
     let admin = admin_server(&runtime);
     admin.open(Arc::new(TestAdmin), registry, Some(&api));
@@ -305,7 +304,7 @@ fn check(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: so_many(60), max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn channels_show_what_a_naive_evaluation_shows(case in cases()) {

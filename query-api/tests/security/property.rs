@@ -10,8 +10,7 @@ use headwater_query_api::{
 use headwater_schemas::model::definition::Cardinality;
 use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
 use headwater_schemas::{ColumnType, Value as Scalar, key};
-use headwater_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headwater_store::{DocumentWrite, ProjectionStore, VersionId, VersionState};
+use headwater_store::{DocumentWrite, VersionId, VersionState};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use proptest::prelude::*;
@@ -19,6 +18,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use crate::fixture::engine::{self, Engine};
 use crate::fixture::{any_port, record, request, set_version};
 
 /// A random model: names by place, so that paths are `a`, `b.a` and so on; and what is masked of it for whom.
@@ -218,9 +218,10 @@ fn check(case: &Case) {
         indexes,
     };
     let folder = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(EmbeddedOptions::new(folder.path())).unwrap();
-    set_version(&store, &record(1, shape, VersionState::Active));
-    let mut batch = store.begin().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let opened = engine::open(engine::OF_THIS_PROGRAM, folder.path(), &runtime);
+    set_version(&opened.store, &record(1, shape, VersionState::Active));
+    let mut batch = opened.store.begin().unwrap();
     let mut stored = Vec::new();
     for (id, (owner, document)) in case.documents.iter().enumerate() {
         let mut document = document.clone();
@@ -263,10 +264,9 @@ fn check(case: &Case) {
     let rules = BTreeMap::from([("thing".to_string(), rule)]);
     let access = AccessOptions { auth: Some(auth), rules, ..AccessOptions::default() };
     let options = ApiOptions { access, ..ApiOptions::new(b"secret".to_vec()) };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stop = CancellationToken::new();
     let registry = Arc::new(Mutex::new(Registry::default()));
-    let api = runtime.block_on(start(options, any_port(), store.clone(), registry, stop.clone())).unwrap();
+    let api = runtime.block_on(start(options, any_port(), opened.reader(&runtime), registry, stop.clone())).unwrap();
 
     for (name, roles, own) in &callers {
         let masks: Vec<(String, Mask)> = case
@@ -340,8 +340,13 @@ fn check(case: &Case) {
     runtime.block_on(api.join).unwrap();
 }
 
+/// So many cases, or fewer where every step goes to a server and back.
+pub(crate) fn so_many(cases: u32) -> u32 {
+    if engine::OF_THIS_PROGRAM == Engine::Embedded { cases } else { cases / 8 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: so_many(40), max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_hidden_is_in_any_answer(case in cases()) {

@@ -19,9 +19,10 @@ pub(crate) enum Engine {
     MongoDb,
 }
 
-/// The suite runs twice: as `serving` on the embedded engine, as `serving_mongodb` on MongoDB.
+/// The suites run twice: `serving` and `security` on the embedded engine, `serving_mongodb` and `security_mongodb` on
+/// MongoDB.
 pub(crate) const OF_THIS_PROGRAM: Engine = match env!("CARGO_CRATE_NAME").as_bytes() {
-    b"serving_mongodb" => Engine::MongoDb,
+    b"serving_mongodb" | b"security_mongodb" => Engine::MongoDb,
     _ => Engine::Embedded,
 };
 
