@@ -79,11 +79,13 @@ fn a_foreign_document_takes_as_long_as_one_that_is_not_there() {
         took[took.len() / 2]
     };
     // A busy machine can spoil one round; a difference that is there is there in each.
-    let close = (0..5).any(|_| {
-        let (foreign, unknown) = (median(8).as_secs_f64(), median(99_999).as_secs_f64());
-        (0.67..1.5).contains(&(foreign / unknown))
+    let mut found = Vec::new();
+    let close = (0..10).any(|_| {
+        found.push(median(8).as_secs_f64() / median(99_999).as_secs_f64());
+        (0.67..1.5).contains(&found[found.len() - 1])
     });
-    assert!(close, "a foreign document answers in another time than one that is not there");
+    println!("a foreign document's time beside that of one that is not there: {found:?}");
+    assert!(close, "a foreign document answers in another time than one that is not there: {found:?}");
 }
 
 #[test]
