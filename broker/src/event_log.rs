@@ -126,7 +126,8 @@ pub trait EventLog: Send + Sync {
     }
 
     /// Opens the producer `name` and shuts out every earlier one of that name: their appends fail with
-    /// [`Error::Fenced`] from here on.
+    /// [`Error::Fenced`] from here on. So does this, once, when another process has opened the name since this one did: who
+    /// asks again after that wants it back.
     async fn producer(&self, name: &str) -> Result<Arc<dyn Producer>, Error>;
 
     /// Appends under no name, for records that are harmless twice, and of which nobody else must be shut out. Durable when

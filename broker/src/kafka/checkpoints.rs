@@ -28,7 +28,8 @@ impl Claim {
     /// A new one, to be written from here on. Blocks.
     pub(super) fn new(inner: &Inner) -> Result<Self, Error> {
         let since = written(inner, &sees_all(inner)?)?.high.0;
-        Ok(Self { id: uuid::Uuid::now_v7().to_string().into_bytes().into(), since })
+        let id = format!("{}/{}", inner.opened.holder, uuid::Uuid::now_v7());
+        Ok(Self { id: id.into_bytes().into(), since })
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -59,7 +60,7 @@ struct ClaimGone(TopicPartition);
 
 /// The checkpoint of a name that is ours. Blocks.
 pub(super) fn checkpoint(inner: &Inner, producer: &str, ours: &Claim) -> Result<Option<Bytes>, Error> {
-    let last = last(inner, producer)?;
+    let last = last(inner, producer, inner.watermarks(&inner.checkpoints)?)?;
     match last.claim {
         Some((_, claim)) if *claim == *ours.id => Ok(last.checkpoint),
         Some((at, _)) if at >= ours.since => Err(Error::Fenced { producer: producer.into() }),
@@ -69,9 +70,8 @@ pub(super) fn checkpoint(inner: &Inner, producer: &str, ours: &Claim) -> Result<
 }
 
 /// Searches back from the end in growing steps: what is wanted was written lately, as a rule. Blocks.
-fn last(inner: &Inner, producer: &str) -> Result<Last, Error> {
+fn last(inner: &Inner, producer: &str, marks: Watermarks) -> Result<Last, Error> {
     let (claim, checkpoint) = (claim_key(producer), checkpoint_key(producer));
-    let marks = inner.watermarks(&inner.checkpoints)?;
     let mut back = 2000;
     loop {
         let from = marks.low.0.max(marks.high.0.saturating_sub(back));
@@ -197,8 +197,45 @@ impl Doubts {
         }
         self.0.lock().remove(producer);
         match taken {
-            Taken::Yes => Err(Error::Fenced { producer: producer.to_string() }),
+            Taken::Yes => Err(inner.opened.lost(producer)),
             _ => Ok(()),
         }
+    }
+}
+
+/// The names that this process has opened. Whoever was stopped, or asleep, while another took a name over must not take it
+/// back, whatever it finds broken first, its source or its producer: the two would shut each other out in turns.
+pub(super) struct Opened {
+    /// Begins the claims of this process.
+    holder: uuid::Uuid,
+    /// Where the last claim of each was about to be written.
+    since: Mutex<HashMap<Arc<str>, u64>>,
+}
+
+impl Opened {
+    pub(super) fn new() -> Self {
+        Self { holder: uuid::Uuid::now_v7(), since: Mutex::default() }
+    }
+
+    pub(super) fn note(&self, producer: &Arc<str>, ours: &Claim) {
+        self.since.lock().insert(Arc::clone(producer), ours.since);
+    }
+
+    /// Fails, once, when another process has opened the name since this one did. Blocks.
+    pub(super) fn settle(&self, inner: &Inner, producer: &Arc<str>) -> Result<(), Error> {
+        let Some(since) = self.since.lock().get(producer).copied() else { return Ok(()) };
+        // What readers do not see yet keeps nobody from opening the name: that may be what ends an open transaction.
+        let Some(marks) = inner.scanner.watermarks(&inner.checkpoints)? else { return Ok(()) };
+        let own = self.holder.to_string();
+        match last(inner, producer, marks)?.claim {
+            Some((at, claim)) if at >= since && !claim.starts_with(own.as_bytes()) => Err(self.lost(producer)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who asks again after this wants the name back.
+    fn lost(&self, producer: &str) -> Error {
+        self.since.lock().remove(producer);
+        Error::Fenced { producer: producer.into() }
     }
 }

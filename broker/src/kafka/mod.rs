@@ -44,7 +44,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 pub use self::options::{KafkaOptions, KafkaSasl, KafkaTls, SaslMechanism};
 
 use self::asker::Asker;
-use self::checkpoints::Doubts;
+use self::checkpoints::{Doubts, Opened};
 use self::client::{Cluster, Context};
 use self::ends::Ends;
 use self::groups::Groups;
@@ -89,6 +89,7 @@ struct Inner {
     nameless: Nameless,
     ends: Ends,
     doubts: Doubts,
+    opened: Opened,
     metrics: LogMetrics,
     fetches: AtomicU64,
     checkpoints: TopicPartition,
@@ -119,6 +120,7 @@ impl KafkaLog {
             nameless: Nameless::default(),
             ends: Ends::default(),
             doubts: Doubts::default(),
+            opened: Opened::new(),
             metrics: LogMetrics::default(),
             fetches: AtomicU64::new(0),
             checkpoints,

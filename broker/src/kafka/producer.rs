@@ -9,7 +9,8 @@
 //! one more append with it, in order, before it meets a closed one; where it left off is read after both are ours. The
 //! record of who opened last (the *claim*) tells a producer that was shut out from one whose transaction only took too
 //! long. Two that open a name in the same moment may shut out a lane of each other: the one whose claim is there opens the
-//! name again, and the other is shut out for good.
+//! name again, and the other is shut out for good. So is a process that would open it again, whatever for, and finds that
+//! another has claimed it since.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -65,7 +66,9 @@ impl KafkaProducer {
     pub(super) fn open(inner: Arc<Inner>, name: &str) -> Result<Self, Error> {
         let name = Arc::from(name);
         inner.doubts.settle(&inner, &name)?;
+        inner.opened.settle(&inner, &name)?;
         let mut writer = Writer::open(Arc::clone(&inner), name)?;
+        inner.opened.note(&writer.name, &writer.claim);
         writer.claim()?;
         writer.end_forgotten()?;
         writer.read_schemas()?;

@@ -151,6 +151,29 @@ async fn a_zombie_cannot_write() {
     assert_eq!(found.len(), 2 + answered, "what was answered, and nothing else");
 }
 
+/// A process whose producer is gone, or which never heard that it was shut out, does not take back what another has taken
+/// over. Asked once more, it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zombie_does_not_take_the_name_back() {
+    let (first_log, second_log) = (crate::world::log("back"), crate::world::log("back"));
+    create(&*first_log, "back.t", 1, Retention::default()).await;
+    // To open it anew after an error is everyday life.
+    for checkpoint in [b"1", b"2"] {
+        let first = first_log.producer("back").await.unwrap();
+        first.append(vec![values("back.t", 0, &["1"])], Some(Bytes::from_static(checkpoint))).await.unwrap();
+    }
+    let second = second_log.producer("back").await.unwrap();
+    let refused = first_log.producer("back").await.err().unwrap();
+    assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
+    second.append(vec![values("back.t", 0, &["2"])], None).await.unwrap();
+    assert_eq!(second.checkpoint().await.unwrap().as_deref(), Some(&b"2"[..]));
+
+    let first = first_log.producer("back").await.unwrap();
+    first.append(vec![values("back.t", 0, &["1"])], None).await.unwrap();
+    let refused = second_log.producer("back").await.err().unwrap();
+    assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
+}
+
 /// One that is shut out while it still hands records to its client hears of it from the client alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zombie_in_the_middle_of_a_large_append_is_shut_out_for_good() {
