@@ -12,7 +12,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::catalog::quote;
 use super::config::{PostgresConfig, TlsMode};
-use super::tls;
+use super::{tls, tunnel};
 use crate::Error;
 
 /// Settings that fix the text form of values. Snapshot and stream have the same, so one decoder reads both. Rows that a
@@ -25,7 +25,7 @@ const TEXT_FORMS: &str = "-c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c time
 /// server would look at each, and fail for ever at the first that is not; so such a value alone cannot be represented.
 const AS_STORED: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false)
                          WHERE current_setting('server_encoding') = 'SQL_ASCII'";
-const CONNECT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(10);
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Messages between the reader of the socket and the decoder. Each is a row, of up to a gigabyte, and their bytes are not
 /// counted: a thousand rows of ten megabytes would be ten gigabytes of memory.
@@ -91,7 +91,7 @@ fn place(config: &PostgresConfig) -> String {
     format!("{}:{}/{} as {}", config.host, config.port, config.database, config.user)
 }
 
-fn not_connected(
+pub(crate) fn not_connected(
     config: &PostgresConfig,
     hint: &str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -109,25 +109,29 @@ fn hint(config: &PostgresConfig, error: &tokio_postgres::Error) -> String {
         Some(&SqlState::INVALID_CATALOG_NAME) => said,
         Some(&SqlState::TOO_MANY_CONNECTIONS) => format!("{said}; raise max_connections"),
         Some(_) => said,
-        None => match refused_certificate(error) {
-            Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => format!(
-                "the server's certificate is not for `{}`: set `host` to a name that it is for, or have the server give one \
-                 for this name",
-                config.host
-            ),
-            Some(CertificateError::UnknownIssuer) => {
-                "the server's certificate was not signed by an authority of `tls.ca`: name the file of the one that did"
-                    .into()
-            }
-            Some(_) => "the server's certificate is not accepted; renew it, or check `tls.ca`".into(),
-            None => "the server does not answer; check host, port, firewall and TLS settings".into(),
-        },
+        None => refused(config, error)
+            .unwrap_or_else(|| "the server does not answer; check host, port, firewall and TLS settings".into()),
     }
 }
 
-/// Why the server's certificate was not accepted, if that is what is wrong.
-fn refused_certificate(error: &tokio_postgres::Error) -> Option<&CertificateError> {
-    let mut cause = std::error::Error::source(error);
+/// What to do about a certificate of the server that was not accepted, if that is what is wrong.
+pub(crate) fn refused(config: &PostgresConfig, error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    Some(match refused_certificate(error)? {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
+            "the server's certificate is not for `{}`: set `host` to a name that it is for, or have the server give one \
+             for this name",
+            config.host
+        ),
+        CertificateError::UnknownIssuer => {
+            "the server's certificate was not signed by an authority of `tls.ca`: name the file of the one that did"
+                .into()
+        }
+        _ => "the server's certificate is not accepted; renew it, or check `tls.ca`".into(),
+    })
+}
+
+fn refused_certificate<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e CertificateError> {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         let tls = match error.downcast_ref::<std::io::Error>() {
             // Its cause is the cause of what it holds, not that itself.
@@ -165,12 +169,15 @@ pub(crate) fn number<T: std::str::FromStr>(row: &SimpleQueryRow, column: &str) -
 
 /// Opens a replication session that runs commands before it streams from `start`.
 pub(crate) async fn replication(config: &PostgresConfig, source: &str, start: Lsn) -> Result<ReplicationClient, Error> {
-    let mode = match config.tls.verified_mode() {
+    let (mut host, mut mode) = (config.host.clone(), config.tls.verified_mode());
+    if mode == TlsMode::VerifyCa {
+        (host, mode) = (tunnel::open(config).await?, TlsMode::Disable);
+    }
+    let mode = match mode {
         TlsMode::Disable => pgwire_replication::SslMode::Disable,
         TlsMode::Prefer => pgwire_replication::SslMode::Prefer,
         TlsMode::Require => pgwire_replication::SslMode::Require,
-        TlsMode::VerifyCa => pgwire_replication::SslMode::VerifyCa,
-        TlsMode::VerifyFull => pgwire_replication::SslMode::VerifyFull,
+        TlsMode::VerifyCa | TlsMode::VerifyFull => pgwire_replication::SslMode::VerifyFull,
     };
     let tls = pgwire_replication::TlsConfig {
         mode,
@@ -183,7 +190,7 @@ pub(crate) async fn replication(config: &PostgresConfig, source: &str, start: Ls
     // The server reads it as SQL: a bare name would lose its capital letters.
     let publication = quote(&config.publication_name(source));
     let session = ReplicationConfig::new(
-        config.host.as_str(),
+        host.as_str(),
         config.user.as_str(),
         config.password.reveal(),
         config.database.as_str(),

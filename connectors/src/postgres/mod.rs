@@ -30,6 +30,7 @@ mod snapshot;
 mod stream;
 mod tls;
 mod transaction;
+mod tunnel;
 mod types;
 mod writers;
 

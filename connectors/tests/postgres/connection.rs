@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,6 +72,41 @@ async fn a_certificate_for_another_name_is_refused() {
     harness.server.psql(&format!("ALTER SYSTEM SET ssl_cert_file = '{}'", certificates.server_cert.display()));
     harness.server.restart();
     harness.until_streaming().await;
+}
+
+/// `verify-ca` is for those whose certificates name nothing that one can connect to: the stream, too, takes them, and is encrypted.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_name_a_certificate_has_verify_ca_streams() {
+    let server = Postgres::start_with(&PostgresOptions { tls: true, ..PostgresOptions::default() });
+    server.psql("CREATE TABLE t (id int PRIMARY KEY)");
+    let certificates = server.certificates().unwrap().clone();
+    let mut harness = Harness::new(server, &["t"]);
+    harness.config.postgres.host = "localhost".into();
+    for (row, certificate) in [&certificates.elsewhere_cert, &certificates.nameless_cert].into_iter().enumerate() {
+        harness.server.psql(&format!("ALTER SYSTEM SET ssl_cert_file = '{}'", certificate.display()));
+        harness.server.restart();
+        let tls = |mode, ca: &Path| TlsConfig { mode, ca: Some(ca.to_owned()), cert: None, key: None };
+        for (tls, problem) in [
+            (tls(TlsMode::VerifyFull, &certificates.ca), "the server's certificate is not for `localhost`"),
+            (tls(TlsMode::VerifyCa, &certificates.other_ca), "was not signed by an authority of `tls.ca`"),
+        ] {
+            harness.config.postgres.tls = tls;
+            harness.start();
+            let status = harness.until_status(|status| matches!(status.phase, Phase::Retrying { .. })).await;
+            let Phase::Retrying { error, .. } = status.phase else { panic!("{status:?}") };
+            assert!(error.contains(problem), "{error}");
+            harness.stop().await;
+        }
+        harness.config.postgres.tls = tls(TlsMode::VerifyCa, &certificates.ca);
+        harness.start();
+        harness.until_streaming().await;
+        harness.server.psql(&format!("INSERT INTO t VALUES ({row})"));
+        harness.caught_up().await;
+        assert_eq!(harness.folded("t").await.len(), row + 1);
+        let streams = "SELECT bool_and(ssl) FROM pg_stat_replication JOIN pg_stat_ssl USING (pid)";
+        assert_eq!(harness.server.psql(streams), "t");
+        harness.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,8 @@ use std::process::Command;
 use crate::command::run;
 
 /// A certificate authority, a server certificate for `localhost` and 127.0.0.1, a client certificate for the user
-/// `headwater`, a certificate of the same server for another name, and a second authority that signed nothing of these. PEM files, valid for a day.
+/// `headwater`, certificates of the same server for another name and for none, and a second authority that signed nothing of
+/// these. PEM files, valid for a day.
 #[derive(Clone, Debug)]
 pub struct Certificates {
     /// Certificate of the authority.
@@ -17,6 +18,8 @@ pub struct Certificates {
     pub server_cert: PathBuf,
     /// Certificate of the server for `elsewhere.test` alone, for tests that must refuse.
     pub elsewhere_cert: PathBuf,
+    /// Certificate of the server that has a common name and no other, as those that PostgreSQL's manual makes.
+    pub nameless_cert: PathBuf,
     /// Key of the server.
     pub server_key: PathBuf,
     /// Certificate of the client; its common name is `headwater`.
@@ -50,16 +53,21 @@ impl Certificates {
             command.arg("-extfile").arg(&extension_file);
             run(command.arg("-out").arg(file(&format!("{name}.crt"))));
         }
-        let extension_file = file("elsewhere.ext");
-        std::fs::write(&extension_file, "subjectAltName=DNS:elsewhere.test\n").expect("the folder is writable");
-        let mut command = openssl(&["x509", "-req", "-days", "1", "-CAcreateserial", "-in"]);
-        command.arg(file("server.csr")).arg("-CA").arg(file("ca.crt")).arg("-CAkey").arg(file("ca.key"));
-        run(command.arg("-extfile").arg(&extension_file).arg("-out").arg(file("elsewhere.crt")));
+        for (name, extension) in
+            [("elsewhere", "subjectAltName=DNS:elsewhere.test\n"), ("nameless", "basicConstraints=CA:FALSE\n")]
+        {
+            let extension_file = file(&format!("{name}.ext"));
+            std::fs::write(&extension_file, extension).expect("the folder is writable");
+            let mut command = openssl(&["x509", "-req", "-days", "1", "-CAcreateserial", "-in"]);
+            command.arg(file("server.csr")).arg("-CA").arg(file("ca.crt")).arg("-CAkey").arg(file("ca.key"));
+            run(command.arg("-extfile").arg(&extension_file).arg("-out").arg(file(&format!("{name}.crt"))));
+        }
         Self {
             ca: file("ca.crt"),
             other_ca: file("other_ca.crt"),
             server_cert: file("server.crt"),
             elsewhere_cert: file("elsewhere.crt"),
+            nameless_cert: file("nameless.crt"),
             server_key: file("server.key"),
             client_cert: file("client.crt"),
             client_key: file("client.key"),
