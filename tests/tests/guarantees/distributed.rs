@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use headwater_tests::{Cluster, Process, World, get, get_with, wait_until};
+use headwater_tests::{Cluster, Kafka, Process, World, get, get_with, python, succeeded, wait_until};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -174,27 +175,127 @@ fn chaos(seconds: u64) {
     assert!(transactions > 100 && rounds > 100 && reads > 100, "the test did too little to mean anything");
 }
 
-/// A connector is frozen, a second one takes its source over, and the first awakes: it must find itself shut out, and
-/// write nothing.
-fn zombie(world: &World, settings: &str, fleet: &mut Fleet, random: &mut SmallRng) {
-    let source = ["billing", "crm"][random.random_range(0..2)];
-    let first = format!("connect-{source}");
-    fleet.named(&first).running().signal(libc::SIGSTOP);
+/// What a connector says that was shut out.
+const TAKEN_OVER: &str = "was taken over by another process; this one must stop writing";
+
+/// Freezes a connector, as whatever stops a process for longer than others wait for it, and starts `second` for its source.
+fn take_over(world: &World, source: &str, first: &mut Process, second: &mut Process) {
+    first.running().signal(libc::SIGSTOP);
     // The database keeps the slot for the frozen one until it misses its answers: as an operator would, it is cut off.
     let cut = format!(
         "select pg_terminate_backend(active_pid) from pg_replication_slots where active and database = '{source}'"
     );
     world.postgres.psql(&cut);
-    let mut second = Process::new(world, "connect-second", &["connect", "--source", source], settings);
     second.start(world);
     second.wait_ready(world, PATIENCE);
-    fleet.named(&first).running().signal(libc::SIGCONT);
-    std::thread::sleep(Duration::from_secs(3));
-    // Which of the two has the source now is between them; one of them must go on, and the other may have ended, shut out.
+}
+
+/// A connector is frozen, a second one takes its source over, and the first awakes: one of the two must end, shut out, and
+/// the other have the source. Which one is between them, since the first may have been about to open its source.
+fn zombie(world: &World, settings: &str, fleet: &mut Fleet, random: &mut SmallRng) {
+    let source = ["billing", "crm"][random.random_range(0..2)];
+    let first = fleet.named(&format!("connect-{source}"));
+    let mut second = Process::new(world, "connect-second", &["connect", "--source", source], settings);
+    take_over(world, source, first, &mut second);
+    first.running().signal(libc::SIGCONT);
+    let is_first = wait_until("one of two connectors of a source to end", PATIENCE, || {
+        match (first.running().ended(), second.running().ended()) {
+            (None, None) => Err(format!("{}\n{}", first.account(world), second.account(world))),
+            (ended, _) => Ok(ended.is_some()),
+        }
+    });
+    let (lost, kept) = if is_first { (&*first, &mut second) } else { (&second, &mut *first) };
+    assert!(lost.log_tail(world).contains(TAKEN_OVER), "{}", lost.account(world));
+    kept.wait_ready(world, PATIENCE);
     second.kill();
-    let process = fleet.named(&first);
-    process.kill();
-    process.start(world);
+    first.kill();
+    first.start(world);
+}
+
+/// A connector awakes with a change in its hands that it has not written, and that its successor has: it ends, shut out, and
+/// the log has every change once, in its order.
+#[test]
+fn a_zombie_writes_nothing_behind_its_successor() {
+    let world = world();
+    for other in ["connectors/billing.yaml", "models/customer_account.yaml", "models/invoice.yaml"] {
+        fs::remove_file(world.path(other)).unwrap();
+    }
+    let cluster = Cluster::start();
+    let settings = cluster.settings("embedded");
+    let connect = |name: &str| Process::new(&world, name, &["connect", "--source", "crm"], &settings);
+    let (mut first, mut second) = (connect("connect-first"), connect("connect-second"));
+    let others = [("project", "project"), ("serve-1", "serve")];
+    let mut fleet =
+        Fleet { processes: others.map(|(name, role)| Process::new(&world, name, &[role], &settings)).into() };
+    first.start(&world);
+    fleet.processes.iter_mut().for_each(|process| process.start(&world));
+    first.wait_ready(&world, PATIENCE);
+    fleet.wait_ready(&world);
+
+    let url = fleet.named("serve-1").url("/v1/contact_card/1");
+    let mut written = 0;
+    let mut change = || {
+        world.postgres.psql_in("crm", "update contacts set n = n + 1 where id = 1");
+        written += 1;
+        written
+    };
+    let is_captured = |n: u64| {
+        wait_until(&format!("change {n} to be in the document"), PATIENCE, || {
+            let answer = get(&url)?;
+            if answer.status == 200 && answer.json()["n"] == n { Ok(()) } else { Err(answer.body) }
+        });
+    };
+    is_captured(change());
+
+    first.running().signal(libc::SIGSTOP);
+    let unwritten = change();
+    let end = world.postgres.psql("select pg_current_wal_flush_lsn()");
+    wait_until("the change to be on its way to the frozen one", PATIENCE, || {
+        let sent = world.postgres.psql(&format!("select sent_lsn, sent_lsn >= '{end}' from pg_stat_replication"));
+        if sent.ends_with('t') { Ok(()) } else { Err(sent) }
+    });
+    take_over(&world, "crm", &mut first, &mut second);
+    is_captured(unwritten);
+    first.running().signal(libc::SIGCONT);
+    let status = wait_until("the zombie to end", PATIENCE, || {
+        change();
+        first.running().ended().ok_or_else(|| first.account(&world))
+    });
+    assert_eq!(status.code(), Some(1), "{}", first.log_tail(&world));
+    assert!(first.log_tail(&world).contains(TAKEN_OVER), "{}", first.log_tail(&world));
+    let last = change();
+    is_captured(last);
+    second.wait_ready(&world, PATIENCE);
+    fleet.verify(&world);
+    let found = counters(&cluster.kafka, "headwater.crm.public.contacts");
+    assert_eq!(found, (0..=last).collect::<Vec<u64>>(), "{}", first.log(&world));
+    assert!(second.running().stop().success(), "{}", second.log_tail(&world));
+}
+
+/// The counters of the first contact in the order of the log, as an independent client sees them.
+fn counters(kafka: &Kafka, topic: &str) -> Vec<u64> {
+    const SCRIPT: &str = r#"
+import json, sys
+from confluent_kafka import Consumer, TopicPartition, KafkaError
+consumer = Consumer({"bootstrap.servers": sys.argv[1], "group.id": "other-eyes", "enable.auto.commit": False,
+                     "enable.partition.eof": True, "isolation.level": "read_committed"})
+partitions = consumer.list_topics(sys.argv[2], 20).topics[sys.argv[2]].partitions
+consumer.assign([TopicPartition(sys.argv[2], partition, 0) for partition in partitions])
+ends = 0
+while ends < len(partitions):
+    message = consumer.poll(20)
+    if message is None: sys.exit("no answer")
+    if message.error():
+        if message.error().code() != KafkaError._PARTITION_EOF: sys.exit(str(message.error()))
+        ends += 1
+        continue
+    row = json.loads(message.value() or b"{}").get("after") or {}
+    if row.get("id") == 1: print(row["n"])
+consumer.close()
+"#;
+    let output = Command::new(python()).args(["-c", SCRIPT, &kafka.bootstrap(), topic]).output().unwrap();
+    succeeded("an independent client", &output);
+    String::from_utf8(output.stdout).unwrap().lines().map(|n| n.parse().unwrap()).collect()
 }
 
 #[test]
