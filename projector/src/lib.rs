@@ -58,6 +58,6 @@ pub use plan::model_shape;
 pub use records::Input;
 pub use replay::ReplayFrom;
 pub use same_log::{check_ends, check_log, check_shared_log};
-pub use shared::{Applied, Share, ShareOptions, WorkerOptions, start_shared};
+pub use shared::{Applied, Passed, Share, ShareOptions, WorkerOptions, start_shared};
 pub use status::{ConsumerStatus, ModelState, ModelStatus, Phase, Progress, ProjectorStatus};
 pub use version::ReplayPart;

@@ -6,10 +6,14 @@
 //!
 //! Also a document that turns out to be the same takes the new stamp. Else one that was rebuilt as it was (A, B, then A
 //! again) would keep the stamp of the first A, and give way to a late writer of B.
+//!
+//! Topics take turns, a chunk each: the roots of a version that is being filled may be a million, and the few of another
+//! do not wait for them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use headwater_broker::FetchedBatch;
+use headwater_broker::{FetchedBatch, Offset, TopicPartition};
 use headwater_schemas::DeadLetter;
 use headwater_store::{ByteList, DocumentStore, VersionId};
 
@@ -25,15 +29,41 @@ const OFFSET_BITS: u32 = 40;
 /// Greatest number of roots rebuilt with one read per relation.
 const CHUNK_ROOTS: usize = 4_096;
 
-/// Dirty roots of one topic.
+/// How long a chunk may take, about.
+const CHUNK_TIME: Duration = Duration::from_millis(100);
+
+/// Roots of one topic that may wait before no more should be taken.
+const WAITING_MAX: usize = 20_000;
+
+/// A dirty topic and what was taken of it. One that has nothing is kept for its size of a chunk.
+struct Topic {
+    name: String,
+    /// What was taken at once, oldest first.
+    works: VecDeque<Work>,
+    roots_chunk: usize,
+}
+
+/// Dirty roots that were taken at once.
+#[derive(Default)]
 struct Work {
-    topic: String,
     /// Offset of the last record of each root.
     roots: BTreeMap<Vec<u8>, u64>,
     /// Newest commit time at a source, microseconds since 1970.
     latest_at: i64,
     /// Commit times, one a change that was carried here.
     committed_at: Vec<i64>,
+    behind: Vec<Passed>,
+}
+
+/// Everything of a partition up to here is in documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// What comes next there.
+    pub next: Offset,
+    /// When the last record before it was written, milliseconds since 1970; unknown where there is none.
+    pub written_at: Option<i64>,
 }
 
 /// Documents that are evaluated, and not yet written.
@@ -46,31 +76,41 @@ struct Ready {
     letters: Vec<DeadLetter>,
     latest_at: i64,
     committed_at: Vec<i64>,
+    /// What is passed with them.
+    behind: Vec<Passed>,
 }
 
 /// Rebuilds documents, a chunk at a time.
 #[derive(Default)]
 pub(crate) struct Building {
     documents: Documents,
-    queue: VecDeque<Work>,
+    /// Whoever had a turn stands behind the others.
+    topics: VecDeque<Topic>,
     ready: Option<Ready>,
-    roots_chunk: usize,
+    passed: Vec<Passed>,
 }
 
 impl Building {
     /// Takes records of dirty topics; of several records of one root the last counts.
     pub(crate) fn take(&mut self, batches: &[FetchedBatch]) {
+        let mut begun: BTreeSet<&str> = BTreeSet::new();
         for batch in batches {
-            let topic = &*batch.from.topic;
-            let at = match self.queue.iter().position(|work| work.topic == *topic) {
-                Some(at) => at,
-                None => {
-                    let (topic, roots) = (topic.to_string(), BTreeMap::new());
-                    self.queue.push_back(Work { topic, roots, latest_at: 0, committed_at: Vec::new() });
-                    self.queue.len() - 1
-                }
+            let name = &*batch.from.topic;
+            let at = self.topics.iter().position(|topic| topic.name == *name).unwrap_or_else(|| {
+                self.topics.push_back(Topic { name: name.into(), works: VecDeque::new(), roots_chunk: 1 });
+                self.topics.len() - 1
+            });
+            let works = &mut self.topics[at].works;
+            let written_at = batch.records().last().map(|last| last.timestamp_ms);
+            if written_at.is_some() && begun.insert(name) {
+                works.push_back(Work::default());
+            }
+            let passed = Passed { partition: batch.from.clone(), next: batch.next(), written_at };
+            let Some(work) = works.back_mut() else {
+                self.passed.push(passed);
+                continue;
             };
-            let work = &mut self.queue[at];
+            work.behind.push(passed);
             for record in batch.records() {
                 work.roots.insert(record.key.to_vec(), record.offset.0);
                 let at =
@@ -85,13 +125,25 @@ impl Building {
 
     /// Forgets what was taken and not written.
     pub(crate) fn forget(&mut self) {
-        self.queue.clear();
+        self.topics.iter_mut().for_each(|topic| topic.works.clear());
+        self.passed.clear();
         self.ready = None;
     }
 
     /// Whether everything taken is in documents.
     pub(crate) fn is_done(&self) -> bool {
-        self.queue.is_empty() && self.ready.is_none()
+        self.topics.iter().all(|topic| topic.works.is_empty()) && self.ready.is_none()
+    }
+
+    /// Whether so much of a topic waits that no more should be taken.
+    pub(crate) fn is_full(&self, topic: &str) -> bool {
+        let works = self.topics.iter().filter(|it| it.name == *topic).flat_map(|it| &it.works);
+        works.map(|work| work.roots.len()).sum::<usize>() > WAITING_MAX
+    }
+
+    /// What of the partitions was passed since this was asked last.
+    pub(crate) fn passed(&mut self) -> Vec<Passed> {
+        std::mem::take(&mut self.passed)
     }
 
     /// Whether there are documents to write.
@@ -99,16 +151,18 @@ impl Building {
         self.ready.is_some()
     }
 
-    /// Evaluates the documents of the next roots.
+    /// Evaluates the documents of the next roots of the topic whose turn it is.
     pub(crate) fn read(&mut self, rows: &mut SharedRows) -> Result<(), Error> {
-        let Some(work) = self.queue.front_mut() else { return Ok(()) };
-        self.roots_chunk = self.roots_chunk.clamp(1, CHUNK_ROOTS);
-        let chunk = self.roots_chunk;
+        let Some(at) = self.topics.iter().position(|topic| !topic.works.is_empty()) else { return Ok(()) };
+        self.topics.rotate_left(at + 1);
+        let topic = self.topics.back_mut().expect("it was found above");
+        let work = topic.works.front_mut().expect("it has one");
+        let (name, chunk) = (&topic.name, topic.roots_chunk.clamp(1, CHUNK_ROOTS));
         let documents = &mut self.documents;
         let ready = rows.read(|view, batch| {
             // Of a version that is gone or frozen, nobody wants documents; before the changes of one are followed, what its
             // topic has is of another store, and the scan that comes names every root.
-            let version = view.versions.iter().find(|version| version.sharing.topic == work.topic);
+            let version = view.versions.iter().find(|version| version.sharing.topic == *name);
             let Some((version, plan)) = version.and_then(|version| Some((version, version.followed_plan()?))) else {
                 return Ok(None);
             };
@@ -124,28 +178,41 @@ impl Building {
                 let (model, table) = (&plan.model, plan.root_table());
                 letters.push(project_letter(batch, &view.catalog, model, table, roots.get(at), cause.to_string())?);
             }
-            let sources = version.model.sources();
-            let (latest_at, committed_at) = (work.latest_at, Vec::new());
-            Ok(Some(Ready { version: version.sharing.id, sources, roots, stamps, letters, latest_at, committed_at }))
+            let (version, sources, latest_at) = (version.sharing.id, version.model.sources(), work.latest_at);
+            let (committed_at, behind) = (Vec::new(), Vec::new());
+            Ok(Some(Ready { version, sources, roots, stamps, letters, latest_at, committed_at, behind }))
         })?;
         let Some(mut ready) = ready else {
-            self.queue.pop_front();
+            self.passed.append(&mut work.behind);
+            topic.works.pop_front();
+            if topic.works.is_empty() {
+                self.topics.pop_back();
+            }
             return Ok(());
         };
-        if self.documents.chunk_bytes > CHUNK_BYTES {
-            self.roots_chunk = (ready.roots.len() * CHUNK_BYTES / self.documents.chunk_bytes).max(1);
-        } else if self.documents.chunk_bytes < CHUNK_BYTES / 8 {
-            self.roots_chunk = self.roots_chunk.saturating_mul(2);
-        }
+        topic.roots_chunk = match documents.chunk_bytes {
+            many if many > CHUNK_BYTES => ready.roots.len() * CHUNK_BYTES / many,
+            few if few < CHUNK_BYTES / 8 => chunk * 2,
+            _ => chunk,
+        };
         for root in ready.roots.iter() {
             work.roots.remove(root);
         }
         if work.roots.is_empty() {
             ready.committed_at = std::mem::take(&mut work.committed_at);
-            self.queue.pop_front();
+            ready.behind = std::mem::take(&mut work.behind);
+            topic.works.pop_front();
         }
         self.ready = Some(ready);
         Ok(())
+    }
+
+    /// Takes note how long the last chunk took to read and write: where that was long, the next one of its topic is smaller.
+    pub(crate) fn took(&mut self, time: Duration) {
+        if let Some(topic) = self.topics.back_mut().filter(|_| time > CHUNK_TIME) {
+            // Half of what it was: its few bytes have doubled it.
+            topic.roots_chunk /= 4;
+        }
     }
 
     /// Writes what was evaluated, under the condition that nothing newer is there.
@@ -182,6 +249,7 @@ impl Building {
         }
         transaction.flush()?;
         let (committed_at, rebuilt) = (std::mem::take(&mut ready.committed_at), vec![ready.version]);
+        self.passed.append(&mut ready.behind);
         self.ready = None;
         let dead_letters = found.len() as u64;
         Ok(Folded { documents: written, dead_letters, committed_at, rebuilt, ..Folded::default() })

@@ -23,5 +23,6 @@ mod view;
 
 pub(crate) use agreement::Agreement;
 pub use applying::Applied;
+pub use building::Passed;
 pub use share::{Share, ShareOptions};
 pub use start::{WorkerOptions, start_shared};

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::applying::Applied;
 use super::assignment::Assignment;
+use super::building::Passed;
 use super::share::{Share, leader_topic};
 use super::telling::Asked;
 use crate::dead_letters::LetterBox;
@@ -39,6 +40,13 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the leader works for versions and join indexes before it looks for events again.
 const SLICE: Duration = Duration::from_millis(25);
+
+/// How long documents are built before it is looked what else there is, of other models too. At least as long as the events
+/// before took, so that these do not take all the time there is.
+const BUILD_SLICE: Duration = Duration::from_millis(100);
+
+/// Part of the bytes of a fetch that is fetched while documents wait to be built.
+const WAITING_PART: usize = 4;
 
 /// Back-off after an error that may pass. Two workers that were in each other's way are the usual case.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(10));
@@ -65,6 +73,10 @@ pub(crate) struct Worker {
     /// Where to read on, in the partitions of the sources and in those of dirty roots.
     pub(super) source_next: BTreeMap<TopicPartition, Offset>,
     pub(super) dirty_next: BTreeMap<TopicPartition, Offset>,
+    /// What of dirty roots is in documents.
+    pub(super) dirty_built: BTreeMap<TopicPartition, Offset>,
+    /// How long stage one took last.
+    pub(super) applied_in: Duration,
     /// Partitions of tables that no model reads, which were not read for so long that they cannot be read on.
     pub(super) left_out: BTreeSet<TopicPartition>,
     /// How far behind in time each place is.
@@ -106,6 +118,7 @@ impl Worker {
             self.share.release(&at);
         }
         self.dirty_next.clear();
+        self.dirty_built.clear();
         self.left_out.clear();
         self.share.forget_taken();
         self.looked = None;
@@ -138,7 +151,8 @@ impl Worker {
         }
         self.emit()?;
         let working = self.lead()?;
-        let wait_max = match (working || self.share.has_unsettled(), self.share.leads()) {
+        let has_more = working || self.share.has_unsettled() || !self.share.is_built();
+        let wait_max = match (has_more, self.share.leads()) {
             (true, _) => Duration::ZERO,
             (false, true) => self.options.wait_max.min(PUBLISH_INTERVAL),
             (false, false) => self.options.wait_max,
@@ -160,15 +174,20 @@ impl Worker {
             self.share.settle()?;
             self.settled = Instant::now();
         }
-        self.apply(&events)
+        let began = Instant::now();
+        self.apply(&events)?;
+        self.applied_in = began.elapsed();
+        Ok(())
     }
 
     /// Waits for records, a command or the end, whichever comes first. Commands come before records, so that a full log does
     /// not starve them; each arm may be dropped, since a fetch changes nothing and a received command is returned.
     fn wait(&mut self, wait_max: Duration) -> Result<Woken, Error> {
-        let limits = FetchLimits { bytes_max: self.options.batch_bytes_max, wait_max };
-        let Self { cancel, commands, log, runtime, sources, dirty, source_next, dirty_next, .. } = self;
-        let places = dirty_next.iter().chain(&*source_next);
+        let bytes_max = self.options.batch_bytes_max;
+        let bytes_max = if self.share.is_built() { bytes_max } else { bytes_max / WAITING_PART };
+        let limits = FetchLimits { bytes_max, wait_max };
+        let Self { cancel, commands, log, runtime, sources, dirty, source_next, dirty_next, share, .. } = self;
+        let places = dirty_next.iter().filter(|(at, _)| !share.is_full(&at.topic)).chain(&*source_next);
         runtime.block_on(async {
             tokio::select! {
                 biased;
@@ -249,30 +268,36 @@ impl Worker {
         Ok(())
     }
 
-    /// Stage two.
+    /// Stage two, for a while: what is not built by then waits, and nothing else does.
     fn build(&mut self, batches: &[FetchedBatch]) -> Result<(), Error> {
-        if batches.is_empty() {
-            return Ok(());
-        }
         self.share.take(batches);
-        while !self.share.is_built() {
+        self.dirty_next.extend(batches.iter().map(|batch| (batch.from.clone(), batch.next())));
+        let until = Instant::now() + self.applied_in.max(BUILD_SLICE);
+        while !self.share.is_built() && Instant::now() < until {
+            let began = Instant::now();
             self.share.read()?;
             let Self { share, letters, runtime, .. } = self;
             let folded = share.write(&mut |found| runtime.block_on(letters.append(found)))?;
+            share.took(began.elapsed());
             self.metrics.fresh(&folded);
             self.shared.fresh.lock().note(&folded);
             self.count(&folded);
         }
-        let mut next: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
-        for batch in batches {
-            next.insert(batch.from.clone(), batch.next());
-            if let Some(last) = batch.records().last() {
-                self.times.folded(&batch.from, last.timestamp_ms);
+        let mut built: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
+        for Passed { partition, next, written_at } in self.share.passed() {
+            if let Some(written_at) = written_at {
+                self.times.folded(&partition, written_at);
+            }
+            // What has moved away meanwhile is others' to commit, and they may be further.
+            if self.dirty_built.get(&partition).is_some_and(|known| *known < next) {
+                built.insert(partition, next);
             }
         }
-        let next: Vec<(TopicPartition, Offset)> = next.into_iter().collect();
-        self.runtime.block_on(self.log.commit_offsets(self.share.build_group(), &next))?;
-        self.dirty_next.extend(next);
+        if !built.is_empty() {
+            let next: Vec<(TopicPartition, Offset)> = built.into_iter().collect();
+            self.runtime.block_on(self.log.commit_offsets(self.share.build_group(), &next))?;
+            self.dirty_built.extend(next);
+        }
         Ok(())
     }
 
@@ -353,18 +378,20 @@ impl Worker {
     /// Takes up the dirty topics' partitions where they were left.
     fn find_dirty(&mut self, roots: &BTreeSet<TopicPartition>) -> Result<(), Error> {
         self.dirty_next.retain(|at, _| roots.contains(at));
+        self.dirty_built.retain(|at, _| roots.contains(at));
         let committed = self.runtime.block_on(self.log.committed_offsets(self.share.build_group()))?;
         let committed: BTreeMap<TopicPartition, Offset> = committed.into_iter().collect();
         let mut further = Vec::new();
         for at in roots {
             let known = committed.get(at).copied();
-            let own = match self.dirty_next.get(at) {
+            let own = match self.dirty_built.get(at) {
                 Some(own) => *own,
                 None => {
                     // Records below the low watermark are gone only where later ones of the same roots are there.
                     let low = self.runtime.block_on(self.log.watermarks(at))?.low;
                     let own = known.unwrap_or_default().max(low);
                     self.dirty_next.insert(at.clone(), own);
+                    self.dirty_built.insert(at.clone(), own);
                     own
                 }
             };

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::agreement::Sharing;
 use super::applying::{Applied, Applying};
-use super::building::Building;
+use super::building::{Building, Passed};
 use super::leading::{Leading, Surroundings};
 use super::view::SharedRows;
 use crate::Error;
@@ -193,10 +193,26 @@ impl Share {
         self.building.is_evaluated()
     }
 
-    /// Whether all roots that were taken are in documents; if not, [`Self::read`] and [`Self::write`] go on. Only then may
-    /// the offsets behind them be committed for [`Self::build_group`].
+    /// Whether all roots that were taken are in documents; if not, [`Self::read`] and [`Self::write`] go on. They go through
+    /// the topics in turns, a chunk each.
     pub fn is_built(&self) -> bool {
         self.building.is_done()
+    }
+
+    /// Whether so many roots of a dirty topic wait that no more of it should be taken.
+    pub fn is_full(&self, topic: &str) -> bool {
+        self.building.is_full(topic)
+    }
+
+    /// What of the dirty topics has come into documents since this was asked last. Only these offsets may be committed for
+    /// [`Self::build_group`].
+    pub fn passed(&mut self) -> Vec<Passed> {
+        self.building.passed()
+    }
+
+    /// Tells how long the last [`Self::read`] and [`Self::write`] took.
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.building.took(time);
     }
 
     /// Forgets the roots that were taken and not built, which must be fetched again, and what waits to be emitted, which

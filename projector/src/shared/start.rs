@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headwater_broker::EventLog;
 use headwater_store::{DocumentStore, RowStore};
@@ -83,6 +83,8 @@ pub fn start_shared(
         runtime,
         source_next: BTreeMap::new(),
         dirty_next: BTreeMap::new(),
+        dirty_built: BTreeMap::new(),
+        applied_in: Duration::ZERO,
         left_out: BTreeSet::new(),
         times: Times::default(),
         asked: Vec::new(),

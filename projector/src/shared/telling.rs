@@ -40,7 +40,7 @@ impl Worker {
         let apply_group = apply_group(&self.options.prefix, &self.options.name);
         let mut consumers = ConsumerStatus::all(&apply_group, self.source_next.iter(), &ends, &mut self.times);
         let build_group = self.share.build_group();
-        consumers.extend(ConsumerStatus::all(build_group, self.dirty_next.iter(), &ends, &mut self.times));
+        consumers.extend(ConsumerStatus::all(build_group, self.dirty_built.iter(), &ends, &mut self.times));
         let behind: u64 = consumers.iter().map(|one| one.lag).sum();
         let models = self.models()?;
         // Another worker may have resolved some.

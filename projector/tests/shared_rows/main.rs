@@ -34,6 +34,7 @@ mod source;
 #[path = "../follow_rows/tables.rs"]
 mod tables;
 mod topics;
+mod turns;
 mod worker;
 
 use case::{Case, Tally};

@@ -16,7 +16,7 @@ use crate::case::Tally;
 use crate::items::{PREFIX, at, item, schema};
 use crate::log::MemoryLog;
 use crate::random::Random;
-use crate::worker::{Worker, World, options};
+use crate::worker::{Step, Worker, World, options};
 
 /// A model of items alone.
 pub(crate) fn model(name: &str) -> ReadModel {
@@ -80,6 +80,11 @@ impl Place {
 
     /// Lets a worker that has all partitions do everything there is to do.
     pub(crate) fn drain(&self, worker: &mut Worker) {
+        self.work(worker, |_| true);
+    }
+
+    /// Lets a worker that has all partitions do everything there is to do by steps of some kinds.
+    pub(crate) fn work(&self, worker: &mut Worker, is_wanted: impl Fn(Step) -> bool) {
         let (mut random, mut tally) = (Random::new(1), Tally::default());
         let mut world = World { random: &mut random, runtime: &self.runtime, tally: &mut tally };
         for _ in 0..60 {
@@ -89,12 +94,30 @@ impl Place {
             });
             let (own, roots) = (BTreeSet::from([self.items.clone()]), dirty.collect());
             worker.learn(&mut world, &own, &roots, true).unwrap();
-            for step in worker.steps() {
+            for step in worker.steps().into_iter().filter(|step| is_wanted(*step)) {
                 // An earlier step may have changed what can be done.
                 if worker.steps().contains(&step) {
                     worker.step(&mut world, step).unwrap();
                 }
             }
         }
+    }
+
+    /// Lets a worker build one chunk.
+    pub(crate) fn chunk(&self, worker: &mut Worker) {
+        let (mut random, mut tally) = (Random::new(1), Tally::default());
+        let mut world = World { random: &mut random, runtime: &self.runtime, tally: &mut tally };
+        worker.step(&mut world, Step::Read).unwrap();
+        worker.step(&mut world, Step::Write).unwrap();
+    }
+
+    /// How much of the dirty topic of a model is committed as built, and how much there is.
+    pub(crate) fn built(&self, worker: &Worker, model: &str) -> (u64, u64) {
+        let committed = self.runtime.block_on(self.log.committed_offsets(worker.share.build_group())).unwrap();
+        let topics = worker.share.dirty_topics();
+        let (topic, _) = topics.iter().find(|(topic, _)| topic.contains(&format!(".{model}."))).unwrap();
+        let at = TopicPartition { topic: topic.as_str().into(), partition: 0 };
+        let next = committed.iter().find(|(place, _)| *place == at).map_or(0, |(_, next)| next.0);
+        (next, self.runtime.block_on(self.log.watermarks(&at)).unwrap().high.0)
     }
 }

@@ -34,8 +34,8 @@ pub(crate) struct Worker {
     pub(crate) dirty: BTreeMap<TopicPartition, u64>,
     /// Looked up, and not appended yet.
     ascended: Option<Vec<AppendBatch>>,
-    /// Next offsets behind the dirty roots that were taken.
-    taken: BTreeMap<TopicPartition, u64>,
+    /// Next offsets behind the dirty roots that are in documents, and not committed.
+    passed: BTreeMap<TopicPartition, u64>,
     /// Sleeps, and learns nothing.
     pub(crate) asleep: bool,
 }
@@ -71,7 +71,7 @@ impl Worker {
             source: BTreeMap::new(),
             dirty: BTreeMap::new(),
             ascended: None,
-            taken: BTreeMap::new(),
+            passed: BTreeMap::new(),
             asleep: false,
         }
     }
@@ -106,7 +106,7 @@ impl Worker {
             let own = *self.dirty.entry(at.clone()).or_insert(next);
             // A worker that is late may have committed less.
             if own > next && self.share.is_built() {
-                self.taken.insert(at.clone(), own);
+                self.passed.insert(at.clone(), own);
             }
         }
         if leads != self.share.leads() {
@@ -132,12 +132,15 @@ impl Worker {
         }
         if self.share.is_evaluated() {
             steps.push(Step::Write);
-        } else if !self.share.is_built() {
-            steps.push(Step::Read);
-        } else if !self.taken.is_empty() {
-            steps.push(Step::Commit);
-        } else if !self.dirty.is_empty() {
-            steps.push(Step::Take);
+        } else {
+            if !self.share.is_built() {
+                steps.push(Step::Read);
+            }
+            if !self.passed.is_empty() {
+                steps.push(Step::Commit);
+            } else if !self.dirty.is_empty() {
+                steps.push(Step::Take);
+            }
         }
         if self.share.leads() {
             steps.extend([Step::Publish, Step::Work]);
@@ -162,20 +165,22 @@ impl Worker {
             Step::Take => {
                 let batches = self.fetch(world, &self.dirty.clone())?;
                 self.share.take(&batches);
-                for batch in &batches {
-                    self.dirty.insert(batch.from.clone(), batch.next().0);
-                    self.taken.insert(batch.from.clone(), batch.next().0);
-                }
+                self.dirty.extend(batches.iter().map(|batch| (batch.from.clone(), batch.next().0)));
+                self.pass();
                 return Ok(!batches.is_empty());
             }
-            Step::Read => self.share.read()?,
+            Step::Read => {
+                self.share.read()?;
+                self.pass();
+            }
             Step::Write => {
                 let folded = self.share.write(&mut |_| Ok(()))?;
+                self.pass();
                 world.tally.documents += folded.documents.written;
                 world.tally.deleted += folded.documents.deleted;
             }
             Step::Commit => {
-                let offsets = std::mem::take(&mut self.taken);
+                let offsets = std::mem::take(&mut self.passed);
                 let offsets: Vec<_> = offsets.into_iter().map(|(at, next)| (at, Offset(next))).collect();
                 runtime.block_on(self.log.commit_offsets(self.share.build_group(), &offsets))?;
             }
@@ -188,6 +193,11 @@ impl Worker {
             }
         }
         Ok(true)
+    }
+
+    /// Takes note of what is in documents by now.
+    fn pass(&mut self) {
+        self.passed.extend(self.share.passed().into_iter().map(|it| (it.partition, it.next.0)));
     }
 
     fn apply(&mut self, world: &mut World<'_>) -> Result<bool, Error> {
