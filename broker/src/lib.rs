@@ -19,4 +19,4 @@ pub use error::{Error, ErrorKind};
 pub use event_log::{
     EventLog, FetchFrom, FetchLimits, Membership, Offset, Producer, Retention, TopicPartition, TopicSpec, Watermarks,
 };
-pub use metrics::{LogMetrics, PartitionLabels};
+pub use metrics::{GroupLabels, LogMetrics, PartitionLabels};

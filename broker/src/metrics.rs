@@ -20,6 +20,13 @@ pub struct PartitionLabels {
     pub partition: u32,
 }
 
+/// A consumer group, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct GroupLabels {
+    /// Its name.
+    pub group: String,
+}
+
 /// Counters and gauges of one log.
 #[derive(Clone, Debug)]
 pub struct LogMetrics {
@@ -43,6 +50,8 @@ pub struct LogMetrics {
     pub low_watermark: Family<PartitionLabels, Gauge>,
     /// Next offset to be written.
     pub high_watermark: Family<PartitionLabels, Gauge>,
+    /// Times that partitions of a group came to this process, or went.
+    pub rebalances: Family<GroupLabels, Counter>,
 }
 
 impl Default for LogMetrics {
@@ -58,6 +67,7 @@ impl Default for LogMetrics {
             size_bytes: Gauge::default(),
             low_watermark: Family::default(),
             high_watermark: Family::default(),
+            rebalances: Family::default(),
         }
     }
 }
@@ -92,5 +102,7 @@ impl LogMetrics {
         log.register_with_unit("size", "Bytes in use", Unit::Bytes, self.size_bytes.clone());
         log.register("low_watermark", "First offset present", self.low_watermark.clone());
         log.register("high_watermark", "Next offset to be written", self.high_watermark.clone());
+        let help = "Times that partitions of a consumer group came to this process, or went";
+        log.register("rebalances", help, self.rebalances.clone());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
@@ -30,13 +31,14 @@ impl KafkaMembership {
         cluster: &Arc<Cluster>,
         group: &str,
         topics: &[Arc<str>],
+        rebalances: Counter,
     ) -> Result<Self, Error> {
         let failed = |e| cluster.error(ACTION, e);
         let (assign, assigned) = watch::channel(Arc::default());
         // Offsets are committed by one that is no member, which Kafka allows only in a group without members.
         let group = format!("{group}.members");
         let config = options.member(&group);
-        let context = Assign { context: Context(Arc::clone(cluster)), assign };
+        let context = Assign { context: Context(Arc::clone(cluster)), assign, rebalances };
         let consumer: BaseConsumer<Assign> = BaseConsumer::from_config_and_context(&config, context).map_err(failed)?;
         consumer.subscribe(&topics.iter().map(|topic| &**topic).collect::<Vec<_>>()).map_err(failed)?;
         let left = Arc::new(AtomicBool::new(false));
@@ -79,11 +81,20 @@ impl Drop for KafkaMembership {
 struct Assign {
     context: Context,
     assign: watch::Sender<Arc<BTreeSet<TopicPartition>>>,
+    /// Those that moved partitions of ours.
+    rebalances: Counter,
 }
 
 impl Assign {
     fn change(&self, change: impl FnOnce(&mut BTreeSet<TopicPartition>)) {
         self.assign.send_modify(|assigned| change(Arc::make_mut(assigned)));
+    }
+
+    /// Others may come and go without moving anything here.
+    fn count(&self, moved: &TopicPartitionList) {
+        if moved.count() > 0 {
+            self.rebalances.inc();
+        }
     }
 }
 
@@ -108,6 +119,7 @@ impl ConsumerContext for Assign {
         if let Rebalance::Revoke(list) = rebalance {
             let gone = partitions(list);
             self.change(|assigned| assigned.retain(|partition| !gone.contains(partition)));
+            self.count(list);
         }
     }
 
@@ -119,6 +131,7 @@ impl ConsumerContext for Assign {
                     tracing::debug!(%error, "assigned partitions could not be paused");
                 }
                 self.change(|assigned| assigned.extend(partitions(list)));
+                self.count(list);
             }
             Rebalance::Revoke(_) => {}
             Rebalance::Error(error) => tracing::warn!(%error, "a group could not share its partitions anew"),

@@ -55,7 +55,7 @@ use self::readers::Readers;
 use self::scan::Scanner;
 use self::schemas::Schemas;
 use self::topics::{Topics, blocking, own_topics};
-use crate::metrics::PartitionLabels;
+use crate::metrics::{GroupLabels, PartitionLabels};
 use crate::{
     AppendBatch, Error, EventLog, FetchFrom, FetchLimits, FetchedBatch, LogMetrics, Membership, Offset, Producer,
     Retention, TopicPartition, TopicSpec, Watermarks,
@@ -289,7 +289,8 @@ impl EventLog for KafkaLog {
 
     async fn join(&self, group: &str, topics: &[Arc<str>]) -> Result<Box<dyn Membership>, Error> {
         let (inner, group, topics) = (Arc::clone(&self.inner), group.to_owned(), topics.to_vec());
-        let joined = move || KafkaMembership::join(&inner.options, &inner.cluster, &group, &topics);
+        let rebalances = inner.metrics.rebalances.get_or_create(&GroupLabels { group: group.clone() }).clone();
+        let joined = move || KafkaMembership::join(&inner.options, &inner.cluster, &group, &topics, rebalances);
         Ok(Box::new(blocking(joined).await?))
     }
 }

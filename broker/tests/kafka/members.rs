@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use headwater_broker::{EventLog, Membership, Retention, TopicPartition};
+use headwater_broker::{EventLog, GroupLabels, Membership, Retention, TopicPartition};
 
 use crate::world::{create, log};
 
@@ -55,4 +55,10 @@ async fn members_share_and_keep_what_stays() {
     shared(&[first.assigned()], 6, 6).await;
     assert_eq!(least.load(Ordering::Relaxed), 2, "cooperative: never less than what it keeps");
     watcher.abort();
+    let moved = |at: usize| {
+        let group = GroupLabels { group: "members".into() };
+        logs[at].metrics().rebalances.get_or_create(&group).get()
+    };
+    // Six came, three and one went, and each came back.
+    assert!(moved(0) >= 5 && moved(1) >= 2 && moved(2) >= 2, "{:?}", [moved(0), moved(1), moved(2)]);
 }

@@ -309,6 +309,7 @@ fn processes_killed_at_any_moment_lose_nothing() {
 fn engines_that_are_away_are_waited_for() {
     let away = Duration::from_secs(from_environment("HEADWATER_AWAY_SECONDS").unwrap_or(15));
     let world = shop::world();
+    world.postgres.psql("insert into customers values (1, 'Ada', null, 1, 0)");
     let mut cluster = Cluster::start();
     let mut process = Process::new(&world, "all", &["run"], &cluster.settings("embedded"));
     process.start(&world);
@@ -320,6 +321,9 @@ fn engines_that_are_away_are_waited_for() {
     cluster.kafka.kill();
     std::thread::sleep(away);
     tells(&process, "Kafka");
+    // Nothing is captured or projected, and readers have what there is all the while: they need not go elsewhere.
+    let (ready, read) = (process.admin("/readyz").unwrap(), get(&process.url("/v1/customer_account/1")).unwrap());
+    assert_eq!((ready.status, read.status), (200, 200), "{} {}", ready.body, read.body);
     cluster.kafka.resume();
     follows(&process);
 

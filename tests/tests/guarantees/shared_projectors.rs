@@ -26,6 +26,21 @@ const PROJECT: &[&str] = &["project"];
 /// Kafka gives the partitions of one that does not answer to others after this time.
 const SESSION: Duration = Duration::from_secs(6);
 
+/// The ends of the names of the groups that share them.
+const STAGES: [&str; 2] = ["apply", "build"];
+
+/// How often partitions of each stage came to a process, or went.
+fn rebalances(process: &Process) -> BTreeMap<&'static str, u64> {
+    let metrics = process.admin("/metrics").map_or_else(|_| String::new(), |answer| answer.body);
+    let count = |stage| {
+        let name = format!("headwater_log_rebalances_total{{group=\"headwater.projector.{stage}\"}} ");
+        let count =
+            metrics.lines().find_map(|line| line.strip_prefix(&*name)).map_or(0, |count| count.parse().unwrap());
+        (stage, count)
+    };
+    STAGES.map(count).into()
+}
+
 fn settings(cluster: &Cluster) -> String {
     let session = format!("replication: 1, settings: {{ session.timeout.ms: '{}' }}", SESSION.as_millis());
     let settings = cluster.settings("mongodb");
@@ -50,16 +65,31 @@ fn projectors_that_share_their_rows_lose_nothing() {
 
     let seconds = from_environment("HEADWATER_CHAOS_SECONDS").unwrap_or(CHAOS_SECONDS);
     let until = Instant::now() + Duration::from_secs(seconds);
-    let mut round = 0;
+    let (mut round, mut zombies) = (0, 0);
     while round < 4 || Instant::now() < until {
         let name = NAMES[random.random_range(0..3)];
         let pause = Duration::from_millis(random.random_range(0..1_500));
         match if round < 4 { round } else { random.random_range(0..7) } {
             // A zombie: others have its partitions by the time it goes on with what it was doing.
             0 => {
+                let shares = |process: &Process| rebalances(process).iter().all(|(_, count)| *count > 0);
+                let process = fleet.named(name);
+                wait_until("partitions of both stages", PATIENCE, || {
+                    if shares(process) { Ok(()) } else { Err(process.account(&world)) }
+                });
+                let others = NAMES.into_iter().filter(|other| *other != name);
+                let before: Vec<_> = others.map(|other| (other, rebalances(fleet.named(other)))).collect();
                 fleet.named(name).running().signal(libc::SIGSTOP);
-                std::thread::sleep(SESSION + Duration::from_secs(2) + pause);
+                for stage in STAGES {
+                    wait_until(&format!("others to have its partitions of {stage}"), PATIENCE, || {
+                        let grown =
+                            before.iter().find(|(other, counts)| rebalances(fleet.named(other))[stage] > counts[stage]);
+                        grown.map(|_| ()).ok_or_else(|| format!("{name} is frozen, and others had {before:?} before"))
+                    });
+                }
+                std::thread::sleep(pause);
                 fleet.named(name).running().signal(libc::SIGCONT);
+                zombies += 1;
             }
             1 => {
                 cluster.mongo.kill();
@@ -87,7 +117,7 @@ fn projectors_that_share_their_rows_lose_nothing() {
     reached("ready again");
     fleet.verify(&world);
     reached("verified");
-    println!("{round} troubles, {transactions} transactions, {rounds} rounds of contacts");
+    println!("{round} troubles, {zombies} of them zombies, {transactions} transactions, {rounds} rounds of contacts");
     assert!(transactions > 100 && rounds > 100, "the test did too little to mean anything");
 
     a_page_of_one_server_goes_on_at_the_other(&mut fleet);
