@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_broker::{FetchFrom, FetchLimits, Offset, TopicPartition};
+use headwater_broker::{Error as LogError, FetchFrom, FetchLimits, Offset, TopicPartition};
 use headwater_schemas::{SourceProgress, progress_topic};
 use headwater_store::{Frontier, VersionState};
 
@@ -19,29 +19,31 @@ const WAITING_MAX: usize = 8;
 impl Leading {
     /// Reads what the connectors say about their progress.
     pub(crate) fn read_progress(&mut self, rows: &SharedRows, around: &Surroundings<'_>) -> Result<(), Error> {
-        let topics = around.runtime.block_on(around.log.topics())?;
+        let wanted = rows.view().sources();
+        self.find_progress(&wanted, around)?;
         let mut from = Vec::new();
         let mut sources = BTreeMap::new();
-        for source in rows.view().sources() {
+        for source in wanted {
+            let Some(offset) = self.read_on.get(&source).copied() else { continue };
             let topic: Arc<str> = progress_topic(around.prefix, &source).into();
-            if !topics.iter().any(|(name, _)| *name == topic) {
-                continue;
-            }
-            let partition = TopicPartition { topic: topic.clone(), partition: 0 };
-            let marks = around.runtime.block_on(around.log.watermarks(&partition))?;
-            // Only the newest counts; a few more, since not every offset is a record's.
-            let newest = marks.low.max(Offset(marks.high.0.saturating_sub(4)));
-            let offset = self.read_on.get(&source).copied().unwrap_or(newest).max(marks.low);
-            if offset < marks.high {
-                sources.insert(topic, source);
-                from.push(FetchFrom { partition, offset });
-            }
+            from.push(FetchFrom { partition: TopicPartition { topic: topic.clone(), partition: 0 }, offset });
+            sources.insert(topic, source);
         }
         if from.is_empty() {
             return Ok(());
         }
         let limits = FetchLimits { bytes_max: 1 << 20, wait_max: Duration::ZERO };
-        for batch in around.runtime.block_on(around.log.fetch(&from, limits))? {
+        let fetched = match around.runtime.block_on(around.log.fetch(&from, limits)) {
+            // One of the topics is gone, or was made anew: they are looked for like new ones.
+            Err(
+                LogError::OffsetOutOfRange { .. } | LogError::UnknownTopic { .. } | LogError::UnknownPartition { .. },
+            ) => {
+                self.read_on.clear();
+                return Ok(());
+            }
+            fetched => fetched?,
+        };
+        for batch in fetched {
             let Some(source) = sources.get(&batch.from.topic) else { continue };
             self.read_on.insert(source.clone(), batch.next());
             let progress = batch.records().filter_map(|record| serde_json::from_slice(record.value?).ok());
@@ -53,6 +55,27 @@ impl Leading {
                 }
                 self.progress.insert(source.clone(), progress);
             }
+        }
+        Ok(())
+    }
+
+    /// Finds the topics of sources that are not read yet. To ask for all topics of the cluster and for their ends at every look
+    /// would take most of its time.
+    fn find_progress(&mut self, wanted: &[String], around: &Surroundings<'_>) -> Result<(), Error> {
+        let new: Vec<&String> = wanted.iter().filter(|source| !self.read_on.contains_key(*source)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let topics = around.runtime.block_on(around.log.topics())?;
+        for source in new {
+            let topic: Arc<str> = progress_topic(around.prefix, source).into();
+            if !topics.iter().any(|(name, _)| *name == topic) {
+                continue;
+            }
+            let marks = around.runtime.block_on(around.log.watermarks(&TopicPartition { topic, partition: 0 }))?;
+            // Only the newest counts; a few more, since not every offset is a record's.
+            let newest = marks.low.max(Offset(marks.high.0.saturating_sub(4)));
+            self.read_on.insert(source.clone(), newest);
         }
         Ok(())
     }
