@@ -132,8 +132,8 @@ pub const SEEDS: [&str; 12] = [
      \"name\":\"x\",\"rating\":\"NaN\",\"address\":{\"city\":\"y\"},\"invoices\":[{\"id\":2,\"total\":\"3\",\"lines\":[]}]}",
     "query Q($x: ID! = 3) { a: customer(id: $x) { ...F __typename } } fragment F on Customer { invoices { id lines { \
      quantity } } id }",
-    "{ customers(where: {name: {eq: \"x\"}}, orderBy: name_DESC, first: 3) { nodes { id } edges { cursor node { name } } \
-     pageInfo { endCursor hasNextPage } totalCount } }",
+    "{ customers(where: {name: {gte: \"x\", contains: \"y\"}}, orderBy: name_DESC, first: 3) { nodes { id } edges { cursor \
+     node { name } } pageInfo { endCursor hasNextPage } totalCount } }",
     "subscription { customerChanged(id: 7) { name @include(if: true) } }",
     "{ __schema { types { name fields { name } } } }",
     "mutation { x } query { __typename }",

@@ -176,12 +176,6 @@ impl Visibility {
         Some((self.numbers[at], &self.shape.indexes[at]))
     }
 
-    /// The index with this number of the store's, by the name the reader knows it by; `None`: it is not shown.
-    pub(crate) fn named(&self, number: u16) -> Option<&str> {
-        let at = self.numbers.iter().position(|of| *of == number)?;
-        self.shape.indexes.get(at).map(|index| index.name.as_str())
-    }
-
     /// The index with this number of the store's, by its path in stored documents; `None`: it is not shown.
     pub(crate) fn numbered(&self, number: u16) -> Option<&IndexShape> {
         self.stored_indexes.get(usize::from(number)).filter(|_| self.numbers.contains(&number))

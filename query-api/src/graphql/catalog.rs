@@ -179,10 +179,10 @@ impl Scalar {
 
     /// The operators a filter of this scalar has.
     pub(super) fn operators(self) -> &'static [Operator] {
-        use Operator::{Eq, Exists, Gt, Gte, In, Lt, Lte, Ne, Nin, StartsWith};
+        use Operator::{Contains, Eq, Exists, Gt, Gte, In, Lt, Lte, Ne, Nin, StartsWith};
         match self {
             Self::Boolean => &[Eq, Ne, Exists],
-            Self::String => &[Eq, Ne, In, Nin, Gt, Gte, Lt, Lte, StartsWith, Exists],
+            Self::String => &[Eq, Ne, In, Nin, Gt, Gte, Lt, Lte, StartsWith, Contains, Exists],
             Self::Duration | Self::Bytes => &[Eq, Ne, In, Nin, Exists],
             Self::Json => &[Exists],
             _ => &[Eq, Ne, In, Nin, Gt, Gte, Lt, Lte, Exists],

@@ -61,7 +61,8 @@ pub(crate) struct GraphQlLimits {
     /// Fields of the operation once its fragments are spread.
     pub(crate) fields_max: usize,
     /// Fields written to the response, with `first` (10 for a nested array without) for the length of arrays, and what a
-    /// page or a count looks at in an index. Of the schema as many values, or more where the schema is large.
+    /// page or a count looks at in an index, and for `contains` into documents. Of the schema as many values, or more
+    /// where the schema is large.
     pub(crate) cost_max: usize,
     /// Bytes of the variables in the arguments of `data`'s fields, about, each as often as it is named there.
     pub(crate) arguments_bytes_max: usize,

@@ -272,7 +272,8 @@ fn cost_of(root: &Root, asked: &Asked, firsts: &[Option<usize>]) -> usize {
                 _ => 0,
             };
             let one = connection.slots.iter().fold(1usize, |sum, (_, of)| sum.saturating_add(part(of)));
-            one.saturating_mul(paged.limit.max(1))
+            // What is written, and what is looked into to find it.
+            one.saturating_mul(paged.limit.max(1)).saturating_add(paged.query.looked_into_max())
         }
         _ => 1,
     }

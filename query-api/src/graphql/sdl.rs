@@ -120,7 +120,12 @@ impl Sdl {
         self.line(2, format_args!("nodes: [{name}!]!"));
         self.short_doc(2, format_args!("Where the page ends."));
         self.line(2, format_args!("pageInfo: PageInfo!"));
-        self.short_doc(2, format_args!("How many documents match, exactly; null when there are too many to count."));
+        self.short_doc(
+            2,
+            format_args!(
+                "How many documents match, exactly; null when there are too many to count, or when `contains` is asked."
+            ),
+        );
         self.line(2, format_args!("totalCount: BigInt"));
         self.line(0, format_args!("}}"));
         self.scalars.insert(Scalar::BigInt);
@@ -209,6 +214,10 @@ impl Sdl {
                 match operator {
                     Operator::In | Operator::Nin => self.line(2, format_args!("{}: [{name}!]", operator.word())),
                     Operator::Exists => self.line(2, format_args!("exists: Boolean")),
+                    Operator::Contains => {
+                        self.short_doc(2, format_args!("Only beside a condition that leaves few documents."));
+                        self.line(2, format_args!("contains: {name}"));
+                    }
                     _ => self.line(2, format_args!("{}: {name}", operator.word())),
                 }
             }

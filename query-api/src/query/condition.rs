@@ -20,6 +20,8 @@ pub(crate) const VALUES_MAX: usize = 100;
 pub(crate) struct Condition {
     /// The store's number of the index.
     pub(super) index: u16,
+    /// What the reader calls it.
+    pub(super) parameter: String,
     /// What is asked, for the fingerprint of the query.
     pub(super) asked: (&'static str, Vec<String>),
     pub(super) wanted: Wanted,
@@ -96,7 +98,7 @@ impl Condition {
             Operator::Gt | Operator::Gte | Operator::Lt | Operator::Lte => Rank::Range,
             _ => Rank::Most,
         };
-        Ok(Self { index, asked: (word, values), wanted, rank })
+        Ok(Self { index, parameter: parameter.into(), asked: (word, values), wanted, rank })
     }
 }
 

@@ -115,11 +115,10 @@ impl ListQuery {
         };
         let mut filters = filters(conditions);
         let contains = Containing::of(visibility, conditions, &filters);
-        if !contains.is_empty() && conditions.iter().all(|condition| condition.rank == Rank::Most) {
-            let path = conditions.iter().find(|condition| matches!(condition.wanted, Wanted::Containing(_)));
-            let path = path.and_then(|condition| visibility.named(condition.index)).unwrap_or_default();
+        let containing = conditions.iter().find(|condition| matches!(condition.wanted, Wanted::Containing(_)));
+        if let Some(alone) = containing.filter(|_| conditions.iter().all(|condition| condition.rank == Rank::Most)) {
             return Err(Problem::parameter(
-                format!("filter[{path}][contains]"),
+                &alone.parameter,
                 "`contains` looks into documents one by one: add a condition with eq, in, startsWith, gt, gte, lt or lte",
             ));
         }
@@ -325,6 +324,12 @@ impl ListQuery {
             let order = (&place.value, &place.id).cmp(&(&last.value, &last.id));
             if self.index_query.descending { order.is_ge() } else { order.is_le() }
         })
+    }
+
+    /// Documents that one page may look into to find those on it, at most.
+    pub(crate) fn looked_into_max(&self) -> usize {
+        let IndexQuery { limit, entries_max, .. } = self.index_query;
+        if self.contains.is_empty() { 0 } else { limit.saturating_mul(READS_MAX).min(entries_max) }
     }
 
     /// Whether it is about so few documents that they are all read. How many there are may change.

@@ -197,6 +197,10 @@ fn no_request_takes_the_restriction_off_a_list() {
     }
     let both = world.get_as(&json!({"group": [3, 4]}), "/v1/customer?limit=100&sort=n").json();
     assert_eq!(both["data"].as_array().unwrap().len(), 9, "several values are several groups");
+    let query =
+        "{ customers(where: {name: {startsWith: \"name\", contains: \"odd\"}}, first: 100) { nodes { id n } } }";
+    let nodes = world.graphql_as(&me, query).json()["data"]["customers"]["nodes"].clone();
+    assert_eq!(nodes, json!([3, 13, 23, 33, 43].map(|id| json!({"id": id, "n": 3}))));
     let all = world.get_with("/v1/customer?count=exact", &[("x-api-key", API_KEY)]).json();
     assert_eq!(all["count"]["value"], 50, "support sees everything");
 }

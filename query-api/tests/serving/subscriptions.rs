@@ -316,6 +316,23 @@ fn subscriptions_go_over_to_a_new_version_and_end_with_the_server() {
 }
 
 #[test]
+fn what_two_elements_meet_together_is_on_no_page() {
+    let world = World::new();
+    let set = |id: i64, statuses: [&str; 2]| {
+        let mut document = customer(id);
+        document["invoices"] =
+            statuses.iter().map(|status| json!({"number": 0, "status": status, "total": "1.00"})).collect();
+        put(&world.store, 1, &int_key(id), Some(&document));
+    };
+    let list = "customersChanged(where: {invoices_status: {startsWith: \"TALK\", contains: \"FLAT\"}})";
+    let mut events = by_events(&world, &format!("subscription {{ {list} {{ nodes {{ id }} }} }}"));
+    assert_eq!(page_of(&events.next().unwrap().json()), (vec![], false));
+    set(1, ["TALK-MIN", "DATA-FLAT"]);
+    set(2, ["TALK-FLAT", "DATA-MIN"]);
+    assert_eq!(page_of(&events.next().unwrap().json()), (vec![2], false));
+}
+
+#[test]
 fn a_list_is_told_whole_whenever_what_is_selected_of_it_changes() {
     let world = World::new();
     let mut socket = Socket::ready(&world, &json!({}));

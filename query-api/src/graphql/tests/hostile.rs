@@ -223,6 +223,15 @@ async fn pages_and_counts_cost_what_they_may_look_at() {
     fixture.data(&pages(90, "nodes { id }"), json!({})).await;
     limited(&fixture, &pages(100, "nodes { id }"), "cost").await;
     limited(&fixture, &pages(60, "totalCount"), "cost").await;
+    // `contains` looks into up to 64 times as many documents as a page has, besides.
+    let looking = |count: usize, operator: &str| -> String {
+        let filter = format!("where: {{email: {{startsWith: \"c\", {operator}: \"c1\"}}}}");
+        let one = |n: usize| format!("a{n}: customerAccounts(first: 100, {filter}) {{ nodes {{ id }} }} ");
+        format!("{{ {} }}", (0..count).map(one).collect::<String>())
+    };
+    fixture.data(&looking(20, "contains"), json!({})).await;
+    limited(&fixture, &looking(30, "contains"), "cost").await;
+    fixture.data(&looking(30, "gte"), json!({})).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ async fn filters_ask_what_they_say() {
         ("email: {eq: null}", &[7]),
         ("email: {exists: false}", &[7]),
         ("email: {ne: null, startsWith: \"c1\"}", &[1, 10]),
+        ("email: {startsWith: \"c\", contains: \"0@\"}", &[10]),
+        ("email: {contains: \"@\"}, unpaid_total: {gt: 8}", &[4]),
+        ("invoices_status: {startsWith: \"o\", contains: \"due\"}", &[1, 3, 6, 7, 10]),
         ("email: {in: [\"c2@example.com\", \"c4@example.com\", \"x\"]}", &[2, 4]),
         ("active: {eq: true}", &[2, 4, 6, 8, 10]),
         ("active: {ne: true}, email: {startsWith: \"c\"}", &[1, 3, 5, 9]),
@@ -52,13 +55,39 @@ async fn a_filter_that_says_nothing_is_refused() {
     let query = "query($e: String) { customerAccounts(where: {email: {eq: $e}}) { nodes { id } } }";
     let error = fixture.refused(query, json!({})).await;
     assert!(error["message"].as_str().is_some_and(|m| m.contains("`where.email` says nothing")), "{error}");
-    for condition in ["email: null", "email: {in: null}", "email: {gt: null}", "unpaid_total: {eq: \"ten\"}"] {
+    let nothing = "email: {startsWith: \"c\", contains: \"\"}";
+    for condition in [
+        nothing,
+        "email: {contains: null}",
+        "email: null",
+        "email: {in: null}",
+        "email: {gt: null}",
+        "unpaid_total: {eq: \"ten\"}",
+    ] {
         let error = fixture
             .refused(&format!("{{ customerAccounts(where: {{{condition}}}) {{ nodes {{ id }} }} }}"), json!({}))
             .await;
         assert!(error["extensions"]["code"] == "invalid_parameter", "{condition}: {error}");
         assert_eq!(error["locations"], json!([{"line": 1, "column": 3}]), "{condition}: {error}");
     }
+}
+
+#[tokio::test]
+async fn contains_stands_beside_a_condition_that_leaves_few() {
+    let fixture = Fixture::new();
+    for rest in ["", ", ne: \"x\"", ", startsWith: \"\"", "}, active: {exists: true"] {
+        let query =
+            format!("{{ customerAccounts(where: {{email: {{contains: \"c1\"{rest}}}}}) {{ nodes {{ id }} }} }}");
+        let error = fixture.refused(&query, json!({})).await;
+        let (code, parameter) = (&error["extensions"]["code"], &error["extensions"]["parameter"]);
+        assert_eq!((code, parameter), (&json!("invalid_parameter"), &json!("where.email.contains")), "{rest}: {error}");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(message.contains("add a condition with eq, in, startsWith"), "{rest}: {error}");
+    }
+    let query =
+        "{ customerAccounts(where: {email: {startsWith: \"c\", contains: \"1\"}}) { totalCount nodes { id } } }";
+    let data = fixture.data(query, json!({})).await;
+    assert_eq!(data["customerAccounts"], json!({"totalCount": null, "nodes": [{"id": 10}, {"id": 1}]}));
 }
 
 #[tokio::test]
@@ -82,6 +111,7 @@ async fn pages_go_on_behind_the_cursor_of_the_page_and_of_every_edge() {
         "where: {invoices_status: {in: [\"open\", \"paid\"]}}",
         "where: {invoices_id: {gt: 101}}",
         "where: {unpaid_total: {gt: 2}, active: {eq: true}}",
+        "where: {email: {startsWith: \"c\", contains: \"@\"}}",
     ] {
         let all = ids(&fixture, arguments, json!({})).await;
         let query = format!(
