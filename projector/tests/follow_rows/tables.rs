@@ -51,6 +51,11 @@ impl Table {
             add("list", ColumnType::Array(Box::new(ColumnType::Int64)), None);
             add("at", ColumnType::TimestampTz, None);
         }
+        if random.chance(30) {
+            add("day", ColumnType::Date, None);
+            add("moment", ColumnType::Timestamp, None);
+            add("uuid", ColumnType::Uuid, None);
+        }
         let table = TableId::new(source, "public", format!("t{number}"));
         Self { schema: TableSchema { table, columns }, rows: BTreeMap::new() }
     }
@@ -97,6 +102,9 @@ fn value(random: &mut Random, column: &Column) -> Value {
         ColumnType::Int64 => Value::Int(random.below(6) as i64 - 1),
         ColumnType::Decimal => Value::Decimal((*random.pick(&["0", "1", "1.0", "2.50", "-3", "4", "3.00"])).into()),
         ColumnType::TimestampTz => Value::TimestampTz(random.below(3) as i64 * 1_500_000),
+        ColumnType::Timestamp => Value::Timestamp(random.below(4) as i64 * 1_500_000 - 1_500_000),
+        ColumnType::Date => Value::Date(random.below(4) as i32 * 20_000 - 20_000),
+        ColumnType::Uuid => Value::Uuid([random.below(3) as u8 * 100; 16]),
         ColumnType::Array(_) => {
             let cells: Vec<Value> = (0..random.below(3)).map(|_| Value::Int(random.below(3) as i64)).collect();
             let dimensions = if cells.is_empty() { vec![] } else { vec![cells.len() as u32] };

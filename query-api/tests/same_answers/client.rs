@@ -7,7 +7,7 @@ use headwater_schemas::model::{FieldType, ModelShape, ShapeField};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value as Json, json};
 
-use crate::plain::Plain;
+use crate::plain::{Plain, elements};
 use crate::query::{Paths, Query};
 
 /// Pages of one list, at most: more is a cursor that goes in circles.
@@ -28,6 +28,7 @@ fn rest_value(value: &Plain, in_list: bool) -> String {
         Plain::Text(text) if in_list => text.replace('\\', "\\\\").replace(',', "\\,"),
         Plain::Text(text) => text.clone(),
         Plain::Number(number) => number.to_plain_string(),
+        Plain::Instant(text) => format!("{text}Z"),
         Plain::Bool(value) => value.to_string(),
         Plain::Null => panic!("null is asked for by `exists`"),
     }
@@ -52,12 +53,16 @@ impl Client {
         (status, serde_json::from_str(&body).unwrap())
     }
 
-    /// `None`: it costs too much, so less must be asked at once.
-    fn graphql(&self, query: &str) -> Option<Json> {
+    fn post(&self, query: &str) -> Json {
         let body = json!({ "query": query }).to_string();
         let request = self.agent.as_ref().unwrap().post(format!("{}/graphql", self.base));
         let mut response = request.header("content-type", "application/json").send(body).unwrap();
-        let mut answer: Json = serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap();
+        serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap()
+    }
+
+    /// `None`: it costs too much, so less must be asked at once.
+    fn graphql(&self, query: &str) -> Option<Json> {
+        let mut answer = self.post(query);
         if answer["errors"][0]["extensions"]["limit"] == "cost" {
             return None;
         }
@@ -78,9 +83,52 @@ impl Client {
         panic!("{path} has no end");
     }
 
-    pub(crate) fn rest_count(&self, model: &str, query: &Query) -> u64 {
-        let (_, answer) = self.get(&format!("/v1/{model}?limit=1&count=exact{}", conditions(query)), &[200]);
-        answer["count"]["value"].as_u64().unwrap()
+    /// `None`: it is refused.
+    pub(crate) fn rest_count(&self, model: &str, query: &Query) -> Option<u64> {
+        let path = format!("/v1/{model}?limit=1&count=exact{}", conditions(query));
+        let (status, answer) = self.get(&path, &[200, 400]);
+        assert!(status == 200 || answer["code"] == "count_too_large", "{path}: {answer}");
+        answer["count"]["value"].as_u64()
+    }
+
+    /// What is said of a list that cannot be asked for: by REST and by GraphQL, each a code and a text.
+    pub(crate) fn refusals(&self, shape: &ModelShape, query: &Query) -> [(Json, Json); 2] {
+        let (_, mut rest) = self.get(&format!("/v1/{}?{}", shape.model, conditions(query)), &[400]);
+        let asked = format!("{{ answer: {}s(first: 1{}) {{ totalCount }} }}", shape.model, wheres(query));
+        let mut graphql = self.post(&asked)["errors"][0].take();
+        let code = graphql["extensions"]["code"].take();
+        [(rest["code"].take(), rest["detail"].take()), (code, graphql["message"].take())]
+    }
+
+    /// Every element of an array, page by page.
+    pub(crate) fn rest_elements(&self, model: &str, id: &str, path: &str, limit: usize, paths: &Paths) -> Vec<Json> {
+        let path = format!("/v1/{model}/{}/{path}?limit={limit}{}", escaped(id), fields(paths));
+        let (mut all, mut after) = (Vec::new(), String::new());
+        for _ in 0..PAGES_MAX {
+            let (_, mut answer) = self.get(&format!("{path}{after}"), &[200]);
+            all.append(answer["data"].as_array_mut().unwrap());
+            let Some(next) = answer["page"]["next"].as_str() else {
+                assert_eq!(answer["count"]["value"], all.len(), "{path}");
+                return all;
+            };
+            after = format!("&after={next}");
+        }
+        panic!("{path} has no end");
+    }
+
+    /// The first elements of an array.
+    pub(crate) fn graphql_elements(
+        &self,
+        shape: &ModelShape,
+        id: &str,
+        (path, fields): (&str, &[ShapeField]),
+        first: usize,
+        paths: &Paths,
+    ) -> Vec<Json> {
+        let array = format!("(first: {first}) {}", selection(fields, paths));
+        let asked = format!("{}{array}{}", path.replace('.', " { "), " }".repeat(path.matches('.').count()));
+        let answer = self.graphql(&format!("{{ answer: {}(id: {}) {{ {asked} }} }}", shape.model, json!(id)));
+        elements(&answer.expect("few elements do not cost too much"), path).to_vec()
     }
 
     pub(crate) fn rest_batch(&self, model: &str, ids: &[&str], paths: &Paths) -> Vec<Json> {
@@ -102,7 +150,7 @@ impl Client {
             let direction = if *descending { "DESC" } else { "ASC" };
             format!(", orderBy: {}_{direction}", index.name.replace('.', "_"))
         });
-        let (sort, wheres, chosen) = (sort.unwrap_or_default(), wheres(query), selection(shape, &query.paths));
+        let (sort, wheres, chosen) = (sort.unwrap_or_default(), wheres(query), selection(&shape.fields, &query.paths));
         let (mut all, mut after, mut count, mut first) = (Vec::new(), String::new(), None, query.limit);
         for _ in 0..PAGES_MAX {
             let asked = format!(
@@ -125,7 +173,8 @@ impl Client {
     }
 
     pub(crate) fn graphql_batch(&self, shape: &ModelShape, ids: &[&str], paths: &Paths) -> Vec<Json> {
-        let asked = format!("{{ answer: {}sByIds(ids: {}) {} }}", shape.model, json!(ids), selection(shape, paths));
+        let asked =
+            format!("{{ answer: {}sByIds(ids: {}) {} }}", shape.model, json!(ids), selection(&shape.fields, paths));
         let Some(answer) = self.graphql(&asked) else {
             assert!(ids.len() > 1, "{asked}");
             let (some, others) = ids.split_at(ids.len() / 2);
@@ -135,7 +184,7 @@ impl Client {
     }
 
     pub(crate) fn graphql_one(&self, shape: &ModelShape, id: &str, paths: &Paths) -> Json {
-        let asked = format!("{{ answer: {}(id: {}) {} }}", shape.model, json!(id), selection(shape, paths));
+        let asked = format!("{{ answer: {}(id: {}) {} }}", shape.model, json!(id), selection(&shape.fields, paths));
         self.graphql(&asked).expect("one document does not cost too much")
     }
 }
@@ -166,6 +215,7 @@ fn wheres(query: &Query) -> String {
     for condition in &query.conditions {
         let value = |value: &Plain| match value {
             Plain::Text(text) => json!(text).to_string(),
+            Plain::Instant(text) => json!(format!("{text}Z")).to_string(),
             Plain::Number(number) if condition.index.kind == Decimal => json!(number.to_plain_string()).to_string(),
             Plain::Number(number) => number.to_plain_string(),
             Plain::Bool(value) => value.to_string(),
@@ -191,7 +241,7 @@ fn wheres(query: &Query) -> String {
 }
 
 /// The selection of these paths, in the order of the document.
-fn selection(shape: &ModelShape, paths: &Paths) -> String {
+fn selection(fields: &[ShapeField], paths: &Paths) -> String {
     fn inside(fields: &[ShapeField], above: &str, paths: &Paths) -> String {
         let mut out = String::from("{");
         for field in fields {
@@ -206,5 +256,5 @@ fn selection(shape: &ModelShape, paths: &Paths) -> String {
         }
         out + " }"
     }
-    inside(&shape.fields, "", paths)
+    inside(fields, "", paths)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bigdecimal::BigDecimal;
 use headwater_schemas::model::{FieldType, ShapeField};
-use headwater_schemas::{ColumnType, ValueRef, key};
+use headwater_schemas::{ColumnType, Value, ValueRef, key};
 use serde_json::{Map, Value as Json};
 
 use crate::case::{Known, Served};
@@ -16,7 +16,10 @@ pub(crate) enum Plain {
     Null,
     Bool(bool),
     Number(BigDecimal),
+    /// A text, a date, a moment or a UUID: all of them are in the order of their letters, within the years that are used.
     Text(String),
+    /// An instant without its `Z`: behind a fraction of a second it would come out of order.
+    Instant(String),
 }
 
 impl Plain {
@@ -24,13 +27,18 @@ impl Plain {
         Self::Number(text.parse().unwrap())
     }
 
-    /// As the store's indexes hold it.
-    pub(crate) fn key(&self) -> Vec<u8> {
+    pub(crate) fn instant(text: &str) -> Self {
+        Self::Instant(text.strip_suffix('Z').unwrap().into())
+    }
+
+    /// As the store's indexes of this type hold it.
+    pub(crate) fn key(&self, kind: &ColumnType) -> Vec<u8> {
         match self {
             Self::Null => key::of(ValueRef::Null),
             Self::Bool(value) => key::of(ValueRef::Bool(*value)),
             Self::Number(number) => key::of(ValueRef::Decimal(&number.to_plain_string())),
-            Self::Text(text) => key::of(ValueRef::Text(text)),
+            Self::Text(text) => key::of(Value::parse(text, kind).unwrap().scalar().unwrap()),
+            Self::Instant(text) => key::of(Value::parse(&format!("{text}Z"), kind).unwrap().scalar().unwrap()),
         }
     }
 
@@ -42,8 +50,9 @@ impl Plain {
             (Json::String(text), ColumnType::Int32 | ColumnType::Int64 | ColumnType::Decimal) => {
                 text.parse().map_or_else(|_| Self::Text(text.clone()), Self::Number)
             }
+            (Json::String(text), ColumnType::TimestampTz) => Self::instant(text),
             (Json::String(text), _) => Self::Text(text.clone()),
-            // Values of types that are sorted by here and not compared.
+            // Values of types that are not compared here.
             (other, _) => Self::Text(other.to_string()),
         }
     }
@@ -111,8 +120,14 @@ fn meets(value: &Plain, condition: &Condition) -> bool {
         "lt" => value < first,
         "lte" => value <= first,
         "startsWith" => matches!((value, first), (Plain::Text(value), Plain::Text(start)) if value.starts_with(start)),
+        "contains" => matches!((value, first), (Plain::Text(value), Plain::Text(part)) if value.contains(part)),
         other => panic!("an operator that is not understood here: {other}"),
     }
+}
+
+/// The elements of the array at a path of names. None where an object on the way is null.
+pub(crate) fn elements<'d>(document: &'d Json, path: &str) -> &'d [Json] {
+    path.split('.').fold(document, |object, name| &object[name]).as_array().map_or(&[], Vec::as_slice)
 }
 
 /// What is left of an object when some paths are asked for.

@@ -1,7 +1,7 @@
 //! Random queries, and how REST and GraphQL write them.
 
 use headwater_schemas::ColumnType;
-use headwater_schemas::model::{FieldType, IndexShape, ModelShape, ShapeField};
+use headwater_schemas::model::{FieldType, IndexShape, ShapeField};
 
 use crate::case::Served;
 use crate::plain::{Plain, values};
@@ -31,8 +31,8 @@ pub(crate) struct Query {
 
 /// Whether values of an index of this type can be written into a query here.
 pub(crate) fn is_plain(kind: &ColumnType) -> bool {
-    use ColumnType::{Bool, Decimal, Int32, Int64, Text};
-    matches!(kind, Bool | Decimal | Int32 | Int64 | Text)
+    use ColumnType::{Bool, Date, Decimal, Int32, Int64, Text, Timestamp, TimestampTz, Uuid};
+    matches!(kind, Bool | Date | Decimal | Int32 | Int64 | Text | Timestamp | TimestampTz | Uuid)
 }
 
 impl Query {
@@ -57,7 +57,21 @@ impl Query {
         let sort = (!sorts.is_empty() && random.chance(60))
             .then(|| (random.pick(&sorts).to_owned().clone(), random.chance(50)));
         let limit = if random.chance(80) { random.between(1, 5) } else { 20 };
-        Self { conditions, sort, limit, paths: Paths::random(random, shape) }
+        Self { conditions, sort, limit, paths: Paths::random(random, &shape.fields) }
+    }
+
+    /// Whether something is looked for in texts, which is not counted.
+    pub(crate) fn looks_into_texts(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.operator == "contains")
+    }
+
+    /// Whether that is all, or all but conditions that leave most: such a query is refused.
+    pub(crate) fn leaves_too_many(&self) -> bool {
+        let leaves_most = |condition: &Condition| match condition.operator {
+            "startsWith" => condition.values[0] == Plain::Text(String::new()),
+            operator => matches!(operator, "contains" | "ne" | "nin" | "exists"),
+        };
+        self.looks_into_texts() && self.conditions.iter().all(leaves_most)
     }
 }
 
@@ -69,7 +83,7 @@ impl Condition {
             operators.extend(["in", "nin", "gt", "gte", "lt", "lte"]);
         }
         if index.kind == ColumnType::Text {
-            operators.push("startsWith");
+            operators.extend(["startsWith", "contains", "contains"]);
         }
         let operator = *random.pick(&operators);
         // Values that are there, and some that are not.
@@ -82,10 +96,15 @@ impl Condition {
         pool.extend(match index.kind {
             ColumnType::Bool => vec![Plain::Bool(true)],
             ColumnType::Text => vec![Plain::Text("b,\\a".into()), Plain::Text(String::new())],
+            ColumnType::Date => vec![Plain::Text("1999-12-31".into())],
+            ColumnType::Timestamp => vec![Plain::Text("1970-01-01T00:00:01".into())],
+            ColumnType::TimestampTz => vec![Plain::instant("1970-01-01T00:00:01Z")],
+            ColumnType::Uuid => vec![Plain::Text("64646464-6464-6464-0000-000000000000".into())],
             _ => vec![Plain::number("3"), Plain::number("-1")],
         });
         let values = match operator {
             "exists" => vec![Plain::Bool(random.chance(50))],
+            "contains" => vec![part_of(random, &pool)],
             "in" | "nin" => (0..random.between(1, 3)).map(|_| random.pick(&pool).clone()).collect(),
             _ => vec![random.pick(&pool).clone()],
         };
@@ -93,8 +112,17 @@ impl Condition {
     }
 }
 
+/// Some letters in a row of one of these texts, and at least one.
+fn part_of(random: &mut Random, texts: &[Plain]) -> Plain {
+    let Plain::Text(text) = random.pick(texts) else { panic!("only texts contain something") };
+    let letters: Vec<char> = text.chars().collect();
+    let start = random.below(letters.len());
+    let part: String = letters.iter().skip(start).take(random.between(1, 3)).collect();
+    Plain::Text(if part.is_empty() { "a".into() } else { part })
+}
+
 impl Paths {
-    pub(crate) fn random(random: &mut Random, shape: &ModelShape) -> Self {
+    pub(crate) fn random(random: &mut Random, fields: &[ShapeField]) -> Self {
         fn leaves(fields: &[ShapeField], above: &str, out: &mut Vec<String>) {
             for field in fields {
                 let path = format!("{above}{}", field.name);
@@ -108,7 +136,7 @@ impl Paths {
             return Self::default();
         }
         let mut all = Vec::new();
-        leaves(&shape.fields, "", &mut all);
+        leaves(fields, "", &mut all);
         Self((0..random.between(1, 3)).map(|_| random.pick(&all).clone()).collect())
     }
 
