@@ -85,6 +85,11 @@ fn only_listed_origins_read_answers() {
     assert_eq!(own.header("access-control-allow-origin"), "https://app.example");
     assert_eq!(own.header("access-control-allow-credentials"), "true");
     assert!(own.header("access-control-expose-headers").contains("etag"));
+    // A cache must not hand what one page may read to another, nor what none may to one that may.
+    let of_no_page = world.get_with("/v1/customer/7", &[("authorization", &token)]);
+    for answer in [&own, &from("https://evil.example"), &of_no_page] {
+        assert!(answer.header("vary").contains("origin"), "{}", answer.header("vary"));
+    }
     for origin in
         ["https://app.example.evil", "https://evil.example", "null", "http://app.example", "https://APP.example", ""]
     {
@@ -107,11 +112,15 @@ fn only_listed_origins_read_answers() {
         "without credentials: browsers send none"
     );
     assert!(allowed.header("access-control-allow-headers").contains("authorization"));
-    assert_eq!(ask("https://evil.example").header("access-control-allow-origin"), "");
+    assert_eq!(allowed.header("access-control-allow-methods"), "GET, HEAD, POST, QUERY");
+    for name in ["access-control-allow-origin", "access-control-allow-methods", "access-control-allow-headers"] {
+        assert_eq!(ask("https://evil.example").header(name), "", "{name}");
+    }
     assert_eq!(world.ask("OPTIONS", "/v1/customer/7", &[], None).status, 401, "no question of a browser");
 
     let world = Guarded::with(ModelRule::default(), |access| access.cors = Some(cors(&["*"], true)));
     let answer = world.get_with("/v1/customer/7", &[("authorization", &token), ("origin", "https://evil.example")]);
     assert_eq!(answer.header("access-control-allow-origin"), "*");
     assert_eq!(answer.header("access-control-allow-credentials"), "", "never both");
+    assert!(!answer.header("vary").contains("origin"), "the same for every page");
 }

@@ -7,6 +7,7 @@ use headwater_query_api::{Algorithm, IssuerOptions, KeySource, ModelRule};
 use serde_json::{Value, json};
 
 use crate::issuer::{AUDIENCE, ISSUER, RSA, Signing, b64, claims, ec_jwk, ec_key, good, now, rsa_jwk, token};
+use crate::lines::Lines;
 use crate::world::{API_KEY, Guarded};
 
 fn status(world: &Guarded, token: &str) -> u16 {
@@ -258,12 +259,20 @@ fn an_issuer_with_a_secret_takes_no_other_algorithm() {
 
 #[test]
 fn keys_that_cannot_be_had_are_no_reason_to_say_a_token_is_wrong() {
+    Lines::all();
     let world = Guarded::with(ModelRule::default(), |access| {
         let keys = KeySource::Url("http://127.0.0.1:9/keys".into());
         access.auth.as_mut().unwrap().issuers.push(IssuerOptions::new("gone", AUDIENCE, Algorithm::RS256, keys));
     });
     let header = json!({"alg": "RS256"});
-    let from_it = token(&header, &claims(json!({"iss": "gone"})), &Signing::Rs256(&RSA));
-    let answer = world.get_with("/v1/customer/7", &[("authorization", &format!("Bearer {from_it}"))]);
+    let from_it = format!("Bearer {}", token(&header, &claims(json!({"iss": "gone"})), &Signing::Rs256(&RSA)));
+    let headers = [("authorization", from_it.as_str()), ("x-request-id", "without-keys")];
+    let answer = world.get_with("/v1/customer/7", &headers);
     assert_eq!((answer.status, answer.header("retry-after")), (503, "2"));
+    assert_eq!(answer.json()["code"], "keys_unavailable");
+    let told = Lines::all().of("without-keys");
+    let audited: Vec<&Value> = told.iter().filter(|line| line["target"] == "headwater::audit").collect();
+    assert_eq!(audited.len(), 1, "{told:?}");
+    assert_eq!((&audited[0]["reason"], audited[0].get("principal")), (&json!("keys_unavailable"), None));
+    assert!(!audited[0].to_string().contains("eyJ"), "a token is told: {}", audited[0]);
 }
