@@ -22,7 +22,7 @@ use crate::version::{Replay, Scan, Version, note_retired, retired_since};
 const PURGE_CHUNK: usize = 2_048;
 
 /// What a slice found to do.
-enum Slice {
+pub(crate) enum Slice {
     Nothing,
     Work,
     /// A version serves now, and the one before it no longer.
@@ -87,7 +87,10 @@ impl State {
         }
         let building = self.versions.iter().position(|it| it.is_building() && self.is_ready(it, &options.prefix));
         if let Some(at) = building {
-            return self.scan(batch, options, at, documents, found);
+            return match self.versions[at].scan {
+                Scan::Counting(_) => self.weigh(batch, options, at),
+                _ => self.scan(batch, options, at, documents, found),
+            };
         }
         let removed = self.purge(batch, options)? || self.drop_index(batch)?;
         Ok(if removed { Slice::Work } else { Slice::Nothing })
@@ -105,7 +108,7 @@ impl State {
         wanted.find(|index| !self.complete.contains(index)).cloned()
     }
 
-    /// Whether a building version can be filled from the rows: its tables are known, its join indexes complete, its
+    /// Whether a building version can be filled from the rows, and is not [held](crate::held): its tables are known, its join indexes complete, its
     /// sources' snapshots done and read, and its topics read again where it is a replay.
     pub(crate) fn is_ready(&self, version: &Version, prefix: &str) -> bool {
         let snapshot_done = |table: &TableId| {
@@ -124,6 +127,7 @@ impl State {
         };
         version.plan.is_some()
             && version.problem.is_none()
+            && !matches!(version.scan, Scan::Held(_))
             && self.late.lacks(&version.model, prefix).is_none()
             && version.replay.as_ref().is_none_or(Replay::is_done)
             && version.indexes.iter().all(|index| self.complete.contains(index))
@@ -137,7 +141,7 @@ impl State {
             })
     }
 
-    /// Builds the documents of some more roots, or lets the version serve when there are none left.
+    /// Builds the documents of some more roots; the version is filled when there are none left.
     fn scan(
         &mut self,
         batch: &mut dyn Batch,
@@ -159,10 +163,7 @@ impl State {
         let slice_rows = options.slice_rows.min(self.roots_chunk);
         batch.scan_rows(&table, after.as_deref(), slice_rows, &mut rows)?;
         let Some(last) = rows.slots().last() else {
-            self.activate(batch, at)?;
-            // It may be what frontiers were held back for, and the next progress may be long in coming.
-            self.advance(batch, options)?;
-            return Ok(Slice::Activated);
+            return self.filled(batch, options, at);
         };
         let last = rows.key(last).to_vec();
         let mut roots = KeySet::default();
@@ -171,6 +172,7 @@ impl State {
         let as_of = self.as_of(at, 0);
         let written = self.build(batch, at, roots, as_of, found)?;
         let version = &mut self.versions[at];
+        version.note_example(batch, found)?;
         if let Scan::Running { after, done, .. } = &mut version.scan {
             *after = Some(last);
             *done += rows.slots().len() as u64;

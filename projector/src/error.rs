@@ -132,7 +132,9 @@ pub enum Error {
         model: String,
     },
     /// A version of the model is being built already.
-    #[error("read model `{model}` is being built already; wait until `headwater status` shows it active")]
+    #[error(
+        "read model `{model}` is being built already; `headwater status` tells how far it is, or what holds it back"
+    )]
     RebuildRunning {
         /// The model.
         model: String,

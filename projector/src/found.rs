@@ -14,14 +14,17 @@ pub(crate) struct FoundLetters<'f> {
     letters: &'f mut Letters<'f>,
     waiting: Vec<DeadLetter>,
     passed_on: u64,
+    /// What the last one says of a document, until somebody takes it.
+    pub(crate) example: Option<String>,
 }
 
 impl<'f> FoundLetters<'f> {
     pub(crate) fn new(letters: &'f mut Letters<'f>) -> Self {
-        Self { letters, waiting: Vec::new(), passed_on: 0 }
+        Self { letters, waiting: Vec::new(), passed_on: 0, example: None }
     }
 
     pub(crate) fn add(&mut self, letter: DeadLetter) -> Result<(), Error> {
+        self.example = example(&letter).or(self.example.take());
         self.waiting.push(letter);
         if self.waiting.len() < PIECE { Ok(()) } else { self.pass_on() }
     }
@@ -44,4 +47,9 @@ impl<'f> FoundLetters<'f> {
         self.waiting.clear();
         Ok(())
     }
+}
+
+/// A document that cannot be built, and why, where that is what a letter is about.
+pub(crate) fn example(letter: &DeadLetter) -> Option<String> {
+    letter.root.as_ref().map(|root| format!("`{root}`: {}", letter.cause))
 }

@@ -23,6 +23,7 @@ mod found;
 mod fresh;
 mod frozen;
 mod handle;
+mod held;
 mod keys;
 mod late;
 mod level;

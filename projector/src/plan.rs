@@ -8,7 +8,7 @@ use headwater_schemas::model::definition::{
     Aggregate, Cardinality, Compute, Expression, JoinColumn, Node, ReadModel, Relation,
 };
 use headwater_schemas::model::{ModelShape, Predicate};
-use headwater_schemas::{TableId, TableSchema, nearest, write_json_string};
+use headwater_schemas::{RowRef, TableId, TableSchema, ValueRef, nearest, write_json_string};
 use headwater_store::{JoinIndex, SchemaId};
 
 use crate::Error;
@@ -140,6 +140,15 @@ impl Plan {
                 bridge.columns.learn(id, schema);
             }
         }
+    }
+
+    /// Whether a row of the root table should have a document, also where it cannot be built. `cells` are emptied first.
+    pub(crate) fn wants<'r>(&self, schema: SchemaId, row: RowRef<'r>, cells: &mut Vec<ValueRef<'r>>) -> bool {
+        let root = &self.nodes[0];
+        cells.clear();
+        root.columns.read(schema, row, cells);
+        let passes = |filter: &Predicate<usize>| filter.matches(&mut |slot: &usize| cells[*slot]);
+        root.columns.is_torn(schema, cells) || root.filter.as_ref().is_none_or(passes)
     }
 
     pub(crate) fn root_table(&self) -> &TableId {

@@ -469,7 +469,7 @@ impl Projector {
                 let Some(Retry { outcome, answer, .. }) = self.retries.pop_front() else { return ended.map(|_| ()) };
                 // Whoever asks next finds what was resolved.
                 self.looked = false;
-                rounds::answer(answer, ended.map(|_| outcome))
+                rounds::answer(answer, ended.and_then(|_| self.fold.weigh_again()).map(|()| outcome))
             }
         }
     }

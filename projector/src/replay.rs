@@ -214,6 +214,14 @@ impl Fold {
                     let seconds = since.elapsed().as_secs_f64();
                     Some(Progress::new(Phase::Building, *done, *total, done.saturating_sub(*before), seconds))
                 }
+                (_, Scan::Counting(_) | Scan::Held(_)) => {
+                    let total = batch.row_count(&version.model.root.table)?;
+                    Some(Progress::new(Phase::Building, total, total, 0, 0.0))
+                }
+            };
+            let held = match &version.scan {
+                Scan::Held(held) => Some(held.problem(&version.model)),
+                _ => None,
             };
             models.push(ModelStatus {
                 model: version.record.model.clone(),
@@ -222,7 +230,7 @@ impl Fold {
                 state: if version.is_active() { ModelState::Active } else { ModelState::Building },
                 documents: batch.document_count(version.record.id)?,
                 progress,
-                problem: lacks(version).or_else(|| version.problem.clone()),
+                problem: lacks(version).or_else(|| version.problem.clone()).or(held),
                 replay_missed: version.replay.as_ref().map_or(0, |replay| replay.missed),
                 freshness: None,
             });

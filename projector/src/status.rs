@@ -43,7 +43,8 @@ pub struct ModelStatus {
     pub documents: u64,
     /// How far it is built; `None` once it serves.
     pub progress: Option<Progress>,
-    /// Why it cannot be built, or stays as it is: the model does not fit its tables.
+    /// Why it cannot be built, or stays as it is (the model does not fit its tables), or does not take over (too many of its
+    /// documents cannot be built).
     pub problem: Option<String>,
     /// Records of the replay that made it which retention removed before they were read: it is as the rows are, and what
     /// those records would have mended in them is not mended.

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::catalog::Catalog;
 use crate::clock::now_ms;
+use crate::found::FoundLetters;
 use crate::frozen;
+use crate::held::{Count, Held};
 use crate::plan::Plan;
 
 /// Every store scans rows in the order of so many bytes of their keys; what is longer may be cut, and is ordered by a hash
@@ -48,6 +50,10 @@ pub(crate) enum Scan {
         /// When this process began, and how many rows were done then.
         started: (Instant, u64),
     },
+    /// All roots are built and follow changes, and what it lacks is being counted.
+    Counting(Count),
+    /// It lacks too much to take over.
+    Held(Held),
 }
 
 /// The reading of topics again that comes before the scan of a replay.
@@ -109,6 +115,12 @@ impl Version {
             version.replay = Some(serde_json::from_slice(&note).map_err(|_| damaged(&name))?);
         }
         if !version.is_building() {
+            return Ok(Some(version));
+        }
+        let name = filled_note(id);
+        if let Some(note) = batch.note(&name)? {
+            let held: Option<Held> = serde_json::from_slice(&note).map_err(|_| damaged(&name))?;
+            version.scan = held.map_or_else(|| Scan::Counting(Count::default()), Scan::Held);
             return Ok(Some(version));
         }
         let name = scan_note(id);
@@ -183,6 +195,28 @@ impl Version {
         Ok(())
     }
 
+    /// Stores that the scan has ended, and whether the version is held.
+    pub(crate) fn save_filled(&self, batch: &mut dyn Batch) -> Result<(), Error> {
+        let held = if let Scan::Held(held) = &self.scan { Some(held) } else { None };
+        let json = serde_json::to_vec(&held).expect("numbers and texts");
+        batch.set_note(&filled_note(self.record.id.0), Some(&json))?;
+        Ok(())
+    }
+
+    /// Keeps the newest of these letters as an example of what cannot be built.
+    pub(crate) fn note_example(&self, batch: &mut dyn Batch, found: &mut FoundLetters<'_>) -> Result<(), Error> {
+        if let Some(example) = found.example.take() {
+            batch.set_note(&example_note(self.record.id.0), Some(example.as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// An example of a document that could not be built when the version was filled.
+    pub(crate) fn example(&self, batch: &dyn RowBatch) -> Result<Option<String>, Error> {
+        let note = batch.note(&example_note(self.record.id.0))?;
+        Ok(note.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// Stores how far the reading again is.
     pub(crate) fn save_replay(&self, batch: &mut dyn Batch) -> Result<(), Error> {
         let json = self.replay.as_ref().map(|replay| serde_json::to_vec(replay).expect("numbers and texts"));
@@ -193,7 +227,8 @@ impl Version {
     /// Removes the notes of a version that is gone, or has not begun. Not before it is gone: notes lie with the rows and the
     /// registry with the documents, and where those are two engines a break may leave the registry as it was.
     pub(crate) fn forget(batch: &mut dyn Batch, version: u32) -> Result<(), Error> {
-        for note in [definition_note, scan_note, replay_note, frozen_note, retired_note] {
+        let notes = [definition_note, scan_note, filled_note, example_note, replay_note, frozen_note, retired_note];
+        for note in notes {
             batch.set_note(&note(version), None)?;
         }
         Ok(())
@@ -223,6 +258,7 @@ impl Version {
                 // Where the store cuts keys they lie in another order: such a root is followed from the beginning.
                 after.as_deref().is_some_and(|after| root <= after || root.len() > KEY_UNCUT)
             }
+            (VersionState::Building, Scan::Counting(_) | Scan::Held(_)) => true,
             _ => false,
         }
     }
@@ -235,6 +271,14 @@ pub(crate) fn definition_note(version: u32) -> String {
 
 fn scan_note(version: u32) -> String {
     format!("version/{version}/scan")
+}
+
+fn filled_note(version: u32) -> String {
+    format!("version/{version}/filled")
+}
+
+fn example_note(version: u32) -> String {
+    format!("version/{version}/example")
 }
 
 fn frozen_note(version: u32) -> String {

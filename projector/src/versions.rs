@@ -117,6 +117,7 @@ impl State {
                 if *version.model != *model {
                     version.model = Arc::new(model.clone());
                     version.save_definition(batch)?;
+                    version.weigh_again(batch)?;
                 }
             }
             if is_new {

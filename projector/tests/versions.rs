@@ -24,7 +24,7 @@ use headwater_store::{
 };
 
 use flaky::EmbeddedDocuments;
-use items::{PREFIX, Record, at, batch, batch_as, item, item_with, schema, truncation};
+use items::{PREFIX, Record, at, batch, batch_as, deleted, item, item_with, schema, truncation};
 use progress::progress;
 
 fn parsed(yaml: &str) -> ReadModel {
@@ -271,6 +271,63 @@ async fn what_is_being_built_and_does_not_fit_any_more_begins_anew() {
         let note = if id == 0 { "back" } else { "new" };
         assert_eq!(place.served("noted", id).await, Some(format!(r#"{{"id":{id},"note":"{note}"}}"#)));
     }
+}
+
+/// A definition that fails for every row: the version before serves on, whatever breaks off on the way there, and both follow
+/// all changes.
+#[tokio::test]
+async fn what_lacks_its_documents_is_held_and_followed() {
+    let numbered = parsed(
+        "model: item\nroot: { table: shop.items, key: id }\nfields: { id: id, number: { column: note, cast: integer } }\n",
+    );
+    let mut failures = 0;
+    for calls in 0.. {
+        let place = Place::open();
+        let mut whole = place.fold(&[alone()]);
+        bring(&mut whole, 0, &[0, 1, 2, 3]);
+        tell(&mut whole, 4);
+        work(&mut whole);
+        whole.declare(std::slice::from_ref(&numbered)).unwrap();
+        place.calls_left.store(calls, Ordering::Relaxed);
+        let mut failed = false;
+        loop {
+            match whole.background(Duration::ZERO, &mut |_| Ok(())) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => failed = true,
+            }
+            if failed {
+                place.calls_left.store(-1, Ordering::Relaxed);
+            }
+        }
+        place.calls_left.store(-1, Ordering::Relaxed);
+        failures += u64::from(failed);
+        let held = [(1, VersionState::Active), (2, VersionState::Building)];
+        assert_eq!(place.states(), held, "after {calls} calls");
+
+        // Behind all that there was when it was filled.
+        change(&mut whole, &schema(), 4, 9, "7");
+        assert_eq!(place.document(2, 9).await.as_deref(), Some(r#"{"id":9,"number":7}"#));
+        assert_eq!(place.served("item", 9).await.as_deref(), Some(r#"{"id":9}"#));
+        drop(whole);
+        let mut whole = place.fold(std::slice::from_ref(&numbered));
+        whole.micro_batch(&[Input::whole(&batch(0, 5, &[deleted(at(1, 6), 9)]))], &mut |_| Ok(())).unwrap();
+        assert_eq!((place.document(2, 9).await, place.served("item", 9).await), (None, None));
+        for id in 0..3_i64 {
+            change(&mut whole, &schema(), 6 + id.unsigned_abs(), id, "5");
+        }
+        work(&mut whole);
+        assert_eq!(place.states(), held, "nobody asked, and a restart does not forget");
+        whole.weigh_again().unwrap();
+        work(&mut whole);
+        assert_eq!(place.states(), [(1, VersionState::Retired), (2, VersionState::Active)], "one alone holds nothing");
+        assert_eq!(place.served("item", 2).await.as_deref(), Some(r#"{"id":2,"number":5}"#));
+        assert_eq!(place.served("item", 3).await, None);
+        if !failed {
+            break;
+        }
+    }
+    assert!(failures > 1, "{failures}");
 }
 
 /// The volume of the projector is lost, and the database of the documents is not.

@@ -65,7 +65,7 @@ pub(super) fn execute(global: &Global, arguments: &ReplayArguments) -> Outcome {
         }
         if let Some(problem) = model["problem"].as_str() {
             bar.finish_and_clear();
-            return Err(Failure::new(format_args!("{} cannot be built: {problem}", arguments.model)));
+            return Err(Failure::new(format_args!("{}: {problem}", arguments.model)));
         }
         show(&bar, &model["progress"]);
         std::thread::sleep(LOOK_EVERY);

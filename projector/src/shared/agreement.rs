@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::held::Held;
 
 /// Name of the note of the [`Agreement`].
 const AGREEMENT: &str = "shared/agreement";
@@ -43,6 +44,9 @@ pub(crate) struct Sharing {
     /// Why its topic could not be made when that was tried last.
     #[serde(default)]
     pub(crate) refused: Option<String>,
+    /// Why it does not take over although all its roots were built.
+    #[serde(default)]
+    pub(crate) held: Option<Held>,
 }
 
 /// How far one partition of a source is, and who reads it.
@@ -75,6 +79,16 @@ impl Agreement {
     pub(crate) fn write(&mut self, batch: &mut dyn RowBatch) -> Result<(), Error> {
         self.generation += 1;
         write(batch, AGREEMENT, self)
+    }
+
+    /// Has it counted again what versions lack that are held: those for which this holds.
+    pub(crate) fn weigh_again(
+        &mut self,
+        batch: &mut dyn RowBatch,
+        is_meant: impl Fn(&Sharing) -> bool,
+    ) -> Result<(), Error> {
+        let held = self.versions.iter_mut().filter(|sharing| sharing.held.is_some() && is_meant(sharing));
+        if held.map(|sharing| sharing.held = None).count() == 0 { Ok(()) } else { self.write(batch) }
     }
 
     /// Writes every place, so that no transaction that began before this one can commit after it: from here on every

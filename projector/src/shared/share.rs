@@ -314,6 +314,7 @@ impl Share {
                     .late
                     .lacks(&followed.model, &self.options.prefix)
                     .or_else(|| followed.problem.clone())
+                    .or_else(|| Some(followed.sharing.held.as_ref()?.problem(&followed.model)))
                     .or_else(|| {
                         followed.sharing.refused.as_ref().map(|why| format!("its topic cannot be made: {why}"))
                     }),
@@ -333,6 +334,15 @@ impl Share {
     pub(crate) fn sharings(&self, model: &str) -> Vec<Sharing> {
         let versions = self.rows.view().versions.iter().filter(|version| version.model.name == model);
         versions.filter(|version| version.followed_plan().is_some()).map(|version| version.sharing.clone()).collect()
+    }
+
+    /// Has it counted again what versions lack that are held back because too many of their documents could not be built:
+    /// letters were tried again, say.
+    pub fn weigh_again(&mut self) -> Result<(), Error> {
+        if !self.rows.view().versions.iter().any(|version| version.sharing.held.is_some()) {
+            return Ok(());
+        }
+        self.rows.write(|view, batch| view.agreement.weigh_again(batch, |_| true))
     }
 
     /// Whether there is a version of a model.

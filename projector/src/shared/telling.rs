@@ -146,6 +146,7 @@ impl Worker {
         while let Some(letters) = self.runtime.block_on(pages.next(&*self.log, &Resolved::default()))? {
             self.retry_some(letters, offsets, &mut outcome)?;
         }
+        self.patiently(|worker| worker.share.weigh_again())?;
         Ok(outcome)
     }
 

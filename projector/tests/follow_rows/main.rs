@@ -47,4 +47,6 @@ fn run(kind: Kind, cases: u64) {
     let Some((tally, cases)) = ran else { return };
     // What is never reached is not tested.
     assert!(tally.documents > cases && tally.deleted > cases / 10 && tally.failures > cases / 10);
+    // In a few cases what is rare may not come.
+    assert!(cases < 500 || tally.held > cases / 100, "{tally:?}");
 }

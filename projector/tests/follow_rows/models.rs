@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use headwater_projector::model_shape;
+use headwater_projector::naive::NaiveDocuments;
 use headwater_schemas::ColumnType;
 use headwater_schemas::model::definition::{
-    Aggregate, Cardinality, CastType, Compute, Expression, Field, Index, JoinColumn, Node, OrderBy, ReadModel,
-    Relation, Root, Through,
+    Aggregate, Cardinality, CastType, Compute, DEAD_LETTERS_PERCENT, Expression, Field, Index, JoinColumn, Node,
+    OrderBy, ReadModel, Relation, Root, Through,
 };
 use headwater_schemas::model::{FieldType, Literal, Operator, Predicate};
 
@@ -31,7 +32,29 @@ pub(crate) fn random_model(random: &mut Random, tables: &[Table], name: &str) ->
             }
         }
     }
-    ReadModel { name: name.into(), version: 1, doc: None, root, node, indexes }
+    let dead_letters_percent_max = percent_max(random);
+    ReadModel { name: name.into(), version: 1, doc: None, root, node, indexes, dead_letters_percent_max }
+}
+
+/// How many documents may be missing from a version that takes over.
+pub(crate) fn percent_max(random: &mut Random) -> Option<u32> {
+    *random.pick(&[None, None, Some(0), Some(50), Some(100)])
+}
+
+/// Has no document of a model be built: a number is wanted of a text that is none.
+pub(crate) fn spoil(model: &mut ReadModel) {
+    let key = Expression::Column(model.root.key[0].clone());
+    let parts = vec![key, Expression::Constant(Literal::Text("x".into()))];
+    let of = Box::new(Expression::Concat { parts, separator: String::new() });
+    let expression = Expression::Cast { of, to: CastType::Integer };
+    model.node.fields.push(Field { name: "spoilt".into(), expression, doc: None });
+}
+
+/// Whether a version that lacks so many documents does not take over.
+pub(crate) fn is_held(model: &ReadModel, expected: &NaiveDocuments) -> bool {
+    let (missing, built) = (expected.poisoned.len(), expected.bodies.len());
+    let percent = model.dead_letters_percent_max.unwrap_or(DEAD_LETTERS_PERCENT) as usize;
+    missing * 100 > (missing + built) * percent && (missing > 1 || built == 0)
 }
 
 fn node(random: &mut Random, tables: &[Table], table: &Table, depth: usize) -> Node {
@@ -149,7 +172,15 @@ fn kind_of(table: &Table, expression: &Expression) -> Option<ColumnType> {
     let field = Field { name: "f".into(), expression: expression.clone(), doc: None };
     let root = Root { table: table.id().clone(), key: table.key_names(), filter: None };
     let node = Node { fields: vec![field], ..Node::default() };
-    let model = ReadModel { name: "m".into(), version: 1, doc: None, root, node, indexes: Vec::new() };
+    let model = ReadModel {
+        name: "m".into(),
+        version: 1,
+        doc: None,
+        root,
+        node,
+        indexes: Vec::new(),
+        dead_letters_percent_max: None,
+    };
     let tables = BTreeMap::from([(table.id().clone(), table.schema.clone())]);
     match model_shape(&model, &tables).ok()?.fields.remove(0).kind {
         FieldType::Scalar(kind) => Some(kind),

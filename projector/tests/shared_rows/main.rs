@@ -19,6 +19,7 @@ mod changes;
 mod documents;
 mod engine;
 mod flaky;
+mod held;
 #[path = "../follow_rows/items.rs"]
 mod items;
 mod log;
@@ -65,7 +66,8 @@ fn run(kind: Kind, cases: u64) {
     for often in [tally.moves, tally.taken_over, late_writes, tally.frontiers] {
         assert!(often > cases, "too little happened: {tally:?}");
     }
-    for seldom in [tally.crashes, tally.failures, recovered] {
+    let held = of_many(tally.held * 20);
+    for seldom in [tally.crashes, tally.failures, recovered, held] {
         assert!(seldom > cases / 5, "too little happened: {tally:?}");
     }
 }

@@ -13,6 +13,7 @@ mod client;
 #[allow(dead_code, reason = "shared with the tests of serving")]
 mod fixture;
 #[path = "../../../projector/tests/follow_rows/models.rs"]
+#[allow(dead_code, reason = "shared with the tests of documents")]
 mod models;
 mod plain;
 mod query;

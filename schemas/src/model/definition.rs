@@ -9,6 +9,9 @@ use crate::TableId;
 /// Behind the hash of a definition that the first arithmetic made other documents of.
 const ARITHMETIC: &str = ".2";
 
+/// With more dead letters than this in a hundred documents a new version does not take over, unless its model says otherwise.
+pub const DEAD_LETTERS_PERCENT: u32 = 10;
+
 /// One read model: a tree of nodes over tables, and the indexes readers may query by.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReadModel {
@@ -24,6 +27,10 @@ pub struct ReadModel {
     pub node: Node,
     /// What readers may filter and sort by.
     pub indexes: Vec<Index>,
+    /// How many documents in a hundred may be missing from a new version that takes over, because they cannot be built; see
+    /// [`DEAD_LETTERS_PERCENT`]. No part of what documents are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters_percent_max: Option<u32>,
 }
 
 /// The root table of a model.
@@ -234,7 +241,7 @@ impl Node {
 
 impl ReadModel {
     /// A hash over everything that shapes the documents: two definitions with the same hash make the same documents. Docs do
-    /// not count. It is the [hash of the definition](Self::definition_hash), and behind a point the number of the arithmetic
+    /// not count, nor when a version takes over. It is the [hash of the definition](Self::definition_hash), and behind a point the number of the arithmetic
     /// where that is not the first: a release that makes other documents of the same rows builds such models anew.
     pub fn hash(&self) -> String {
         let mut hash = self.definition_hash();
@@ -249,7 +256,7 @@ impl ReadModel {
         hash.split('.').next() == Some(self.definition_hash().as_str())
     }
 
-    /// First 8 bytes of a hash over the definition without its docs, in hexadecimal.
+    /// First 8 bytes of a hash over the definition without what shapes no document, in hexadecimal.
     fn definition_hash(&self) -> String {
         fn strip(node: &mut Node) {
             node.fields.iter_mut().for_each(|field| field.doc = None);
@@ -261,6 +268,7 @@ impl ReadModel {
         }
         let mut model = self.clone();
         model.doc = None;
+        model.dead_letters_percent_max = None;
         strip(&mut model.node);
         let json = serde_json::to_vec(&model).expect("a model has only string keys");
         blake3::hash(&json).to_hex()[..16].to_string()

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Operator;
+use super::definition::DEAD_LETTERS_PERCENT;
 use super::parse::{aggregate_words, cast_words};
 
 /// The schema, draft 2020-12; published as `schemas/json/read-model.schema.json`.
@@ -22,6 +23,15 @@ pub fn json_schema() -> Value {
             "type": "array",
             "items": { "type": "string", "minLength": 1 },
             "uniqueItems": true,
+        },
+        "dead_letters_percent_max": {
+            "description": "A new version does not take over from the one that serves where more than so many of a hundred of \
+                            its documents are missing because they cannot be built, unless it is a single one. 100 lets every \
+                            version take over. A change of it begins no new version.",
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 100,
+            "default": DEAD_LETTERS_PERCENT,
         },
     }));
     model.append(&mut node_members());

@@ -73,7 +73,8 @@ pub fn parse(file: &str, yaml: &str, context: &ParseContext) -> Result<ReadModel
 // what it returned is thrown away when there was any diagnostic.
 impl Reader<'_> {
     fn model(&mut self, yaml: &Yaml) -> ReadModel {
-        const KEYS: &[&str] = &["model", "version", "doc", "root", "fields", "nest", "compute", "indexes"];
+        const KEYS: &[&str] =
+            &["model", "version", "doc", "root", "fields", "nest", "compute", "indexes", "dead_letters_percent_max"];
         let members = self.mapping(yaml, "a read model", KEYS);
         let name = match members.required(self, "model") {
             Some(yaml) => self.model_name(yaml),
@@ -89,7 +90,8 @@ impl Reader<'_> {
         };
         let doc = members.get("doc").map(|yaml| self.text(yaml));
         let node = self.node(&members, 0);
-        let mut model = ReadModel { name, version, doc, root, node, indexes: Vec::new() };
+        let dead_letters_percent_max = members.get("dead_letters_percent_max").map(|yaml| self.percent(yaml));
+        let mut model = ReadModel { name, version, doc, root, node, indexes: Vec::new(), dead_letters_percent_max };
         for yaml in members.get("indexes").map(|yaml| self.items(yaml, "paths")).unwrap_or_default() {
             let name = self.text(yaml);
             let index = Index { path: name.split('.').map(Into::into).collect() };

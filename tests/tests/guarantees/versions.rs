@@ -51,6 +51,82 @@ fn a_changed_definition_is_built_beside_the_old_one_and_switched() {
     assert!(running.stop().success());
 }
 
+/// A definition that fails for every row makes a version without documents: readers are not given it, however often it starts
+/// anew, until enough of it can be built or somebody says that it is wanted so.
+#[test]
+fn a_version_whose_documents_cannot_be_built_does_not_take_over() {
+    const TAG: &str = "model: tag\nroot: { table: billing.tags, key: id }\nfields: { id: id, number: label }\n";
+    let world = shop::world();
+    world.write_model("tag", TAG);
+    let mut running = world.start_ready();
+    let number = |id: u32| world.get(&format!("/v1/tag/{id}")).unwrap().json()["number"].clone();
+    assert_eq!(number(1), "tag 1");
+    let said = |words: &[&str]| {
+        let output = world.cli(words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    };
+    let declare = |model: &str| {
+        world.write_model("tag", model);
+        let answer = post(&world.admin_url("/reload"), &json!({})).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
+    let is_held = |missing: u32| {
+        let wanted = format!("{missing} of its 6 documents cannot be built, more than 10 %, such as ");
+        wait_until("what is wrong", Duration::from_secs(60), || match said(&["status"]) {
+            (Some(1), text) if text.contains(&wanted) => {
+                let words =
+                    ["the one before it serves on", "`headwater dead-letters retry`", "dead_letters_percent_max"];
+                assert!(words.iter().all(|word| text.contains(word)), "{text}");
+                Ok(())
+            }
+            told => Err(format!("{told:?}")),
+        });
+    };
+    let is_well = || {
+        wait_until("no problem", Duration::from_secs(60), || match said(&["status"]) {
+            (Some(0), _) => Ok(()),
+            (_, text) => Err(text),
+        });
+    };
+    let broken = TAG.replace("number: label", "number: { column: label, cast: integer }");
+    declare(&broken);
+    is_held(6);
+    // The one before follows what changes.
+    world.postgres.psql("update tags set label = 'first' where id = 1");
+    world.document_when("/v1/tag/1", "a change", |doc| doc["number"] == "first");
+    assert!(running.stop().success());
+    let mut running = world.start_ready();
+    is_held(6);
+    assert_eq!(number(2), "tag 2");
+
+    // The data is mended: in part, and then enough of it.
+    world.postgres.psql("update tags set label = id::text where id > 2");
+    world.document_when("/v1/tag/3", "a change", |doc| doc["number"] == "3");
+    assert_eq!(said(&["dead-letters", "retry"]).0, Some(1), "two fail as before");
+    is_held(2);
+    assert_eq!(number(3), "3", "still a text, of the one before");
+    world.postgres.psql("update tags set label = '2' where id = 2");
+    world.document_when("/v1/tag/2", "a change", |doc| doc["number"] == "2");
+    said(&["dead-letters", "retry"]);
+    world.document_when("/v1/tag/2", "the new version", |doc| doc["number"] == 2);
+    assert_eq!(world.get("/v1/tag/1").unwrap().status, 404, "a single one that is missing holds nothing up");
+    is_well();
+
+    // Somebody wants it as it is.
+    let dates = TAG.replace("number: label", "number: { column: label, cast: date }");
+    declare(&dates);
+    is_held(6);
+    assert_eq!(number(3), 3);
+    declare(&format!("{dates}dead_letters_percent_max: 100\n"));
+    wait_until("the new version", Duration::from_secs(60), || match world.get("/v1/tag/3").unwrap() {
+        answer if answer.status == 404 => Ok(()),
+        answer => Err(answer.body),
+    });
+    is_well();
+    assert!(running.stop().success());
+}
+
 /// What is served stays as it was, and says how old it is. Nobody is told that all is well until the definition follows: then
 /// the documents are of all rows, also of those that nobody changed since.
 #[test]

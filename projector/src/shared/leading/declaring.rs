@@ -74,9 +74,12 @@ impl Leading {
             return Ok(true);
         }
         let done = self.write(rows, |view, batch| {
-            for (id, model) in described(view) {
-                save_definition(batch, id, &model)?;
+            let described = described(view);
+            for (id, model) in &described {
+                save_definition(batch, *id, model)?;
             }
+            // How much may be missing from it may have been described, too.
+            view.agreement.weigh_again(batch, |sharing| described.iter().any(|(id, _)| *id == sharing.id))?;
             view.agreement.write(batch)
         })?;
         rows.outdate();
@@ -156,7 +159,16 @@ impl Leading {
         // Agreed on before its topic is made, however often that is refused: nobody gives it another number meanwhile, and it
         // is one topic that somebody is asked to make.
         let topic = dirty_topic(around.prefix, around.name, &model.name, id);
-        let sharing = Sharing { id, topic, partitions: 0, epoch: epoch(), follow: false, frozen: false, refused: None };
+        let sharing = Sharing {
+            id,
+            topic,
+            partitions: 0,
+            epoch: epoch(),
+            follow: false,
+            frozen: false,
+            refused: None,
+            held: None,
+        };
         let added = self.write(rows, |view, batch| {
             save_definition(batch, id, model)?;
             view.agreement.versions.push(sharing);
@@ -179,6 +191,7 @@ impl Leading {
         let done = self.write(rows, |view, batch| forget_version(view, batch, id))?;
         rows.outdate();
         self.gates.remove(&id);
+        self.counts.remove(&id);
         self.making.remove(&id);
         self.purge_at = Some(Instant::now());
         Ok(done.is_some())

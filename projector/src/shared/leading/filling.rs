@@ -13,7 +13,11 @@ use super::publishing::is_reached;
 use super::{Leading, Marks, Surroundings, built, ends, has_passed};
 use crate::Error;
 use crate::background::{covers, fill_index};
+use crate::dead_letters;
+use crate::found::example;
+use crate::held::Held;
 use crate::keys::KeySet;
+use crate::resolved::Resolved;
 use crate::shared::agreement::{index_note, scan_note};
 use crate::shared::applying::records;
 use crate::shared::view::{Followed, SharedRows, View};
@@ -21,8 +25,22 @@ use crate::shared::view::{Followed, SharedRows, View};
 /// Roots that the scan of a building version may be ahead of stage two, per version.
 const SCAN_AHEAD: u64 = 20_000;
 
+/// Letters among which an example is looked for of what cannot be built.
+const LETTERS: usize = 1_000;
+
+/// Whether a version may take over.
+enum Weighed {
+    /// What it lacks is still being counted.
+    More,
+    /// It lacks too much.
+    Held,
+    /// It lacks nothing, or little.
+    Light,
+}
+
 impl Leading {
-    /// The versions being built, with whether changes of rows are followed: without those that have to wait.
+    /// The versions being built, with whether changes of rows are followed: without those that have to wait, or are
+    /// [held](crate::held).
     pub(super) fn building(
         &mut self,
         rows: &mut SharedRows,
@@ -42,6 +60,7 @@ impl Leading {
             let lacks = view.late.lacks(&version.model, around.prefix).is_some();
             !lacks
                 && version.sharing.is_made()
+                && version.sharing.held.is_none()
                 && (version.sharing.follow || self.is_ready(view, version, around, &emitted))
         };
         let building = building.filter(is_due);
@@ -192,6 +211,15 @@ impl Leading {
         }
         let Some(record) = self.records.get(&id) else { return Ok(Some(false)) };
         let model = record.model.clone();
+        let is_before = |it: &VersionRecord| it.model == model && it.state == VersionState::Active;
+        if self.records.values().any(is_before) {
+            match self.weigh(rows, around, id)? {
+                None => return Ok(None),
+                Some(Weighed::More) => return Ok(Some(true)),
+                Some(Weighed::Held) => return Ok(Some(false)),
+                Some(Weighed::Light) => {}
+            }
+        }
         let mut before: Vec<VersionId> = Vec::new();
         let mut transaction = self.registry(around)?;
         for record in self.records.values_mut().filter(|record| record.model == model) {
@@ -214,5 +242,44 @@ impl Leading {
         self.gates.remove(&id);
         self.purge_at = Some(Instant::now());
         Ok(done.map(|()| true))
+    }
+
+    /// Counts on what a version lacks that is to take over, and holds it where that is too much; `None` when another one leads
+    /// by now.
+    fn weigh(
+        &mut self,
+        rows: &mut SharedRows,
+        around: &Surroundings<'_>,
+        id: VersionId,
+    ) -> Result<Option<Weighed>, Error> {
+        let count = self.counts.entry(id).or_default();
+        let counted = rows.read(|view, batch| {
+            let Some(version) = view.version(id) else { return Ok(None) };
+            let Some(plan) = &version.plan else { return Ok(None) };
+            let wanted = count.some_more(batch, plan, around.slice_rows)?;
+            Ok(Some((version.model.clone(), wanted)))
+        })?;
+        // Frozen by now: what it has is not what the rows are.
+        let Some((model, wanted)) = counted else { return Ok(Some(Weighed::Held)) };
+        let Some(wanted) = wanted else { return Ok(Some(Weighed::More)) };
+        self.counts.remove(&id);
+        let documents = around.documents.begin()?.document_count(id)?;
+        let Some(held) = Held::new(&model, wanted, documents) else { return Ok(Some(Weighed::Light)) };
+        let resolved = Resolved::default();
+        let letters = dead_letters::list(&**around.log, around.prefix, &resolved, LETTERS);
+        let letters = around.runtime.block_on(letters)?;
+        let of_it = letters.iter().rev().filter(|listed| listed.letter.model.as_ref() == Some(&model.name));
+        let held = held.such_as(of_it.filter_map(|listed| example(&listed.letter)).next());
+        tracing::warn!(model = model.name, problem = held.problem(&model), "a version is held");
+        let done = self.write(rows, |view, batch| {
+            if let Some(sharing) = view.agreement.versions.iter_mut().find(|sharing| sharing.id == id) {
+                sharing.held = Some(held);
+            }
+            view.agreement.write(batch)
+        })?;
+        rows.outdate();
+        // Once it is weighed again, what was called dirty until then must be built.
+        self.gates.remove(&id);
+        Ok(done.map(|()| Weighed::Held))
     }
 }

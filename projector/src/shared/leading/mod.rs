@@ -25,6 +25,7 @@ use self::topics::Making;
 use super::agreement::{Place, Sharing};
 use super::view::{SharedRows, View};
 use crate::Error;
+use crate::held::Count;
 
 /// What leading needs to know of the worker's surroundings.
 pub(crate) struct Surroundings<'w> {
@@ -63,6 +64,8 @@ pub(crate) struct Leading {
     records: BTreeMap<VersionId, VersionRecord>,
     /// Building versions whose scan has ended: the dirty roots that must be built before they serve.
     gates: BTreeMap<VersionId, Marks>,
+    /// Roots counted of building versions that are built.
+    counts: BTreeMap<VersionId, Count>,
     /// Topics that are being made.
     making: BTreeMap<VersionId, Making>,
     /// Rows scanned for building versions, since this worker leads.
@@ -107,6 +110,7 @@ impl Leading {
             published,
             records,
             gates: BTreeMap::new(),
+            counts: BTreeMap::new(),
             making: BTreeMap::new(),
             scanned: BTreeMap::new(),
             purge_at: Some(Instant::now()),

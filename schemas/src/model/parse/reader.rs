@@ -161,6 +161,17 @@ impl<'a> Reader<'a> {
         1
     }
 
+    /// A share in hundredths.
+    pub(super) fn percent(&mut self, yaml: &Yaml) -> u32 {
+        if let Content::Scalar { text, plain: true } = &yaml.content
+            && let Ok(n @ ..=100) = text.parse()
+        {
+            return n;
+        }
+        self.error(yaml.place, "a share is a whole number of hundredths, from 0 to 100".to_string());
+        0
+    }
+
     /// Checks the name of a document's member.
     pub(super) fn member_name(&mut self, name: &str, place: Place) {
         let mut letters = name.bytes();

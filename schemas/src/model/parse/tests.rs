@@ -206,3 +206,19 @@ fn definitions_that_differ_only_in_docs_have_one_hash() {
     assert_ne!(hash, parsed(&yaml.replace("column: a", "column: b")).hash());
     assert_eq!(parsed(yaml).tables(), [&TableId::new("s", "public", "t")]);
 }
+
+#[test]
+fn when_a_version_takes_over_is_no_part_of_what_it_is() {
+    let yaml = "model: m\nroot: { table: s.t, key: id }\nfields: [id]\n";
+    let percent = |percent: &str| format!("{yaml}dead_letters_percent_max: {percent}\n");
+    assert_eq!(parsed(yaml).dead_letters_percent_max, None);
+    for share in [0, 25, 100] {
+        let model = parsed(&percent(&share.to_string()));
+        assert_eq!((model.dead_letters_percent_max, model.hash()), (Some(share), parsed(yaml).hash()));
+        let stored: ReadModel = serde_json::from_str(&serde_json::to_string(&model).expect("JSON")).expect("a model");
+        assert_eq!(stored, model);
+    }
+    for share in ["101", "-1", "1.5", "'10'", "many"] {
+        assert!(wrong(&percent(share)).contains("a whole number of hundredths, from 0 to 100"), "{share}");
+    }
+}
