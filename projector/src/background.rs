@@ -108,8 +108,8 @@ impl State {
         wanted.find(|index| !self.complete.contains(index)).cloned()
     }
 
-    /// Whether a building version can be filled from the rows, and is not [held](crate::held): its tables are known, its join indexes complete, its
-    /// sources' snapshots done and read, and its topics read again where it is a replay.
+    /// Whether a building version can be filled from the rows, and is not [held](crate::held): its tables are known, its join
+    /// indexes complete, its sources' snapshots done and read, and its topics read again where it is a replay.
     pub(crate) fn is_ready(&self, version: &Version, prefix: &str) -> bool {
         let snapshot_done = |table: &TableId| {
             let source = &*table.source;
