@@ -241,8 +241,9 @@ impl Node {
 
 impl ReadModel {
     /// A hash over everything that shapes the documents: two definitions with the same hash make the same documents. Docs do
-    /// not count, nor when a version takes over. It is the [hash of the definition](Self::definition_hash), and behind a point the number of the arithmetic
-    /// where that is not the first: a release that makes other documents of the same rows builds such models anew.
+    /// not count, nor when a version takes over. It is the [hash of the definition](Self::definition_hash), and behind a point
+    /// the number of the arithmetic where that is not the first: a release that makes other documents of the same rows builds
+    /// such models anew.
     pub fn hash(&self) -> String {
         let mut hash = self.definition_hash();
         if self.has_new_arithmetic() {
