@@ -178,6 +178,15 @@ pub trait Membership: Send + Sync {
     fn assigned(&self) -> watch::Receiver<Arc<BTreeSet<TopicPartition>>>;
 }
 
+/// Bytes of the records of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct RecordSizes {
+    /// What is surely taken.
+    pub max: usize,
+    /// The size of each record, as [`Error::TooLarge`] tells it.
+    pub bytes: Vec<usize>,
+}
+
 /// The right to append under a name. One process per name has it; see [`EventLog::producer`].
 #[async_trait]
 pub trait Producer: Send + Sync {
@@ -191,6 +200,12 @@ pub trait Producer: Send + Sync {
     /// [`Error::Broken`] if for no other reason), since they would leave a gap behind a newer checkpoint: open the
     /// producer again and go on from its checkpoint.
     async fn append(&self, batches: Vec<AppendBatch>, checkpoint: Option<Bytes>) -> Result<Vec<Offset>, Error>;
+
+    /// How large the records of a batch are where they go, and may be; `None` where records of any size are taken, or the
+    /// caller may not know. Costs about what an append does: for callers of whom one was refused ([`Error::TooLarge`]).
+    async fn record_sizes(&self, _batch: &AppendBatch) -> Result<Option<RecordSizes>, Error> {
+        Ok(None)
+    }
 
     /// Offsets that the records of a batch take, for callers who count offsets ahead of answers: as a rule the number of
     /// records. An engine that writes further records of its own between them counts those too.

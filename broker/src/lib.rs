@@ -17,6 +17,7 @@ mod metrics;
 pub use batch::{AppendBatch, FetchedBatch, RecordBuffer, RecordRef};
 pub use error::{Error, ErrorKind};
 pub use event_log::{
-    EventLog, FetchFrom, FetchLimits, Membership, Offset, Producer, Retention, TopicPartition, TopicSpec, Watermarks,
+    EventLog, FetchFrom, FetchLimits, Membership, Offset, Producer, RecordSizes, Retention, TopicPartition, TopicSpec,
+    Watermarks,
 };
 pub use metrics::{GroupLabels, LogMetrics, PartitionLabels};

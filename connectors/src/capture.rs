@@ -7,6 +7,7 @@ use headwater_broker::{EventLog, Retention};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::cut::Refused;
 use crate::metrics::{CaptureMetrics, SourceMetrics};
 use crate::postgres::PostgresSource;
 use crate::session::Session;
@@ -83,8 +84,9 @@ pub(crate) fn start_source(
     tokio::spawn(tell_age(status.clone(), metrics.clone(), cancel.clone()));
     let task = tokio::spawn(async move {
         let mut attempt = 0;
+        let mut refused = Refused::default();
         loop {
-            let mut session = Session::new(&name, source.as_mut(), &options, &log, &status, &metrics);
+            let mut session = Session::new(&name, source.as_mut(), &options, &log, &status, &metrics, &refused);
             let ended = session.run(&cancel).await;
             metrics.streaming.set(0);
             // What somebody has to mend first is not there sooner for being asked more often.
@@ -96,6 +98,8 @@ pub(crate) fn start_source(
                     status.set_phase(Phase::Stopped { error: None });
                     return Ok(());
                 }
+                // It is cut when it comes again.
+                Err(error) if refused.note(&error) => error,
                 Err(error) if error.kind() == ErrorKind::Fatal => {
                     tracing::error!(source = name, error = error.chain(), "capture stopped");
                     status.set_phase(Phase::Stopped { error: Some(error.chain()) });

@@ -8,6 +8,7 @@ mod capture;
 mod config;
 #[cfg(any(test, feature = "test-util"))]
 pub mod contract;
+mod cut;
 mod error;
 mod gathered;
 mod json_schema;

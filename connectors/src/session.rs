@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::CaptureOptions;
+use crate::cut::Refused;
 use crate::metrics::SourceMetrics;
 use crate::status::StatusCell;
 use crate::{Error, Gathered, Mark, Routes, Source};
@@ -41,6 +42,7 @@ pub(crate) struct Session<'a> {
     log: &'a Arc<dyn EventLog>,
     status: &'a StatusCell,
     metrics: &'a SourceMetrics,
+    refused: &'a Refused,
     /// Where every partition of every topic of this source ends. Only this producer writes there, so it can count offsets
     /// itself, also before appends are answered.
     ends: BTreeMap<String, Vec<End>>,
@@ -81,9 +83,10 @@ impl<'a> Session<'a> {
         log: &'a Arc<dyn EventLog>,
         status: &'a StatusCell,
         metrics: &'a SourceMetrics,
+        refused: &'a Refused,
     ) -> Self {
         let (ends, appended_at) = (BTreeMap::new(), Instant::now());
-        Self { name, source, options, log, status, metrics, ends, appended_at, progress: false }
+        Self { name, source, options, log, status, metrics, refused, ends, appended_at, progress: false }
     }
 
     /// Whether anything became durable.
@@ -227,8 +230,12 @@ impl<'a> Session<'a> {
         for batch in batches.iter().filter(|batch| !batch.records.is_empty()) {
             self.end_of(&batch.to)?.behind = producer.offsets_behind();
         }
-        let dead_letters = gathered.dead_letters.len() as u64;
-        batches.extend(self.dead_letter_batch(&gathered.dead_letters));
+        let mut letters = gathered.dead_letters;
+        for batch in &mut batches {
+            letters.extend(self.refused.cut(&**producer, batch).await?);
+        }
+        let dead_letters = letters.len() as u64;
+        batches.extend(self.dead_letter_batch(&letters));
         let mark = self.source.mark();
         batches.extend(mark.as_ref().map(|mark| self.progress_batch(mark)));
         self.appended_at = Instant::now();

@@ -109,7 +109,7 @@ impl ProducerContext for Deliver {
     }
 }
 
-fn byte_len(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
+pub(super) fn byte_len(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
     key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)
 }
 

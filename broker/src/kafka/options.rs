@@ -256,10 +256,19 @@ impl KafkaOptions {
         self.finish(config)
     }
 
+    /// Size of the largest record that the client takes.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        let set = |name: &str| self.settings.get(name).and_then(|value| value.parse::<usize>().ok());
+        let queue = set("queue.buffering.max.kbytes").unwrap_or(QUEUE_KBYTES).saturating_mul(1 << 10);
+        set("message.max.bytes").unwrap_or(MESSAGE_BYTES_MAX as usize).min(queue)
+    }
+
     fn sending(config: &mut ClientConfig) {
         config.set("linger.ms", "1").set("batch.size", "1000000").set("batch.num.messages", "10000");
         config.set("compression.type", "lz4").set("message.max.bytes", MESSAGE_BYTES_MAX.to_string());
-        config.set("queue.buffering.max.kbytes", "65536").set("queue.buffering.max.messages", "200000");
+        config
+            .set("queue.buffering.max.kbytes", QUEUE_KBYTES.to_string())
+            .set("queue.buffering.max.messages", "200000");
         config.set("retry.backoff.ms", "20");
     }
 }
@@ -282,6 +291,8 @@ pub(super) fn prefetch_bytes(partitions: usize) -> usize {
 /// Greatest size of a record in the topics that are created: a row of a legacy table may well be above Kafka's default
 /// of 1 MiB.
 pub(super) const MESSAGE_BYTES_MAX: u32 = 64 << 20;
+/// What waits to be sent, at most.
+const QUEUE_KBYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {

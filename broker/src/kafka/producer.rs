@@ -28,13 +28,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::Inner;
 use super::asker::EVENTS_MAX;
 use super::checkpoints::{self, Claim, Taken};
-use super::deliveries::{Deliver, Outlet, Undelivered, mark};
+use super::deliveries::{Deliver, Outlet, Undelivered, byte_len, mark};
 use super::forgotten::{self, Forgotten};
 use super::schemas::Described;
 use super::topics::blocking;
 use super::wire::{self, EventWriter, Outgoing};
 use crate::batch::Records;
-use crate::{AppendBatch, Error, Offset, Producer, TopicPartition};
+use crate::{AppendBatch, Error, Offset, Producer, RecordSizes, TopicPartition};
 
 /// How long the end of a transaction may take. Longer than the transaction itself may.
 const COMMIT_MAX: Duration = Duration::from_secs(35);
@@ -99,6 +99,30 @@ impl Producer for KafkaProducer {
         answered.await.map_err(|_| Error::Closed)?
     }
 
+    async fn record_sizes(&self, batch: &AppendBatch) -> Result<Option<RecordSizes>, Error> {
+        let max = match self.inner.topics.record_bytes_max(&batch.to.topic).await {
+            // Nobody tells us.
+            Err(Error::Forbidden { .. }) => return Ok(None),
+            max => max?,
+        };
+        let mut form = form(&self.inner, &batch.prelude);
+        let mut sizes = RecordSizes { max, bytes: Vec::new() };
+        for record in Records::new(Offset(0), batch.records.as_bytes()) {
+            let mut bytes = 0;
+            let mut measure = |outgoing: Outgoing<'_>| {
+                // Behind an event may come its tombstone, which is smaller.
+                bytes = bytes.max(byte_len(outgoing.key, outgoing.value));
+                Ok::<_, Error>(())
+            };
+            match &mut form {
+                Form::Events(writer) => writer.write(record, measure)?,
+                Form::Plain(headers) => measure(wire::plain(record, headers.as_ref()))?,
+            }
+            sizes.bytes.push(bytes);
+        }
+        Ok(Some(sizes))
+    }
+
     fn offsets_of(&self, batch: &AppendBatch) -> u64 {
         if self.inner.options.tombstones && TableSchema::from_bytes(&batch.prelude).is_some() {
             wire::count_with_tombstones(&batch.records)
@@ -135,6 +159,23 @@ struct Writer {
     /// Whether the cluster said that another opened the name, or took the end of a transaction for too late.
     shut_out: bool,
     fenced: bool,
+}
+
+fn form(inner: &Inner, prelude: &Bytes) -> Form {
+    match TableSchema::from_bytes(prelude) {
+        Some(schema) => {
+            let options = &inner.options;
+            let source = options.sources.get(&*schema.table.source).cloned();
+            let source = source.unwrap_or_else(|| SourceInfo {
+                version: env!("CARGO_PKG_VERSION").into(),
+                connector: "headwater".into(),
+                database: String::new(),
+            });
+            let described = Arc::new(Described::new(schema, prelude.clone()));
+            Form::Events(Box::new(EventWriter::new(described, &source, options.tombstones)))
+        }
+        None => Form::Plain(wire::plain_headers(prelude)),
+    }
 }
 
 /// A producer of Kafka with a transactional id. Waits until what an earlier one of the id left is committed or aborted in
@@ -354,7 +395,7 @@ impl Writer {
     fn write(&mut self, at: usize, batch: &AppendBatch) -> Result<(), Error> {
         let mut form = match self.forms.remove(&batch.prelude) {
             Some(form) => form,
-            None => self.form(&batch.prelude),
+            None => form(&self.inner, &batch.prelude),
         };
         let written = self.write_as(&mut form, at, batch);
         self.forms.insert(batch.prelude.clone(), form);
@@ -384,23 +425,6 @@ impl Writer {
             }
         }
         Ok(())
-    }
-
-    fn form(&self, prelude: &Bytes) -> Form {
-        match TableSchema::from_bytes(prelude) {
-            Some(schema) => {
-                let options = &self.inner.options;
-                let source = options.sources.get(&*schema.table.source).cloned();
-                let source = source.unwrap_or_else(|| SourceInfo {
-                    version: env!("CARGO_PKG_VERSION").into(),
-                    connector: "headwater".into(),
-                    database: String::new(),
-                });
-                let described = Arc::new(Described::new(schema, prelude.clone()));
-                Form::Events(Box::new(EventWriter::new(described, &source, options.tombstones)))
-            }
-            None => Form::Plain(wire::plain_headers(prelude)),
-        }
     }
 
     fn publish(&mut self, described: &Described) -> Result<(), Error> {

@@ -16,6 +16,9 @@ use super::client::{Cluster, Context};
 use super::options::{KafkaOptions, MESSAGE_BYTES_MAX};
 use crate::{Error, Retention, TopicPartition, TopicSpec};
 
+/// Bytes of a batch with one record beside its key and its value: headers, and what compression may add.
+const RECORD_OVERHEAD: usize = 4 << 10;
+
 /// How many copies must have a record before Kafka answers that it is durable. Kafka's own default is one.
 const IN_SYNC_MIN: &str = "min.insync.replicas";
 
@@ -346,6 +349,17 @@ impl Topics {
             .into_iter()
             .map(|answer| answer.map_err(|code| self.cluster.error(ACTION, KafkaError::Global(code))));
         answers.collect()
+    }
+
+    /// Size of a record that a topic and the client surely take: both count more than its key and its value.
+    pub(super) async fn record_bytes_max(&self, topic: &str) -> Result<usize, Error> {
+        const ACTION: &str = "read the settings of a topic";
+        let answers = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &self.admin_options()).await;
+        let answer = answers.map_err(|e| self.cluster.error(ACTION, e))?.into_iter().next();
+        let found = answer.transpose().map_err(|code| self.cluster.error(ACTION, KafkaError::Global(code)))?;
+        let of_topic = found.and_then(|found| found.get("max.message.bytes")?.value.as_ref()?.parse().ok());
+        let of_client = self.options.record_bytes_max();
+        Ok(of_topic.unwrap_or(of_client).min(of_client).saturating_sub(RECORD_OVERHEAD))
     }
 
     /// Topics that exist keep their settings, and who made them may mean this one: it is only told.

@@ -14,4 +14,5 @@ mod refusals;
 mod resume;
 mod schema_changes;
 mod slot;
+mod too_large;
 mod values;
