@@ -59,6 +59,9 @@ fn a_channel_is_chosen_by_header_host_or_user_agent() {
         assert_eq!((answer.header("content-type"), answer.bytes[0]), ("application/cbor", 0xbf));
         assert!(answer.bytes.windows(6).any(|part| part == b"elabel"));
     }
+    for path in ["/v1/customer", "/v1/customer?ids=11"] {
+        assert_eq!(world.get_by("iot", path).header("content-type"), "application/cbor", "{path}");
+    }
     assert_eq!(by(&[("user-agent", "Fridge/7"), ("x-channel", "mobile")]).json(), mobile(11));
     for answer in [by(&[]), by(&[("x-channel", "mobile")])] {
         assert_eq!(answer.header("vary"), "accept, accept-encoding, host, user-agent, x-channel");

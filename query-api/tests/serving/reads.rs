@@ -1,8 +1,14 @@
 //! Point reads, lists, batches, pages inside arrays.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use headwater_query_api::AccessOptions;
+use headwater_store::Error;
 use serde_json::{Value, json};
 
 use crate::fixture::{World, customer, int_key, put};
+use crate::hooked::Hooked;
 
 fn ids(list: &Value) -> Vec<i64> {
     list["data"].as_array().unwrap().iter().map(|document| document["id"].as_i64().unwrap()).collect()
@@ -276,6 +282,19 @@ fn graphql_is_served_beside() {
     {
         let answer = world.ask("POST", "/graphql", &[("content-type", kind)], Some(body));
         assert_eq!((answer.status, answer.header("content-type")), (status, "application/problem+json"), "{body}");
+    }
+}
+
+#[test]
+fn a_read_that_does_not_end_is_ended() {
+    let mut access = AccessOptions::default();
+    access.limits.deadline = Duration::from_millis(300);
+    let never = || std::future::pending::<Result<(), Error>>();
+    let world = World::over(access, |store| Arc::new(Hooked { store, before: never }), |_| {});
+    for path in ["/v1/customer/7", "/v1/customer/7/invoices", "/graphql?query=%7Bcustomer(id:7)%7Bid%7D%7D"] {
+        let answer = world.get(path);
+        let told = (answer.status, answer.header("retry-after"), answer.json()["code"].clone());
+        assert_eq!(told, (503, "1", json!("deadline")), "{path}");
     }
 }
 
