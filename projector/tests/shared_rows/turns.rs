@@ -42,7 +42,14 @@ fn a_long_backlog_of_one_model_holds_up_no_other() {
     let (next, end) = place.built(&worker, "small");
     assert_eq!((next, place.built(&worker, "large").0), (end, 0), "what is built is committed, and nothing else");
 
+    // Whoever comes last has a turn, too.
+    worker.share.declare(["small", "large", "late"].map(model).into()).unwrap();
+    place.work(&mut worker, |step| !builds(step));
+    (0..2).for_each(|_| place.chunk(&mut worker));
+    assert!(built("late") > 0 && built("large") < 40, "{} {}", built("late"), built("large"));
+
     place.drain(&mut worker);
-    assert_eq!(built("large"), ITEMS as usize + 1);
-    assert_eq!(place.built(&worker, "large"), (ITEMS as u64 + 1, ITEMS as u64 + 1));
+    assert_eq!((built("large"), built("late")), (ITEMS as usize + 1, ITEMS as usize + 1));
+    let (next, end) = place.built(&worker, "large");
+    assert_eq!(next, end);
 }
