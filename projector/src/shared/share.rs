@@ -342,7 +342,9 @@ impl Share {
         if !self.rows.view().versions.iter().any(|version| version.sharing.held.is_some()) {
             return Ok(());
         }
-        self.rows.write(|view, batch| view.agreement.weigh_again(batch, |_| true))
+        self.rows.write(|view, batch| view.agreement.weigh_again(batch, |_| true))?;
+        self.rows.outdate();
+        Ok(())
     }
 
     /// Whether there is a version of a model.

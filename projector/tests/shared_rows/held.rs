@@ -32,6 +32,7 @@ fn what_lacks_its_documents_is_held_whoever_leads() {
         place.drain(worker);
         assert_eq!(states(), held);
         worker.share.weigh_again().unwrap();
+        assert!(worker.share.work().unwrap(), "who leads and is asked weighs it again");
         place.drain(worker);
         assert_eq!(states(), held);
         let active = documents.state.lock().active("item")[0].id;
