@@ -33,7 +33,12 @@ pub(crate) fn item_with(position: SourcePosition, id: i64, note: ValueRef<'_>) -
     let mut cells = RowBuilder::new(&mut row);
     cells.push(ValueRef::Int(id));
     cells.push(note);
-    (key::of(ValueRef::Int(id)), event(Op::Create, position, Some(RowRef(&row)), None))
+    created(position, id, &row)
+}
+
+/// An item whose row is this one from here on.
+pub(crate) fn created(position: SourcePosition, id: i64, row: &[u8]) -> Record {
+    (key::of(ValueRef::Int(id)), event(Op::Create, position, Some(RowRef(row)), None))
 }
 
 /// An item is not there from here on.

@@ -19,6 +19,7 @@ mod changes;
 mod documents;
 mod engine;
 mod flaky;
+mod frozen;
 mod held;
 #[path = "../follow_rows/items.rs"]
 mod items;

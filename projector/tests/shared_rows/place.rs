@@ -8,12 +8,12 @@ use headwater_broker::{AppendBatch, EventLog, RecordBuffer, Retention, TopicPart
 use headwater_projector::Share;
 use headwater_schemas::model::definition::ReadModel;
 use headwater_schemas::model::{ParseContext, parse};
-use headwater_schemas::{SourcePosition, SourceProgress, progress_topic};
+use headwater_schemas::{RowBuilder, SourcePosition, SourceProgress, ValueRef, progress_topic};
 use headwater_store::{DocumentStore, RowStore};
 use tokio::runtime::Runtime;
 
 use crate::case::Tally;
-use crate::items::{PREFIX, at, item, schema};
+use crate::items::{PREFIX, at, created, item, schema};
 use crate::log::MemoryLog;
 use crate::random::Random;
 use crate::worker::{Step, Worker, World, options};
@@ -55,6 +55,16 @@ impl Place {
             let (key, value) = item(at(1, id.unsigned_abs() + 1), *id);
             self.append(&self.items, schema().to_bytes().into(), &key, &value);
         }
+    }
+
+    /// An item that comes now, of a table that has lost the column `note`.
+    pub(crate) fn bring_without_note(&self, id: i64) {
+        let mut nameless = schema();
+        nameless.columns.truncate(1);
+        let mut row = Vec::new();
+        RowBuilder::new(&mut row).push(ValueRef::Int(id));
+        let (key, value) = created(at(1, id.unsigned_abs() + 1), id, &row);
+        self.append(&self.items, nameless.to_bytes().into(), &key, &value);
     }
 
     /// Says that all that the source has up to a position is in the log.

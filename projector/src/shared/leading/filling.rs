@@ -209,6 +209,10 @@ impl Leading {
         if !self.leads(rows)? {
             return Ok(None);
         }
+        // What is frozen by now was passed without being built.
+        if rows.view().version(id).is_none_or(|version| version.plan.is_none()) {
+            return Ok(Some(false));
+        }
         let Some(record) = self.records.get(&id) else { return Ok(Some(false)) };
         let model = record.model.clone();
         let is_before = |it: &VersionRecord| it.model == model && it.state == VersionState::Active;
