@@ -147,6 +147,14 @@ pub(crate) fn put<S: ProjectionStore + ?Sized>(store: &Arc<S>, version: u32, id:
     batch.commit().unwrap();
 }
 
+/// A customer with an invoice of each of these statuses.
+pub(crate) fn put_with_statuses(world: &World, id: i64, statuses: [&str; 2]) {
+    let mut document = customer(id);
+    document["invoices"] =
+        statuses.iter().map(|status| json!({"number": 0, "status": status, "total": "1.00"})).collect();
+    put(&world.store, 1, &int_key(id), Some(&document));
+}
+
 fn put_in(batch: &mut dyn Batch, version: u32, id: &[u8], document: Option<&Value>) {
     let entries = document.filter(|document| document.get("invoices").is_some()).map(entries).unwrap_or_default();
     let entries: Vec<(u16, &[u8])> = entries.iter().map(|(index, value)| (*index, value.as_slice())).collect();

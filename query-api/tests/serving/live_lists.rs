@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::events::{Event, Events, follow_with};
-use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions};
+use crate::fixture::{World, customer, customers, int_key, put, put_with_statuses, record, set_version, set_versions};
 
 /// What a client of a followed list keeps, and how it applies what it is told.
 #[derive(Default)]
@@ -152,18 +152,12 @@ fn that_nothing_more_is_behind_the_page_is_told() {
 #[test]
 fn what_two_elements_meet_together_is_not_on_the_list() {
     let world = World::new();
-    let set = |id: i64, statuses: [&str; 2]| {
-        let mut document = customer(id);
-        document["invoices"] =
-            statuses.iter().map(|status| json!({"number": 0, "status": status, "total": "1.00"})).collect();
-        put(&world.store, 1, &int_key(id), Some(&document));
-    };
     let path = "/v1/customer?filter[invoices.status][startsWith]=TALK&filter[invoices.status][contains]=FLAT&fields=id";
     let mut client = Client::default();
     let mut events = client.follow(&world, path);
     client.apply(&events.next().unwrap());
-    set(1, ["TALK-MIN", "DATA-FLAT"]);
-    set(2, ["TALK-FLAT", "DATA-MIN"]);
+    put_with_statuses(&world, 1, ["TALK-MIN", "DATA-FLAT"]);
+    put_with_statuses(&world, 2, ["TALK-FLAT", "DATA-MIN"]);
     client.apply(&events.next().unwrap());
     assert_eq!(client.documents(), [&json!({"id": 2})]);
 }

@@ -13,7 +13,9 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::events::{Events, follow_with};
-use crate::fixture::{World, customer, customers, int_key, put, record, set_version, set_versions, wait_until};
+use crate::fixture::{
+    World, customer, customers, int_key, put, put_with_statuses, record, set_version, set_versions, wait_until,
+};
 use crate::hooked::Hooked;
 use crate::socket::{PROTOCOL, Socket};
 
@@ -318,17 +320,11 @@ fn subscriptions_go_over_to_a_new_version_and_end_with_the_server() {
 #[test]
 fn what_two_elements_meet_together_is_on_no_page() {
     let world = World::new();
-    let set = |id: i64, statuses: [&str; 2]| {
-        let mut document = customer(id);
-        document["invoices"] =
-            statuses.iter().map(|status| json!({"number": 0, "status": status, "total": "1.00"})).collect();
-        put(&world.store, 1, &int_key(id), Some(&document));
-    };
     let list = "customersChanged(where: {invoices_status: {startsWith: \"TALK\", contains: \"FLAT\"}})";
     let mut events = by_events(&world, &format!("subscription {{ {list} {{ nodes {{ id }} }} }}"));
     assert_eq!(page_of(&events.next().unwrap().json()), (vec![], false));
-    set(1, ["TALK-MIN", "DATA-FLAT"]);
-    set(2, ["TALK-FLAT", "DATA-MIN"]);
+    put_with_statuses(&world, 1, ["TALK-MIN", "DATA-FLAT"]);
+    put_with_statuses(&world, 2, ["TALK-FLAT", "DATA-MIN"]);
     assert_eq!(page_of(&events.next().unwrap().json()), (vec![2], false));
 }
 
