@@ -81,14 +81,10 @@ impl Agreement {
         write(batch, AGREEMENT, self)
     }
 
-    /// Has it counted again what versions lack that are held: those for which this holds.
-    pub(crate) fn weigh_again(
-        &mut self,
-        batch: &mut dyn RowBatch,
-        is_meant: impl Fn(&Sharing) -> bool,
-    ) -> Result<(), Error> {
-        let held = self.versions.iter_mut().filter(|sharing| sharing.held.is_some() && is_meant(sharing));
-        if held.map(|sharing| sharing.held = None).count() == 0 { Ok(()) } else { self.write(batch) }
+    /// Has it counted again what versions lack that are held: those for which this holds. To be written then.
+    pub(crate) fn weigh_again(&mut self, is_meant: impl Fn(&Sharing) -> bool) {
+        let meant = self.versions.iter_mut().filter(|sharing| is_meant(sharing));
+        meant.for_each(|sharing| sharing.held = None);
     }
 
     /// Writes every place, so that no transaction that began before this one can commit after it: from here on every

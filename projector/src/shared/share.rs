@@ -342,7 +342,10 @@ impl Share {
         if !self.rows.view().versions.iter().any(|version| version.sharing.held.is_some()) {
             return Ok(());
         }
-        self.rows.write(|view, batch| view.agreement.weigh_again(batch, |_| true))?;
+        self.rows.write(|view, batch| {
+            view.agreement.weigh_again(|_| true);
+            view.agreement.write(batch)
+        })?;
         self.rows.outdate();
         Ok(())
     }

@@ -79,7 +79,7 @@ impl Leading {
                 save_definition(batch, *id, model)?;
             }
             // How much may be missing from it may have been described, too.
-            view.agreement.weigh_again(batch, |sharing| described.iter().any(|(id, _)| *id == sharing.id))?;
+            view.agreement.weigh_again(|sharing| described.iter().any(|(id, _)| *id == sharing.id));
             view.agreement.write(batch)
         })?;
         rows.outdate();
