@@ -38,9 +38,10 @@ impl Refused {
         let topic = &batch.to.topic;
         let refused: HashSet<usize> =
             self.0.iter().filter(|(of, _)| **of == **topic).map(|(_, bytes)| *bytes).collect();
-        let Some(schema) = TableSchema::from_bytes(&batch.prelude).filter(|_| !refused.is_empty()) else {
+        if refused.is_empty() {
             return Ok(Vec::new());
-        };
+        }
+        let Some(schema) = TableSchema::from_bytes(&batch.prelude) else { return Ok(Vec::new()) };
         let Some(sizes) = producer.record_sizes(batch).await? else { return Ok(Vec::new()) };
         let is_refused = |bytes: usize| bytes > sizes.max && refused.contains(&bytes);
         if !sizes.bytes.iter().any(|bytes| is_refused(*bytes)) {
